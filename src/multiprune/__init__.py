@@ -1,0 +1,1 @@
+"""Finetune one text encoder on many tasks while it is pruned to a parameter budget."""

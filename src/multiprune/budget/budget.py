@@ -1,0 +1,94 @@
+"""How many parameters may stay, and of what."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+from multiprune.budget.ledger import parts_of
+
+if TYPE_CHECKING:
+    from multiprune.budget.ledger import ParameterLedger
+
+
+class Budget(ABC):
+    """A number of parameters that may stay.
+
+    ``of`` names what is counted: ``encoder_linear`` (weights of the encoder's linear layers, what
+    the literature counts), ``encoder`` (with embeddings, biases and LayerNorm) or ``total`` (with
+    the heads).
+    """
+
+    def __init__(self, *, of: str = "encoder_linear") -> None:
+        parts_of(of)
+        self.of = of
+
+    @abstractmethod
+    def parameters(self, dense: int) -> int:
+        """Return how many of ``dense`` parameters may stay."""
+
+    def resolve(self, ledger: ParameterLedger) -> int:
+        """Return how many parameters of the denominator may stay.
+
+        Raises:
+            ValueError: if what the pruner may not touch alone is larger than the budget.
+        """
+        dense, fixed = ledger.dense_in(self.of), ledger.fixed_in(self.of)
+        asked = self.parameters(dense)
+        if asked < fixed:
+            raise ValueError(
+                f"A budget of {asked:,} of {dense:,} parameters ({self.of}) must hold what is "
+                f"never pruned, but that is {fixed:,}: {_largest_fixed(ledger, self.of)}."
+            )
+        return asked
+
+
+class FullBudget(Budget):
+    """Everything stays."""
+
+    @override
+    def parameters(self, dense: int) -> int:
+        return dense
+
+
+class FractionBudget(Budget):
+    """A fraction in (0, 1] stays, rounded down to whole parameters."""
+
+    def __init__(self, *, fraction: float, of: str = "encoder_linear") -> None:
+        super().__init__(of=of)
+        if not 0 < fraction <= 1:
+            raise ValueError(f"`fraction` must be in (0, 1], but is {fraction}.")
+        self.fraction = fraction
+
+    @override
+    def parameters(self, dense: int) -> int:
+        return math.floor(self.fraction * dense)
+
+
+class CountBudget(Budget):
+    """A number of parameters stays."""
+
+    def __init__(self, *, count: int, of: str = "encoder_linear") -> None:
+        super().__init__(of=of)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+            raise ValueError(f"`count` must be a whole number of at least 1, but is {count}.")
+        self.count = count
+
+    @override
+    def parameters(self, dense: int) -> int:
+        if self.count > dense:
+            raise ValueError(
+                f"`count` must be at most the {dense:,} parameters that {self.of} has, "
+                f"but is {self.count:,}."
+            )
+        return self.count
+
+
+def _largest_fixed(ledger: ParameterLedger, denominator: str) -> str:
+    fixed = {
+        part: ledger.dense[part] - ledger.prunable.get(part, 0) for part in parts_of(denominator)
+    }
+    return ", ".join(f"{part} {count:,}" for part, count in fixed.items() if count)

@@ -1,0 +1,126 @@
+"""The ledger: every parameter of a model counted once, by the part it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+PARTS = ("embeddings", "encoder_linear", "encoder_other", "heads")
+
+DENOMINATORS: Mapping[str, tuple[str, ...]] = {
+    "encoder_linear": ("encoder_linear",),
+    "encoder": ("embeddings", "encoder_linear", "encoder_other"),
+    "total": PARTS,
+}
+
+
+@dataclass(frozen=True)
+class OwnedParameter:
+    """A parameter, its dotted path, the module that owns it and the part that it counts to."""
+
+    path: str
+    module: nn.Module
+    name: str
+    part: str
+
+    @property
+    def parameter(self) -> Tensor:
+        """The tensor itself, looked up anew, since moving a model may replace it."""
+        tensor: Tensor = getattr(self.module, self.name)
+        return tensor
+
+
+def owned_parameters(
+    model: nn.Module, encoder: nn.Module | None = None
+) -> Iterator[OwnedParameter]:
+    """Yield every parameter of ``model`` once; a tied one belongs to its first owner.
+
+    ``encoder`` is the part of ``model`` that counts as the encoder (all of it by default); every
+    parameter outside it counts to the heads.
+    """
+    encoder = model if encoder is None else encoder
+    inside = {id(parameter) for parameter in encoder.parameters()}
+    seen: set[int] = set()
+    for prefix, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) in seen:
+                continue
+            seen.add(id(parameter))
+            part = _part(module, parameter) if id(parameter) in inside else "heads"
+            yield OwnedParameter(f"{prefix}.{name}".lstrip("."), module, name, part)
+
+
+def _part(module: nn.Module, parameter: Tensor) -> str:
+    if isinstance(module, nn.Embedding):
+        return "embeddings"
+    if isinstance(module, nn.Linear) and parameter.dim() == 2:
+        return "encoder_linear"
+    return "encoder_other"
+
+
+@dataclass(frozen=True)
+class ParameterLedger:
+    """How many parameters each part of a model has, and how many of them are kept.
+
+    ``prunable`` holds, per part, the number of parameters in the scope of the pruner; what is
+    outside it stays whatever the budget says.
+    """
+
+    dense: Mapping[str, int]
+    kept: Mapping[str, int]
+    prunable: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        encoder: nn.Module | None = None,
+        *,
+        masks: Mapping[str, Tensor] | None = None,
+    ) -> ParameterLedger:
+        """Count ``model``; ``masks`` maps paths of prunable parameters to what is kept of them."""
+        masks = masks or {}
+        dense, kept, prunable = (dict.fromkeys(PARTS, 0) for _ in range(3))
+        for owned in owned_parameters(model, encoder):
+            size = owned.parameter.numel()
+            mask = masks.get(owned.path)
+            dense[owned.part] += size
+            kept[owned.part] += size if mask is None else int(mask.count_nonzero())
+            prunable[owned.part] += 0 if mask is None else size
+        return cls(dense, kept, prunable)
+
+    def dense_in(self, denominator: str) -> int:
+        """Return the number of parameters of the dense model that ``denominator`` counts."""
+        return sum(self.dense[part] for part in parts_of(denominator))
+
+    def kept_in(self, denominator: str) -> int:
+        """Return the number of kept parameters that ``denominator`` counts."""
+        return sum(self.kept[part] for part in parts_of(denominator))
+
+    def fixed_in(self, denominator: str) -> int:
+        """Return the number of parameters that ``denominator`` counts and nothing may prune."""
+        prunable = sum(self.prunable.get(part, 0) for part in parts_of(denominator))
+        return self.dense_in(denominator) - prunable
+
+    def rows(self) -> list[dict[str, int | str | bool]]:
+        """Return one row a part, ready for a table or JSON."""
+        return [
+            {
+                "part": part,
+                "dense": self.dense[part],
+                "kept": self.kept[part],
+                "in_scope": self.prunable.get(part, 0) > 0,
+            }
+            for part in PARTS
+        ]
+
+
+def parts_of(denominator: str) -> tuple[str, ...]:
+    """Return the parts that a named denominator counts."""
+    if denominator not in DENOMINATORS:
+        raise ValueError(
+            f"A budget must count `of` one of {', '.join(DENOMINATORS)}, but is {denominator!r}."
+        )
+    return DENOMINATORS[denominator]

@@ -1,0 +1,1 @@
+"""From what: sources of rows, tokenization, mixing of tasks, batches."""

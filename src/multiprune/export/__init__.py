@@ -1,0 +1,1 @@
+"""What is handed over: a folder that loads without this package."""

@@ -1,0 +1,1 @@
+"""With what: the encoder, the heads, and the model that joins them."""

@@ -1,0 +1,206 @@
+"""What all element-wise methods share: targets, masks, and ranking against the budget."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from typing_extensions import override
+
+from multiprune.budget.ledger import PARTS, ParameterLedger, owned_parameters, parts_of
+from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.select import keep_largest
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from multiprune.budget import Budget
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parameter in scope, and the buffers that a method keeps beside it in its module."""
+
+    path: str
+    module: nn.Module
+    name: str
+
+    @property
+    def weight(self) -> Tensor:
+        """The parameter, outside autograd; its ``grad`` is ``Target.gradient``."""
+        return self._parameter.data
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """The dense gradient that backward has left, if the parameter took part."""
+        return self._parameter.grad
+
+    @property
+    def mask(self) -> Tensor:
+        """What is kept: boolean, of the parameter's shape, one byte a weight."""
+        return self.buffer("mask")
+
+    def add(self, kind: str, tensor: Tensor) -> None:
+        """Register a buffer ``<name>_<kind>`` beside the parameter."""
+        self.module.register_buffer(f"{self.name}_{kind}", tensor)
+
+    def buffer(self, kind: str) -> Tensor:
+        """Look a buffer up, anew each time, since moving a model replaces its buffers."""
+        tensor: Tensor = getattr(self.module, f"{self.name}_{kind}")
+        return tensor
+
+    def remove(self, kind: str) -> None:
+        """Delete a buffer."""
+        delattr(self.module, f"{self.name}_{kind}")
+
+    @property
+    def _parameter(self) -> nn.Parameter:
+        parameter: nn.Parameter = getattr(self.module, self.name)
+        return parameter
+
+
+class ElementWisePruner(Pruner):
+    """Keeps single weights by their scores, ranked all together or in each tensor.
+
+    ``parts`` names the ledger's rows that are in scope: by default the weights of the encoder's
+    linear layers, and neither embeddings, biases, LayerNorm nor heads. With ``per_layer`` every
+    tensor keeps the same fraction; otherwise all scores are ranked together.
+    """
+
+    #: Kinds of buffers that a method keeps beside each target, the mask first.
+    state: tuple[str, ...] = ("mask",)
+
+    def __init__(
+        self,
+        *,
+        budget: Budget,
+        per_layer: bool = False,
+        parts: Sequence[str] = ("encoder_linear",),
+    ) -> None:
+        super().__init__(budget=budget)
+        unknown = [part for part in parts if part not in PARTS]
+        if unknown or not parts:
+            raise ValueError(
+                f"`parts` to prune must be some of {', '.join(PARTS)}, but are {list(parts)}."
+            )
+        self.per_layer = per_layer
+        self.parts = tuple(parts)
+        self.targets: list[Target] = []
+
+    @abstractmethod
+    def scores(self) -> list[Tensor]:
+        """Return the present scores of every target, in its shape: the largest survive."""
+
+    @override
+    def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
+        self._model, self._encoder = model, encoder
+        owned = [one for one in owned_parameters(model, encoder) if one.part in self.parts]
+        self.targets = [Target(one.path, one.module, one.name) for one in owned]
+        if not self.targets:
+            raise ValueError(
+                f"A pruner needs parameters to prune, but {type(encoder or model).__name__} has "
+                f"none in {', '.join(self.parts)}."
+            )
+        for target in self.targets:
+            target.add("mask", torch.ones_like(target.weight, dtype=torch.bool))
+            self.add_state(target)
+        ledger = self.ledger()
+        asked = self.budget.resolve(ledger)
+        self._dense = sum(target.weight.numel() for target in self.targets)
+        self._excess = ledger.dense_in(self.budget.of) - asked
+        if self._excess and not self._counts_all_targets():
+            raise ValueError(
+                f"What is pruned must be what the budget counts, but `parts` are "
+                f"{', '.join(self.parts)} and the budget counts {self.budget.of}."
+            )
+
+    def add_state(self, target: Target) -> None:  # noqa: B027 - a method may need none
+        """Add the buffers that a method needs besides the mask."""
+
+    @override
+    def prune(self, amount: float) -> None:
+        kept = self._dense - int(self._excess * amount)
+        for target, mask in zip(self.targets, self.select(kept), strict=True):
+            target.mask.copy_(mask)
+        self.apply_masks()
+
+    def select(self, kept: int) -> list[Tensor]:
+        """Rank the present scores; return masks that keep ``kept`` weights in all."""
+        if kept == self._dense:
+            return [torch.ones_like(target.mask) for target in self.targets]
+        scores = self.scores()
+        if not self.per_layer:
+            return keep_largest(scores, kept)
+        shares = proportional_shares(kept, [score.numel() for score in scores])
+        return [
+            keep_largest([score], share)[0] for score, share in zip(scores, shares, strict=True)
+        ]
+
+    @override
+    def before_step(self, learning_rate_scale: float = 1.0) -> None:
+        self.mask_gradients()
+
+    @override
+    def after_step(self) -> None:
+        self.apply_masks()
+
+    @override
+    def skip_step(self) -> None:
+        self.apply_masks()
+
+    @torch.no_grad()
+    def apply_masks(self) -> None:
+        """Set every pruned weight to zero."""
+        for target in self.targets:
+            target.weight.mul_(target.mask)
+
+    @torch.no_grad()
+    def mask_gradients(self) -> None:
+        """Drop the gradients of pruned weights, so that neither clipping nor moments see them."""
+        for target in self.targets:
+            if target.gradient is not None:
+                target.gradient.mul_(target.mask)
+
+    @override
+    def finalize(self) -> None:
+        self.apply_masks()
+        self._final_masks = dict(self.masks())
+        for target in self.targets:
+            for kind in self.state:
+                target.remove(kind)
+        self.targets = []
+
+    @override
+    def masks(self) -> Mapping[str, Tensor]:
+        if not self.targets:
+            return self._final_masks
+        return {target.path: target.mask for target in self.targets}
+
+    @override
+    def ledger(self) -> ParameterLedger:
+        return ParameterLedger.of(self._model, self._encoder, masks=self.masks())
+
+    @property
+    @override
+    def excess(self) -> int:
+        return self._excess
+
+    def _counts_all_targets(self) -> bool:
+        return set(self.parts) <= set(parts_of(self.budget.of))
+
+
+def proportional_shares(total: int, sizes: Sequence[int]) -> list[int]:
+    """Split ``total`` in proportion to ``sizes``, in whole numbers that add up to it.
+
+    Each share is rounded down, and what is left goes to the largest remainders, the first of
+    equals first. No share is above its size if ``total`` is at most their sum.
+    """
+    whole = sum(sizes)
+    shares = [total * size // whole for size in sizes]
+    by_remainder = sorted(range(len(sizes)), key=lambda i: (-(total * sizes[i] % whole), i))
+    for index in by_remainder[: total - sum(shares)]:
+        shares[index] += 1
+    return shares

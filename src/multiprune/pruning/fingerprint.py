@@ -1,0 +1,46 @@
+"""Fingerprints of masks: to compare ranks while training, and runs afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+# An odd constant with well-mixed bits (the golden ratio times 2^63), as in Fibonacci hashing.
+_MULTIPLIER = 0x9E3779B97F4A7C15 - (1 << 64)
+
+
+def mask_checksums(masks: Mapping[str, Tensor]) -> Tensor:
+    """Return one 64-bit checksum a mask, shape ``(masks,)``, computed on the masks' device."""
+    return torch.stack([_checksum(mask) for mask in masks.values()])
+
+
+def mask_digest(masks: Mapping[str, Tensor]) -> str:
+    """Return a SHA-256 of all masks with their paths, one bit a weight."""
+    digest = hashlib.sha256()
+    for path, mask in sorted(masks.items()):
+        digest.update(path.encode())
+        digest.update(_packed_bits(mask))
+    return digest.hexdigest()
+
+
+def _checksum(mask: Tensor) -> Tensor:
+    bits = mask.reshape(-1).view(torch.uint8)
+    words = functional.pad(bits, (0, -bits.numel() % 8)).view(torch.int64)
+    position = torch.arange(1, words.numel() + 1, device=mask.device) * _MULTIPLIER
+    return (words * (position ^ (position >> 29))).sum()
+
+
+def _packed_bits(mask: Tensor) -> bytes:
+    bits = mask.detach().cpu().reshape(-1).view(torch.uint8)
+    octets = functional.pad(bits, (0, -bits.numel() % 8)).view(-1, 8)
+    place = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
+    packed: bytes = (octets * place).sum(1, dtype=torch.uint8).numpy().tobytes()
+    return packed

@@ -1,0 +1,107 @@
+"""Drives a pruner through a schedule, one optimizer step at a time, in any training loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from torch.optim import Optimizer
+    from torch.utils.hooks import RemovableHandle
+
+    from multiprune.pruning.pruner import Pruner
+    from multiprune.pruning.schedule import Schedule
+
+
+class GradualPruning:
+    """Counts optimizer steps and has the pruner rank anew every ``every_n_steps`` of them.
+
+    From the step on at which the schedule ends the masks stay as they are, so that the rest of the
+    training heals a fixed network. Works as two hooks on any ``torch`` optimizer (``attach``), or
+    driven by hand where a framework runs backward inside ``optimizer.step``.
+    """
+
+    def __init__(
+        self, pruner: Pruner, schedule: Schedule, *, total_steps: int, every_n_steps: int = 10
+    ) -> None:
+        if every_n_steps < 1 or total_steps < 1:
+            raise ValueError(
+                "`every_n_steps` and `total_steps` must be at least 1, "
+                f"but are {every_n_steps} and {total_steps}."
+            )
+        self.pruner, self.schedule = pruner, schedule
+        self.total_steps, self.every_n_steps = total_steps, every_n_steps
+        self.stop_step = schedule.stop_step(total_steps)
+        #: Optimizer steps taken; steps that a gradient scaler skipped do not count.
+        self.step = 0
+        #: Whether ``before_step`` was called and the optimizer has not run yet.
+        self.pending = False
+
+    @property
+    def amount(self) -> float:
+        """The amount of pruning due at this step, 0 to 1."""
+        return 1.0 if self.step >= self.stop_step else self.schedule(self.step / self.total_steps)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the schedule has come to its end, or there was nothing to prune."""
+        return self.step >= self.stop_step or self.pruner.excess == 0
+
+    def attach(self, optimizer: Optimizer) -> list[RemovableHandle]:
+        """Hook into ``optimizer``; remove the handles to detach.
+
+        For loops that call ``loss.backward()`` before ``optimizer.step()``. With a gradient scaler,
+        call ``scaler.unscale_(optimizer)`` first.
+        """
+
+        def before(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+            self.before_step(optimizer)
+
+        def after(_optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+            self.after_step()
+
+        return [
+            optimizer.register_step_pre_hook(before),
+            optimizer.register_step_post_hook(after),
+        ]
+
+    def before_step(self, optimizer: Optimizer) -> None:
+        """Gradients are complete, and the optimizer is about to move."""
+        self.pruner.before_step(learning_rate_scale(optimizer))
+        self.pending = True
+
+    def after_step(self) -> bool:
+        """The optimizer has moved; return whether the pruner ranked anew."""
+        self.pruner.after_step()
+        self.pending = False
+        self.step += 1
+        due = self.step % self.every_n_steps == 0 and self.step < self.stop_step
+        if due or self.step == self.stop_step:
+            self.pruner.prune(self.amount)
+            return True
+        return False
+
+    def skip_step(self) -> None:
+        """The optimizer did not move (a gradient scaler found an overflow): undo ``before_step``."""
+        self.pruner.skip_step()
+        self.pending = False
+
+    def state_dict(self) -> dict[str, int]:
+        """Return the position in the schedule; tensors are in the model's ``state_dict``."""
+        return {"step": self.step}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from the position in the schedule that ``state_dict`` returned."""
+        self.step = state["step"]
+
+
+def learning_rate_scale(optimizer: Optimizer) -> float:
+    """Return the learning rate of the first group as a fraction of its peak.
+
+    The peak is what ``torch``'s learning-rate schedulers note as ``initial_lr``; without a
+    scheduler the fraction is 1.
+    """
+    group = optimizer.param_groups[0]
+    peak = float(group.get("initial_lr", group["lr"]))
+    return float(group["lr"]) / peak if peak else 1.0

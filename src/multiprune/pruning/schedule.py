@@ -1,0 +1,71 @@
+"""When: from progress through training (0 to 1) to the amount of pruning done (0 to 1)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+from typing_extensions import override
+
+
+class Schedule(ABC):
+    """Three phases: dense warm-up until ``start``, pruning, healing from ``stop`` on.
+
+    ``start`` and ``stop`` are fractions of the optimizer steps of the whole training.
+    """
+
+    def __init__(self, *, start: float, stop: float) -> None:
+        if not 0 <= start <= 1 or not 0 < stop <= 1:
+            raise ValueError(
+                "`start` and `stop` of a schedule must be fractions of the training in [0, 1], "
+                f"but are {start} and {stop}."
+            )
+        if stop < start:
+            raise ValueError(
+                f"A schedule must not stop before it starts, but `start` is {start} "
+                f"and `stop` is {stop}."
+            )
+        self.start, self.stop = start, stop
+
+    def __call__(self, progress: float) -> float:
+        """Return the amount of pruning due at ``progress``, both in [0, 1]."""
+        if progress >= self.stop:
+            return 1.0
+        if progress <= self.start:
+            return 0.0
+        return self.ramp((progress - self.start) / (self.stop - self.start))
+
+    @abstractmethod
+    def ramp(self, position: float) -> float:
+        """Return the amount at ``position`` (0 to 1) of the pruning phase."""
+
+    def stop_step(self, total_steps: int) -> int:
+        """Return the first optimizer step (from 1) after which the amount is 1."""
+        return max(1, math.ceil(self.stop * total_steps))
+
+
+class CubicSchedule(Schedule):
+    """The ramp of Zhu & Gupta (2017), equation 1: ``1 - (1 - position)^3``."""
+
+    @override
+    def ramp(self, position: float) -> float:
+        return 1.0 - (1.0 - position) ** 3
+
+
+class LinearSchedule(Schedule):
+    """Equal amounts in equal times."""
+
+    @override
+    def ramp(self, position: float) -> float:
+        return position
+
+
+class OneShotSchedule(Schedule):
+    """Nothing until ``at``, then everything at once."""
+
+    def __init__(self, *, at: float) -> None:
+        super().__init__(start=at, stop=at)
+
+    @override
+    def ramp(self, position: float) -> float:
+        return 0.0

@@ -1,0 +1,92 @@
+"""The only ranking in this package: which scores are kept when so many may stay."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_INTEGER_OF = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
+_DIGIT_BITS = 16
+_BINS = 1 << _DIGIT_BITS
+
+
+def keep_largest(scores: Sequence[Tensor], count: int) -> list[Tensor]:
+    """Return one boolean mask for each tensor that keeps the ``count`` largest of all scores.
+
+    Exact: ``count`` entries are kept, neither more nor fewer. Ties are broken by position (earlier
+    tensors first, then earlier elements), so equal scores never prune more than needed. No sort:
+    the threshold is found by radix selection, one histogram for each 16 bits of the floating-point
+    format.
+
+    Args:
+        scores: float32, float16 or bfloat16 tensors of any shape, without NaN, on one device.
+        count: how many to keep, from 0 to the number of scores.
+    """
+    total = sum(score.numel() for score in scores)
+    if not 0 <= count <= total:
+        raise ValueError(f"`count` must be in [0, {total}], but is {count}.")
+    if count in (0, total):
+        return [torch.full_like(score, bool(count), dtype=torch.bool) for score in scores]
+    threshold = kth_largest(scores, count)
+    masks = [score > threshold for score in scores]
+    missing = count - sum(int(mask.count_nonzero()) for mask in masks)
+    for score, mask in zip(scores, masks, strict=True):
+        if missing == 0:
+            break
+        missing -= _keep_ties(mask, score == threshold, missing)
+    return masks
+
+
+def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:
+    """Return the ``k``-th largest (from 1) of all scores, as a tensor without dimensions."""
+    dtype = scores[0].dtype
+    if dtype not in _INTEGER_OF:
+        raise TypeError(f"Scores must be float32, float16 or bfloat16, but are {dtype}.")
+    integer = _INTEGER_OF[dtype]
+    bits = [score.detach().reshape(-1).view(integer) for score in scores]
+    prefix: int | None = None
+    for shift in range(torch.iinfo(integer).bits - _DIGIT_BITS, -1, -_DIGIT_BITS):
+        histogram = _digit_histogram(bits, shift, prefix)
+        order = _descending_digits(prefix, histogram.device)
+        cumulative = histogram[order].cumsum(0)
+        position = int(torch.searchsorted(cumulative, k))
+        digit = int(order[position])
+        k -= int(cumulative[position] - histogram[digit])
+        prefix = digit - _BINS * (digit >= _BINS // 2) if prefix is None else prefix << 16 | digit
+    return torch.tensor(prefix, dtype=integer, device=bits[0].device).view(dtype)
+
+
+def _digit_histogram(bits: Sequence[Tensor], shift: int, prefix: int | None) -> Tensor:
+    """Count the 16-bit digits at ``shift`` of the numbers whose bits above it are ``prefix``."""
+    histogram = torch.zeros(_BINS, dtype=torch.int64, device=bits[0].device)
+    for number in bits:
+        if prefix is not None:
+            number = number[number >> (shift + _DIGIT_BITS) == prefix]
+        digits = (number.to(torch.int32) >> shift).bitwise_and_(_BINS - 1)
+        histogram += torch.bincount(digits, minlength=_BINS)
+    return histogram
+
+
+def _descending_digits(prefix: int | None, device: torch.device) -> Tensor:
+    """Return all digits, that of the largest number first.
+
+    Floating-point numbers are a sign and a magnitude: the digits of negative ones, which have the
+    highest bit set, order backwards.
+    """
+    digits = torch.arange(_BINS, device=device)
+    if prefix is None:
+        return torch.cat([digits[: _BINS // 2].flip(0), digits[_BINS // 2 :]])
+    return digits if prefix < 0 else digits.flip(0)
+
+
+def _keep_ties(mask: Tensor, ties: Tensor, most: int) -> int:
+    """Set ``mask`` at the first ``most`` places where ``ties`` is set; return how many it were."""
+    count = int(ties.count_nonzero())
+    if count <= most:
+        mask |= ties
+        return count
+    first = ties.reshape(-1).nonzero()[:most, 0]
+    mask.view(-1)[first] = True
+    return most
