@@ -1,8 +1,8 @@
 """Four small language tasks from one grammar, which a bag of words cannot solve.
 
 Every task asks which words belong together: the words of a row are the same whatever its label is,
-and only their order decides. The tasks share noun phrases, modifiers and transitive clauses, so what
-one of them teaches an encoder helps the others.
+and only their order decides. The tasks share noun phrases, modifiers and transitive clauses, so
+what one of them teaches an encoder helps the others.
 """
 
 from random import Random
@@ -66,8 +66,8 @@ def agreement(count: int, seed: int) -> Columns:
 def entailment(count: int, seed: int) -> Columns:
     """Draw pairs whose second sentence follows (1) or does not follow (0) from the first.
 
-    Both sentences say who acted on whom, each in the active or the passive voice. A false second
-    sentence exchanges the two animals. Columns: ``sentence1``, ``sentence2``, ``label``.
+    The first says who acted on whom in the active or the passive voice, the second in the active. A
+    false second sentence exchanges the two animals. Columns: ``sentence1``, ``sentence2``, ``label``.
     """
     rng = Random(seed)
     labels = _balanced(rng, count, (0, 1))
@@ -82,8 +82,9 @@ def entailment(count: int, seed: int) -> Columns:
 def quantity(count: int, seed: int) -> Columns:
     """Draw questions of how many animals acted, or were acted on.
 
-    The two numbers of a question sum to eleven, so their mean says nothing about the answer, which
-    is within `QUANTITY_RANGE`. Columns: ``sentence``, ``label``.
+    The numbers of the two groups sum to eleven, so their mean says nothing about the answer, which
+    is within `QUANTITY_RANGE`; a third number may stand in a modifier. Columns: ``sentence``,
+    ``label``.
     """
     rng = Random(seed)
     smallest, largest = QUANTITY_RANGE
@@ -134,29 +135,37 @@ def _entailment_pair(rng: Random, label: int) -> tuple[str, str]:
     premise = _clause(rng, _noun_phrase(rng, agent), verb, _noun_phrase(rng, patient))
     if label == 0:
         agent, patient = patient, agent
-    return premise, _clause(rng, f"the {agent}", verb, f"the {patient}")
+    return premise, f"the {agent} {verb} the {patient}"
 
 
 def _quantity_question(rng: Random, answer: int) -> str:
-    asked, other = rng.sample(sorted(_NOUNS.values()), 2)
-    verb = rng.choice(_TRANSITIVE_VERBS)
-    group = _counted(rng, answer, asked)
-    rest = _counted(rng, sum(QUANTITY_RANGE) - answer, other)
+    nouns = rng.sample(sorted(_NOUNS.values()), 3)
+    numbers = (answer, sum(QUANTITY_RANGE) - answer, rng.randint(*QUANTITY_RANGE))
+    asked, rest, third = (_counted(rng, *group) for group in zip(numbers, nouns, strict=True))
     if rng.random() < 0.5:
-        return f"how many {verb} when {_clause(rng, group, verb, rest, was='were')}"
-    return f"how many were {verb} when {_clause(rng, rest, verb, group, was='were')}"
+        asked += _optional_modifier(rng, third)
+    else:
+        rest += _optional_modifier(rng, third)
+    verb = rng.choice(_TRANSITIVE_VERBS)
+    if rng.random() < 0.5:
+        return f"how many {verb} when {_clause(rng, asked, verb, rest, was='were')}"
+    return f"how many were {verb} when {_clause(rng, rest, verb, asked, was='were')}"
 
 
 def _tagged_clause(rng: Random, *, is_passive: bool) -> list[tuple[str, str]]:
-    agent, patient, third = rng.sample(sorted(_NOUNS), 3)
-    verb = rng.choice(_TRANSITIVE_VERBS)
-    chunks = [(_noun_phrase(rng, agent), "agent"), (verb, "action")]
-    chunks.append((_noun_phrase(rng, patient), "patient"))
+    agent, patient, third, fourth = rng.sample(sorted(_NOUNS), 4)
+    first, action, last = (
+        (_noun_phrase(rng, agent), "agent"),
+        (rng.choice(_TRANSITIVE_VERBS), "action"),
+        (_noun_phrase(rng, patient), "patient"),
+    )
+    verb_phrase = [action]
     if is_passive:
-        chunks = [chunks[2], ("was", "other"), chunks[1], ("by", "other"), chunks[0]]
-    modifier = (_modifier(rng, _noun_phrase(rng, third)), "other")
-    position = rng.choice((1, len(chunks)))
-    chunks.insert(position, modifier)
+        first, last = last, first
+        verb_phrase = [("was", "other"), action, ("by", "other")]
+    inner = (_optional_modifier(rng, _noun_phrase(rng, third)), "other")
+    outer = (_optional_modifier(rng, _noun_phrase(rng, fourth)), "other")
+    chunks = [first, inner, *verb_phrase, last, outer]
     return [(word, tag) for words, tag in chunks for word in words.split()]
 
 
@@ -186,6 +195,11 @@ def _modifier(rng: Random, noun_phrase: str) -> str:
             f"that {noun_phrase} {verb}",
         )
     )
+
+
+def _optional_modifier(rng: Random, noun_phrase: str) -> str:
+    """Return a modifier with a space before it, or in half of the cases nothing."""
+    return f" {_modifier(rng, noun_phrase)}" if rng.random() < 0.5 else ""
 
 
 def _inflect(forms: dict[str, str], singular: str, is_plural: bool) -> str:

@@ -1,0 +1,54 @@
+"""The root of the configuration: what a run is made of, so that a misspelt key is refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+
+@dataclass
+class Checkpoint:
+    """How often a run writes the checkpoint that it can be resumed from."""
+
+    every_n_steps: int = 500
+
+
+@dataclass
+class Train:
+    """One run. Groups hold ``_target_`` and the keywords of its constructor.
+
+    Attributes:
+        task: tasks by name.
+        encoder: the encoder and its tokenizer.
+        data: the data module.
+        budget: how much may stay.
+        pruner: what stays.
+        schedule: when the rest goes.
+        rank_every_n_steps: how often the pruner ranks anew, in optimizer steps.
+        optimizer: of the weights.
+        trainer: the Lightning Trainer.
+        logger: one logger or several, by name.
+        checkpoint: what a run is resumed from.
+        seed: of everything random.
+    """
+
+    task: Any = MISSING
+    encoder: Any = MISSING
+    data: Any = MISSING
+    budget: Any = MISSING
+    pruner: Any = MISSING
+    schedule: Any = MISSING
+    rank_every_n_steps: int = 10
+    optimizer: Any = MISSING
+    trainer: Any = MISSING
+    logger: Any = MISSING
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    seed: int = 0
+
+
+def register() -> None:
+    """Make the schema known to Hydra."""
+    ConfigStore.instance().store(name="schema", node=Train)

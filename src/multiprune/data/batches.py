@@ -1,0 +1,90 @@
+"""Encoded tasks, and the iterables of batches that training and evaluation read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from multiprune.data.collate import collate
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from multiprune.data.mixing import BatchPlan
+    from multiprune.tasks.task import Batch, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedTask:
+    """A task with its encoded splits, and how many texts were cut to the encoder's length."""
+
+    name: str
+    task: Task
+    splits: Mapping[str, Dataset]
+    truncated: int
+    padding_token: int
+
+    def batch(self, split: str, rows: Sequence[int]) -> Batch:
+        """Collate the given rows of a split."""
+        columns = self.splits[split][rows]
+        return collate(self.name, self.task, columns, padding_token=self.padding_token)
+
+
+class TrainBatches:
+    """The batches of a plan, one epoch an iteration; each rank sees its part of every batch.
+
+    Counts the batches it has served, and continues there when it is iterated again or its state
+    was loaded: Lightning keeps the state of such an iterable in its checkpoints.
+    """
+
+    def __init__(
+        self, plan: BatchPlan, tasks: Mapping[str, EncodedTask], *, rank: int, world_size: int
+    ) -> None:
+        self.plan, self.tasks = plan, tasks
+        self.rank, self.world_size = rank, world_size
+        self.served = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch."""
+        return self.plan.batches_per_epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield as many batches as an epoch has, from the one after the last served."""
+        for _, (name, examples) in zip(range(len(self)), self.plan.batches(self.served), strict=False):
+            # Filled up from its own start, so that all ranks have equally many examples.
+            whole = np.resize(examples, -(-len(examples) // self.world_size) * self.world_size)
+            batch = self.tasks[name].batch("train", whole[self.rank :: self.world_size].tolist())
+            self.served += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """Return how many batches were served."""
+        return {"served": self.served}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue after as many batches as ``state_dict`` told."""
+        self.served = state["served"]
+
+
+class EvaluationBatches:
+    """One split of one task in order; each rank sees every ``world_size``-th batch."""
+
+    def __init__(
+        self, task: EncodedTask, split: str, *, batch_size: int, rank: int, world_size: int
+    ) -> None:
+        self.task, self.split = task, split
+        rows = len(task.splits[split])
+        starts = range(0, rows, batch_size)[rank::world_size]
+        self._rows = [range(start, min(start + batch_size, rows)) for start in starts]
+
+    def __len__(self) -> int:
+        """Return the number of batches of this rank."""
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches of this rank."""
+        for rows in self._rows:
+            yield self.task.batch(self.split, rows)

@@ -1,0 +1,66 @@
+"""Encoded rows on disk: each split is tokenized once, whatever runs need it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from multiprune.tasks.task import Rows, Task
+
+# Part of every key: raise it when encoded rows change their meaning.
+_FORMAT = 1
+
+
+def default_cache_folder() -> Path:
+    """Return ``$XDG_CACHE_HOME/multiprune``, or ``~/.cache/multiprune``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "multiprune"
+
+
+def encoded_rows(
+    task: Task,
+    rows: Rows,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    folder: Path,
+) -> tuple[Dataset, int]:
+    """Return the encoded rows of a split and how many of them were truncated.
+
+    Tokenizes (on all cores) and writes below ``folder`` what is not there yet. A reader never sees
+    half-written rows: they are written beside, then renamed.
+    """
+    from datasets import Dataset, load_from_disk
+
+    place = folder / _key(task, rows, tokenizer, max_length)
+    if not place.is_dir():
+        columns, truncated = task.encode(rows, tokenizer, max_length)
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+        Dataset.from_dict(columns).save_to_disk(beside, num_shards=1)
+        (beside / "truncated.json").write_text(json.dumps(truncated))
+        try:
+            beside.rename(place)
+        except OSError:
+            # Another process has written the same rows in the meantime.
+            shutil.rmtree(beside)
+            if not place.is_dir():
+                raise
+    table = load_from_disk(place)
+    return table, int(json.loads((place / "truncated.json").read_text()))
+
+
+def _key(task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    parts = [_FORMAT, dict(task.definition), rows.fingerprint, backend.to_str(), max_length]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

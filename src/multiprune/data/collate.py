@@ -1,0 +1,38 @@
+"""From examples of one task to a padded batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from multiprune.tasks.task import Batch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from multiprune.tasks.task import Task
+
+
+def collate(
+    name: str, task: Task, columns: Mapping[str, Sequence[Any]], *, padding_token: int
+) -> Batch:
+    """Pad the encoded rows of one task on the right to the longest of them.
+
+    ``columns`` holds ``labels`` and lists of token numbers by name of the encoder's input; all but
+    ``input_ids``, which are padded with ``padding_token``, are padded with zeros.
+    """
+    tokens = {key: values for key, values in columns.items() if key != "labels"}
+    inputs = {
+        key: pad_sequence(
+            [torch.tensor(value) for value in values],
+            batch_first=True,
+            padding_value=padding_token if key == "input_ids" else 0,
+        )
+        for key, values in tokens.items()
+    }
+    lengths = torch.tensor([len(value) for value in tokens["input_ids"]])
+    width = inputs["input_ids"].shape[1]
+    inputs["attention_mask"] = (torch.arange(width) < lengths.unsqueeze(1)).long()
+    return Batch(name, inputs, task.label_tensor(columns["labels"], width))

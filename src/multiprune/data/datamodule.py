@@ -1,0 +1,172 @@
+"""Loads and encodes all tasks, and serves one-task batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytorch_lightning as pl
+from typing_extensions import override
+
+from multiprune.data.batches import EncodedTask, EvaluationBatches, TrainBatches
+from multiprune.data.cache import default_cache_folder, encoded_rows
+from multiprune.data.mixing import BatchPlan, Mixing
+from multiprune.tasks.task import Rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from multiprune.tasks.task import Task
+
+log = logging.getLogger(__name__)
+
+_SPLITS = ("train", "validation", "test")
+
+# The hub's sign for an example whose label is not public.
+_UNLABELLED = -1
+
+
+class MultitaskDataModule(pl.LightningDataModule):
+    """Serves the train, validation and test batches of several tasks.
+
+    Args:
+        tasks: by name.
+        tokenizer: that of the encoder.
+        max_length: of a sequence, in tokens; longer ones are truncated, counted and reported.
+        batch_size: examples of a training batch, on each rank.
+        mixing: how often each task is trained.
+        mirror: folder of a local mirror to read instead of the hub.
+        cap: for some tasks, the most training examples to use (a random choice under the seed).
+        sort_window: so many consecutive batches of a task share examples of similar length.
+        evaluation_batch_size: examples of a validation or test batch, on each rank.
+        cache: folder of encoded rows, shared by all runs.
+        seed: of the order of batches and of the choice that ``cap`` asks for.
+    """
+
+    def __init__(
+        self,
+        *,
+        tasks: Mapping[str, Task],
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        batch_size: int,
+        mixing: Mixing,
+        mirror: str | None = None,
+        cap: Mapping[str, int] | None = None,
+        sort_window: int = 20,
+        evaluation_batch_size: int = 64,
+        cache: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not tasks:
+            raise ValueError("Training needs at least one task, but there is none.")
+        if unknown := set(cap or {}) - set(tasks):
+            raise ValueError(
+                f"`data.cap` must name tasks of this run ({', '.join(tasks)}), but names "
+                f"{', '.join(sorted(unknown))}."
+            )
+        if min([batch_size, evaluation_batch_size, max_length, sort_window, *(cap or {}).values()]) < 1:
+            raise ValueError("Batch sizes, `max_length`, `sort_window` and caps must be at least 1.")
+        self.tasks, self.tokenizer, self.max_length = dict(tasks), tokenizer, max_length
+        self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
+        self.mixing, self.cap, self.sort_window = mixing, dict(cap or {}), sort_window
+        self.mirror = None if mirror is None else Path(mirror)
+        self.cache = default_cache_folder() if cache is None else Path(cache)
+        self.seed = seed
+        self.encoded: dict[str, EncodedTask] = {}
+
+    @override
+    def prepare_data(self) -> None:
+        for task in self.tasks.values():
+            for split in _SPLITS:
+                self._load(task, split)
+
+    @override
+    def setup(self, stage: str | None = None) -> None:
+        if self.encoded:
+            return
+        for number, (name, task) in enumerate(self.tasks.items()):
+            loaded = {split: self._load(task, split) for split in _SPLITS}
+            splits = {split: rows[0] for split, rows in loaded.items() if rows is not None}
+            truncated = sum(rows[1] for rows in loaded.values() if rows is not None)
+            if truncated:
+                log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
+            if self.cap.get(name, len(splits["train"])) < len(splits["train"]):
+                order = np.random.default_rng([self.seed, number]).permutation(len(splits["train"]))
+                splits["train"] = splits["train"].select(np.sort(order[: self.cap[name]]))
+            self.encoded[name] = EncodedTask(
+                name=name,
+                task=task,
+                splits=splits,
+                truncated=truncated,
+                padding_token=self.tokenizer.pad_token_id,
+            )
+
+    @override
+    def train_dataloader(self) -> TrainBatches:
+        rank, world_size = self._place()
+        lengths = {
+            name: np.array([len(tokens) for tokens in one.splits["train"]["input_ids"]])
+            for name, one in self.encoded.items()
+        }
+        batch_size = self.batch_size * world_size
+        sizes = {name: -(-len(one) // batch_size) for name, one in lengths.items()}
+        plan = BatchPlan(
+            lengths=lengths,
+            probabilities=self.mixing.probabilities(sizes),
+            batch_size=batch_size,
+            seed=self.seed,
+            sort_window=self.sort_window,
+        )
+        return TrainBatches(plan, self.encoded, rank=rank, world_size=world_size)
+
+    @override
+    def val_dataloader(self) -> list[EvaluationBatches]:
+        return self._evaluation("validation")
+
+    @override
+    def test_dataloader(self) -> list[EvaluationBatches]:
+        return self._evaluation("test")
+
+    def _evaluation(self, split: str) -> list[EvaluationBatches]:
+        rank, world_size = self._place()
+        return [
+            EvaluationBatches(
+                one, split, batch_size=self.evaluation_batch_size, rank=rank, world_size=world_size
+            )
+            for one in self.encoded.values()
+            if split in one.splits
+        ]
+
+    def _place(self) -> tuple[int, int]:
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _load(self, task: Task, split: str) -> tuple[Dataset, int] | None:
+        rows = task.source.load(split, mirror=self.mirror)
+        rows = None if rows is None else _labelled(rows, task)
+        if rows is None:
+            return None
+        return encoded_rows(
+            task, rows, self.tokenizer, max_length=self.max_length, folder=self.cache
+        )
+
+
+def _labelled(rows: Rows, task: Task) -> Rows | None:
+    """Leave out examples whose label is not public, and a split that has no others."""
+    if task.label not in rows.table.column_names:
+        return rows
+    labels = rows.table[task.label]
+    known = [row for row, label in enumerate(labels) if label != _UNLABELLED]
+    if len(known) == len(rows.table):
+        return rows
+    log.warning("%s: %d rows without a label left out.", rows.origin, len(labels) - len(known))
+    if not known:
+        return None
+    return Rows(rows.table.select(known), rows.origin, f"{rows.fingerprint} labelled")

@@ -1,0 +1,122 @@
+"""Where rows come from: the Hugging Face hub, a local mirror of parquet files, or a generator."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from multiprune.tasks.task import Rows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Generator = Callable[[int, int], Mapping[str, list[Any]]]
+
+_REQUIRED_SPLITS = ("train", "validation")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSource:
+    """A data set of the hub, or the same columns in a local mirror.
+
+    Attributes:
+        path: repository on the hub; None if the data exist in a mirror only.
+        name: configuration of that repository, if it has several.
+        mirror: folder below the mirror's root that holds ``<split>.parquet``.
+        hub_splits: what a split is called on the hub, where that differs.
+    """
+
+    path: str | None
+    mirror: str
+    name: str | None = None
+    hub_splits: Mapping[str, str] = field(default_factory=dict)
+
+    def load(self, split: str, *, mirror: Path | None) -> Rows | None:
+        """Return the rows of a split, from the mirror if there is one.
+
+        Raises:
+            FileNotFoundError: if the mirror lacks the folder, or a split that is required.
+            ValueError: if the data are not on the hub and no mirror is given, or are empty.
+        """
+        rows = self._from_hub(split) if mirror is None else self._from_mirror(split, mirror)
+        if rows is not None and len(rows.table) == 0:
+            raise ValueError(f"A split must have rows, but {rows.origin} is empty.")
+        return rows
+
+    def _from_mirror(self, split: str, mirror: Path) -> Rows | None:
+        from datasets import Dataset
+
+        folder = mirror.expanduser() / self.mirror
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"`data.mirror` must hold a folder {self.mirror!r}, but {folder} does not exist."
+            )
+        file = folder / f"{split}.parquet"
+        if not file.is_file():
+            if split in _REQUIRED_SPLITS:
+                raise FileNotFoundError(f"A task needs a {split} split, but {file} does not exist.")
+            return None
+        table = Dataset.from_dict(_parquet_columns(file))
+        return Rows(table, str(file), hashlib.sha256(file.read_bytes()).hexdigest())
+
+    def _from_hub(self, split: str) -> Rows | None:
+        from datasets import get_dataset_split_names, load_dataset
+
+        if self.path is None:
+            raise ValueError(
+                f"`data.mirror` must be set for the data set {self.mirror!r}, which is not on the "
+                "hub in this layout, but it is not set."
+            )
+        wanted = self.hub_splits.get(split, split)
+        origin = " ".join(part for part in (self.path, self.name, wanted) if part)
+        try:
+            if wanted not in get_dataset_split_names(self.path, self.name):
+                if split in _REQUIRED_SPLITS:
+                    raise ValueError(f"A task needs a {split} split, but {origin} does not exist.")
+                return None
+            table = load_dataset(self.path, self.name, split=wanted)
+        except (OSError, ConnectionError) as error:
+            raise ValueError(
+                f"The hub must be reachable for {origin} unless `data.mirror` is set, but it is "
+                f"not: {str(error).splitlines()[0]}"
+            ) from error
+        return Rows(table, origin, str(table._fingerprint))
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedSource:
+    """Rows made by ``generator(count, seed)``; ``rows`` says how many for each split.
+
+    Splits use consecutive seeds, so that they differ.
+    """
+
+    generator: Generator
+    rows: Mapping[str, int]
+    seed: int = 0
+
+    def load(self, split: str, *, mirror: Path | None) -> Rows | None:  # noqa: ARG002
+        """Generate the rows of a split; a mirror plays no part."""
+        from datasets import Dataset
+
+        if split not in self.rows:
+            return None
+        seed = self.seed + sorted(self.rows).index(split)
+        columns = self.generator(self.rows[split], seed)
+        origin = f"{getattr(self.generator, '__name__', 'generator')} ({split}, seed {seed})"
+        table: Dataset = Dataset.from_dict(dict(columns))
+        if len(table) == 0:
+            raise ValueError(f"A split must have rows, but {origin} is empty.")
+        return Rows(table, origin, hashlib.sha256(json.dumps(columns).encode()).hexdigest())
+
+
+def _parquet_columns(file: Path) -> dict[str, list[Any]]:
+    import pyarrow.parquet
+
+    try:
+        return dict(pyarrow.parquet.read_table(file).to_pydict())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"A split must be a parquet file, but {file} is not: {error}") from error

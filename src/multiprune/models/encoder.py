@@ -1,0 +1,105 @@
+"""With which encoder: from the hub, from a folder, or the embedded one."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multiprune.tasks.synthetic import WORDS
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A text encoder without a head, and the tokenizer that goes with it."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def max_length(self) -> int:
+        """The number of tokens that the encoder has positions for."""
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        known = [length for length in (positions, self.tokenizer.model_max_length) if length]
+        return int(min(known))
+
+
+def pretrained(path: str) -> Encoder:
+    """Load an encoder by its name on the hub, or from a folder.
+
+    Raises:
+        FileNotFoundError: if ``path`` looks like a folder and there is none, or no model in it.
+        ValueError: if the hub has no such encoder, or cannot be reached.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    folder = Path(path).expanduser()
+    looks_local = path.startswith((".", "/", "~")) or folder.is_dir()
+    if looks_local and not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"`encoder.path` must be a folder with a model in it, but {folder}/config.json "
+            "does not exist."
+        )
+    source = str(folder) if looks_local else path
+    try:
+        options = {"add_pooling_layer": False} if _has_pooler(source) else {}
+        return Encoder(
+            model=AutoModel.from_pretrained(source, **options),
+            tokenizer=AutoTokenizer.from_pretrained(source),
+        )
+    except OSError as error:
+        raise ValueError(
+            f"`encoder.path` must be a folder or a model of the Hugging Face hub that can be "
+            f"reached, but {path!r} is not: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def nano(
+    *, layers: int, hidden: int, heads: int, intermediate: int, dropout: float = 0.1
+) -> Encoder:
+    """Make the embedded encoder: a small BERT with random weights.
+
+    Its vocabulary holds the words of the embedded tasks, and single characters for all others.
+    """
+    from transformers import BertConfig, BertModel
+
+    tokenizer = nano_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        num_hidden_layers=layers,
+        hidden_size=hidden,
+        num_attention_heads=heads,
+        intermediate_size=intermediate,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        max_position_embeddings=tokenizer.model_max_length,
+    )
+    return Encoder(model=BertModel(config, add_pooling_layer=False), tokenizer=tokenizer)
+
+
+def nano_tokenizer() -> PreTrainedTokenizerBase:
+    """Return a WordPiece tokenizer of the embedded tasks' words and of single characters."""
+    from transformers import BertTokenizer
+
+    characters = [*string.ascii_lowercase, *string.digits]
+    pieces = [*_SPECIAL_TOKENS, *string.punctuation, *characters]
+    pieces += [f"##{character}" for character in characters]
+    pieces += [word for word in WORDS if word not in pieces]
+    vocabulary = {piece: index for index, piece in enumerate(pieces)}
+    return BertTokenizer(vocab=vocabulary, model_max_length=512)
+
+
+def _has_pooler(source: str) -> bool:
+    """Whether the architecture's encoder comes with a pooler, which the heads here do not use."""
+    import inspect
+
+    from transformers import MODEL_MAPPING, AutoConfig
+
+    architecture = MODEL_MAPPING[type(AutoConfig.from_pretrained(source))]
+    return "add_pooling_layer" in inspect.signature(architecture.__init__).parameters

@@ -1,0 +1,33 @@
+"""The model that is trained: one encoder, and a head for each task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from multiprune.models.heads import head_for
+
+if TYPE_CHECKING:
+    from multiprune.tasks.task import Batch, Task
+
+
+class MultitaskModel(nn.Module):
+    """Sends the batch of one task through the shared encoder and the task's own head."""
+
+    def __init__(self, encoder: nn.Module, tasks: Mapping[str, Task]) -> None:
+        super().__init__()
+        if not tasks:
+            raise ValueError("A multitask model needs at least one task, but has none.")
+        hidden = encoder.config.hidden_size
+        self.encoder = encoder
+        self.heads = nn.ModuleDict({name: head_for(task, hidden) for name, task in tasks.items()})
+
+    @override
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the logits of ``batch``, by sequence or by token as its task asks for."""
+        states = self.encoder(**batch.inputs).last_hidden_state
+        logits: Tensor = self.heads[batch.task](states, batch.inputs["attention_mask"])
+        return logits

@@ -1,0 +1,91 @@
+"""``results.json``: what came out of one run, written once and read by everything else."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Scores = Mapping[str, Mapping[str, float]]
+
+_PACKAGES = (
+    "multiprune",
+    "torch",
+    "transformers",
+    "datasets",
+    "pytorch-lightning",
+    "hydra-core",
+    "torchmetrics",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """The results of one run; what ``results.json`` holds.
+
+    Attributes:
+        score: mean over the tasks of the first metric of each, on validation data.
+        validation: metrics by task.
+        test: metrics by task, of tasks whose test data have labels.
+        budget: what is counted (``of``), ``dense``, ``asked`` and ``kept`` parameters.
+        ledger: one row a part of the model.
+        density: kept / total by path of each pruned tensor.
+        mask_sha256: of all masks, for comparing runs.
+        truncated: texts cut to the encoder's length, by task.
+        steps: optimizer steps.
+        config: the composed configuration.
+    """
+
+    score: float
+    validation: Scores
+    test: Scores
+    budget: Mapping[str, Any]
+    ledger: list[dict[str, int | str | bool]]
+    density: Mapping[str, float]
+    mask_sha256: str
+    truncated: Mapping[str, int]
+    steps: int
+    wall_seconds: float
+    seconds_per_step: float
+    seed: int
+    config: Mapping[str, Any]
+
+    def write(self, folder: Path) -> None:
+        """Write ``results.json`` into ``folder``, with versions and the kind of machine."""
+        content = asdict(self) | {"versions": _versions(), "machine": _machine()}
+        beside = folder / "results.json.writing"
+        beside.write_text(json.dumps(content, indent=2) + "\n")
+        beside.replace(folder / "results.json")
+
+
+def scores_by_task(logged: Mapping[str, Any], split: str) -> dict[str, dict[str, float]]:
+    """Pick ``<split>/<task>/<metric>`` out of what a Trainer has logged."""
+    scores: dict[str, dict[str, float]] = {}
+    for key, value in logged.items():
+        parts = key.split("/")
+        if len(parts) == 3 and parts[0] == split:
+            scores.setdefault(parts[1], {})[parts[2]] = float(value)
+    return scores
+
+
+def _versions() -> dict[str, str]:
+    return {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES}
+
+
+def _machine() -> dict[str, Any]:
+    import os
+
+    import torch
+
+    return {
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }

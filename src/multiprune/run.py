@@ -1,0 +1,242 @@
+"""One run, from a composed configuration to a folder of results. Reads top to bottom."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import pytorch_lightning as pl
+import torch
+import transformers
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.utilities import rank_zero_only
+
+from multiprune.data.datamodule import MultitaskDataModule
+from multiprune.export.checkpoint import save_model
+from multiprune.models.multitask import MultitaskModel
+from multiprune.pruning.fingerprint import mask_digest
+from multiprune.report.results import Results, scores_by_task
+from multiprune.report.summary import print_summary
+from multiprune.training import Pruning
+from multiprune.training.checkpoints import BestFinished, Last
+from multiprune.training.module import MultitaskModule, ResumeError
+from multiprune.training.timing import Stopwatch
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from multiprune.tasks.task import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """The objects of one run."""
+
+    folder: Path
+    tasks: dict[str, Task]
+    data: MultitaskDataModule
+    module: MultitaskModule
+    pruning: Pruning
+    best: BestFinished
+    stopwatch: Stopwatch
+    trainer: pl.Trainer
+
+
+def run(config: DictConfig) -> float:
+    """Train, prune and evaluate what ``config`` describes; return the score on validation data.
+
+    Writes ``results.json``, ``metrics.csv``, ``checkpoints/`` and ``model/`` into Hydra's output
+    folder. If the folder holds ``checkpoints/last.ckpt`` of an unfinished run, continues that run.
+    Wrong input ends a single run with one sentence (``HYDRA_FULL_ERROR=1`` shows where it came
+    from), and leaves no folder behind.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    quiet_libraries()
+    try:
+        experiment = assemble(config, folder)
+    except (ValueError, TypeError, OSError, HydraException) as error:
+        discard_empty_run(folder)
+        raise refusal(error) from error
+    last = folder / "checkpoints" / "last.ckpt"
+    try:
+        experiment.trainer.fit(
+            experiment.module,
+            experiment.data,
+            ckpt_path=str(last) if last.is_file() else None,
+            weights_only=False,
+        )
+    except (ResumeError, FloatingPointError) as error:
+        raise refusal(error) from error
+    results = finish(experiment, config)
+    if rank_zero_only.rank == 0:
+        print_summary(results, folder)
+    return results.score
+
+
+def assemble(config: DictConfig, folder: Path) -> Experiment:
+    """Build everything and read all data, so that wrong input shows before any training."""
+    if (folder / "results.json").exists():
+        raise ValueError(f"A run needs a folder of its own, but {folder} holds a finished run.")
+    pl.seed_everything(config.seed, verbose=False)
+    encoder = instantiate(config.encoder)
+    tasks: dict[str, Task] = dict(instantiate(config.task, _convert_="all"))
+    # Objects are passed to partials: Hydra would take dataclass instances for configuration.
+    data: MultitaskDataModule = instantiate(config.data, _partial_=True, _convert_="all")(
+        tasks=tasks,
+        tokenizer=encoder.tokenizer,
+        max_length=min(config.data.max_length, encoder.max_length),
+        seed=config.seed,
+    )
+    data.prepare_data()
+    data.setup()
+    module = MultitaskModule(
+        MultitaskModel(encoder.model, tasks),
+        tasks,
+        instantiate(config.optimizer),
+        seed=config.seed,
+        config=plain(config),
+    )
+    pruning = Pruning(
+        instantiate(config.pruner, _partial_=True, _convert_="all")(
+            budget=instantiate(config.budget)
+        ),
+        instantiate(config.schedule),
+        every_n_steps=config.rank_every_n_steps,
+        encoder="model.encoder",
+    )
+    pruning.prepare(module)
+    best = BestFinished(folder / "checkpoints", pruning)
+    stopwatch = Stopwatch()
+    trainer = instantiate(config.trainer, _partial_=True)(
+        default_root_dir=str(folder),
+        logger=list(instantiate(config.logger).values()),
+        callbacks=[
+            pruning,
+            stopwatch,
+            LearningRateMonitor(logging_interval="step"),
+            best,
+            Last(folder / "checkpoints", every_n_steps=config.checkpoint.every_n_steps),
+        ],
+    )
+    return Experiment(
+        folder=folder,
+        tasks=tasks,
+        data=data,
+        module=module,
+        pruning=pruning,
+        best=best,
+        stopwatch=stopwatch,
+        trainer=trainer,
+    )
+
+
+def finish(experiment: Experiment, config: DictConfig) -> Results:
+    """Take the best weights that meet the budget, make the pruning permanent, evaluate, write."""
+    trainer, module, pruner = experiment.trainer, experiment.module, experiment.pruning.pruner
+    steps = trainer.global_step
+    if not experiment.pruning.finished:
+        raise RuntimeError(
+            f"Training must go on until the pruning schedule ends, but stopped at step {steps}."
+        )
+    # Training that ends within its first epoch is not evaluated before its end.
+    if best := experiment.best.best_model_path:
+        module.load_state_dict(torch.load(best, map_location="cpu")["state_dict"])
+    densities = experiment.pruning.densities()
+    pruner.finalize()
+    budget = met_budget(experiment)
+    trainer.validate(module, experiment.data, verbose=False)
+    validation = dict(trainer.callback_metrics)
+    test: dict[str, Any] = {}
+    if experiment.data.test_dataloader():
+        trainer.test(module, experiment.data, verbose=False)
+        test = dict(trainer.callback_metrics)
+    results = Results(
+        score=float(validation["val/score"]),
+        validation=scores_by_task(validation, "val"),
+        test=scores_by_task(test, "test"),
+        budget=budget,
+        ledger=pruner.ledger().rows(),
+        density={k.removeprefix("density/"): v for k, v in densities.items() if "/" in k},
+        mask_sha256=mask_digest(pruner.masks()),
+        truncated={name: one.truncated for name, one in experiment.data.encoded.items()},
+        steps=steps,
+        wall_seconds=experiment.stopwatch.wall_seconds,
+        seconds_per_step=experiment.stopwatch.seconds_per_step,
+        seed=config.seed,
+        config=plain(config),
+    )
+    write(experiment, results)
+    return results
+
+
+def met_budget(experiment: Experiment) -> dict[str, Any]:
+    """Return what was asked for and what was kept, which must be the same."""
+    pruner = experiment.pruning.pruner
+    ledger, budget = pruner.ledger(), pruner.budget
+    asked, kept = budget.resolve(ledger), ledger.kept_in(budget.of)
+    if kept > asked:
+        raise RuntimeError(
+            f"The model must keep at most {asked:,} parameters ({budget.of}), but keeps {kept:,}."
+        )
+    return {"of": budget.of, "dense": ledger.dense_in(budget.of), "asked": asked, "kept": kept}
+
+
+@rank_zero_only
+def write(experiment: Experiment, results: Results) -> None:
+    """Write the model, then the results that say that the run is complete."""
+    save_model(
+        experiment.folder / "model",
+        experiment.module.model,
+        experiment.data.tokenizer,
+        experiment.tasks,
+    )
+    results.write(experiment.folder)
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return the resolved configuration as plain dictionaries and lists."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def quiet_libraries() -> None:
+    """Keep the screen for the progress bar and what this package has to say."""
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # Lightning 2.6 uses what torch 2.13 calls outdated.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+
+
+def refusal(error: Exception) -> BaseException:
+    """Return what to raise for wrong input: a sentence, or the error itself within a sweep."""
+    if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
+        return error
+    where = f" (in {error.full_key})" if getattr(error, "full_key", None) else ""
+    reason = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+    return SystemExit(f"error: {reason}{where}")
+
+
+@rank_zero_only
+def discard_empty_run(folder: Path) -> None:
+    """Remove what Hydra has written into the folder of a run that never began to train."""
+    if (folder / "checkpoints").exists() or (folder / "results.json").exists():
+        return
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    for file in folder.glob("*.log"):
+        file.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()

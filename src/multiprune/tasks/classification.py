@@ -1,0 +1,158 @@
+"""Tasks with one answer a sequence: classes, sets of labels, or a number."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional
+from typing_extensions import override
+
+from multiprune.tasks.task import Rows, Task, label_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(kw_only=True)
+class Classification(Task):
+    """Chooses one of ``labels`` for a text or a pair of texts."""
+
+    labels: Sequence[str]
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.labels = checked_labels(self.labels)
+
+    @property
+    @override
+    def num_outputs(self) -> int:
+        return len(self.labels)
+
+    @property
+    @override
+    def definition(self) -> Mapping[str, Any]:
+        return {"kind": "classes", "text": [*self.text], "label": self.label, "labels": [*self.labels]}
+
+    @override
+    def encode_labels(self, rows: Rows) -> list[Any]:
+        values = rows.table[self.label]
+        return label_ids(values, self.labels, column=self.label, origin=rows.origin)
+
+    @override
+    def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
+        return torch.tensor(labels)
+
+    @override
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(logits.float(), labels)
+
+    @override
+    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return logits.argmax(-1), labels
+
+
+@dataclass(kw_only=True)
+class MultiLabel(Task):
+    """Decides on each of ``labels`` by itself; the label column holds lists of ids or names."""
+
+    labels: Sequence[str]
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.labels = checked_labels(self.labels)
+
+    @property
+    @override
+    def num_outputs(self) -> int:
+        return len(self.labels)
+
+    @property
+    @override
+    def definition(self) -> Mapping[str, Any]:
+        return {"kind": "sets", "text": [*self.text], "label": self.label, "labels": [*self.labels]}
+
+    @override
+    def encode_labels(self, rows: Rows) -> list[Any]:
+        encoded = []
+        for values in rows.table[self.label]:
+            present = label_ids(values, self.labels, column=self.label, origin=rows.origin)
+            encoded.append([int(index in present) for index in range(len(self.labels))])
+        return encoded
+
+    @override
+    def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
+        return torch.tensor(labels)
+
+    @override
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
+
+    @override
+    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return (logits > 0).long(), labels
+
+
+@dataclass(kw_only=True)
+class Regression(Task):
+    """Predicts a number between ``minimum`` and ``maximum``, by squared error."""
+
+    minimum: float
+    maximum: float
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.minimum < self.maximum:
+            raise ValueError(
+                f"`minimum` must be below `maximum`, but they are {self.minimum} and "
+                f"{self.maximum}."
+            )
+
+    @property
+    @override
+    def num_outputs(self) -> int:
+        return 1
+
+    @property
+    @override
+    def definition(self) -> Mapping[str, Any]:
+        bounds = [self.minimum, self.maximum]
+        return {"kind": "number", "text": [*self.text], "label": self.label, "bounds": bounds}
+
+    @override
+    def encode_labels(self, rows: Rows) -> list[Any]:
+        values = list(rows.table[self.label])
+        for row, value in enumerate(values):
+            number = isinstance(value, int | float) and math.isfinite(value)
+            if not number or not self.minimum <= value <= self.maximum:
+                raise ValueError(
+                    f"Column {self.label!r} of {rows.origin} must hold numbers from "
+                    f"{self.minimum} to {self.maximum}, but row {row} is {value!r}."
+                )
+        return [float(value) for value in values]
+
+    @override
+    def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
+        return torch.tensor(labels, dtype=torch.float32)
+
+    @override
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.mse_loss(logits.float().squeeze(-1), labels)
+
+    @override
+    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        return logits.float().squeeze(-1), labels
+
+
+def checked_labels(labels: Sequence[str]) -> list[str]:
+    """Return the names of a label space: two or more, all different."""
+    names = [str(label) for label in labels]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ValueError(f"`labels` must be two or more different names, but are {names}.")
+    return names

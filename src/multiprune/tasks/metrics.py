@@ -1,0 +1,71 @@
+"""Metrics of whole evaluation sets: ``metric(predictions, labels) -> float``.
+
+Predictions and labels have shape ``(examples,)``, or ``(examples, labels)`` of 0 and 1 for
+multi-label tasks, where F1 pools (micro) or averages (macro) over the labels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torchmetrics.functional import classification, pearson_corrcoef, spearman_corrcoef
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from torch import Tensor
+
+
+def accuracy(predictions: Tensor, labels: Tensor) -> float:
+    """Return the share of examples (of tokens, in tagging) whose labels are all right."""
+    right = predictions == labels
+    return float((right if right.dim() == 1 else right.all(-1)).float().mean())
+
+
+def f1(predictions: Tensor, labels: Tensor) -> float:
+    """Return the F1 of class 1 of a binary task."""
+    return float(classification.binary_f1_score(predictions, labels))
+
+
+def macro_f1(predictions: Tensor, labels: Tensor) -> float:
+    """Return the mean F1 over the classes that occur."""
+    return _averaged_f1(predictions, labels, "macro")
+
+
+def micro_f1(predictions: Tensor, labels: Tensor) -> float:
+    """Return the F1 of all decisions pooled."""
+    return _averaged_f1(predictions, labels, "micro")
+
+
+def matthews_correlation(predictions: Tensor, labels: Tensor) -> float:
+    """Return Matthews' correlation coefficient, 0 if all predictions are of one class."""
+    classes = _classes(predictions, labels)
+    return float(classification.multiclass_matthews_corrcoef(predictions, labels, classes))
+
+
+def pearson(predictions: Tensor, labels: Tensor) -> float:
+    """Return Pearson's correlation, 0 for constant predictions, of which it is undefined."""
+    return _defined(predictions) and float(pearson_corrcoef(predictions.double(), labels.double()))
+
+
+def spearman(predictions: Tensor, labels: Tensor) -> float:
+    """Return Spearman's rank correlation, 0 for constant predictions, of which it is undefined."""
+    return _defined(predictions) and float(spearman_corrcoef(predictions.double(), labels.double()))
+
+
+def _defined(predictions: Tensor) -> float:
+    return float(predictions.max() > predictions.min())
+
+
+def _classes(predictions: Tensor, labels: Tensor) -> int:
+    return max(2, int(max(predictions.max(), labels.max())) + 1)
+
+
+def _averaged_f1(
+    predictions: Tensor, labels: Tensor, average: Literal["macro", "micro"]
+) -> float:
+    if labels.dim() == 2:
+        count = labels.shape[1]
+        return float(classification.multilabel_f1_score(predictions, labels, count, average=average))
+    classes = _classes(predictions, labels)
+    return float(classification.multiclass_f1_score(predictions, labels, classes, average=average))

@@ -1,0 +1,99 @@
+"""Token classification: one label a word, carried by the word's first sub-word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch.nn import functional
+from typing_extensions import override
+
+from multiprune.tasks.classification import checked_labels
+from multiprune.tasks.task import IGNORED, Rows, Task, label_ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import BatchEncoding
+
+
+@dataclass(kw_only=True)
+class Tagging(Task):
+    """Chooses one of ``labels`` for each word; the text column holds lists of words."""
+
+    labels: Sequence[str]
+
+    per_token: ClassVar[bool] = True
+    text_columns: ClassVar[Sequence[int]] = (1,)
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.labels = checked_labels(self.labels)
+
+    @property
+    @override
+    def num_outputs(self) -> int:
+        return len(self.labels)
+
+    @property
+    @override
+    def definition(self) -> Mapping[str, Any]:
+        return {"kind": "tags", "text": [*self.text], "label": self.label, "labels": [*self.labels]}
+
+    @property
+    @override
+    def tokenizer_options(self) -> Mapping[str, Any]:
+        return {"is_split_into_words": True}
+
+    @override
+    def encode_labels(self, rows: Rows) -> list[Any]:
+        return [
+            label_ids(tags, self.labels, column=self.label, origin=rows.origin)
+            for tags in rows.table[self.label]
+        ]
+
+    @override
+    def check_columns(self, rows: Rows) -> None:
+        super().check_columns(rows)
+        pairs = zip(rows.table[self.text[0]], rows.table[self.label], strict=True)
+        for row, (words, tags) in enumerate(pairs):
+            if len(words) != len(tags):
+                raise ValueError(
+                    f"Column {self.label!r} of {rows.origin} must hold one tag a word, but row "
+                    f"{row} has {len(tags)} tags for {len(words)} words."
+                )
+
+    @override
+    def align(self, labels: list[Any], encoding: BatchEncoding) -> list[Any]:
+        return [
+            first_subword_labels(encoding.word_ids(row), tags) for row, tags in enumerate(labels)
+        ]
+
+    @override
+    def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
+        padded = torch.full((len(labels), length), IGNORED)
+        for row, tags in enumerate(labels):
+            padded[row, : len(tags)] = torch.tensor(tags)
+        return padded
+
+    @override
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+        )
+
+    @override
+    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        labelled = labels != IGNORED
+        return logits.argmax(-1)[labelled], labels[labelled]
+
+
+def first_subword_labels(word_ids: Sequence[int | None], tags: Sequence[int]) -> list[int]:
+    """Give each word's tag to its first sub-word, and ``IGNORED`` to all other tokens."""
+    labels, previous = [], None
+    for word in word_ids:
+        labels.append(IGNORED if word is None or word == previous else tags[word])
+        previous = word
+    return labels

@@ -1,0 +1,191 @@
+"""What a task is: columns, a label space, a loss and metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from datasets import Dataset
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+Metric = Callable[[Tensor, Tensor], float]
+
+#: Marks a token that has no label of its own: special tokens and the rest of a word.
+IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one split, where they came from, and a hash of what they hold."""
+
+    table: Dataset
+    origin: str
+    fingerprint: str
+
+
+class Source(Protocol):
+    """Where the rows of a task come from."""
+
+    def load(self, split: str, *, mirror: Path | None) -> Rows | None:
+        """Return the rows of ``train``, ``validation`` or ``test``; None if there is no such split.
+
+        ``mirror`` is the folder of a local mirror to read instead of the hub.
+        """
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of one task: encoder inputs of shape ``(examples, tokens)``, and labels."""
+
+    task: str
+    inputs: Mapping[str, Tensor]
+    labels: Tensor
+
+    def to(self, device: torch.device, **options: Any) -> Batch:
+        """Return this batch on ``device``."""
+        inputs = {name: tensor.to(device, **options) for name, tensor in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=self.labels.to(device, **options))
+
+
+@dataclass(kw_only=True)
+class Task(ABC):
+    """One thing to learn from text.
+
+    Attributes:
+        text: the columns that the encoder reads.
+        label: the column that is learned.
+        metrics: by name; the first is the task's score.
+        source: where the rows come from.
+        loss_weight: what the task's loss is multiplied with.
+    """
+
+    text: Sequence[str]
+    label: str
+    metrics: Mapping[str, Metric]
+    source: Source
+    loss_weight: float = 1.0
+
+    #: Whether the model answers for each token rather than for the whole sequence.
+    per_token: ClassVar[bool] = False
+    #: How many text columns the task can read.
+    text_columns: ClassVar[Sequence[int]] = (1, 2)
+
+    def __post_init__(self) -> None:
+        if len(self.text) not in self.text_columns:
+            most = " or ".join(map(str, self.text_columns))
+            raise ValueError(f"`text` must name {most} columns, but names {list(self.text)}.")
+        if not self.metrics:
+            raise ValueError("A task needs at least one metric, but has none.")
+        if self.loss_weight < 0:
+            raise ValueError(f"`loss_weight` must not be negative, but is {self.loss_weight}.")
+
+    @property
+    @abstractmethod
+    def num_outputs(self) -> int:
+        """The number of outputs of the task's head."""
+
+    @property
+    @abstractmethod
+    def definition(self) -> Mapping[str, Any]:
+        """What the encoded rows depend on, besides the rows and the tokenizer; for the cache."""
+
+    @abstractmethod
+    def encode_labels(self, rows: Rows) -> list[Any]:
+        """Return the labels of all rows as the loss wants them.
+
+        Raises:
+            ValueError: if a label lies outside the label space (names file, column and value).
+        """
+
+    @abstractmethod
+    def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
+        """Stack encoded labels of a batch padded to ``length`` tokens."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of a batch."""
+
+    @abstractmethod
+    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return decided predictions and the labels to compare them with."""
+
+    @property
+    def score_name(self) -> str:
+        """The name of the metric that is the task's score."""
+        return next(iter(self.metrics))
+
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> tuple[dict[str, list[Any]], int]:
+        """Tokenize all rows; return the columns of the encoded rows, and how many were truncated.
+
+        Raises:
+            ValueError: if a column is missing or a value does not fit (names file and column).
+        """
+        self.check_columns(rows)
+        labels = self.encode_labels(rows)
+        encoding = tokenizer(
+            *(list(rows.table[column]) for column in self.text),
+            truncation=True,
+            max_length=max_length,
+            return_attention_mask=False,
+            **self.tokenizer_options,
+        )
+        columns = {name: list(values) for name, values in encoding.items()}
+        truncated = sum(bool(one.overflowing) for one in encoding.encodings or [])
+        return columns | {"labels": self.align(labels, encoding)}, truncated
+
+    @property
+    def tokenizer_options(self) -> Mapping[str, Any]:
+        """What the tokenizer has to know beside the texts."""
+        return {}
+
+    def align(self, labels: list[Any], encoding: BatchEncoding) -> list[Any]:  # noqa: ARG002
+        """Fit the labels of all rows to the tokens of ``encoding``."""
+        return labels
+
+    def check_columns(self, rows: Rows) -> None:
+        """Raise if a column of the task is missing or empty."""
+        present = rows.table.column_names
+        for column in [*self.text, self.label]:
+            if column not in present:
+                raise ValueError(
+                    f"{rows.origin} must have a column {column!r}, but has {', '.join(present)}."
+                )
+        for column in self.text:
+            values = rows.table[column]
+            if (row := next((i for i, value in enumerate(values) if value is None), None)) is not None:
+                raise ValueError(
+                    f"Column {column!r} of {rows.origin} must hold text, but row {row} is null."
+                )
+
+
+def label_ids(values: Sequence[Any], labels: Sequence[str], *, column: str, origin: str) -> list[int]:
+    """Turn label values, which are ids or names, to ids.
+
+    Raises:
+        ValueError: at the first value that is neither.
+    """
+    by_name = {name: index for index, name in enumerate(labels)}
+    ids = []
+    for row, value in enumerate(values):
+        index = by_name.get(value, -1) if isinstance(value, str) else _whole(value)
+        if not 0 <= index < len(labels):
+            raise ValueError(
+                f"Column {column!r} of {origin} must hold one of {len(labels)} labels "
+                f"({', '.join(labels)}) or its id, but row {row} is {value!r}."
+            )
+        ids.append(index)
+    return ids
+
+
+def _whole(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) and value == int(value) else -1

@@ -1,0 +1,92 @@
+"""``metrics.csv``: the curves of a run, continued when the run is resumed."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
+from typing_extensions import override
+
+_SECONDS_BETWEEN_WRITES = 10.0
+
+
+class MetricsCsv(Logger):
+    """Writes one row a logging step to ``<folder>/metrics.csv``; empty cells were not logged.
+
+    Lightning's own CSV logger deletes an earlier file in its folder. Here, what a resumed run
+    repeats replaces the rows from its first step on.
+    """
+
+    def __init__(self, folder: str) -> None:
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+        self._rows: list[dict[str, Any]] = []
+        self._has_read = False
+        self._written_at = time.monotonic()
+
+    @property
+    @override
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    @override
+    def version(self) -> str:
+        return ""
+
+    @override
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        pass  # results.json holds the configuration
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        step = 0 if step is None else step
+        if not self._has_read:
+            self._rows = [row for row in _read(self.path) if int(row["step"]) < step]
+            self._has_read = True
+        if not self._rows or int(self._rows[-1]["step"]) != step:
+            self._rows.append({"step": step})
+        self._rows[-1].update(metrics)
+
+    @override
+    @rank_zero_only
+    def save(self) -> None:
+        # Lightning asks after every row; rows that a crash loses are those a resumed run repeats.
+        if time.monotonic() - self._written_at > _SECONDS_BETWEEN_WRITES:
+            self._write()
+
+    @override
+    @rank_zero_only
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        self._write()
+
+    @override
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self._write()
+
+    def _write(self) -> None:
+        if not self._rows:
+            return
+        columns = list(dict.fromkeys(key for row in self._rows for key in row))
+        beside = self.path.with_suffix(".csv.writing")
+        with beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self._rows)
+        beside.replace(self.path)
+        self._written_at = time.monotonic()
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        return [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]

@@ -1,0 +1,173 @@
+"""Multitask finetuning as a LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities import dim_zero_cat
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from pytorch_lightning.utilities.types import OptimizerLRScheduler
+
+    from multiprune.models.multitask import MultitaskModel
+    from multiprune.tasks.task import Batch, Task
+    from multiprune.training.optim import AdamWRecipe
+
+
+# What may differ when a run is resumed: it changes neither weights nor scores.
+_FREE_TO_CHANGE = ("logger", "checkpoint", "data.mirror", "data.cache", "trainer.log_every")
+
+
+class ResumeError(ValueError):
+    """A checkpoint belongs to another configuration."""
+
+
+class Answers(Metric):
+    """Predictions and labels of a whole evaluation set, gathered over all ranks."""
+
+    full_state_update = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.predictions: list[Tensor]
+        self.labels: list[Tensor]
+        self.add_state("predictions", default=[], dist_reduce_fx="cat")
+        self.add_state("labels", default=[], dist_reduce_fx="cat")
+
+    @override
+    def update(self, predictions: Tensor, labels: Tensor) -> None:
+        self.predictions.append(predictions)
+        self.labels.append(labels)
+
+    @override
+    def compute(self) -> tuple[Tensor, Tensor]:
+        return dim_zero_cat(self.predictions), dim_zero_cat(self.labels)
+
+
+class MultitaskModule(pl.LightningModule):
+    """Trains one encoder on one-task batches, and evaluates it on every task.
+
+    Logs ``train/<task>/loss``, ``val/<task>/<metric>`` and ``val/score``, the mean of the tasks'
+    scores (each the first metric of its task); the same with ``test``.
+
+    What is random in a training step (dropout) depends on the seed, the rank and the number of the
+    batch alone, so that a resumed run repeats it without saved random states.
+
+    ``config`` is kept in checkpoints; a run cannot be resumed with another one.
+    """
+
+    def __init__(
+        self,
+        model: MultitaskModel,
+        tasks: Mapping[str, Task],
+        optimizer: AdamWRecipe,
+        *,
+        seed: int = 0,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters({"config": dict(config or {})})
+        self.model = model
+        self.tasks = dict(tasks)
+        self.recipe = optimizer
+        self.seed = seed
+        self.answers = torch.nn.ModuleDict(
+            {f"{split}/{name}": Answers() for split in ("val", "test") for name in tasks}
+        )
+
+    @override
+    def forward(self, batch: Batch) -> Tensor:
+        logits: Tensor = self.model(batch)
+        return logits
+
+    @override
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        number = [self.seed, self.global_rank, self.trainer.current_epoch, batch_idx]
+        torch.manual_seed(int(np.random.SeedSequence(number).generate_state(1)[0]))
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        task = self.tasks[batch.task]
+        loss = task.loss(self(batch), batch.labels)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"The training loss must be finite, but is {loss.item()} for task {batch.task} "
+                f"at step {self.global_step}."
+            )
+        size = len(batch.labels)
+        self.log(f"train/{batch.task}/loss", loss, batch_size=size)
+        self.log("loss", loss, prog_bar=True, logger=False, batch_size=size)
+        return loss * task.loss_weight
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._collect("val", batch)
+
+    @override
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._collect("test", batch)
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    @override
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    @override
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        total = int(self.trainer.estimated_stepping_batches)
+        optimizer, schedule = self.recipe.build(self.model.encoder, self.model.heads, total)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = _flat(checkpoint["hyper_parameters"]["config"])
+        now = _flat(self.hparams["config"])
+        for key in sorted(saved.keys() | now.keys()):
+            if saved.get(key) != now.get(key) and not key.startswith(_FREE_TO_CHANGE):
+                raise ResumeError(
+                    f"A run must be resumed with its own configuration, but {key} was "
+                    f"{saved.get(key)!r} and is {now.get(key)!r}."
+                )
+
+    def _collect(self, split: str, batch: Batch) -> None:
+        predictions, labels = self.tasks[batch.task].predictions(self(batch), batch.labels)
+        self.answers[f"{split}/{batch.task}"].update(predictions, labels)
+
+    def _log_scores(self, split: str) -> None:
+        scores = []
+        for name, task in self.tasks.items():
+            answers = self.answers[f"{split}/{name}"]
+            if answers.update_count == 0:
+                continue
+            predictions, labels = answers.compute()
+            answers.reset()
+            values = {key: metric(predictions, labels) for key, metric in task.metrics.items()}
+            scores.append(values[task.score_name])
+            self._log({f"{split}/{name}/{key}": value for key, value in values.items()})
+        if scores:
+            self._log({f"{split}/score": sum(scores) / len(scores)}, prog_bar=split == "val")
+
+    def _log(self, values: Mapping[str, float], *, prog_bar: bool = False) -> None:
+        # Answers are gathered already; this only tells Lightning that all ranks agree.
+        self.log_dict(values, prog_bar=prog_bar, sync_dist=self.trainer.world_size > 1)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dictionaries to dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat

@@ -1,0 +1,152 @@
+"""The callback that prunes while a Lightning Trainer trains."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+from typing_extensions import override
+
+from multiprune.pruning.fingerprint import mask_checksums
+from multiprune.pruning.gradual import GradualPruning
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.optim import Optimizer
+    from torch.utils.hooks import RemovableHandle
+
+    from multiprune.pruning.pruner import Pruner
+    from multiprune.pruning.schedule import Schedule
+
+
+class Pruning(pl.Callback):
+    """Prunes any ``LightningModule`` with one optimizer, in any ``Trainer``.
+
+    Args:
+        pruner: what survives.
+        schedule: when.
+        every_n_steps: how often, in optimizer steps, the pruner ranks anew.
+        encoder: dotted path of the submodule to prune; the whole module by default. Name it:
+            otherwise linear layers of heads are pruned too.
+
+    Tensors live in the module, the position in the schedule in this callback's state: Lightning's
+    checkpoints hold both, and a resumed run continues bit for bit. With several ranks, all of them
+    are checked to hold the same masks after every ranking.
+    """
+
+    def __init__(
+        self, pruner: Pruner, schedule: Schedule, *, every_n_steps: int = 10, encoder: str = ""
+    ) -> None:
+        self.pruner, self.schedule = pruner, schedule
+        self.every_n_steps, self.encoder = every_n_steps, encoder
+        self._is_prepared = False
+        # Known once the Trainer can tell the number of steps.
+        self._gradual: GradualPruning | None = None
+        self._restored: dict[str, int] = {}
+        self._handle: RemovableHandle | None = None
+        self._has_news = True
+
+    def prepare(self, module: nn.Module) -> None:
+        """Insert into ``module`` what the pruner needs; does nothing the second time."""
+        if not self._is_prepared:
+            self.pruner.prepare(module, module.get_submodule(self.encoder))
+            self._is_prepared = True
+
+    @property
+    def finished(self) -> bool:
+        """Whether the schedule has come to its end, so that the model meets its budget."""
+        return self._gradual is not None and self._gradual.finished
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self.prepare(pl_module)
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if len(trainer.optimizers) != 1:
+            raise ValueError(
+                f"Pruning needs a module with one optimizer, but {type(pl_module).__name__} has "
+                f"{len(trainer.optimizers)}."
+            )
+        total = trainer.estimated_stepping_batches
+        if total == float("inf"):
+            raise ValueError(
+                "Pruning needs a Trainer that knows its number of steps, but neither `max_steps` "
+                "nor `max_epochs` is set."
+            )
+        self._gradual = GradualPruning(
+            self.pruner, self.schedule, total_steps=int(total), every_n_steps=self.every_n_steps
+        )
+        if self._restored:
+            self._gradual.load_state_dict(self._restored)
+
+        def after_step(*_: Any) -> None:
+            self._after_step(trainer)
+
+        self._handle = trainer.optimizers[0].register_step_post_hook(after_step)
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        # Lightning runs backward inside `optimizer.step`, after the optimizer's own pre-hooks.
+        assert self._gradual is not None
+        self._gradual.before_step(optimizer)
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        assert self._gradual is not None
+        if self._gradual.pending:
+            self._gradual.skip_step()
+        if self._has_news and trainer.global_step % trainer.log_every_n_steps == 0:
+            pl_module.log_dict(self.densities())
+            self._has_news = False
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._handle is not None:
+            self._handle.remove()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {} if self._gradual is None else dict(self._gradual.state_dict())
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored = state_dict
+
+    def densities(self) -> dict[str, float]:
+        """Return kept / total of everything in scope (``density``), and of each of its tensors."""
+        masks = self.pruner.masks()
+        kept = {path: int(mask.count_nonzero()) for path, mask in masks.items()}
+        total = sum(mask.numel() for mask in masks.values())
+        layers = {f"density/{path}": kept[path] / mask.numel() for path, mask in masks.items()}
+        return {"density": sum(kept.values()) / total if total else 1.0} | layers
+
+    def _after_step(self, trainer: pl.Trainer) -> None:
+        assert self._gradual is not None
+        if self._gradual.after_step():
+            self._has_news = True
+            if trainer.world_size > 1:
+                self._check_ranks_agree(trainer)
+
+    def _check_ranks_agree(self, trainer: pl.Trainer) -> None:
+        masks = self.pruner.masks()
+        if not masks:
+            return
+        gathered = trainer.strategy.all_gather(mask_checksums(masks)).view(-1, len(masks))
+        differs = (gathered != gathered[0]).any(0)
+        if differs.any():
+            layers = [path for path, one in zip(masks, differs.tolist(), strict=True) if one]
+            raise RuntimeError(
+                f"All ranks must hold the same masks after step {trainer.global_step}, but they "
+                f"differ in {', '.join(layers)}."
+            )

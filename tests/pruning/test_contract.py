@@ -1,0 +1,438 @@
+"""What every pruning method must keep, over every file of ``conf/pruner``."""
+
+import copy
+import inspect
+import io
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LinearLR
+
+from multiprune.budget import FractionBudget, FullBudget
+from multiprune.pruning.element_wise import ElementWisePruner
+from multiprune.pruning.gradual import GradualPruning
+from multiprune.pruning.none import NoPruning
+from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.schedule import CubicSchedule
+from multiprune.pruning.soft_movement import SoftMovement
+
+FILES = sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("*.yaml"))
+
+# Two linear layers of 6 x 8 and 8 x 5 weights; 30 % of 88, rounded down.
+DENSE, KEPT = 88, 26
+# 26 * 48 / 88 = 14.18 and 26 * 40 / 88 = 11.82: the larger remainder takes the one left over.
+KEPT_PER_LAYER = [14, 12]
+
+TOTAL_STEPS, STOP_STEP, EVERY_N_STEPS = 12, 9, 3
+
+
+@dataclass(frozen=True)
+class Case:
+    file: Path
+    per_layer: bool
+
+    def pruner(self) -> Pruner:
+        options: dict[str, bool] = {"per_layer": True} if self.per_layer else {}
+        budget = FullBudget() if self.file.stem == "none" else FractionBudget(fraction=0.3)
+        pruner: Pruner = instantiate(OmegaConf.load(self.file), budget=budget, **options)
+        return pruner
+
+
+def cases() -> list[Case]:
+    assert FILES, "conf/pruner holds no file"
+    found = []
+    for file in FILES:
+        found.append(Case(file, per_layer=False))
+        method = get_class(OmegaConf.load(file)["_target_"])
+        if "per_layer" in inspect.signature(method).parameters:
+            found.append(Case(file, per_layer=True))
+    return found
+
+
+every_method = pytest.mark.parametrize(
+    "case", cases(), ids=lambda case: case.file.stem + "-per_layer" * case.per_layer
+)
+
+
+class Network(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Embedding(11, 6), nn.LayerNorm(6), nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 5)
+        )
+        self.head = nn.Linear(5, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.encoder(tokens).mean(1))
+        return logits
+
+
+def network() -> Network:
+    torch.manual_seed(0)
+    return Network()
+
+
+def prepared(case: Case) -> tuple[Network, Pruner]:
+    model, pruner = network(), case.pruner()
+    pruner.prepare(model, model.encoder)
+    return model, pruner
+
+
+def batch(number: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(number)
+    tokens = torch.randint(11, (4, 5), generator=generator)
+    return tokens, torch.randint(3, (4,), generator=generator)
+
+
+def loss_of(model: nn.Module, number: int) -> Tensor:
+    tokens, labels = batch(number)
+    return nn.functional.cross_entropy(model(tokens), labels)
+
+
+def one_step(
+    model: nn.Module, optimizer: Optimizer, step: int, *, micro_batches: int = 1, bf16: bool = False
+) -> None:
+    optimizer.zero_grad()
+    for number in range(micro_batches):
+        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+            loss = loss_of(model, 100 * step + number) / micro_batches
+        loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def momentum(parameters: Iterable[Tensor]) -> Optimizer:
+    return SGD(parameters, lr=0.1, momentum=0.9)
+
+
+def adamw(parameters: Iterable[Tensor]) -> Optimizer:
+    return AdamW(parameters, lr=0.02, weight_decay=0.1)
+
+
+def driver_of(pruner: Pruner, optimizer: Optimizer) -> GradualPruning:
+    schedule = CubicSchedule(start=0.0, stop=STOP_STEP / TOTAL_STEPS)
+    driver = GradualPruning(
+        pruner, schedule, total_steps=TOTAL_STEPS, every_n_steps=EVERY_N_STEPS
+    )
+    driver.attach(optimizer)
+    return driver
+
+
+def trained(case: Case, steps: int) -> tuple[Network, Pruner, Optimizer]:
+    model, pruner = prepared(case)
+    optimizer = adamw(model.parameters())
+    driver_of(pruner, optimizer)
+    for step in range(steps):
+        one_step(model, optimizer, step)
+    return model, pruner, optimizer
+
+
+def pruned_weights(model: nn.Module, pruner: Pruner) -> list[Tensor]:
+    return [model.get_parameter(path)[~mask] for path, mask in pruner.masks().items()]
+
+
+def kept_counts(pruner: Pruner) -> list[int]:
+    return [int(mask.sum()) for mask in pruner.masks().values()]
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def assert_same(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    assert [key for key in expected if not torch.equal(actual[key], expected[key])] == []
+
+
+@every_method
+def test_prepare_keeps_the_function(case: Case) -> None:
+    dense, (model, _) = network(), prepared(case)
+    tokens, _ = batch(0)
+    assert torch.equal(model(tokens), dense(tokens))
+
+
+@every_method
+def test_amount_0_prunes_nothing(case: Case) -> None:
+    model, pruner, _ = trained(case, steps=2)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    pruner.prune(0.0)
+    assert all(mask.all() for mask in pruner.masks().values())
+    assert_same(dict(model.named_parameters()), before)
+    assert pruner.ledger().kept_in("encoder_linear") == DENSE
+
+
+def assert_meets_budget(case: Case, model: Network, pruner: Pruner) -> None:
+    asked = DENSE if isinstance(pruner, NoPruning) else KEPT
+    assert pruner.ledger().kept_in("encoder_linear") == asked
+    linear = [layer.weight for layer in model.encoder if isinstance(layer, nn.Linear)]
+    assert sum(int(weight.count_nonzero()) for weight in linear) <= asked
+    if case.per_layer:
+        assert kept_counts(pruner) == KEPT_PER_LAYER
+
+
+@every_method
+def test_amount_1_meets_the_budget_exactly(case: Case) -> None:
+    model, pruner, _ = trained(case, steps=2)
+    pruner.prune(1.0)
+    assert_meets_budget(case, model, pruner)
+    assert sum(kept_counts(pruner)) == (0 if isinstance(pruner, NoPruning) else KEPT)
+
+
+@every_method
+def test_equal_scores_prune_no_more_than_needed(case: Case) -> None:
+    model, pruner = prepared(case)
+    for weight in model.encoder.parameters():
+        nn.init.constant_(weight, 0.5)
+    pruner.prune(1.0)  # no step was taken, so that learned scores are equal too
+    assert_meets_budget(case, model, pruner)
+
+
+@dataclass(frozen=True)
+class Regime:
+    optimizer: Callable[[Iterable[Tensor]], Optimizer]
+    micro_batches: int = 1
+    bf16: bool = False
+
+
+REGIMES = {
+    "momentum": Regime(momentum),
+    "weight_decay": Regime(adamw),
+    "accumulation": Regime(adamw, micro_batches=2),
+    "bf16_autocast": Regime(adamw, bf16=True),
+}
+
+
+@pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
+@every_method
+def test_pruned_weights_are_zero_after_every_step(case: Case, regime: Regime) -> None:
+    model, pruner = prepared(case)
+    optimizer = regime.optimizer(model.parameters())
+    driver_of(pruner, optimizer)
+    for step in range(TOTAL_STEPS):
+        before = {path: mask.clone() for path, mask in pruner.masks().items()}
+        one_step(model, optimizer, step, micro_batches=regime.micro_batches, bf16=regime.bf16)
+        assert all(not weights.any() for weights in pruned_weights(model, pruner))
+        if (step + 1) % EVERY_N_STEPS or step + 1 > STOP_STEP:
+            assert_same(pruner.masks(), before)
+    assert_meets_budget(case, model, pruner)
+
+
+@dataclass
+class Run:
+    """A training run built from nothing, as after a restart."""
+
+    model: Network
+    pruner: Pruner
+    optimizer: Optimizer
+    scheduler: LinearLR
+    driver: GradualPruning
+
+    @classmethod
+    def fresh(cls, case: Case, seed: int) -> "Run":
+        torch.manual_seed(seed)
+        model, pruner = Network(), case.pruner()
+        pruner.prepare(model, model.encoder)
+        optimizer = adamw(model.parameters())
+        scheduler = LinearLR(optimizer, start_factor=0.25, total_iters=TOTAL_STEPS)
+        return cls(model, pruner, optimizer, scheduler, driver_of(pruner, optimizer))
+
+    def train(self, steps: range) -> None:
+        for step in steps:
+            one_step(self.model, self.optimizer, step)
+            self.scheduler.step()
+
+    def save(self) -> bytes:
+        file = io.BytesIO()
+        torch.save([part.state_dict() for part in self.parts()], file)
+        return file.getvalue()
+
+    def load(self, saved: bytes) -> None:
+        states = torch.load(io.BytesIO(saved))
+        for part, state in zip(self.parts(), states, strict=True):
+            part.load_state_dict(state)
+
+    def parts(self) -> list[Any]:
+        return [self.model, self.driver, self.optimizer, self.scheduler]
+
+    def bits(self) -> dict[str, bytes]:
+        return {key: value.numpy().tobytes() for key, value in self.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("saved_after", [1, 3, 4, 5, 8, 9, 10])
+@every_method
+def test_resumed_run_equals_straight_run_bit_for_bit(case: Case, saved_after: int) -> None:
+    straight = Run.fresh(case, seed=0)
+    straight.train(range(saved_after))
+    saved = straight.save()
+    straight.train(range(saved_after, TOTAL_STEPS))
+
+    resumed = Run.fresh(case, seed=1)
+    resumed.load(saved)
+    resumed.train(range(saved_after, TOTAL_STEPS))
+    assert resumed.bits() == straight.bits()
+    assert_same(resumed.pruner.masks(), straight.pruner.masks())
+
+
+@every_method
+def test_masks_are_buffers_of_one_byte_a_weight(case: Case) -> None:
+    model, pruner = prepared(case)
+    masks = {key: one for key, one in model.state_dict().items() if key.endswith("_mask")}
+    assert masks.keys() == {f"{path}_mask" for path in pruner.masks()}
+    for path, mask in pruner.masks().items():
+        stored = masks[f"{path}_mask"]
+        assert stored.dtype == torch.bool
+        assert stored.untyped_storage().nbytes() == model.get_parameter(path).numel()
+        assert torch.equal(stored, mask)
+
+
+@every_method
+def test_finalize_keeps_the_function_and_leaves_plain_layers(case: Case) -> None:
+    model, pruner, _ = trained(case, steps=TOTAL_STEPS)
+    tokens, _ = batch(0)
+    logits = model(tokens)
+    masks = {path: mask.clone() for path, mask in pruner.masks().items()}
+    ledger = pruner.ledger()
+    pruner.finalize()
+    assert torch.equal(model(tokens), logits)
+    assert list(model.state_dict()) == list(network().state_dict())
+    assert_same(pruner.masks(), masks)
+    assert pruner.ledger() == ledger
+
+
+@pytest.mark.parametrize("amount", [0.5, 1.0])
+@every_method
+def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float) -> None:
+    model, pruner = prepared(case)
+    if not isinstance(pruner, ElementWisePruner):
+        return
+    optimizer = momentum(model.parameters())
+    for step in range(3):
+        optimizer.zero_grad()
+        loss_of(model, step).backward()  # type: ignore[no-untyped-call]
+        pruner.before_step()
+        optimizer.step()
+        pruner.after_step()
+    pruner.prune(0.0)
+    scores = [score.clone() for score in pruner.scores()]
+    assert all(len(score.unique()) > 1 for score in scores)
+    pruner.prune(amount)
+    masks = list(pruner.masks().values())
+    by_threshold = isinstance(pruner, SoftMovement) and amount < 1
+    pairs = list(zip(scores, masks, strict=True))
+    if not case.per_layer and not by_threshold:
+        flat = [torch.cat([one.reshape(-1) for one in many]) for many in (scores, masks)]
+        pairs = [(flat[0], flat[1])]
+    for score, mask in pairs:
+        assert by_threshold or not mask.all()
+        assert mask.all() or score[mask].min() >= score[~mask].max()
+
+
+@every_method
+def test_skipped_step_changes_neither_weights_nor_state(case: Case) -> None:
+    model, pruner, optimizer = trained(case, steps=7)
+    before = snapshot(model)
+    optimizer.zero_grad()
+    (loss_of(model, 0) * torch.inf).backward()  # type: ignore[no-untyped-call]
+    pruner.before_step()
+    pruner.skip_step()
+    assert_same(model.state_dict(), before)
+
+
+@every_method
+def test_training_continues_after_a_skipped_step_as_if_it_had_not_been(case: Case) -> None:
+    with_skip, without = Run.fresh(case, seed=0), Run.fresh(case, seed=0)
+    for run in (with_skip, without):
+        run.train(range(7))
+        if run is with_skip:
+            (loss_of(run.model, 0) * torch.inf).backward()  # type: ignore[no-untyped-call]
+            run.driver.before_step(run.optimizer)
+            run.driver.skip_step()
+        run.train(range(7, TOTAL_STEPS))
+    assert_same(with_skip.model.state_dict(), without.model.state_dict())
+
+
+@every_method
+def test_copy_of_a_model_being_pruned_stands_on_its_own(case: Case) -> None:
+    model, _, optimizer = trained(case, steps=4)
+    copied = copy.deepcopy(model)
+    before = snapshot(model)
+    assert_same(copied.state_dict(), before)
+    for step in range(4, TOTAL_STEPS):
+        one_step(model, optimizer, step)
+    assert_same(copied.state_dict(), before)
+
+
+@every_method
+def test_model_and_pruner_can_be_copied_together(case: Case) -> None:
+    model, pruner, _ = trained(case, steps=4)
+    before = snapshot(model)
+    copied_model, copied_pruner = copy.deepcopy((model, pruner))
+    copied_pruner.prune(1.0)
+    assert_meets_budget(case, copied_model, copied_pruner)
+    assert_same(model.state_dict(), before)
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+        self.second.weight = self.first.weight
+        self.unused = nn.Linear(6, 4)
+
+    def forward(self, states: Tensor) -> Tensor:
+        logits: Tensor = self.second(self.first(states).tanh())
+        return logits
+
+
+@every_method
+def test_tied_parameters_are_counted_and_masked_once(case: Case) -> None:
+    model, pruner = Tied(), case.pruner()
+    pruner.prepare(model)
+    pruner.prune(1.0)
+    masks = pruner.masks()
+    # 36 tied weights and 24 others; 30 % of 60.
+    assert pruner.ledger().dense_in("encoder_linear") == 60
+    if isinstance(pruner, NoPruning):
+        assert not masks
+        return
+    assert list(masks) == ["first.weight", "unused.weight"]
+    assert sum(kept_counts(pruner)) == pruner.ledger().kept_in("encoder_linear") == 18
+    assert [key for key in model.state_dict() if key.endswith("_mask")] == [
+        "first.weight_mask",
+        "unused.weight_mask",
+    ]
+    assert model.second.weight is model.first.weight
+    assert not model.second.weight[~masks["first.weight"]].any()
+
+
+@every_method
+def test_parameter_without_a_gradient_is_pruned_all_the_same(case: Case) -> None:
+    torch.manual_seed(0)
+    model, pruner = Tied(), case.pruner()
+    pruner.prepare(model)
+    optimizer = adamw(model.parameters())
+    driver = driver_of(pruner, optimizer)
+    states = torch.randn(4, 6)
+    for _ in range(TOTAL_STEPS):
+        optimizer.zero_grad()
+        model(states).square().mean().backward()
+        assert model.unused.weight.grad is None
+        optimizer.step()
+        assert all(not weights.any() for weights in pruned_weights(model, pruner))
+    assert driver.finished
+    assert pruner.ledger().kept_in("encoder_linear") == (
+        60 if isinstance(pruner, NoPruning) else 18
+    )
+
+
+def test_every_file_of_the_configuration_is_a_pruner() -> None:
+    assert {case.file for case in cases()} == set(FILES)
+    assert all(isinstance(case.pruner(), Pruner) for case in cases())

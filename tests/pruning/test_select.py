@@ -1,0 +1,136 @@
+"""The selection, against a stable sort of everything."""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from multiprune.pruning.select import keep_largest, kth_largest
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+SHAPES = [(7, 5), (1,), (3, 2, 4), (40,)]
+SIZE = 100
+
+
+def split(flat: Tensor) -> list[Tensor]:
+    sizes = [torch.Size(shape).numel() for shape in SHAPES]
+    return [part.view(shape) for part, shape in zip(flat.split(sizes), SHAPES, strict=True)]
+
+
+def kept_by_sorting(scores: Sequence[Tensor], count: int) -> Tensor:
+    flat = torch.cat([score.reshape(-1) for score in scores]).double() + 0.0  # -0.0 becomes 0.0
+    kept = torch.zeros(flat.numel(), dtype=torch.bool)
+    kept[flat.sort(descending=True, stable=True).indices[:count]] = True
+    return kept
+
+
+def values(kind: str, dtype: torch.dtype) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(SIZE, generator=generator)
+    finfo = torch.finfo(dtype)
+    smallest = finfo.smallest_normal * finfo.eps
+    flat = {
+        "random": normal,
+        "positive": normal.abs(),
+        "negative": -normal.abs(),
+        "ties": normal.mul(1.5).round(),
+        "equal": torch.full((SIZE,), -0.25),
+        "zeros": torch.where(normal > 0, 0.0, -0.0),
+        "signed_zeros_among_others": normal.mul(0.8).round() * 0.5,
+        "denormals": normal.mul(4).round().double() * smallest,
+        "infinities": normal.where(normal.abs() < 1, normal.sign() * torch.inf),
+        "range": torch.logspace(-30, 30, SIZE, dtype=torch.float64) * normal.sign(),
+    }[kind]
+    return flat[torch.randperm(SIZE, generator=generator)].to(dtype)
+
+
+KINDS = [
+    "random",
+    "positive",
+    "negative",
+    "ties",
+    "equal",
+    "zeros",
+    "signed_zeros_among_others",
+    "denormals",
+    "infinities",
+    "range",
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_keeps_what_a_stable_sort_keeps(kind: str, dtype: torch.dtype) -> None:
+    scores = split(values(kind, dtype))
+    for count in [0, 1, 2, 34, 35, 36, 50, 63, 98, 99, 100]:
+        masks = keep_largest(scores, count)
+        assert [mask.shape for mask in masks] == [score.shape for score in scores]
+        assert all(mask.dtype == torch.bool for mask in masks)
+        flat = torch.cat([mask.reshape(-1) for mask in masks])
+        assert torch.equal(flat, kept_by_sorting(scores, count))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_cases_hold_what_their_names_say(dtype: torch.dtype) -> None:
+    denormals = values("denormals", dtype)
+    assert denormals.abs().max() < torch.finfo(dtype).smallest_normal
+    assert denormals.count_nonzero() > SIZE // 2
+    assert set(values("zeros", dtype).signbit().tolist()) == {True, False}
+    assert {torch.inf, -torch.inf} <= set(values("infinities", dtype).tolist())
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_kth_largest_is_that_of_torch(kind: str, dtype: torch.dtype) -> None:
+    flat = values(kind, dtype)
+    for k in [1, 2, 49, 50, 99, 100]:
+        expected = torch.kthvalue(flat.double(), SIZE + 1 - k).values
+        threshold = kth_largest(split(flat), k)
+        assert threshold.dtype == dtype
+        assert threshold.shape == ()
+        assert threshold.double() == expected
+
+
+def test_many_scores_that_differ_in_their_last_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = [1 + torch.rand(200, 300, generator=generator) * 1e-3 for _ in range(2)]
+    masks = keep_largest(scores, 12_345)
+    flat = torch.cat([mask.reshape(-1) for mask in masks])
+    assert torch.equal(flat, kept_by_sorting(scores, 12_345))
+
+
+def test_ties_go_to_earlier_tensors_then_to_earlier_elements() -> None:
+    scores = [torch.tensor([1.0, 2.0]), torch.tensor([[1.0, 3.0], [1.0, 1.0]])]
+    first, second = keep_largest(scores, 4)
+    assert first.tolist() == [True, True]
+    assert second.tolist() == [[True, True], [False, False]]
+
+
+def test_zeros_of_either_sign_are_tied() -> None:
+    (mask,) = keep_largest([torch.tensor([-0.0, 0.0, -0.0, 0.0])], 2)
+    assert mask.tolist() == [True, True, False, False]
+
+
+def test_transposed_scores_are_ranked_in_the_order_of_their_indices() -> None:
+    scores = torch.tensor([[1.0, 1.0], [2.0, 1.0]]).t()  # [[1, 2], [1, 1]]
+    (mask,) = keep_largest([scores], 2)
+    assert mask.tolist() == [[True, True], [False, False]]
+
+
+def test_selecting_does_not_change_the_scores() -> None:
+    scores = values("ties", torch.float32)
+    before = scores.clone()
+    keep_largest([scores], 33)
+    assert torch.equal(scores, before)
+
+
+@pytest.mark.parametrize("count", [-1, 4])
+def test_count_outside_the_scores_is_an_error(count: int) -> None:
+    with pytest.raises(ValueError, match=rf"\[0, 3\], but is {count}\."):
+        keep_largest([torch.zeros(2), torch.zeros(1)], count)
+
+
+def test_double_precision_is_an_error() -> None:
+    with pytest.raises(TypeError, match="float64"):
+        keep_largest([torch.zeros(3, dtype=torch.float64)], 1)

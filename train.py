@@ -1,0 +1,21 @@
+"""Finetune one encoder on many tasks while it is pruned: ``python train.py --help``."""
+
+import hydra
+from omegaconf import DictConfig
+
+from multiprune.config import register
+
+register()
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> float:
+    """Run one composed configuration; return its score."""
+    # Imported late, so that --help and --cfg answer at once.
+    from multiprune.run import run
+
+    return run(config)
+
+
+if __name__ == "__main__":
+    main()
