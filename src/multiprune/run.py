@@ -22,7 +22,6 @@ from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.utilities import rank_zero_only
 
-from multiprune.data.datamodule import MultitaskDataModule
 from multiprune.export.checkpoint import save_model
 from multiprune.models.multitask import MultitaskModel
 from multiprune.pruning.fingerprint import mask_digest
@@ -36,6 +35,7 @@ from multiprune.training.timing import Stopwatch
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from multiprune.data.datamodule import MultitaskDataModule
     from multiprune.tasks.task import Task
 
 
@@ -79,7 +79,7 @@ def run(config: DictConfig) -> float:
     except (ResumeError, FloatingPointError) as error:
         raise refusal(error) from error
     results = finish(experiment, config)
-    if rank_zero_only.rank == 0:
+    if experiment.trainer.is_global_zero:
         print_summary(results, folder)
     return results.score
 
@@ -213,19 +213,22 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 def quiet_libraries() -> None:
     """Keep the screen for the progress bar and what this package has to say."""
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
+    transformers.logging.set_verbosity(logging.ERROR)
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # Lightning 2.6 uses what torch 2.13 calls outdated.
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    # That is where a resumed run continues.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 
 def refusal(error: Exception) -> BaseException:
     """Return what to raise for wrong input: a sentence, or the error itself within a sweep."""
     if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
         return error
-    where = f" (in {error.full_key})" if getattr(error, "full_key", None) else ""
+    key = getattr(error, "full_key", None)
+    where = f" (in {key})" if key else ""
     reason = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
     return SystemExit(f"error: {reason}{where}")
 

@@ -52,7 +52,7 @@ def cases() -> list[Case]:
     found = []
     for file in FILES:
         found.append(Case(file, per_layer=False))
-        method = get_class(OmegaConf.load(file)["_target_"])
+        method = get_class(str(OmegaConf.select(OmegaConf.load(file), "_target_")))
         if "per_layer" in inspect.signature(method).parameters:
             found.append(Case(file, per_layer=True))
     return found
@@ -119,9 +119,7 @@ def adamw(parameters: Iterable[Tensor]) -> Optimizer:
 
 def driver_of(pruner: Pruner, optimizer: Optimizer) -> GradualPruning:
     schedule = CubicSchedule(start=0.0, stop=STOP_STEP / TOTAL_STEPS)
-    driver = GradualPruning(
-        pruner, schedule, total_steps=TOTAL_STEPS, every_n_steps=EVERY_N_STEPS
-    )
+    driver = GradualPruning(pruner, schedule, total_steps=TOTAL_STEPS, every_n_steps=EVERY_N_STEPS)
     driver.attach(optimizer)
     return driver
 
@@ -322,7 +320,7 @@ def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float
         pruner.after_step()
     pruner.prune(0.0)
     scores = [score.clone() for score in pruner.scores()]
-    assert all(len(score.unique()) > 1 for score in scores)
+    assert all(score.min() < score.max() for score in scores)
     pruner.prune(amount)
     masks = list(pruner.masks().values())
     by_threshold = isinstance(pruner, SoftMovement) and amount < 1

@@ -57,7 +57,8 @@ def test_ranking_per_layer_is_that_of_torch(fraction: float) -> None:
     pruner.prune(1.0)
     for ours, theirs in zip(linear(model), linear(reference), strict=True):
         size = theirs.weight.numel()
-        prune.l1_unstructured(theirs, "weight", amount=size - int(size * fraction))
+        amount = size - int(size * fraction)
+        prune.l1_unstructured(theirs, "weight", amount=amount)  # type: ignore[no-untyped-call]
         assert torch.equal(ours.weight, theirs.weight)
 
 

@@ -3,6 +3,7 @@
 The comparison is bit for bit: both sides do the same floating-point operations on kept weights.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -58,7 +59,9 @@ def test_pruned_weight_returns_with_the_value_it_had() -> None:
     layer.weight.data = torch.tensor([[3.0, 1.0]])
     pruner = Movement(budget=CountBudget(count=1), score_learning_rate=0.1)
     pruner.prepare(layer)
-    for gradient, kept in [([1.0, -1.0], [0.0, 1.0]), ([-9.0, 9.0], [3.0, 0.0])]:
+    # Scores are -0.1 and 0.1 after the first step; Adam needs two steps more to turn them round.
+    first, back = ([1.0, -1.0], [0.0, 1.0]), [-9.0, 9.0]
+    for gradient, kept in [first, (back, [0.0, 1.0]), (back, [3.0, 0.0])]:
         layer.weight.grad = torch.tensor([gradient])
         pruner.before_step()
         pruner.after_step()
@@ -94,9 +97,7 @@ class Reference:
         self.per_layer = per_layer
         self.parameters = {name: nn.Parameter(value) for name, value in state.items()}
         self.matrices = ["0.weight", "2.weight"]
-        self.scores = {
-            name: nn.Parameter(torch.zeros_like(state[name])) for name in self.matrices
-        }
+        self.scores = {name: nn.Parameter(torch.zeros_like(state[name])) for name in self.matrices}
         self.masks = {name: torch.ones_like(state[name]).bool() for name in self.matrices}
 
     def masked(self) -> dict[str, Tensor]:
@@ -113,16 +114,18 @@ class Reference:
         return functional.linear(states.tanh(), masked["2.weight"], self.parameters["2.bias"])
 
     def rank(self, amount: float) -> None:
-        flat = {name: self.scores[name].detach().reshape(-1) for name in self.matrices}
-        groups = [[name] for name in self.matrices] if self.per_layer else [self.matrices]
-        for group in groups:
-            scores = torch.cat([flat[name] for name in group])
-            dense = scores.numel()
-            kept = dense - int((dense - int(FRACTION * dense)) * amount)
-            mask = torch.zeros(dense, dtype=torch.bool)
-            mask[scores.sort(descending=True, stable=True).indices[:kept]] = True
-            sizes = [flat[name].numel() for name in group]
-            for name, part in zip(group, mask.split(sizes), strict=True):
+        dense = 64 + 32
+        kept = dense - int((dense - int(FRACTION * dense)) * amount)
+        groups, counts = [self.matrices], [kept]
+        if self.per_layer:
+            groups, counts = [[name] for name in self.matrices], [round(kept * 2 / 3)]
+            counts.append(kept - counts[0])
+        for group, count in zip(groups, counts, strict=True):
+            scores = torch.cat([self.scores[name].detach().reshape(-1) for name in group])
+            mask = torch.zeros(scores.numel(), dtype=torch.bool)
+            mask[scores.sort(descending=True, stable=True).indices[:count]] = True
+            sizes = [self.scores[name].numel() for name in group]
+            for name, part in zip(group, torch.split(mask, sizes), strict=True):
                 self.masks[name] = part.view_as(self.scores[name])
 
 
@@ -139,16 +142,80 @@ def micro_batches(step: int) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
+def train_reference(reference: Reference) -> list[dict[str, Tensor]]:
+    """Train; return the masks after each step."""
+    weights = torch.optim.AdamW(
+        reference.parameters.values(), lr=PEAK, weight_decay=WEIGHT_DECAY, foreach=False
+    )
+    scores = torch.optim.Adam(reference.scores.values(), lr=SCORE_LEARNING_RATE, fused=True)
+    schedulers = [LambdaLR(optimizer, learning_rate_factor) for optimizer in (weights, scores)]
+    history = []
+    for step in range(1, STEPS + 1):
+        masked = reference.masked()
+        losses = [
+            functional.mse_loss(reference.forward(inputs, masked), targets) / 2
+            for inputs, targets in micro_batches(step)
+        ]
+        for optimizer in (weights, scores):
+            optimizer.zero_grad()
+        sum(losses, torch.zeros(())).backward()  # type: ignore[no-untyped-call]
+        for optimizer in (weights, scores):
+            optimizer.step()
+        for scheduler in schedulers:
+            scheduler.step()
+        last = STOP * STEPS
+        if step == last or (step < last and step % EVERY_N_STEPS == 0):
+            reference.rank(1 - (1 - min(step / STEPS / STOP, 1)) ** 3)
+        history.append(dict(reference.masks))
+    return history
+
+
 @pytest.mark.parametrize("per_layer", [False, True])
 def test_training_equals_straight_through_masks_bit_for_bit(per_layer: bool) -> None:
     torch.manual_seed(0)
-    # 64 and 32 weights: at every rank the fractions of both are whole, or else equal the pruner's
-    # split by largest remainders only by luck; so `per_layer` is ranked at whole amounts below.
     model = nn.Sequential(nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4))
     reference = Reference(model, per_layer=per_layer)
+    masks = train_reference(reference)
+
     pruner = Movement(
         budget=FractionBudget(fraction=FRACTION),
         score_learning_rate=SCORE_LEARNING_RATE,
         per_layer=per_layer,
     )
     pruner.prepare(model)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=PEAK, weight_decay=WEIGHT_DECAY, foreach=False
+    )
+    scheduler = LambdaLR(optimizer, learning_rate_factor)
+    driver = GradualPruning(
+        pruner,
+        CubicSchedule(start=0.0, stop=STOP),
+        total_steps=STEPS,
+        every_n_steps=EVERY_N_STEPS,
+    )
+    driver.attach(optimizer)
+    for step in range(1, STEPS + 1):
+        optimizer.zero_grad()
+        for inputs, targets in micro_batches(step):
+            loss = functional.mse_loss(model(inputs), targets) / 2
+            loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        scheduler.step()
+        assert list(pruner.masks()) == reference.matrices
+        for name, mask in pruner.masks().items():
+            assert torch.equal(mask, masks[step - 1][name])
+
+    state = model.state_dict()
+    for name in reference.matrices:
+        weight = reference.parameters[name]
+        assert torch.equal(state[f"{name}_scores"], reference.scores[name])
+        assert torch.equal(state[name] + state[f"{name}_hidden"], weight)
+        assert torch.equal(state[name], weight * reference.masks[name])
+    for name in ("0.bias", "2.bias"):
+        assert torch.equal(state[name], reference.parameters[name])
+    came_back = [
+        bool((later[name] & ~earlier[name]).any())
+        for name in reference.matrices
+        for earlier, later in pairwise(masks)
+    ]
+    assert any(came_back)

@@ -15,7 +15,7 @@ SIZE = 100
 
 def split(flat: Tensor) -> list[Tensor]:
     sizes = [torch.Size(shape).numel() for shape in SHAPES]
-    return [part.view(shape) for part, shape in zip(flat.split(sizes), SHAPES, strict=True)]
+    return [part.view(shape) for part, shape in zip(torch.split(flat, sizes), SHAPES, strict=True)]
 
 
 def kept_by_sorting(scores: Sequence[Tensor], count: int) -> Tensor:

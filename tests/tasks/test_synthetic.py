@@ -22,10 +22,10 @@ from multiprune.tasks.synthetic import (
 TASKS = (agreement, entailment, quantity, roles)
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
-NOUN = "(?:bear|cat|cow|dog|goat|horse|pig|rabbit)s?"
+NOUN = "(?:animal|bear|cat|cow|dog|goat|horse|pig|rabbit)s?"
 COLOUR = "(?:black|blue|brown|green|red|white)"
 VERB = r"\w+ed"
-PHRASE = rf"(?:the|{'|'.join(NUMBERS)}) (?:{COLOUR} )?{NOUN}"
+PHRASE = rf"(?:the|many|{'|'.join(NUMBERS)}) (?:{COLOUR} )?{NOUN}"
 MODIFIER = rf" (?:(?:behind|beside|near) {PHRASE}|that {VERB} {PHRASE}|that {PHRASE} {VERB})"
 CLAUSE = re.compile(
     rf"({PHRASE})(?:{MODIFIER})? (?:({VERB}) |(?:was|were) ({VERB}) by )({PHRASE})(?:{MODIFIER})?"
@@ -51,6 +51,14 @@ def agrees(sentence: str) -> bool:
 def who_did_what(clause: str) -> list[str]:
     match, *parts = parse(clause)
     return [match[part].split()[-1] for part in parts]
+
+
+def follows(premise: str, hypothesis: str) -> bool:
+    """Whether both have the same verb, and equally many act and are acted on in both."""
+    stated, claimed = who_did_what(premise), who_did_what(hypothesis)
+    return [word.endswith("s") for word in stated] == [word.endswith("s") for word in claimed] and (
+        stated[1] == claimed[1]
+    )
 
 
 def how_many(question: str) -> int:
@@ -154,6 +162,26 @@ def test_the_clause_parser_reads_hand_made_sentences(clause: str, expected: list
     assert who_did_what(clause) == expected
 
 
+@pytest.mark.parametrize(
+    ("premise", "hypothesis", "expected"),
+    [
+        ("the red dog chased the cats", "one animal chased many animals", True),
+        ("the red dog chased the cats", "many animals chased one animal", False),
+        ("the dog near the pig was chased by the cats", "many animals chased one animal", True),
+        (
+            "the dogs that the cow helped were chased by the cat",
+            "many animals chased one animal",
+            False,
+        ),
+        ("the red dog chased the cats", "one animal helped many animals", False),
+    ],
+)
+def test_the_entailment_checker_reads_hand_made_pairs(
+    premise: str, hypothesis: str, expected: bool
+) -> None:
+    assert follows(premise, hypothesis) == expected
+
+
 def test_agreement_labels_follow_from_the_grammar() -> None:
     columns = agreement(1000, 0)
 
@@ -164,9 +192,7 @@ def test_entailment_labels_follow_from_the_grammar() -> None:
     columns = entailment(1000, 0)
     pairs = zip(texts(columns, "sentence1"), texts(columns, "sentence2"), strict=True)
 
-    follows = [who_did_what(premise) == who_did_what(hypothesis) for premise, hypothesis in pairs]
-
-    assert follows == labels(columns)
+    assert [follows(premise, hypothesis) for premise, hypothesis in pairs] == labels(columns)
 
 
 def test_quantity_labels_follow_from_the_grammar() -> None:
@@ -182,10 +208,10 @@ def test_roles_follow_from_the_grammar() -> None:
         assert set(tags) <= set(ROLE_TAGS)
 
 
-def test_both_labels_of_entailment_have_the_same_words() -> None:
-    columns = entailment(200, 0)
-    for premise, hypothesis in zip(*(texts(columns, f"sentence{i}") for i in (1, 2)), strict=True):
-        assert sorted(re.findall(NOUN, premise)) == sorted(re.findall(NOUN, hypothesis))
+def test_hypotheses_differ_in_the_verb_and_the_order_alone() -> None:
+    for hypothesis in texts(entailment(200, 0), "sentence2"):
+        nouns = [word for word in hypothesis.split() if not word.endswith("ed")]
+        assert sorted(nouns) == ["animal", "animals", "many", "one"]
 
 
 @pytest.mark.parametrize("task", [agreement, entailment])

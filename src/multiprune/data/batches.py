@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,8 @@ import numpy as np
 from multiprune.data.collate import collate
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from datasets import Dataset
 
     from multiprune.data.mixing import BatchPlan
@@ -53,7 +54,9 @@ class TrainBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield as many batches as an epoch has, from the one after the last served."""
-        for _, (name, examples) in zip(range(len(self)), self.plan.batches(self.served), strict=False):
+        for _, (name, examples) in zip(
+            range(len(self)), self.plan.batches(self.served), strict=False
+        ):
             # Filled up from its own start, so that all ranks have equally many examples.
             whole = np.resize(examples, -(-len(examples) // self.world_size) * self.world_size)
             batch = self.tasks[name].batch("train", whole[self.rank :: self.world_size].tolist())

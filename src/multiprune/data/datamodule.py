@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,8 @@ from multiprune.data.mixing import BatchPlan, Mixing
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
@@ -70,8 +71,13 @@ class MultitaskDataModule(pl.LightningDataModule):
                 f"`data.cap` must name tasks of this run ({', '.join(tasks)}), but names "
                 f"{', '.join(sorted(unknown))}."
             )
-        if min([batch_size, evaluation_batch_size, max_length, sort_window, *(cap or {}).values()]) < 1:
-            raise ValueError("Batch sizes, `max_length`, `sort_window` and caps must be at least 1.")
+        if (
+            min([batch_size, evaluation_batch_size, max_length, sort_window, *(cap or {}).values()])
+            < 1
+        ):
+            raise ValueError(
+                "Batch sizes, `max_length`, `sort_window` and caps must be at least 1."
+            )
         self.tasks, self.tokenizer, self.max_length = dict(tasks), tokenizer, max_length
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
         self.mixing, self.cap, self.sort_window = mixing, dict(cap or {}), sort_window
@@ -79,6 +85,8 @@ class MultitaskDataModule(pl.LightningDataModule):
         self.cache = default_cache_folder() if cache is None else Path(cache)
         self.seed = seed
         self.encoded: dict[str, EncodedTask] = {}
+        self._train: TrainBatches | None = None
+        self._restored: Mapping[str, int] = {}
 
     @override
     def prepare_data(self) -> None:
@@ -123,7 +131,10 @@ class MultitaskDataModule(pl.LightningDataModule):
             seed=self.seed,
             sort_window=self.sort_window,
         )
-        return TrainBatches(plan, self.encoded, rank=rank, world_size=world_size)
+        self._train = TrainBatches(plan, self.encoded, rank=rank, world_size=world_size)
+        if self._restored:
+            self._train.load_state_dict(self._restored)
+        return self._train
 
     @override
     def val_dataloader(self) -> list[EvaluationBatches]:
@@ -132,6 +143,15 @@ class MultitaskDataModule(pl.LightningDataModule):
     @override
     def test_dataloader(self) -> list[EvaluationBatches]:
         return self._evaluation("test")
+
+    @override
+    def state_dict(self) -> dict[str, int]:
+        # Lightning restores a loader's own state too late, once its length was asked for.
+        return {} if self._train is None else self._train.state_dict()
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._restored = state_dict
 
     def _evaluation(self, split: str) -> list[EvaluationBatches]:
         rank, world_size = self._place()

@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from datasets import Dataset
 
 Generator = Callable[[int, int], Mapping[str, list[Any]]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multiprune.tasks.synthetic import WORDS
 
@@ -49,8 +49,9 @@ def pretrained(path: str) -> Encoder:
     source = str(folder) if looks_local else path
     try:
         options = {"add_pooling_layer": False} if _has_pooler(source) else {}
+        # `from_pretrained` returns a model in evaluation mode, and Lightning keeps it so.
         return Encoder(
-            model=AutoModel.from_pretrained(source, **options),
+            model=AutoModel.from_pretrained(source, **options).train(),
             tokenizer=AutoTokenizer.from_pretrained(source),
         )
     except OSError as error:
@@ -101,5 +102,5 @@ def _has_pooler(source: str) -> bool:
 
     from transformers import MODEL_MAPPING, AutoConfig
 
-    architecture = MODEL_MAPPING[type(AutoConfig.from_pretrained(source))]
-    return "add_pooling_layer" in inspect.signature(architecture.__init__).parameters
+    architecture: Any = MODEL_MAPPING[type(AutoConfig.from_pretrained(source))]
+    return "add_pooling_layer" in inspect.signature(architecture).parameters

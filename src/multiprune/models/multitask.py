@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -11,18 +10,22 @@ from typing_extensions import override
 from multiprune.models.heads import head_for
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedModel
+
     from multiprune.tasks.task import Batch, Task
 
 
 class MultitaskModel(nn.Module):
     """Sends the batch of one task through the shared encoder and the task's own head."""
 
-    def __init__(self, encoder: nn.Module, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, encoder: PreTrainedModel, tasks: Mapping[str, Task]) -> None:
         super().__init__()
         if not tasks:
             raise ValueError("A multitask model needs at least one task, but has none.")
         hidden = encoder.config.hidden_size
-        self.encoder = encoder
+        self.encoder: PreTrainedModel = encoder
         self.heads = nn.ModuleDict({name: head_for(task, hidden) for name, task in tasks.items()})
 
     @override

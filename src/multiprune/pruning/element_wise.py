@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,8 @@ from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.select import keep_largest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import Tensor, nn
 
     from multiprune.budget import Budget
@@ -117,7 +118,7 @@ class ElementWisePruner(Pruner):
                 f"{', '.join(self.parts)} and the budget counts {self.budget.of}."
             )
 
-    def add_state(self, target: Target) -> None:  # noqa: B027 - a method may need none
+    def add_state(self, target: Target) -> None:
         """Add the buffers that a method needs besides the mask."""
 
     @override

@@ -83,7 +83,7 @@ class GradualPruning:
         return False
 
     def skip_step(self) -> None:
-        """The optimizer did not move (a gradient scaler found an overflow): undo ``before_step``."""
+        """The optimizer did not move (its gradients overflowed): undo ``before_step``."""
         self.pruner.skip_step()
         self.pending = False
 

@@ -31,11 +31,12 @@ class Platon(ElementWisePruner):
     """Scores a weight by smoothed sensitivity times smoothed uncertainty.
 
     ``I = |w * dL/dw|`` is averaged over the steps between two rankings; then
-    ``I_bar = beta1 * I_bar + (1 - beta1) * I``, ``U_bar = beta2 * U_bar + (1 - beta2) * |I - I_bar|``,
-    and the score is ``I_bar * U_bar``. Weight and gradient are read after the optimizer has moved
-    the weight and before it is set back to zero, so that a pruned weight has a sensitivity too and
-    may return. (The authors' code lets pruned weights drift between two rankings; here they are
-    zero after every step.)
+    ``I_bar = beta1 * I_bar + (1 - beta1) * I``,
+    ``U_bar = beta2 * U_bar + (1 - beta2) * |I - I_bar|``, and the score is ``I_bar * U_bar``.
+
+    Weight and gradient are read after the optimizer has moved the weight and before it is set back
+    to zero, so that a pruned weight has a sensitivity too and may return. (The authors' code lets
+    pruned weights drift between two rankings; here they are zero after every step.)
     """
 
     state = ("mask", "sensitivity", "uncertainty", "window", "window_steps")

@@ -53,7 +53,7 @@ class Pruner(ABC):
 
     @abstractmethod
     def prune(self, amount: float) -> None:
-        """Choose what survives, ``amount`` (0 to 1) of the way from the dense model to the budget."""
+        """Choose what survives, ``amount`` (0 to 1) of the way from dense to the budget."""
 
     @abstractmethod
     def finalize(self) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from typing_extensions import override
 from multiprune.tasks.task import Rows, Task, label_ids
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import Tensor
 
 
@@ -36,7 +37,12 @@ class Classification(Task):
     @property
     @override
     def definition(self) -> Mapping[str, Any]:
-        return {"kind": "classes", "text": [*self.text], "label": self.label, "labels": [*self.labels]}
+        return {
+            "kind": "classes",
+            "text": [*self.text],
+            "label": self.label,
+            "labels": [*self.labels],
+        }
 
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:

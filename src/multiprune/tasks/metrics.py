@@ -61,11 +61,11 @@ def _classes(predictions: Tensor, labels: Tensor) -> int:
     return max(2, int(max(predictions.max(), labels.max())) + 1)
 
 
-def _averaged_f1(
-    predictions: Tensor, labels: Tensor, average: Literal["macro", "micro"]
-) -> float:
+def _averaged_f1(predictions: Tensor, labels: Tensor, average: Literal["macro", "micro"]) -> float:
     if labels.dim() == 2:
         count = labels.shape[1]
-        return float(classification.multilabel_f1_score(predictions, labels, count, average=average))
+        return float(
+            classification.multilabel_f1_score(predictions, labels, count, average=average)
+        )
     classes = _classes(predictions, labels)
     return float(classification.multiclass_f1_score(predictions, labels, classes, average=average))

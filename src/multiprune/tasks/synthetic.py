@@ -32,7 +32,7 @@ _PREPOSITIONS = ("behind", "beside", "near")
 _TRANSITIVE_VERBS = ("chased", "followed", "helped", "pushed", "watched")
 _INTRANSITIVE_VERBS = {"jumps": "jump", "runs": "run", "sings": "sing", "sleeps": "sleep"}
 _NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
-_FUNCTION_WORDS = ("by", "how", "many", "that", "the", "was", "were", "when")
+_FUNCTION_WORDS = ("by", "how", "many", "one", "that", "the", "was", "were", "when")
 
 WORDS: tuple[str, ...] = tuple(
     sorted(
@@ -46,6 +46,8 @@ WORDS: tuple[str, ...] = tuple(
             *_INTRANSITIVE_VERBS.values(),
             *_NUMBERS,
             *_FUNCTION_WORDS,
+            "animal",
+            "animals",
         }
     )
 )
@@ -66,8 +68,9 @@ def agreement(count: int, seed: int) -> Columns:
 def entailment(count: int, seed: int) -> Columns:
     """Draw pairs whose second sentence follows (1) or does not follow (0) from the first.
 
-    The first says who acted on whom in the active or the passive voice, the second in the active. A
-    false second sentence exchanges the two animals. Columns: ``sentence1``, ``sentence2``, ``label``.
+    The first says that one animal acted on several or several on one, in the active or the passive
+    voice; the second says which of both, and has the same words either way. Columns:
+    ``sentence1``, ``sentence2``, ``label``.
     """
     rng = Random(seed)
     labels = _balanced(rng, count, (0, 1))
@@ -130,22 +133,26 @@ def _agreement_sentence(rng: Random, label: int) -> str:
 
 
 def _entailment_pair(rng: Random, label: int) -> tuple[str, str]:
-    agent, patient = rng.sample(sorted(_NOUNS), 2)
+    is_plural = rng.random() < 0.5
+    numbers = (is_plural, not is_plural, rng.random() < 0.5)
+    nouns = rng.sample(sorted(_NOUNS), 3)
+    agent, patient, third = (
+        _noun_phrase(rng, _inflect(_NOUNS, noun, number))
+        for noun, number in zip(nouns, numbers, strict=True)
+    )
+    agent, patient = _modify_either(rng, agent, patient, third)
     verb = rng.choice(_TRANSITIVE_VERBS)
-    premise = _clause(rng, _noun_phrase(rng, agent), verb, _noun_phrase(rng, patient))
-    if label == 0:
-        agent, patient = patient, agent
-    return premise, f"the {agent} {verb} the {patient}"
+    premise = _clause(rng, agent, verb, patient, was="was" if is_plural else "were")
+    if is_plural == (label == 1):
+        return premise, f"many animals {verb} one animal"
+    return premise, f"one animal {verb} many animals"
 
 
 def _quantity_question(rng: Random, answer: int) -> str:
-    nouns = rng.sample(sorted(_NOUNS.values()), 3)
     numbers = (answer, sum(QUANTITY_RANGE) - answer, rng.randint(*QUANTITY_RANGE))
+    nouns = rng.sample(sorted(_NOUNS.values()), 3)
     asked, rest, third = (_counted(rng, *group) for group in zip(numbers, nouns, strict=True))
-    if rng.random() < 0.5:
-        asked += _optional_modifier(rng, third)
-    else:
-        rest += _optional_modifier(rng, third)
+    asked, rest = _modify_either(rng, asked, rest, third)
     verb = rng.choice(_TRANSITIVE_VERBS)
     if rng.random() < 0.5:
         return f"how many {verb} when {_clause(rng, asked, verb, rest, was='were')}"
@@ -169,7 +176,7 @@ def _tagged_clause(rng: Random, *, is_passive: bool) -> list[tuple[str, str]]:
     return [(word, tag) for words, tag in chunks for word in words.split()]
 
 
-def _clause(rng: Random, agent: str, verb: str, patient: str, was: str = "was") -> str:
+def _clause(rng: Random, agent: str, verb: str, patient: str, *, was: str) -> str:
     """Say that the agent acted on the patient, in the active or the passive voice."""
     if rng.random() < 0.5:
         return f"{agent} {verb} {patient}"
@@ -200,6 +207,13 @@ def _modifier(rng: Random, noun_phrase: str) -> str:
 def _optional_modifier(rng: Random, noun_phrase: str) -> str:
     """Return a modifier with a space before it, or in half of the cases nothing."""
     return f" {_modifier(rng, noun_phrase)}" if rng.random() < 0.5 else ""
+
+
+def _modify_either(rng: Random, first: str, second: str, third: str) -> tuple[str, str]:
+    """Attach a modifier made of the third noun phrase to one of the others, or to none."""
+    if rng.random() < 0.5:
+        return first + _optional_modifier(rng, third), second
+    return first, second + _optional_modifier(rng, third)
 
 
 def _inflect(forms: dict[str, str], singular: str, is_plural: bool) -> str:

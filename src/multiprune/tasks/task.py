@@ -162,13 +162,17 @@ class Task(ABC):
                 )
         for column in self.text:
             values = rows.table[column]
-            if (row := next((i for i, value in enumerate(values) if value is None), None)) is not None:
+            if (
+                row := next((i for i, value in enumerate(values) if value is None), None)
+            ) is not None:
                 raise ValueError(
                     f"Column {column!r} of {rows.origin} must hold text, but row {row} is null."
                 )
 
 
-def label_ids(values: Sequence[Any], labels: Sequence[str], *, column: str, origin: str) -> list[int]:
+def label_ids(
+    values: Sequence[Any], labels: Sequence[str], *, column: str, origin: str
+) -> list[int]:
     """Turn label values, which are ids or names, to ids.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,10 @@ from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
+    from torch.optim import Optimizer
 
     from multiprune.models.multitask import MultitaskModel
     from multiprune.tasks.task import Batch, Task
@@ -78,8 +81,10 @@ class MultitaskModule(pl.LightningModule):
         self.tasks = dict(tasks)
         self.recipe = optimizer
         self.seed = seed
-        self.answers = torch.nn.ModuleDict(
-            {f"{split}/{name}": Answers() for split in ("val", "test") for name in tasks}
+        self.answers = {split: {name: Answers() for name in tasks} for split in ("val", "test")}
+        # Registered, so that Lightning moves them to the model's device.
+        self.metrics = torch.nn.ModuleList(
+            answers for by_task in self.answers.values() for answers in by_task.values()
         )
 
     @override
@@ -125,11 +130,28 @@ class MultitaskModule(pl.LightningModule):
     @override
     def configure_optimizers(self) -> OptimizerLRScheduler:
         total = int(self.trainer.estimated_stepping_batches)
-        optimizer, schedule = self.recipe.build(self.model.encoder, self.model.heads, total)
+        # A gradient scaler (fp16) would leave unscaling to a fused optimizer, after clipping.
+        fused = self.recipe.fused and self.trainer.precision != "16-mixed"
+        recipe = replace(self.recipe, fused=fused)
+        optimizer, schedule = recipe.build(self.model.encoder, self.model.heads, total)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    @override
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Lightning refuses to clip for fused optimizers in any mixed precision, although only
+        # fp16 has a gradient scaler, which such an optimizer would run after the clipping.
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm"):
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -144,12 +166,12 @@ class MultitaskModule(pl.LightningModule):
 
     def _collect(self, split: str, batch: Batch) -> None:
         predictions, labels = self.tasks[batch.task].predictions(self(batch), batch.labels)
-        self.answers[f"{split}/{batch.task}"].update(predictions, labels)
+        self.answers[split][batch.task].update(predictions, labels)
 
     def _log_scores(self, split: str) -> None:
         scores = []
         for name, task in self.tasks.items():
-            answers = self.answers[f"{split}/{name}"]
+            answers = self.answers[split][name]
             if answers.update_count == 0:
                 continue
             predictions, labels = answers.compute()
@@ -169,5 +191,9 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested dictionaries to dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": value}
+        )
     return flat

@@ -25,7 +25,7 @@ class AdamWRecipe:
         head_learning_rate: peak, of the heads.
         weight_decay: of matrices; biases and LayerNorm do not decay.
         warmup: share of all optimizer steps in which the learning rate rises.
-        fused: whether to use the fused kernel; a gradient scaler (fp16) needs ``False``.
+        fused: whether to use the fused kernel.
     """
 
     learning_rate: float

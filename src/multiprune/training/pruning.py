@@ -106,7 +106,8 @@ class Pruning(pl.Callback):
         assert self._gradual is not None
         if self._gradual.pending:
             self._gradual.skip_step()
-        if self._has_news and trainer.global_step % trainer.log_every_n_steps == 0:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if self._has_news and trainer.global_step % every == 0:
             pl_module.log_dict(self.densities())
             self._has_news = False
 

@@ -1,0 +1,221 @@
+"""When the pruner is called: every so many optimizer steps, and at the schedule's end."""
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import override
+
+from multiprune.budget import CountBudget, FullBudget, ParameterLedger
+from multiprune.pruning.gradual import GradualPruning, learning_rate_scale
+from multiprune.pruning.magnitude import Magnitude
+from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.schedule import LinearSchedule, OneShotSchedule
+
+
+class Spy(Pruner):
+    """Writes down what it is asked to do."""
+
+    def __init__(self, excess: int = 1) -> None:
+        super().__init__(budget=FullBudget())
+        self.calls: list[str] = []
+        self.scales: list[float] = []
+        self.amounts: list[float] = []
+        self._excess = excess
+
+    @override
+    def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
+        self.calls.append("prepare")
+
+    @override
+    def before_step(self, learning_rate_scale: float = 1.0) -> None:
+        self.calls.append("before")
+        self.scales.append(learning_rate_scale)
+
+    @override
+    def after_step(self) -> None:
+        self.calls.append("after")
+
+    @override
+    def skip_step(self) -> None:
+        self.calls.append("skip")
+
+    @override
+    def prune(self, amount: float) -> None:
+        self.calls.append("prune")
+        self.amounts.append(amount)
+
+    @override
+    def finalize(self) -> None:
+        self.calls.append("finalize")
+
+    @override
+    def masks(self) -> Mapping[str, Tensor]:
+        return {}
+
+    @override
+    def ledger(self) -> ParameterLedger:
+        return ParameterLedger.of(nn.Module())
+
+    @property
+    @override
+    def excess(self) -> int:
+        return self._excess
+
+
+def sgd(rate: float = 1.0) -> torch.optim.SGD:
+    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=rate)
+
+
+def driver_of(
+    spy: Spy, *, start: float = 0.0, stop: float, total_steps: int = 20, every_n_steps: int = 5
+) -> GradualPruning:
+    schedule = LinearSchedule(start=start, stop=stop)
+    return GradualPruning(spy, schedule, total_steps=total_steps, every_n_steps=every_n_steps)
+
+
+def ranked_at(driver: GradualPruning, steps: int) -> list[int]:
+    optimizer, ranked = sgd(), []
+    for step in range(1, steps + 1):
+        driver.before_step(optimizer)
+        if driver.after_step():
+            ranked.append(step)
+    return ranked
+
+
+def test_ranks_every_n_steps_and_at_the_stop_and_never_afterwards() -> None:
+    spy = Spy()
+    assert ranked_at(driver_of(spy, start=0.25, stop=0.625), 20) == [5, 10, 13]
+    # 12.5 rounds up to step 13; the ramp is from step 5 to 12.5.
+    assert spy.amounts == pytest.approx([0.0, 5 / 7.5, 1.0])
+
+
+def test_stop_that_is_a_multiple_of_n_ranks_once() -> None:
+    spy = Spy()
+    assert ranked_at(driver_of(spy, stop=0.5), 20) == [5, 10]
+    assert spy.amounts == [0.5, 1.0]
+
+
+def test_stop_at_the_last_step_is_reached() -> None:
+    assert ranked_at(driver_of(Spy(), stop=1.0, total_steps=7), 7) == [5, 7]
+
+
+def test_one_shot_between_two_rankings_prunes_at_its_step() -> None:
+    spy = Spy()
+    driver = GradualPruning(spy, OneShotSchedule(at=0.35), total_steps=20, every_n_steps=5)
+    assert ranked_at(driver, 20) == [5, 7]
+    assert spy.amounts == [0.0, 1.0]
+
+
+def test_no_ranking_before_the_stop_has_the_whole_amount() -> None:
+    spy = Spy()
+    # 0.55 * 100 is 55.00000000000001 in floating point.
+    driver = driver_of(spy, stop=0.55, total_steps=100)
+    assert ranked_at(driver, 100) == [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55]
+    assert spy.amounts.count(1.0) == 1
+
+
+def test_amount_and_end_are_those_of_the_step() -> None:
+    driver = driver_of(Spy(), stop=0.5)
+    optimizer, seen = sgd(), []
+    for _ in range(12):
+        driver.before_step(optimizer)
+        driver.after_step()
+        seen.append((driver.amount, driver.finished))
+    assert seen == [(pytest.approx(i / 10), False) for i in range(1, 10)] + [(1.0, True)] * 3
+
+
+def test_nothing_to_prune_is_finished_from_the_start() -> None:
+    assert driver_of(Spy(excess=0), stop=0.5).finished
+    assert not driver_of(Spy(excess=1), stop=0.5).finished
+
+
+def test_skipped_steps_do_not_count() -> None:
+    spy = Spy()
+    driver, optimizer = driver_of(spy, stop=0.5, every_n_steps=2), sgd()
+    driver.before_step(optimizer)
+    driver.after_step()
+    for _ in range(5):
+        driver.before_step(optimizer)
+        assert driver.pending
+        driver.skip_step()
+        assert not driver.pending
+    assert driver.step == 1
+    driver.before_step(optimizer)
+    assert driver.after_step()
+    assert spy.calls == ["before", "after", *["before", "skip"] * 5, "before", "after", "prune"]
+
+
+def test_position_is_resumed() -> None:
+    driver = driver_of(Spy(), stop=0.65)
+    assert ranked_at(driver, 7) == [5]
+    resumed = driver_of(Spy(), stop=0.65)
+    resumed.load_state_dict(driver.state_dict())
+    assert resumed.step == 7
+    assert [7 + step for step in ranked_at(resumed, 13)] == [10, 13]
+
+
+def test_learning_rate_scale_is_1_without_a_scheduler() -> None:
+    assert learning_rate_scale(sgd(0.3)) == 1.0
+    assert learning_rate_scale(sgd(0.0)) == 1.0
+
+
+def test_learning_rate_scale_is_the_fraction_of_the_peak() -> None:
+    optimizer = sgd(0.25)
+    scheduler = LambdaLR(optimizer, lambda step: [0.0, 0.5, 1.0, 0.75][step])
+    scales = []
+    for _ in range(4):
+        scales.append(learning_rate_scale(optimizer))
+        optimizer.step()
+        if len(scales) < 4:
+            scheduler.step()
+    assert scales == [0.0, 0.5, 1.0, 0.75]
+
+
+def test_pruner_is_told_the_learning_rate_scale_of_the_step() -> None:
+    spy, optimizer = Spy(), sgd(0.25)
+    scheduler = LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    driver_of(spy, stop=1.0).attach(optimizer)
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    assert spy.scales == [1.0, 1 / 2, 1 / 3, 1 / 4]
+
+
+def test_attached_to_a_plain_loop_and_detached_again() -> None:
+    spy, optimizer = Spy(), sgd()
+    handles = driver_of(spy, stop=0.5, every_n_steps=2, total_steps=4).attach(optimizer)
+    optimizer.step()
+    optimizer.step()
+    assert spy.calls == ["before", "after", "before", "after", "prune"]
+    for handle in handles:
+        handle.remove()
+    optimizer.step()
+    assert len(spy.calls) == 5
+
+
+def test_plain_loop_ends_at_the_budget() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 4)
+    pruner = Magnitude(budget=CountBudget(count=5))
+    pruner.prepare(layer)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.01)
+    schedule = LinearSchedule(start=0.0, stop=0.5)
+    driver = GradualPruning(pruner, schedule, total_steps=8, every_n_steps=1)
+    driver.attach(optimizer)
+    kept = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        layer(torch.randn(3, 4)).square().mean().backward()
+        optimizer.step()
+        kept.append(int(layer.weight.count_nonzero()))
+    # 16 - floor(11 / 4), 16 - floor(11 / 2), 16 - floor(33 / 4), and the budget from then on
+    assert kept == [14, 11, 8, 5, 5, 5, 5, 5]
+
+
+@pytest.mark.parametrize(("total_steps", "every_n_steps"), [(0, 5), (20, 0)])
+def test_counts_below_one_are_an_error(total_steps: int, every_n_steps: int) -> None:
+    with pytest.raises(ValueError, match=f"but are {every_n_steps} and {total_steps}"):
+        driver_of(Spy(), stop=0.5, total_steps=total_steps, every_n_steps=every_n_steps)

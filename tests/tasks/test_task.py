@@ -1,0 +1,136 @@
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+
+from multiprune.data.source import HubSource
+from multiprune.models.encoder import nano_tokenizer
+from multiprune.tasks.classification import Classification
+from multiprune.tasks.metrics import accuracy, f1
+from multiprune.tasks.task import Batch, Rows, Task, label_ids
+
+TOKENIZER = nano_tokenizer()
+NOWHERE = HubSource(path=None, mirror="nowhere")
+
+
+def rows(**columns: list[Any]) -> Rows:
+    return Rows(Dataset.from_dict(columns), "corpus.parquet", "fingerprint")
+
+
+def sentiment(**changes: Any) -> Task:
+    arguments: dict[str, Any] = {
+        "text": ["sentence"],
+        "label": "label",
+        "labels": ["bad", "good"],
+        "metrics": {"accuracy": accuracy},
+        "source": NOWHERE,
+    }
+    return Classification(**arguments | changes)
+
+
+def ids(tokens: str) -> list[int]:
+    return [TOKENIZER.get_vocab()[token] for token in tokens.split()]
+
+
+@pytest.mark.parametrize("text", [[], ["a", "b", "c"]])
+def test_wrong_number_of_text_columns_is_refused(text: list[str]) -> None:
+    with pytest.raises(ValueError, match="`text` must name 1 or 2 columns"):
+        sentiment(text=text)
+
+
+def test_task_without_metric_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one metric"):
+        sentiment(metrics={})
+
+
+def test_negative_loss_weight_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"`loss_weight` .* is -0\.5"):
+        sentiment(loss_weight=-0.5)
+
+
+def test_loss_weight_may_be_0() -> None:
+    assert sentiment(loss_weight=0.0).loss_weight == 0
+
+
+def test_first_metric_is_the_score() -> None:
+    assert sentiment(metrics={"f1": f1, "accuracy": accuracy}).score_name == "f1"
+
+
+def test_single_text_is_wrapped_in_special_tokens() -> None:
+    columns, truncated = sentiment().encode(
+        rows(sentence=["the dog runs", "cats"], label=[1, 0]), TOKENIZER, 16
+    )
+    assert columns == {
+        "input_ids": [ids("[CLS] the dog runs [SEP]"), ids("[CLS] cats [SEP]")],
+        "token_type_ids": [[0] * 5, [0] * 3],
+        "labels": [1, 0],
+    }
+    assert truncated == 0
+
+
+def test_pair_of_texts_is_told_apart_by_token_types() -> None:
+    columns, _ = sentiment(text=["one", "two"]).encode(
+        rows(one=["the dog"], two=["cats run"], label=[0]), TOKENIZER, 16
+    )
+    assert columns["input_ids"] == [ids("[CLS] the dog [SEP] cats run [SEP]")]
+    assert columns["token_type_ids"] == [[0, 0, 0, 0, 1, 1, 1]]
+
+
+def test_truncated_texts_are_cut_and_counted() -> None:
+    sentences = ["the dog", "the red dog runs", "the dog runs", "the dog runs the dog runs"]
+    columns, truncated = sentiment().encode(
+        rows(sentence=sentences, label=[0, 0, 0, 0]), TOKENIZER, 5
+    )
+    assert columns["input_ids"] == [
+        ids("[CLS] the dog [SEP]"),
+        ids("[CLS] the red dog [SEP]"),
+        ids("[CLS] the dog runs [SEP]"),
+        ids("[CLS] the dog runs [SEP]"),
+    ]
+    assert truncated == 2
+
+
+def test_truncated_pair_counts_once() -> None:
+    table = rows(one=["the dog runs", "dog"], two=["the red cat", "cat"], label=[0, 1])
+    columns, truncated = sentiment(text=["one", "two"]).encode(table, TOKENIZER, 6)
+    assert [len(tokens) for tokens in columns["input_ids"]] == [6, 5]
+    assert truncated == 1
+
+
+@pytest.mark.parametrize(
+    ("columns", "missing"),
+    [({"text": ["dog"], "label": [0]}, "sentence"), ({"sentence": ["dog"]}, "label")],
+)
+def test_missing_column_is_named(columns: Mapping[str, list[Any]], missing: str) -> None:
+    present = ", ".join(columns)
+    with pytest.raises(ValueError, match=rf"corpus\.parquet .*'{missing}', but has {present}"):
+        sentiment().encode(rows(**columns), TOKENIZER, 16)
+
+
+def test_null_text_is_named() -> None:
+    table = rows(one=["dog", "dog"], two=["cat", None], label=[0, 1])
+    with pytest.raises(ValueError, match=r"'two' of corpus\.parquet .* row 1 is null"):
+        sentiment(text=["one", "two"]).encode(table, TOKENIZER, 16)
+
+
+def test_labels_may_be_names_or_ids() -> None:
+    found = label_ids(["b", 0, 2, 1.0, "a"], ["a", "b", "c"], column="label", origin="x")
+    assert found == [1, 0, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    "value", [3, -1, 0.5, "d", "", "0", None, [0], float("nan"), float("inf")], ids=repr
+)
+def test_label_outside_the_label_space_is_named(value: Any) -> None:
+    with pytest.raises(ValueError, match=r"'label' of x\.parquet .* \(a, b, c\)") as error:
+        label_ids([0, 1, value], ["a", "b", "c"], column="label", origin="x.parquet")
+    assert f"row 2 is {value!r}" in str(error.value)
+
+
+def test_batch_moves_inputs_and_labels_together() -> None:
+    inputs = {"input_ids": torch.tensor([[1]]), "attention_mask": torch.tensor([[1]])}
+    moved = Batch("task", inputs, torch.tensor([0])).to(torch.device("meta"))
+    assert moved.task == "task"
+    assert {one.device.type for one in [*moved.inputs.values(), moved.labels]} == {"meta"}
