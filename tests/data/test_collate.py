@@ -54,7 +54,10 @@ def test_token_types_are_left_out_where_the_tokenizer_has_none() -> None:
 
 def test_tags_are_padded_to_the_width_of_the_batch() -> None:
     tagging = Tagging(labels=["other", "agent"], **COMMON)
-    columns = {"input_ids": [[2, 7, 3], [2, 7, 8, 3]], "labels": [[-100, 1, -100], [-100, 0, 1, -100]]}
+    columns = {
+        "input_ids": [[2, 7, 3], [2, 7, 8, 3]],
+        "labels": [[-100, 1, -100], [-100, 0, 1, -100]],
+    }
     labels = collate("task", tagging, columns, padding_token=0).labels
     assert labels.tolist() == [[-100, 1, -100, -100], [-100, 0, 1, -100]]
 

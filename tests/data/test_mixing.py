@@ -166,7 +166,9 @@ def test_plan_continues_anywhere(mixing: Mixing, sort_window: int) -> None:
     straight = comparable(plan.batches(), count)
     for start in range(count):
         fresh = plan_for(mixing, sort_window=sort_window)
-        assert comparable(fresh.batches(start), min(7, count - start)) == straight[start : start + 7]
+        assert (
+            comparable(fresh.batches(start), min(7, count - start)) == straight[start : start + 7]
+        )
     assert comparable(plan.batches(5), count - 5) == straight[5:]
 
 
@@ -193,9 +195,7 @@ def test_epochs_are_ordered_differently() -> None:
 
 def test_tasks_of_equal_size_are_shuffled_differently() -> None:
     lengths = {name: np.full(20, 3) for name in ("a", "b")}
-    plan = BatchPlan(
-        lengths=lengths, probabilities={"a": 0.5, "b": 0.5}, batch_size=20, seed=0
-    )
+    plan = BatchPlan(lengths=lengths, probabilities={"a": 0.5, "b": 0.5}, batch_size=20, seed=0)
     steps = dict(comparable(plan.batches(), 2))
     assert steps["a"] != steps["b"]
 

@@ -69,11 +69,15 @@ def test_null_label_is_named(task: Task) -> None:
 
 
 def test_sets_become_one_decision_a_label() -> None:
-    assert encoded_labels(SETS, [["good", "bad"], [], ["fair"]]) == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert encoded_labels(SETS, [["good", "bad"], [], ["fair"]]) == [
+        [1, 0, 1],
+        [0, 0, 0],
+        [0, 1, 0],
+    ]
     assert encoded_labels(SETS, [[2, 0], [], [1]]) == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
 
-@pytest.mark.parametrize(("labels", "value"), [([[0], [1, 3]], "3"), ([["bad"], ["?"]], r"'\?'")])
+@pytest.mark.parametrize(("labels", "value"), [([[0], [3, 1]], "3"), ([["bad"], ["?"]], r"'\?'")])
 def test_label_of_a_set_outside_the_label_space_is_named_with_its_row(
     labels: list[Any], value: str
 ) -> None:

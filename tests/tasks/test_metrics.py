@@ -31,7 +31,9 @@ def rng(seed: int) -> Generator:
 
 def noisy(rng: Generator, labels: np.ndarray, classes: int) -> np.ndarray:
     """Return predictions of which about two thirds are the label."""
-    return np.where(rng.random(labels.shape) < 0.6, labels, rng.integers(classes, size=labels.shape))
+    return np.where(
+        rng.random(labels.shape) < 0.6, labels, rng.integers(classes, size=labels.shape)
+    )
 
 
 @seeds

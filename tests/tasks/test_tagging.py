@@ -85,9 +85,13 @@ def test_null_words_are_named() -> None:
         encode([["dog"], None], [[1], [1]])
 
 
-@pytest.mark.parametrize(("tags", "value"), [([[0], [1, 3]], "3"), ([["other"], ["agent", "x"]], "'x'")])
+@pytest.mark.parametrize(
+    ("tags", "value"), [([[0], [3, 1]], "3"), ([["other"], ["x", "agent"]], "'x'")]
+)
 def test_tag_outside_the_label_space_is_named_with_its_row(tags: list[Any], value: str) -> None:
-    with pytest.raises(ValueError, match=rf"'tags' of corpus\.parquet .* row 1 is {value}") as error:
+    with pytest.raises(
+        ValueError, match=rf"'tags' of corpus\.parquet .* row 1 is {value}"
+    ) as error:
         encode([["dog"], ["the", "dog"]], tags)
     assert "other, agent, action" in str(error.value)
 

@@ -62,7 +62,7 @@ def pretrained(path: str) -> Encoder:
 
 
 def nano(
-    *, layers: int, hidden: int, heads: int, intermediate: int, dropout: float = 0.1
+    *, layers: int, hidden: int, heads: int, intermediate: int, dropout: float = 0.0
 ) -> Encoder:
     """Make the embedded encoder: a small BERT with random weights.
 

@@ -106,7 +106,11 @@ class MultiLabel(Task):
 
 @dataclass(kw_only=True)
 class Regression(Task):
-    """Predicts a number between ``minimum`` and ``maximum``, by squared error."""
+    """Predicts a number between ``minimum`` and ``maximum``, by squared error.
+
+    The model's output is on a scale where the range is -1 to 1, so that the losses of tasks with
+    different units are of one size.
+    """
 
     minimum: float
     maximum: float
@@ -143,17 +147,25 @@ class Regression(Task):
                 )
         return [float(value) for value in values]
 
+    def scaled(self, values: Tensor) -> Tensor:
+        """Map [minimum, maximum] to [-1, 1]."""
+        return (2 * values - self.minimum - self.maximum) / (self.maximum - self.minimum)
+
+    def unscaled(self, outputs: Tensor) -> Tensor:
+        """Map [-1, 1] to [minimum, maximum]."""
+        return (outputs * (self.maximum - self.minimum) + self.minimum + self.maximum) / 2
+
     @override
     def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
         return torch.tensor(labels, dtype=torch.float32)
 
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return functional.mse_loss(logits.float().squeeze(-1), labels)
+        return functional.mse_loss(logits.float().squeeze(-1), self.scaled(labels))
 
     @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return logits.float().squeeze(-1), labels
+        return self.unscaled(logits.float().squeeze(-1)), labels
 
 
 def checked_labels(labels: Sequence[str]) -> list[str]:

@@ -1,0 +1,217 @@
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from multiprune.data.datamodule import MultitaskDataModule
+from multiprune.data.mixing import FixedMixing, ProportionalMixing
+from multiprune.data.source import GeneratedSource
+from multiprune.models.encoder import nano_tokenizer
+from multiprune.tasks.classification import Classification, Regression
+from multiprune.tasks.metrics import accuracy, pearson
+from multiprune.tasks.synthetic import WORDS, agreement
+from multiprune.tasks.task import Task
+
+TOKENIZER = nano_tokenizer()
+SPLITS = {"train": 23, "validation": 7, "test": 5}
+
+Generator = Callable[[int, int], Mapping[str, list[Any]]]
+
+
+def numbered(count: int, seed: int) -> dict[str, list[Any]]:
+    """Make rows of which each is a different word of the vocabulary."""
+    return {"sentence": [*WORDS[seed : seed + count]], "label": [row % 2 for row in range(count)]}
+
+
+def unlabelled_test(count: int, seed: int) -> dict[str, list[Any]]:
+    """Leave every third label out, and all labels of the split with seed 0: the test split."""
+    labels = [-1 if seed == 0 or row % 3 == 0 else row % 2 for row in range(count)]
+    return numbered(count, seed) | {"label": labels}
+
+
+def task(generator: Generator = numbered, rows: Mapping[str, int] = SPLITS) -> Task:
+    return Classification(
+        text=["sentence"],
+        label="label",
+        labels=["bad", "good"],
+        metrics={"accuracy": accuracy},
+        source=GeneratedSource(generator=generator, rows=rows),
+    )
+
+
+def data_module(folder: Path, tasks: Mapping[str, Task], **changes: Any) -> MultitaskDataModule:
+    arguments: dict[str, Any] = {
+        "tokenizer": TOKENIZER,
+        "max_length": 32,
+        "batch_size": 4,
+        "mixing": ProportionalMixing(),
+        "cache": str(folder),
+    }
+    return MultitaskDataModule(tasks=tasks, **arguments | changes)
+
+
+def set_up(folder: Path, tasks: Mapping[str, Task], **changes: Any) -> MultitaskDataModule:
+    data = data_module(folder, tasks, **changes)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def words(data: MultitaskDataModule, name: str = "one", split: str = "train") -> list[int]:
+    return [tokens[1] for tokens in data.encoded[name].splits[split]["input_ids"]]
+
+
+def test_no_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one task"):
+        data_module(tmp_path, {})
+
+
+def test_cap_of_an_unknown_task_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"`data\.cap` .* \(one\), but names three, two"):
+        data_module(tmp_path, {"one": task()}, cap={"two": 3, "one": 2, "three": 4})
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"batch_size": 0},
+        {"evaluation_batch_size": 0},
+        {"max_length": 0},
+        {"sort_window": 0},
+        {"cap": {"one": 0}},
+    ],
+    ids=str,
+)
+def test_sizes_below_1_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be at least 1"):
+        data_module(tmp_path, {"one": task()}, **changes)
+
+
+def test_cap_takes_that_many_training_rows(tmp_path: Path) -> None:
+    whole = words(set_up(tmp_path, {"one": task()}))
+    data = set_up(tmp_path, {"one": task(), "two": task()}, cap={"one": 9})
+    chosen = words(data)
+    assert len(whole) == len(set(whole)) == 23
+    assert len(set(chosen)) == len(chosen) == 9
+    assert set(chosen) < set(whole)
+    assert words(data, "two") == whole
+    assert len(data.encoded["one"].splits["validation"]) == 7
+
+
+def test_capped_rows_keep_their_labels(tmp_path: Path) -> None:
+    tasks = {"one": task()}
+    whole, capped = set_up(tmp_path, tasks), set_up(tmp_path, tasks, cap={"one": 9})
+    labels = dict(zip(words(whole), whole.encoded["one"].splits["train"]["labels"], strict=True))
+    found = capped.encoded["one"].splits["train"]["labels"][:]
+    assert found == [labels[word] for word in words(capped)]
+
+
+def test_seed_decides_the_choice_of_a_cap(tmp_path: Path) -> None:
+    tasks = {"one": task(), "two": task()}
+    one, same, other = (set_up(tmp_path, tasks, cap={"one": 9}, seed=seed) for seed in (0, 0, 1))
+    assert words(one) == words(same)
+    assert words(one) != words(other)
+
+
+@pytest.mark.parametrize("cap", [23, 1000])
+def test_cap_above_the_number_of_rows_changes_nothing(tmp_path: Path, cap: int) -> None:
+    tasks = {"one": task()}
+    assert words(set_up(tmp_path, tasks, cap={"one": cap})) == words(set_up(tmp_path, tasks))
+
+
+def test_truncation_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # With [CLS] and [SEP], more than three words are cut; all sentences of agreement are longer.
+    with caplog.at_level(logging.WARNING):
+        data = set_up(tmp_path, {"one": task(agreement), "two": task()}, max_length=5)
+        data.setup()
+    count = sum(SPLITS.values())
+    assert caplog.messages == [f"one: {count} texts cut to 5 tokens."]
+    assert (data.encoded["one"].truncated, data.encoded["two"].truncated) == (count, 0)
+
+
+def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
+    data = set_up(tmp_path, {"one": task(unlabelled_test)})
+    splits = data.encoded["one"].splits
+    assert set(splits) == {"train", "validation"}
+    assert splits["train"]["labels"][:] == [row % 2 for row in range(23) if row % 3 > 0]
+    whole = words(set_up(tmp_path, {"one": task()}))
+    assert words(data) == [word for row, word in enumerate(whole) if row % 3 > 0]
+    assert data.test_dataloader() == []
+
+
+def test_left_out_rows_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        set_up(tmp_path, {"one": task(unlabelled_test)})
+    assert set(caplog.messages) == {
+        "unlabelled_test (test, seed 0): 5 rows without a label left out.",
+        "unlabelled_test (train, seed 1): 8 rows without a label left out.",
+        "unlabelled_test (validation, seed 2): 3 rows without a label left out.",
+    }
+
+
+def test_minus_1_within_the_bounds_of_a_number_is_a_label(tmp_path: Path) -> None:
+    def polarity(count: int, seed: int) -> dict[str, list[Any]]:
+        return numbered(count, seed) | {"label": [float(row % 3 - 1) for row in range(count)]}
+
+    number = Regression(
+        text=["sentence"],
+        label="label",
+        minimum=-1,
+        maximum=1,
+        metrics={"pearson": pearson},
+        source=GeneratedSource(generator=polarity, rows=SPLITS),
+    )
+    data = set_up(tmp_path, {"one": number})
+    assert len(data.encoded["one"].splits["train"]) == 23
+
+
+@pytest.mark.parametrize("missing", ["train", "validation"])
+def test_task_without_a_required_split_is_refused(tmp_path: Path, missing: str) -> None:
+    rows = {split: count for split, count in SPLITS.items() if split != missing}
+    with pytest.raises(ValueError, match=missing):
+        set_up(tmp_path, {"one": task(rows=rows)})
+
+
+def test_epoch_has_the_batches_of_all_tasks(tmp_path: Path) -> None:
+    data = set_up(tmp_path, {"one": task(), "two": task(rows=SPLITS | {"train": 8})})
+    batches = list(data.train_dataloader())
+    assert [batch.task for batch in batches].count("one") == 6
+    assert [batch.task for batch in batches].count("two") == 2
+    found = [word for one in batches if one.task == "one" for word in one.inputs["input_ids"][:, 1]]
+    assert sorted(map(int, found)) == sorted(words(data))
+
+
+def test_mixing_sees_the_tasks_in_batches(tmp_path: Path) -> None:
+    tasks = {"one": task(), "two": task(rows=SPLITS | {"train": 8})}
+    data = set_up(tmp_path, tasks, mixing=FixedMixing(weights={"one": 1, "two": 3}))
+    names = [batch.task for batch in data.train_dataloader()]
+    assert (names.count("one"), names.count("two")) == (2, 6)
+
+
+def test_evaluation_has_one_iterable_a_task(tmp_path: Path) -> None:
+    tasks = {"one": task(), "two": task(rows={"train": 4, "validation": 6})}
+    data = set_up(tmp_path, tasks, evaluation_batch_size=4)
+    sizes = [[(one.task, len(one.labels)) for one in loader] for loader in data.val_dataloader()]
+    assert sizes == [[("one", 4), ("one", 3)], [("two", 4), ("two", 2)]]
+    assert [[one.task for one in loader] for loader in data.test_dataloader()] == [["one"] * 2]
+
+
+def test_ranks_of_the_trainer_share_the_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = set_up(tmp_path, {"one": task()}, evaluation_batch_size=2)
+    trained: list[int] = []
+    evaluated: list[int] = []
+    for rank in range(2):
+        monkeypatch.setattr(data, "trainer", SimpleNamespace(global_rank=rank, world_size=2))
+        batches = list(data.train_dataloader())
+        # Two ranks of 4 examples see the 23 rows in batches of 8, 8 and 7, the last one filled up.
+        assert [len(batch.labels) for batch in batches] == [4, 4, 4]
+        trained += [int(word) for one in batches for word in one.inputs["input_ids"][:, 1]]
+        (loader,) = data.val_dataloader()
+        evaluated += [int(word) for one in loader for word in one.inputs["input_ids"][:, 1]]
+    assert set(trained) == set(words(data))
+    assert sorted(evaluated) == sorted(words(data, split="validation"))

@@ -1,0 +1,154 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedModel,
+)
+
+from multiprune.models.encoder import Encoder, nano, nano_tokenizer, pretrained
+from multiprune.tasks.synthetic import WORDS
+
+TOKENIZER = nano_tokenizer()
+SIZES: dict[str, Any] = {
+    "vocab_size": len(TOKENIZER),
+    "hidden_size": 8,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 16,
+    "max_position_embeddings": 24,
+}
+
+
+def tiny() -> Encoder:
+    return nano(layers=2, hidden=8, heads=2, intermediate=16)
+
+
+def saved(folder: Path, model: PreTrainedModel) -> str:
+    model.save_pretrained(folder)
+    TOKENIZER.save_pretrained(folder)
+    return str(folder)
+
+
+def test_nano_has_the_sizes_asked_for() -> None:
+    encoder = tiny()
+    vocabulary, hidden, intermediate = len(encoder.tokenizer), 8, 16
+    norm = 2 * hidden
+    embeddings = (vocabulary + 512 + 2) * hidden + norm
+    attention = 4 * (hidden * hidden + hidden) + norm
+    forward = 2 * hidden * intermediate + intermediate + hidden + norm
+    count = sum(parameter.numel() for parameter in encoder.model.parameters())
+    assert count == embeddings + 2 * (attention + forward)
+    assert encoder.model.config.num_attention_heads == 2
+
+
+def test_nano_has_no_pooler() -> None:
+    assert not [name for name in tiny().model.state_dict() if "pooler" in name]
+
+
+def test_dropout_reaches_hidden_states_and_attention() -> None:
+    config = nano(layers=1, hidden=8, heads=2, intermediate=16, dropout=0.3).model.config
+    assert config.hidden_dropout_prob == 0.3
+    assert config.attention_probs_dropout_prob == 0.3
+
+
+def test_weights_of_nano_follow_the_global_seed() -> None:
+    states = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        states.append(tiny().model.state_dict())
+    one, same, other = states
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    name = "encoder.layer.0.intermediate.dense.weight"
+    assert not torch.equal(one[name], other[name])
+
+
+def test_tokenizer_knows_every_word_of_the_embedded_tasks() -> None:
+    unknown = [word for word in WORDS if TOKENIZER.tokenize(word) != [word]]
+    assert WORDS
+    assert unknown == []
+
+
+def test_unknown_words_become_characters() -> None:
+    assert TOKENIZER.tokenize("The fox-2, Émile!") == [
+        *["the", "f", "##o", "##x", "-", "2", ","],
+        *["e", "##m", "##i", "##l", "##e", "!"],
+    ]
+
+
+def test_tokens_have_different_numbers_and_padding_is_0() -> None:
+    vocabulary = TOKENIZER.get_vocab()
+    assert sorted(vocabulary.values()) == list(range(len(TOKENIZER)))
+    assert TOKENIZER.pad_token_id == vocabulary["[PAD]"] == 0
+
+
+def test_pretrained_loads_a_folder_without_its_pooler(tmp_path: Path) -> None:
+    model = BertModel(BertConfig(**SIZES))
+    assert [name for name in model.state_dict() if "pooler" in name]
+    encoder = pretrained(saved(tmp_path / "bert", model))
+    state = encoder.model.state_dict()
+    assert not [name for name in state if "pooler" in name]
+    assert set(state) == {name for name in model.state_dict() if "pooler" not in name}
+    assert all(torch.equal(state[name], model.state_dict()[name]) for name in state)
+    text = "the fox runs"
+    assert encoder.tokenizer(text)["input_ids"] == TOKENIZER(text)["input_ids"]
+
+
+def test_pretrained_loads_an_architecture_that_has_no_pooler(tmp_path: Path) -> None:
+    config = DistilBertConfig(
+        vocab_size=len(TOKENIZER), dim=8, hidden_dim=16, n_heads=2, n_layers=1
+    )
+    model = DistilBertModel(config)
+    state = pretrained(saved(tmp_path / "distilbert", model)).model.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+
+
+def test_nano_survives_a_round_trip_through_a_folder(tmp_path: Path) -> None:
+    encoder = tiny()
+    again = pretrained(saved(tmp_path / "nano", encoder.model))
+    tokens = encoder.tokenizer(["the fox runs"], return_tensors="pt")
+    with torch.no_grad():
+        expected = encoder.model.eval()(**tokens).last_hidden_state
+        assert torch.equal(again.model.eval()(**tokens).last_hidden_state, expected)
+    assert again.max_length == encoder.max_length == 512
+
+
+@pytest.mark.parametrize("make", [False, True], ids=["no folder", "no model in it"])
+def test_missing_folder_is_named(tmp_path: Path, *, make: bool) -> None:
+    folder = tmp_path / "model"
+    if make:
+        folder.mkdir()
+    with pytest.raises(FileNotFoundError, match=r"`encoder\.path` must be a folder") as error:
+        pretrained(str(folder))
+    assert str(folder / "config.json") in str(error.value)
+
+
+@pytest.mark.parametrize("path", ["./nothing", "../nothing", "~/nothing", "/nothing/at/all"])
+def test_path_that_looks_like_a_folder_is_not_looked_up_on_the_hub(path: str) -> None:
+    with pytest.raises(FileNotFoundError, match=r"config\.json does not exist"):
+        pretrained(path)
+
+
+def test_hub_out_of_reach_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(source: str) -> None:
+        raise OSError(f"no route to {source}\nand more")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", unreachable)
+    with pytest.raises(ValueError, match=r"'owner/bert' is not: no route to owner/bert$"):
+        pretrained("owner/bert")
+
+
+@pytest.mark.parametrize(("of_tokenizer", "expected"), [(512, 24), (16, 16), (10**30, 24)])
+def test_max_length_is_the_smaller_of_positions_and_tokenizer(
+    of_tokenizer: int, expected: int
+) -> None:
+    tokenizer = nano_tokenizer()
+    tokenizer.model_max_length = of_tokenizer
+    model = BertModel(BertConfig(**SIZES), add_pooling_layer=False)
+    assert Encoder(model=model, tokenizer=tokenizer).max_length == expected
