@@ -15,7 +15,7 @@ COMMON: dict[str, Any] = {
     "source": HubSource(path=None, mirror="nowhere"),
 }
 CLASSES = Classification(labels=["bad", "good"], **COMMON)
-COLUMNS = {
+COLUMNS: dict[str, list[Any]] = {
     "input_ids": [[2, 7, 3], [2, 7, 8, 9, 3], [2, 3]],
     "token_type_ids": [[0, 1, 1], [0, 0, 0, 1, 1], [0, 0]],
     "labels": [1, 0, 1],
@@ -39,13 +39,13 @@ def test_inputs_are_whole_numbers() -> None:
 
 
 def test_token_that_looks_like_padding_is_attended_to() -> None:
-    columns = {"input_ids": [[2, 0, 3], [2, 3]], "labels": [0, 1]}
+    columns: dict[str, list[Any]] = {"input_ids": [[2, 0, 3], [2, 3]], "labels": [0, 1]}
     batch = collate("task", CLASSES, columns, padding_token=0)
     assert batch.inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
 def test_token_types_are_left_out_where_the_tokenizer_has_none() -> None:
-    columns = {"input_ids": [[2, 3]], "labels": [0]}
+    columns: dict[str, list[Any]] = {"input_ids": [[2, 3]], "labels": [0]}
     assert set(collate("task", CLASSES, columns, padding_token=1).inputs) == {
         "input_ids",
         "attention_mask",
@@ -54,7 +54,7 @@ def test_token_types_are_left_out_where_the_tokenizer_has_none() -> None:
 
 def test_tags_are_padded_to_the_width_of_the_batch() -> None:
     tagging = Tagging(labels=["other", "agent"], **COMMON)
-    columns = {
+    columns: dict[str, list[Any]] = {
         "input_ids": [[2, 7, 3], [2, 7, 8, 3]],
         "labels": [[-100, 1, -100], [-100, 0, 1, -100]],
     }
@@ -64,7 +64,7 @@ def test_tags_are_padded_to_the_width_of_the_batch() -> None:
 
 def test_numbers_become_floats() -> None:
     number = Regression(minimum=0, maximum=5, **COMMON)
-    columns = {"input_ids": [[2, 3]], "labels": [2.5]}
+    columns: dict[str, list[Any]] = {"input_ids": [[2, 3]], "labels": [2.5]}
     labels = collate("task", number, columns, padding_token=0).labels
     assert labels.dtype == torch.float32
     assert labels.tolist() == [2.5]

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -215,3 +216,25 @@ def test_ranks_of_the_trainer_share_the_batches(
         evaluated += [int(word) for one in loader for word in one.inputs["input_ids"][:, 1]]
     assert set(trained) == set(words(data))
     assert sorted(evaluated) == sorted(words(data, split="validation"))
+
+
+def test_restored_state_continues_the_training_batches(tmp_path: Path) -> None:
+    tasks = {"one": task(), "two": task(rows=SPLITS | {"train": 8})}
+    expected = list(set_up(tmp_path, tasks).train_dataloader())
+
+    stopped = set_up(tmp_path, tasks)
+    first = list(islice(stopped.train_dataloader(), 3))
+    resumed = set_up(tmp_path, tasks)
+    resumed.load_state_dict(stopped.state_dict())
+    found = first + list(islice(resumed.train_dataloader(), len(expected) - 3))
+    for one, other in zip(found, expected, strict=True):
+        assert one.task == other.task
+        assert one.inputs["input_ids"].tolist() == other.inputs["input_ids"].tolist()
+        assert one.labels.tolist() == other.labels.tolist()
+
+
+def test_module_that_never_trained_has_no_state(tmp_path: Path) -> None:
+    data = set_up(tmp_path, {"one": task()})
+    assert data.state_dict() == {}
+    data.load_state_dict({})
+    assert data.train_dataloader().state_dict() == {"served": 0}

@@ -142,6 +142,13 @@ def test_folder_has_the_permissions_of_its_surroundings(tmp_path: Path) -> None:
     assert (tmp_path / "model").stat().st_mode & 0o777 == 0o755
 
 
+def test_files_can_be_read_by_all_who_can_read_the_surroundings(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    save_model(tmp_path / "model", tiny(0), TOKENIZER, TASKS)
+    modes = {file.name: file.stat().st_mode & 0o777 for file in (tmp_path / "model").iterdir()}
+    assert modes == dict.fromkeys(modes, 0o644)
+
+
 def test_saving_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     model = tiny(0)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -54,6 +54,20 @@ def test_learning_rate_of_scores_follows_that_of_the_weights() -> None:
     torch.testing.assert_close(layer.get_buffer("weight_scores"), expected, rtol=0, atol=1e-7)
 
 
+def test_step_without_a_gradient_counts_as_a_gradient_of_zero() -> None:
+    layer = nn.Linear(2, 1, bias=False)
+    layer.weight.data = torch.tensor([[1.0, 2.0]])
+    pruner = Movement(budget=CountBudget(count=1), score_learning_rate=0.5)
+    pruner.prepare(layer)
+    for gradient in (torch.tensor([[3.0, -5.0]]), None):
+        layer.weight.grad = gradient
+        pruner.before_step()
+        pruner.after_step()
+    # dL/dS = (3 * 1, -5 * 2), of which a tenth is taken, and nine tenths of that stay.
+    expected = torch.tensor([[0.27, -0.9]])
+    torch.testing.assert_close(layer.get_buffer("weight_scores_mean"), expected)
+
+
 def test_pruned_weight_returns_with_the_value_it_had() -> None:
     layer = nn.Linear(2, 1, bias=False)
     layer.weight.data = torch.tensor([[3.0, 1.0]])

@@ -118,9 +118,16 @@ def test_loss_of_sets_is_the_mean_negative_log_probability_of_all_decisions() ->
     torch.testing.assert_close(SETS.loss(logits, labels), -right.log().mean())
 
 
-def test_loss_of_numbers_is_the_mean_squared_error() -> None:
-    loss = NUMBER.loss(tensor([[1.0], [2.0]]), tensor([2.0, 4.0]))
-    assert loss.item() == (1 + 4) / 2
+def test_loss_of_numbers_is_the_mean_squared_error_on_a_scale_from_minus_1_to_1() -> None:
+    # From 0 to 5, the number 2 is -0.2 on that scale, and 4 is 0.6.
+    loss = NUMBER.loss(tensor([[1.0], [0.0]]), tensor([2.0, 4.0]))
+    assert loss.item() == pytest.approx((1.2**2 + 0.6**2) / 2)
+
+
+def test_loss_of_numbers_does_not_depend_on_their_unit() -> None:
+    percent = Regression(minimum=0, maximum=100, **COMMON)
+    logits, labels = torch.randn(4, 1), tensor([0.0, 1.0, 2.5, 5.0])
+    torch.testing.assert_close(percent.loss(logits, 20 * labels), NUMBER.loss(logits, labels))
 
 
 @pytest.mark.parametrize(
@@ -147,10 +154,18 @@ def test_label_is_predicted_when_more_likely_than_not() -> None:
     assert predictions.tolist() == [[1, 0, 1]]
 
 
-def test_predicted_number_is_the_output_itself() -> None:
-    predictions, right = NUMBER.predictions(tensor([[1.5], [7.0]]), tensor([1.0, 2.0]))
-    assert predictions.tolist() == [1.5, 7.0]
-    assert right.tolist() == [1.0, 2.0]
+def test_predicted_number_is_the_output_in_the_units_of_the_labels() -> None:
+    labels = tensor([1.0, 2.0, 3.0, 4.0])
+    predictions, right = NUMBER.predictions(tensor([[-1.0], [0.0], [1.0], [1.5]]), labels)
+    assert predictions.tolist() == [0.0, 2.5, 5.0, 6.25]
+    assert right.tolist() == labels.tolist()
+
+
+def test_right_number_has_no_loss() -> None:
+    number = Regression(minimum=-3.0, maximum=7.0, **COMMON)
+    logits = tensor([[-1.0], [-0.25], [0.0], [1.0]])
+    predictions, _ = number.predictions(logits, torch.zeros(4))
+    assert number.loss(logits, predictions).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_label_tensors_have_the_types_that_the_losses_ask_for() -> None:

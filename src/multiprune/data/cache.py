@@ -45,15 +45,16 @@ def encoded_rows(
         columns, truncated = task.encode(rows, tokenizer, max_length)
         folder.mkdir(parents=True, exist_ok=True)
         beside = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
-        Dataset.from_dict(columns).save_to_disk(beside, num_shards=1)
-        (beside / "truncated.json").write_text(json.dumps(truncated))
         try:
+            Dataset.from_dict(columns).save_to_disk(beside, num_shards=1)
+            (beside / "truncated.json").write_text(json.dumps(truncated))
             beside.rename(place)
         except OSError:
-            # Another process has written the same rows in the meantime.
-            shutil.rmtree(beside)
+            # Another process may have written the same rows in the meantime.
             if not place.is_dir():
                 raise
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
     table = load_from_disk(place)
     return table, int(json.loads((place / "truncated.json").read_text()))
 

@@ -101,6 +101,11 @@ class MultitaskDataModule(pl.LightningDataModule):
         for number, (name, task) in enumerate(self.tasks.items()):
             loaded = {split: self._load(task, split) for split in _SPLITS}
             splits = {split: rows[0] for split, rows in loaded.items() if rows is not None}
+            if missing := [split for split in _SPLITS[:2] if split not in splits]:
+                raise ValueError(
+                    f"A task needs labelled rows to train and to validate with, but {name!r} has "
+                    f"none in {' and '.join(missing)}."
+                )
             truncated = sum(rows[1] for rows in loaded.values() if rows is not None)
             if truncated:
                 log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
@@ -180,7 +185,7 @@ class MultitaskDataModule(pl.LightningDataModule):
 
 def _labelled(rows: Rows, task: Task) -> Rows | None:
     """Leave out examples whose label is not public, and a split that has no others."""
-    if task.label not in rows.table.column_names:
+    if task.label not in rows.table.column_names or not task.marks_unlabelled:
         return rows
     labels = rows.table[task.label]
     known = [row for row, label in enumerate(labels) if label != _UNLABELLED]

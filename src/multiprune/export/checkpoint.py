@@ -40,9 +40,12 @@ def save_model(
         save_file(heads, beside / "heads.safetensors")
         meaning = {name: dict(task.definition) for name, task in tasks.items()}
         (beside / "heads.json").write_text(json.dumps(meaning, indent=2) + "\n")
+        # mkdtemp and safetensors write privately; what is shipped is as open as its surroundings.
+        mode = folder.parent.stat().st_mode
+        for file in beside.iterdir():
+            file.chmod(mode & 0o666)
+        beside.chmod(mode)
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    # mkdtemp makes private folders; what is shipped has the permissions of its surroundings.
-    folder.chmod(folder.parent.stat().st_mode)

@@ -33,9 +33,10 @@ def mask_digest(masks: Mapping[str, Tensor]) -> str:
 
 def _checksum(mask: Tensor) -> Tensor:
     bits = mask.reshape(-1).view(torch.uint8)
-    words = functional.pad(bits, (0, -bits.numel() % 8)).view(torch.int64)
+    words = functional.pad(bits, (0, -bits.numel() % 8)).view(torch.int64) * _MULTIPLIER
+    words ^= words >> 32  # a word's high bits would meet only the low bits of its factor
     position = torch.arange(1, words.numel() + 1, device=mask.device) * _MULTIPLIER
-    return (words * (position ^ (position >> 29))).sum()
+    return (words * (position ^ (position >> 29) | 1)).sum()
 
 
 def _packed_bits(mask: Tensor) -> bytes:

@@ -41,7 +41,9 @@ class Schedule(ABC):
 
     def stop_step(self, total_steps: int) -> int:
         """Return the first optimizer step (from 1) after which the amount is 1."""
-        return max(1, math.ceil(self.stop * total_steps))
+        step = math.ceil(self.stop * total_steps)
+        # the product may round up to just above a whole number: 0.55 * 100 is 55.00000000000001
+        return max(1, step - ((step - 1) / total_steps >= self.stop))
 
 
 class CubicSchedule(Schedule):

@@ -91,5 +91,5 @@ def _keep_ties(mask: Tensor, ties: Tensor, most: int) -> int:
         mask |= ties
         return count
     first = ties.reshape(-1).nonzero()[:most, 0]
-    mask.view(-1)[first] = True
+    mask[torch.unravel_index(first, mask.shape)] = True
     return most

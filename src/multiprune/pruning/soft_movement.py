@@ -90,7 +90,7 @@ class SoftMovement(ElementWisePruner):
             share = target.weight.numel() * len(self.targets)
             target.buffer("penalty").fill_(self.penalty * amount / share)
         show(self.targets)
-        if amount >= 1:
+        if amount >= 1 or not self.excess:
             super().prune(amount)
             return
         for target in self.targets:

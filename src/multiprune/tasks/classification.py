@@ -86,8 +86,8 @@ class MultiLabel(Task):
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
         encoded = []
-        for values in rows.table[self.label]:
-            present = label_ids(values, self.labels, column=self.label, origin=rows.origin)
+        for row, values in enumerate(rows.table[self.label]):
+            present = label_ids(values, self.labels, column=self.label, origin=rows.origin, row=row)
             encoded.append([int(index in present) for index in range(len(self.labels))])
         return encoded
 
@@ -128,6 +128,11 @@ class Regression(Task):
     @override
     def num_outputs(self) -> int:
         return 1
+
+    @property
+    @override
+    def marks_unlabelled(self) -> bool:
+        return not self.minimum <= -1 <= self.maximum
 
     @property
     @override

@@ -38,23 +38,29 @@ def micro_f1(predictions: Tensor, labels: Tensor) -> float:
 
 
 def matthews_correlation(predictions: Tensor, labels: Tensor) -> float:
-    """Return Matthews' correlation coefficient, 0 if all predictions are of one class."""
+    """Return Matthews' correlation coefficient, 0 if predictions or labels are of one class."""
     classes = _classes(predictions, labels)
-    return float(classification.multiclass_matthews_corrcoef(predictions, labels, classes))
+    return _defined(predictions, labels) and float(
+        classification.multiclass_matthews_corrcoef(predictions, labels, classes)
+    )
 
 
 def pearson(predictions: Tensor, labels: Tensor) -> float:
     """Return Pearson's correlation, 0 for constant predictions, of which it is undefined."""
-    return _defined(predictions) and float(pearson_corrcoef(predictions.double(), labels.double()))
+    return _defined(predictions, labels) and float(
+        pearson_corrcoef(predictions.double(), labels.double())
+    )
 
 
 def spearman(predictions: Tensor, labels: Tensor) -> float:
     """Return Spearman's rank correlation, 0 for constant predictions, of which it is undefined."""
-    return _defined(predictions) and float(spearman_corrcoef(predictions.double(), labels.double()))
+    return _defined(predictions, labels) and float(
+        spearman_corrcoef(predictions.double(), labels.double())
+    )
 
 
-def _defined(predictions: Tensor) -> float:
-    return float(predictions.max() > predictions.min())
+def _defined(*values: Tensor) -> float:
+    return float(all(one.max() > one.min() for one in values))
 
 
 def _classes(predictions: Tensor, labels: Tensor) -> int:

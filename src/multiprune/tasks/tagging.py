@@ -51,8 +51,8 @@ class Tagging(Task):
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
         return [
-            label_ids(tags, self.labels, column=self.label, origin=rows.origin)
-            for tags in rows.table[self.label]
+            label_ids(tags, self.labels, column=self.label, origin=rows.origin, row=row)
+            for row, tags in enumerate(rows.table[self.label])
         ]
 
     @override

@@ -144,6 +144,11 @@ class Task(ABC):
         return columns | {"labels": self.align(labels, encoding)}, truncated
 
     @property
+    def marks_unlabelled(self) -> bool:
+        """Whether a label of -1 means that the label is not public, as it does on the hub."""
+        return True
+
+    @property
     def tokenizer_options(self) -> Mapping[str, Any]:
         """What the tokenizer has to know beside the texts."""
         return {}
@@ -160,36 +165,43 @@ class Task(ABC):
                 raise ValueError(
                     f"{rows.origin} must have a column {column!r}, but has {', '.join(present)}."
                 )
-        for column in self.text:
+        for column in [*self.text, self.label]:
             values = rows.table[column]
             if (
                 row := next((i for i, value in enumerate(values) if value is None), None)
             ) is not None:
                 raise ValueError(
-                    f"Column {column!r} of {rows.origin} must hold text, but row {row} is null."
+                    f"Column {column!r} of {rows.origin} must hold a value in each row, but row "
+                    f"{row} is null."
                 )
 
 
 def label_ids(
-    values: Sequence[Any], labels: Sequence[str], *, column: str, origin: str
+    values: Sequence[Any],
+    labels: Sequence[str],
+    *,
+    column: str,
+    origin: str,
+    row: int | None = None,
 ) -> list[int]:
-    """Turn label values, which are ids or names, to ids.
+    """Turn label values, which are ids or names, to ids; all are of one ``row`` if that is given.
 
     Raises:
         ValueError: at the first value that is neither.
     """
     by_name = {name: index for index, name in enumerate(labels)}
     ids = []
-    for row, value in enumerate(values):
+    for place, value in enumerate(values):
         index = by_name.get(value, -1) if isinstance(value, str) else _whole(value)
         if not 0 <= index < len(labels):
             raise ValueError(
                 f"Column {column!r} of {origin} must hold one of {len(labels)} labels "
-                f"({', '.join(labels)}) or its id, but row {row} is {value!r}."
+                f"({', '.join(labels)}) or its id, but row {place if row is None else row} is "
+                f"{value!r}."
             )
         ids.append(index)
     return ids
 
 
 def _whole(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and value == int(value) else -1
+    return int(value) if isinstance(value, int | float) and float(value).is_integer() else -1
