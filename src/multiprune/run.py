@@ -89,24 +89,9 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
     if (folder / "results.json").exists():
         raise ValueError(f"A run needs a folder of its own, but {folder} holds a finished run.")
     pl.seed_everything(config.seed, verbose=False)
-    encoder = instantiate(config.encoder)
-    tasks: dict[str, Task] = dict(instantiate(config.task, _convert_="all"))
+    # What is quick to check comes first, the data last.
+    recipe = instantiate(config.optimizer, _convert_="all")
     # Objects are passed to partials: Hydra would take dataclass instances for configuration.
-    data: MultitaskDataModule = instantiate(config.data, _partial_=True, _convert_="all")(
-        tasks=tasks,
-        tokenizer=encoder.tokenizer,
-        max_length=min(config.data.max_length, encoder.max_length),
-        seed=config.seed,
-    )
-    data.prepare_data()
-    data.setup()
-    module = MultitaskModule(
-        MultitaskModel(encoder.model, tasks),
-        tasks,
-        instantiate(config.optimizer),
-        seed=config.seed,
-        config=plain(config),
-    )
     pruning = Pruning(
         instantiate(config.pruner, _partial_=True, _convert_="all")(
             budget=instantiate(config.budget)
@@ -115,19 +100,26 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
         every_n_steps=config.rank_every_n_steps,
         encoder="model.encoder",
     )
+    tasks: dict[str, Task] = dict(instantiate(chosen_tasks(config), _convert_="all"))
+    encoder = instantiate(config.encoder)
+    model = MultitaskModel(encoder.model, tasks)
+    module = MultitaskModule(model, tasks, recipe, seed=config.seed, config=plain(config))
     pruning.prepare(module)
+    data: MultitaskDataModule = instantiate(config.data, _partial_=True, _convert_="all")(
+        tasks=tasks,
+        tokenizer=encoder.tokenizer,
+        max_length=min(config.data.max_length, encoder.max_length),
+        seed=config.seed,
+    )
+    data.prepare_data()
+    data.setup()
     best = BestFinished(folder / "checkpoints", pruning)
     stopwatch = Stopwatch()
+    last = Last(folder / "checkpoints", every_n_steps=config.checkpoint.every_n_steps)
     trainer = instantiate(config.trainer, _partial_=True)(
         default_root_dir=str(folder),
         logger=list(instantiate(config.logger).values()),
-        callbacks=[
-            pruning,
-            stopwatch,
-            LearningRateMonitor(logging_interval="step"),
-            best,
-            Last(folder / "checkpoints", every_n_steps=config.checkpoint.every_n_steps),
-        ],
+        callbacks=[pruning, stopwatch, LearningRateMonitor(logging_interval="step"), best, last],
     )
     return Experiment(
         folder=folder,
@@ -139,6 +131,22 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
         stopwatch=stopwatch,
         trainer=trainer,
     )
+
+
+def chosen_tasks(config: DictConfig) -> DictConfig:
+    """Return the configuration of the tasks, of which there must be one or more, each once."""
+    if OmegaConf.is_missing(config, "task") or not config.task:
+        raise ValueError("A run needs at least one task, but `task` names none.")
+    # Hydra merges a task that is chosen twice without a word.
+    choices = [one for one in HydraConfig.get().overrides.task if one.startswith("task=[")]
+    names = [
+        name for one in choices for name in one[len("task=[") : -1].replace(" ", "").split(",")
+    ]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(
+            f"`task` must name each task once, but names {', '.join(sorted(repeated))} again."
+        )
+    return config.task  # type: ignore[no-any-return]
 
 
 def finish(experiment: Experiment, config: DictConfig) -> Results:
@@ -230,7 +238,7 @@ def refusal(error: Exception) -> BaseException:
     key = getattr(error, "full_key", None)
     where = f" (in {key})" if key else ""
     reason = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
-    return SystemExit(f"error: {reason}{where}")
+    return SystemExit(f"error: {str(reason).splitlines()[0]}{where}")
 
 
 @rank_zero_only

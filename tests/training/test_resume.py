@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny_run import Interruption, assert_same, tiny_run
+from tiny_run import InterruptionError, assert_same, tiny_run
 
 PRUNERS = sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("*.yaml"))
 STEPS = 12
@@ -26,7 +26,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(
     assert straight.trainer.global_step == STEPS
 
     stopped = tiny_run(tmp_path / "stopped", pruner, stop_at=stop_at)
-    with pytest.raises(Interruption):
+    with pytest.raises(InterruptionError):
         stopped.trainer.fit(stopped.module, stopped.data)
 
     resumed = tiny_run(tmp_path / "stopped", pruner)

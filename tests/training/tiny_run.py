@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 EPOCHS = 2
 
 
-class Interruption(Exception):
+class InterruptionError(Exception):
     """What a test stops a run with."""
 
 
@@ -51,7 +51,7 @@ class InterruptAt(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step == self.step:
-            raise Interruption
+            raise InterruptionError
 
 
 @dataclass
@@ -107,11 +107,8 @@ def tiny_run(
         max_length=32,
         batch_size=16,
         mixing=ProportionalMixing(),
-        cache=str(folder.parent / "cache"),
     )
-    recipe = AdamWRecipe(
-        learning_rate=1e-2, head_learning_rate=1e-2, weight_decay=0.1, warmup=0.1
-    )
+    recipe = AdamWRecipe(learning_rate=1e-2, head_learning_rate=1e-2, weight_decay=0.1, warmup=0.1)
     module = MultitaskModule(MultitaskModel(encoder.model, data.tasks), data.tasks, recipe)
     dense = pruner_file.stem == "none"
     budget = FullBudget() if dense else FractionBudget(fraction=0.3)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,8 +43,8 @@ def encoded_rows(
     place = folder / _key(task, rows, tokenizer, max_length)
     if not place.is_dir():
         columns, truncated = task.encode(rows, tokenizer, max_length)
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=folder, prefix=".writing-"))
+        beside = folder / f".writing-{uuid.uuid4().hex}"
+        beside.mkdir(parents=True)
         try:
             Dataset.from_dict(columns).save_to_disk(beside, num_shards=1)
             (beside / "truncated.json").write_text(json.dumps(truncated))

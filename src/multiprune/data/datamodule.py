@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,8 @@ class MultitaskDataModule(pl.LightningDataModule):
 
     @override
     def prepare_data(self) -> None:
+        if self.encoded:
+            return
         for task in self.tasks.values():
             for split in _SPLITS:
                 self._load(task, split)
@@ -100,15 +103,17 @@ class MultitaskDataModule(pl.LightningDataModule):
             return
         for number, (name, task) in enumerate(self.tasks.items()):
             loaded = {split: self._load(task, split) for split in _SPLITS}
-            splits = {split: rows[0] for split, rows in loaded.items() if rows is not None}
+            splits = {split: one.table for split, one in loaded.items() if one is not None}
             if missing := [split for split in _SPLITS[:2] if split not in splits]:
                 raise ValueError(
                     f"A task needs labelled rows to train and to validate with, but {name!r} has "
                     f"none in {' and '.join(missing)}."
                 )
-            truncated = sum(rows[1] for rows in loaded.values() if rows is not None)
+            truncated = sum(one.truncated for one in loaded.values() if one is not None)
             if truncated:
                 log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
+            if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
+                log.warning("%s: %d rows without a label left out.", name, unlabelled)
             if self.cap.get(name, len(splits["train"])) < len(splits["train"]):
                 order = np.random.default_rng([self.seed, number]).permutation(len(splits["train"]))
                 splits["train"] = splits["train"].select(np.sort(order[: self.cap[name]]))
@@ -139,6 +144,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         self._train = TrainBatches(plan, self.encoded, rank=rank, world_size=world_size)
         if self._restored:
             self._train.load_state_dict(self._restored)
+            self._restored = {}
         return self._train
 
     @override
@@ -152,7 +158,7 @@ class MultitaskDataModule(pl.LightningDataModule):
     @override
     def state_dict(self) -> dict[str, int]:
         # Lightning restores a loader's own state too late, once its length was asked for.
-        return {} if self._train is None else self._train.state_dict()
+        return dict(self._restored) if self._train is None else self._train.state_dict()
 
     @override
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -173,25 +179,35 @@ class MultitaskDataModule(pl.LightningDataModule):
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
 
-    def _load(self, task: Task, split: str) -> tuple[Dataset, int] | None:
+    def _load(self, task: Task, split: str) -> _Split | None:
         rows = task.source.load(split, mirror=self.mirror)
-        rows = None if rows is None else _labelled(rows, task)
-        if rows is None:
+        known = None if rows is None else _labelled(rows, task)
+        if rows is None or known is None:
             return None
-        return encoded_rows(
-            task, rows, self.tokenizer, max_length=self.max_length, folder=self.cache
+        table, truncated = encoded_rows(
+            task, known, self.tokenizer, max_length=self.max_length, folder=self.cache
         )
+        return _Split(table, truncated, unlabelled=len(rows.table) - len(known.table))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Encoded rows, how many texts were cut, and how many rows had no label."""
+
+    table: Dataset
+    truncated: int
+    unlabelled: int
 
 
 def _labelled(rows: Rows, task: Task) -> Rows | None:
-    """Leave out examples whose label is not public, and a split that has no others."""
+    """Leave out rows whose label is not public, and a split that has no others."""
     if task.label not in rows.table.column_names or not task.marks_unlabelled:
         return rows
-    labels = rows.table[task.label]
-    known = [row for row, label in enumerate(labels) if label != _UNLABELLED]
+    known = [row for row, label in enumerate(rows.table[task.label]) if label != _UNLABELLED]
     if len(known) == len(rows.table):
         return rows
-    log.warning("%s: %d rows without a label left out.", rows.origin, len(labels) - len(known))
-    if not known:
-        return None
-    return Rows(rows.table.select(known), rows.origin, f"{rows.fingerprint} labelled")
+    return (
+        Rows(rows.table.select(known), rows.origin, f"{rows.fingerprint} labelled")
+        if known
+        else None
+    )

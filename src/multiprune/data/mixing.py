@@ -121,6 +121,11 @@ class BatchPlan:
         by_remainder = sorted(exact, key=lambda name: share[name] - exact[name])
         for name in by_remainder[: total - sum(share.values())]:
             share[name] += 1
+        if starved := [name for name, p in self.probabilities.items() if p and not share[name]]:
+            raise ValueError(
+                f"Each task must have a batch an epoch, but {', '.join(starved)} would have none "
+                f"of {total}: its weight in the mixing is too small."
+            )
         return share
 
     def batches(self, start: int = 0) -> Iterator[tuple[str, NDArray[np.int64]]]:

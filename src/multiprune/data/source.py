@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 Generator = Callable[[int, int], Mapping[str, list[Any]]]
 
+_SPLITS = ("train", "validation", "test")
 _REQUIRED_SPLITS = ("train", "validation")
 
 
@@ -105,7 +106,7 @@ class GeneratedSource:
 
         if split not in self.rows:
             return None
-        seed = self.seed + sorted(self.rows).index(split)
+        seed = self.seed + _SPLITS.index(split)
         columns = self.generator(self.rows[split], seed)
         origin = f"{getattr(self.generator, '__name__', 'generator')} ({split}, seed {seed})"
         table: Dataset = Dataset.from_dict(dict(columns))

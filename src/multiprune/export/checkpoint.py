@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from pathlib import Path
+import uuid
 from typing import TYPE_CHECKING
 
 from safetensors.torch import save_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
 
@@ -29,10 +29,11 @@ def save_model(
 
     ``config.json``, ``model.safetensors`` and the tokenizer are the encoder's, and load with plain
     ``AutoModel.from_pretrained(folder)``; ``heads.safetensors`` holds ``<task>.output.weight``, of
-    shape (outputs, hidden), and ``.bias``, and ``heads.json`` says what their outputs mean.
+    shape (outputs, hidden), and ``.bias``, and ``heads.json`` says what their outputs mean (of a
+    number, -1 and 1 stand for its ``bounds``).
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    beside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    beside.mkdir(parents=True)
     try:
         model.encoder.save_pretrained(beside)
         tokenizer.save_pretrained(beside)
@@ -40,11 +41,9 @@ def save_model(
         save_file(heads, beside / "heads.safetensors")
         meaning = {name: dict(task.definition) for name, task in tasks.items()}
         (beside / "heads.json").write_text(json.dumps(meaning, indent=2) + "\n")
-        # mkdtemp and safetensors write privately; what is shipped is as open as its surroundings.
-        mode = folder.parent.stat().st_mode
+        # safetensors writes for the owner alone; what is shipped is as open as its surroundings.
         for file in beside.iterdir():
-            file.chmod(mode & 0o666)
-        beside.chmod(mode)
+            file.chmod(beside.stat().st_mode & 0o666)
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
     finally:

@@ -24,6 +24,8 @@ class MultitaskModel(nn.Module):
         super().__init__()
         if not tasks:
             raise ValueError("A multitask model needs at least one task, but has none.")
+        if dotted := [name for name in tasks if "." in name]:
+            raise ValueError(f"A task's name must not have a dot in it, but one is {dotted[0]!r}.")
         hidden = encoder.config.hidden_size
         self.encoder: PreTrainedModel = encoder
         self.heads = nn.ModuleDict({name: head_for(task, hidden) for name, task in tasks.items()})

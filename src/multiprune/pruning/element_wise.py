@@ -90,6 +90,7 @@ class ElementWisePruner(Pruner):
         self.per_layer = per_layer
         self.parts = tuple(parts)
         self.targets: list[Target] = []
+        self._final_masks: dict[str, Tensor] = {}
 
     @abstractmethod
     def scores(self) -> list[Tensor]:

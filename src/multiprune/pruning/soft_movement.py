@@ -103,6 +103,8 @@ class SoftMovement(ElementWisePruner):
 
     def _above_threshold(self, target: Target, amount: float) -> Tensor:
         scores = target.buffer("scores")
+        if amount <= 0:
+            return torch.ones_like(target.mask)
         mask = torch.sigmoid(scores) > self.threshold * amount
         fewest = int(self.min_density * scores.numel())
         return mask if int(mask.count_nonzero()) >= fewest else keep_largest([scores], fewest)[0]

@@ -81,7 +81,7 @@ class Task(ABC):
     def __post_init__(self) -> None:
         if len(self.text) not in self.text_columns:
             most = " or ".join(map(str, self.text_columns))
-            raise ValueError(f"`text` must name {most} columns, but names {list(self.text)}.")
+            raise ValueError(f"`text` must name {most} column(s), but names {list(self.text)}.")
         if not self.metrics:
             raise ValueError("A task needs at least one metric, but has none.")
         if self.loss_weight < 0:

@@ -14,7 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
     from torch.optim import Optimizer
@@ -180,11 +180,16 @@ class MultitaskModule(pl.LightningModule):
             scores.append(values[task.score_name])
             self._log({f"{split}/{name}/{key}": value for key, value in values.items()})
         if scores:
-            self._log({f"{split}/score": sum(scores) / len(scores)}, prog_bar=split == "val")
+            self._log({f"{split}/score": mean_score(scores)}, prog_bar=split == "val")
 
     def _log(self, values: Mapping[str, float], *, prog_bar: bool = False) -> None:
         # Answers are gathered already; this only tells Lightning that all ranks agree.
         self.log_dict(values, prog_bar=prog_bar, sync_dist=self.trainer.world_size > 1)
+
+
+def mean_score(scores: Sequence[float]) -> float:
+    """Return the mean of the tasks' scores, which is what runs are compared by."""
+    return sum(scores) / len(scores)
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Pruning(pl.Callback):
     def __init__(
         self, pruner: Pruner, schedule: Schedule, *, every_n_steps: int = 10, encoder: str = ""
     ) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"`every_n_steps` must be at least 1, but is {every_n_steps}.")
         self.pruner, self.schedule = pruner, schedule
         self.every_n_steps, self.encoder = every_n_steps, encoder
         self._is_prepared = False

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from application import ROOT, composed
+from hydra.errors import ConfigCompositionException
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from transformers import BertConfig, BertModel
+
+from multiprune.models.encoder import Encoder, nano_tokenizer
+from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.schedule import Schedule
+from multiprune.tasks.task import Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from omegaconf import DictConfig
+
+CONF = ROOT / "conf"
+
+
+def options(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+ALL_FILES = sorted(
+    str(file.relative_to(CONF).with_suffix(""))
+    for file in CONF.rglob("*.yaml")
+    if file.stem != "train"
+)
+
+
+def test_every_group_has_options() -> None:
+    assert len(ALL_FILES) >= 45
+    for group in (
+        "task", "encoder", "data", "data/mixing", "budget", "pruner", "schedule", "optimizer",
+        "trainer", "logger", "experiment",
+    ):  # fmt: skip
+        assert options(group), group
+
+
+@pytest.mark.parametrize("option", ALL_FILES)
+def test_every_option_composes(option: str) -> None:
+    group, _, name = option.rpartition("/")
+    config = composed(f"{group}={name}")
+    assert not OmegaConf.missing_keys(config) - {"budget.count"}
+
+
+@pytest.mark.parametrize("name", options("task"))
+def test_every_task_instantiates(name: str) -> None:
+    tasks = instantiate(composed(f"task={name}").task, _convert_="all")
+    assert tasks
+    for task in tasks.values():
+        assert isinstance(task, Task)
+        assert task.num_outputs >= 1
+        assert task.score_name in task.metrics
+
+
+def test_a_task_file_names_its_task() -> None:
+    suites = {"demo", "glue", "glue_core", "english"}
+    singles = [name for name in options("task") if name not in suites]
+    assert singles
+    for name in singles:
+        assert list(OmegaConf.load(CONF / "task" / f"{name}.yaml")) == [name]
+
+
+@pytest.mark.parametrize("name", options("encoder"))
+def test_every_encoder_instantiates(name: str, tmp_path: Path) -> None:
+    config = composed(f"encoder={name}")
+    if "path" in config.encoder:
+        # The hub cannot be reached from a test; a folder goes the same way.
+        small = BertConfig(
+            vocab_size=200,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+        )
+        BertModel(small).save_pretrained(tmp_path)
+        nano_tokenizer().save_pretrained(tmp_path)
+        config.encoder.path = str(tmp_path)
+    encoder = instantiate(config.encoder)
+    assert isinstance(encoder, Encoder)
+    assert encoder.model.training
+
+
+@pytest.mark.parametrize("name", options("pruner"))
+@pytest.mark.parametrize("budget", options("budget"))
+def test_every_pruner_takes_every_budget(name: str, budget: str) -> None:
+    overrides = [f"pruner={name}", f"budget={budget}"]
+    config = composed(*overrides, *(["budget.count=10"] if budget == "count" else []))
+    pruner = instantiate(config.pruner, _partial_=True)(budget=instantiate(config.budget))
+    assert isinstance(pruner, Pruner)
+
+
+@pytest.mark.parametrize("name", options("schedule"))
+def test_every_schedule_goes_from_nothing_to_everything(name: str) -> None:
+    schedule = instantiate(composed(f"schedule={name}").schedule)
+    assert isinstance(schedule, Schedule)
+    assert schedule(0.0) == 0.0
+    assert schedule(1.0) == 1.0
+
+
+@pytest.mark.parametrize("name", options("data/mixing"))
+def test_every_mixing_gives_probabilities(name: str) -> None:
+    weights = ["+data.mixing.weights={a: 1, b: 3}"] if name == "fixed" else []
+    mixing = instantiate(composed(f"data/mixing={name}", *weights).data.mixing, _convert_="all")
+    assert sum(mixing.probabilities({"a": 10, "b": 30}).values()) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("name", options("optimizer"))
+def test_every_optimizer_builds(name: str) -> None:
+    recipe = instantiate(composed(f"optimizer={name}").optimizer)
+    optimizer, schedule = recipe.build(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), 10)
+    assert schedule.optimizer is optimizer
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 4
+
+
+@pytest.mark.parametrize("name", options("trainer"))
+def test_every_trainer_instantiates(name: str, tmp_path: Path) -> None:
+    config = composed(f"trainer={name}").trainer
+    if name == "gpu" and not torch.cuda.is_available():
+        config.accelerator = "cpu"
+    if name == "ddp":
+        config.accelerator = "cpu"
+    trainer = instantiate(config, default_root_dir=str(tmp_path), logger=False)
+    assert trainer.max_epochs == config.max_epochs
+
+
+@pytest.mark.parametrize("name", options("logger"))
+def test_every_logger_instantiates(name: str, tmp_path: Path) -> None:
+    config = composed(f"logger={name}", folder=tmp_path)
+    (logger,) = instantiate(config.logger).values()
+    logger.log_metrics({"loss": 1.0}, step=3)
+    logger.save()
+    logger.finalize("success")
+    assert any(tmp_path.rglob("*"))
+
+
+def test_loggers_combine(tmp_path: Path) -> None:
+    config = composed("logger=[csv,tensorboard]", folder=tmp_path)
+    assert set(config.logger) == {"csv", "tensorboard"}
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "sweep").glob("*.yaml")), ids=lambda file: file.stem
+)
+def test_every_sweep_names_only_known_keys(file: Path) -> None:
+    sweep: DictConfig = OmegaConf.load(file)  # type: ignore[assignment]
+    assert "train" in sweep.defaults
+    for key, values in sweep.hydra.sweeper.params.items():
+        for value in str(values).split(","):
+            composed(f"{key}={value}")
+
+
+def test_there_are_sweeps() -> None:
+    assert list((ROOT / "sweep").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("key", ["colour=red", "pruner.colour=red", "data.mixing.colour=red"])
+def test_unknown_keys_are_refused_at_any_depth(key: str) -> None:
+    with pytest.raises(ConfigCompositionException, match="colour"):
+        composed(key)
+
+
+def test_an_experiment_wins_over_the_files_it_overlays() -> None:
+    config = composed("experiment=glue_core_minilm")
+    assert config.optimizer.learning_rate == 1e-4
+    assert set(config.task) == {"cola", "sst2", "mrpc", "stsb", "rte"}
+
+
+def test_the_command_line_wins_over_an_experiment() -> None:
+    config = composed("experiment=glue_core_minilm", "optimizer.learning_rate=0.5", "task=rte")
+    assert config.optimizer.learning_rate == 0.5
+    assert set(config.task) == {"rte"}

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from application import SMALL, run_in
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from multiprune.tasks.classification import Classification
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    run_in(folder, *SMALL, "pruner=movement", "budget.fraction=0.3", "logger=[csv,tensorboard]")
+    return folder
+
+
+def results_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return content
+
+
+def test_results_hold_what_the_run_was_asked_for(finished: Path) -> None:
+    results = results_of(finished)
+    # One layer of width 16: four projections of 16 x 16, two of 16 x 32.
+    dense = 4 * 16 * 16 + 2 * 16 * 32
+    assert results["budget"] == {
+        "of": "encoder_linear",
+        "dense": dense,
+        "asked": int(0.3 * dense),
+        "kept": int(0.3 * dense),
+    }
+    assert results["config"]["pruner"]["score_learning_rate"] == 0.01
+    assert results["seed"] == 0
+    assert results["steps"] == 12
+    assert results["versions"]["torch"] == torch.__version__.split("+")[0] or results["versions"]
+    assert results["wall_seconds"] > 0
+    assert results["seconds_per_step"] > 0
+
+
+def test_score_is_the_mean_of_the_first_metrics(finished: Path) -> None:
+    results = results_of(finished)
+    firsts = [next(iter(metrics.values())) for metrics in results["validation"].values()]
+    assert list(results["validation"]) == ["agreement", "entailment", "quantity", "roles"]
+    assert results["score"] == pytest.approx(sum(firsts) / 4)
+    assert set(results["test"]) == set(results["validation"])
+
+
+def test_model_folder_holds_what_the_ledger_says(finished: Path) -> None:
+    results = results_of(finished)
+    weights = load_file(finished / "model" / "model.safetensors")
+    linear = {
+        key: tensor for key, tensor in weights.items() if tensor.dim() == 2 and "embed" not in key
+    }
+    nonzero = sum(int(tensor.count_nonzero()) for tensor in linear.values())
+    assert nonzero == results["budget"]["kept"]
+    for path, density in results["density"].items():
+        tensor = weights[path.removeprefix("model.encoder.")]
+        assert int(tensor.count_nonzero()) / tensor.numel() == pytest.approx(density)
+    kept = {row["part"]: row["kept"] for row in results["ledger"]}
+    heads = load_file(finished / "model" / "heads.safetensors")
+    assert kept["heads"] == sum(tensor.numel() for tensor in heads.values())
+    assert sum(kept.values()) - kept["heads"] == nonzero + sum(
+        tensor.numel() for key, tensor in weights.items() if key not in linear
+    )
+
+
+def test_model_loads_without_this_package(finished: Path) -> None:
+    model = AutoModel.from_pretrained(finished / "model", add_pooling_layer=False)
+    assert not [name for name in model.state_dict() if "mask" in name or "scores" in name]
+
+
+def test_curves_are_logged(finished: Path) -> None:
+    with (finished / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {key for row in rows for key, value in row.items() if value}
+    for task in ("agreement", "entailment", "quantity", "roles"):
+        assert f"train/{task}/loss" in columns
+    assert {"val/score", "val/roles/macro_f1", "density"} <= columns
+    assert any(column.startswith("density/model.encoder.encoder.layer.0") for column in columns)
+    assert any("lr-" in column for column in columns)
+    densities = [float(row["density"]) for row in rows if row["density"]]
+    assert densities[0] == 1.0
+    assert densities[-1] == pytest.approx(0.3, abs=1e-3)
+    assert densities == sorted(densities, reverse=True)
+    assert list((finished / "tensorboard").glob("events*"))
+
+
+def test_finished_run_is_not_overwritten(finished: Path) -> None:
+    before = (finished / "results.json").read_bytes()
+    with pytest.raises(SystemExit, match="holds a finished run"):
+        run_in(finished, *SMALL)
+    assert (finished / "results.json").read_bytes() == before
+
+
+def test_full_budget_and_no_pruner_give_the_dense_model(tmp_path: Path) -> None:
+    run_in(tmp_path / "none", *SMALL, "pruner=none", "budget=full")
+    run_in(tmp_path / "full", *SMALL, "pruner=movement", "budget.fraction=1.0")
+    none, full = (
+        load_file(tmp_path / name / "model" / "model.safetensors") for name in ("none", "full")
+    )
+    assert none.keys() == full.keys()
+    assert all(torch.equal(none[key], full[key]) for key in none)
+
+
+def test_interrupted_run_continues_in_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*SMALL, "pruner=platon", "checkpoint.every_n_steps=3"]
+    run_in(tmp_path / "straight", *overrides)
+
+    loss, calls = Classification.loss, iter(range(100))
+
+    def failing(self: Classification, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        if next(calls) == 4:
+            raise RuntimeError("the machine goes down")
+        return loss(self, logits, labels)
+
+    monkeypatch.setattr(Classification, "loss", failing)
+    with pytest.raises(RuntimeError, match="goes down"):
+        run_in(tmp_path / "stopped", *overrides)
+    assert not (tmp_path / "stopped" / "results.json").exists()
+    monkeypatch.undo()
+
+    with pytest.raises(SystemExit, match=r"optimizer.learning_rate was 0.0006 and is 0.1"):
+        run_in(tmp_path / "stopped", *overrides, "optimizer.learning_rate=0.1")
+    run_in(tmp_path / "stopped", *overrides)
+    straight, resumed = results_of(tmp_path / "straight"), results_of(tmp_path / "stopped")
+    assert resumed["mask_sha256"] == straight["mask_sha256"]
+    assert resumed["validation"] == straight["validation"]
+    assert resumed["test"] == straight["test"]
+    for name in ("straight", "stopped"):
+        with (tmp_path / name / "metrics.csv").open(newline="") as file:
+            steps = [int(row["step"]) for row in csv.DictReader(file)]
+        assert steps == sorted(set(steps))
+
+
+def test_only_checkpoints_that_meet_the_budget_compete(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first of three epochs gets a perfect score, before the schedule has ended.
+    scores = iter([1.0, 0.5, 0.4, 0.5, 0.5])
+    monkeypatch.setattr(
+        "multiprune.training.module.mean_score", lambda _: next(scores), raising=True
+    )
+    run_in(tmp_path / "run", *SMALL, "trainer.max_epochs=3", "schedule.stop=0.5", "logger=csv")
+    results = results_of(tmp_path / "run")
+    assert results["budget"]["kept"] == results["budget"]["asked"]
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=False)
+    assert best["epoch"] == 1
+
+
+def test_nan_loss_stops_the_run_with_task_and_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Classification, "loss", lambda _self, logits, _labels: logits.sum() * float("nan")
+    )
+    with pytest.raises(SystemExit, match=r"is nan for task (agreement|entailment) at step \d"):
+        run_in(tmp_path / "run", *SMALL)
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+def write_mirror(root: Path, **columns: Any) -> None:
+    folder = root / "glue" / "rte"
+    folder.mkdir(parents=True)
+    rows: Mapping[str, list[Any]] = {
+        "sentence1": ["the dog runs", "the cat sings"],
+        "sentence2": ["a dog", "a horse"],
+        "label": [0, 1],
+    }
+    for split in ("train", "validation"):
+        table = {name: columns.get(name, values) for name, values in rows.items()}
+        pq.write_table(
+            pa.table({k: v for k, v in table.items() if v is not None}), folder / f"{split}.parquet"
+        )
+
+
+def refused(tmp_path: Path, *overrides: str) -> str:
+    """Return the sentence with which a run is refused; it must leave no folder."""
+    folder = tmp_path / "run"
+    with pytest.raises(SystemExit) as error:
+        run_in(folder, "trainer=cpu", *overrides)
+    assert not folder.exists()
+    sentence = str(error.value)
+    assert sentence.startswith("error: ")
+    assert "\n" not in sentence
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["+pruner.colour=red"], "unexpected keyword argument 'colour'"),
+        (["budget.fraction=0"], r"`fraction` must be in \(0, 1\], but is 0"),
+        (["budget.fraction=1.5"], r"`fraction` must be in \(0, 1\], but is 1.5"),
+        (["budget=count", "budget.count=999999999"], "at most the 262,144 parameters"),
+        (["budget.of=total", "budget.fraction=0.01"], "must hold what is never pruned"),
+        (["budget.of=elbows"], "'elbows'"),
+        (["pruner=none"], "must hold what is never pruned"),
+        (["+pruner.parts=[heads]"], "must hold what is never pruned"),
+        (["+pruner.parts=[encoder_linear,heads]"], "What is pruned must be what the budget counts"),
+        (["+pruner.parts=[elbows]"], "elbows"),
+        (["schedule.start=0.9"], "must not stop before it starts"),
+        (["rank_every_n_steps=0"], "at least 1"),
+        (["data.batch_size=0"], "at least 1"),
+        (["optimizer.learning_rate=-1"], "above 0"),
+        (["+data.cap.elbow=5"], "elbow"),
+        (["~task"], "at least one task"),
+        (["task=[agreement,agreement]"], "must name each task once, but names agreement again"),
+        (["encoder=minilm", "encoder.path=./nowhere"], "nowhere/config.json does not exist"),
+        (["task=rte", "data.mirror=./nowhere"], "nowhere/glue/rte does not exist"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_wrong_settings_are_refused_in_a_sentence(
+    overrides: list[str], sentence: str, tmp_path: Path
+) -> None:
+    said = refused(tmp_path, *overrides)
+    assert re.search(sentence, said)
+
+
+@pytest.mark.parametrize(
+    ("columns", "sentence"),
+    [
+        ({"sentence2": None}, r"train.parquet must have a column 'sentence2'"),
+        ({"label": [0, 7]}, r"Column 'label' of .*train.parquet .* row 1 is 7"),
+        ({"label": ["entailment", "elbow"]}, r"Column 'label' of .*row 1 is 'elbow'"),
+        ({"sentence1": ["a", None]}, r"Column 'sentence1' of .*row 1 is null"),
+        ({"sentence1": [], "sentence2": [], "label": []}, r"train.parquet is empty"),
+    ],
+    ids=["missing column", "label id", "label name", "null text", "empty split"],
+)
+def test_data_that_do_not_fit_their_task_are_refused(
+    columns: dict[str, Any], sentence: str, tmp_path: Path
+) -> None:
+    write_mirror(tmp_path / "mirror", **columns)
+    said = refused(tmp_path, "task=rte", f"data.mirror={tmp_path / 'mirror'}")
+    assert re.search(sentence, said)
