@@ -1,0 +1,164 @@
+"""What pruning adds to a training step: every element-wise pruner beside the dense step.
+
+    python benchmarks/step_overhead.py                       # CPU: MiniLM shape, batch 32 x 64
+    python benchmarks/step_overhead.py --shape bert_base --length 128 --device cuda --bf16
+
+Forward, backward, clipping and AdamW on random tokens, plain PyTorch loop. Models take turns,
+one step each, in an order that is shuffled every round, because machines are shared and noisy. A
+step is counted without its ranking, whose median time is divided by ``--every`` and added: the cost
+averaged over a run that ranks anew all the time. Prints medians, the 95 % bootstrap interval of the
+ratio of medians, and what ranking alone takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel
+
+from multiprune.budget import Budget, FractionBudget, FullBudget
+from multiprune.pruning.magnitude import Magnitude
+from multiprune.pruning.movement import Movement
+from multiprune.pruning.none import NoPruning
+from multiprune.pruning.platon import Platon
+from multiprune.pruning.soft_movement import SoftMovement
+
+if TYPE_CHECKING:
+    from multiprune.pruning.pruner import Pruner
+
+#: Hidden size and number of layers; heads are 12, and feed-forward layers 4 times as wide.
+SHAPES = {"minilm": (384, 6), "bert_base": (768, 12)}
+
+
+def pruners() -> dict[str, Pruner]:
+    """Return one pruner of each method, all to a tenth of the encoder's linear weights."""
+    budget: Budget = FractionBudget(fraction=0.1)
+    return {
+        "dense": NoPruning(budget=FullBudget()),
+        "magnitude": Magnitude(budget=budget),
+        "movement": Movement(budget=budget, score_learning_rate=0.01),
+        "soft_movement": SoftMovement(
+            budget=budget, score_learning_rate=0.01, threshold=0.1, penalty=200.0
+        ),
+        "platon": Platon(budget=budget, beta1=0.85, beta2=0.95),
+    }
+
+
+@dataclass
+class Contestant:
+    """A model in training, and how long its steps and its rankings took."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    pruner: Pruner
+    steps: list[float] = field(default_factory=list)
+    rankings: list[float] = field(default_factory=list)
+
+    def step(self, tokens: Tensor, *, bf16: bool) -> None:
+        """Take one optimizer step, and time it without ranking."""
+        start = now(tokens.device)
+        with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
+            loss = self.model(tokens).last_hidden_state.float().square().mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.pruner.before_step()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.pruner.after_step()
+        self.steps.append(now(tokens.device) - start)
+
+    def rank(self, device: torch.device, amount: float) -> None:
+        """Rank anew, and time it."""
+        start = now(device)
+        self.pruner.prune(amount)
+        self.rankings.append(now(device) - start)
+
+
+def now(device: torch.device) -> float:
+    """Return the time once the device has done what it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def contestant(shape: str, pruner: Pruner, device: torch.device) -> Contestant:
+    """Build a model with random weights, its optimizer, and a pruner driven by hand."""
+    torch.manual_seed(0)
+    hidden, layers = SHAPES[shape]
+    config = BertConfig(
+        vocab_size=30522,
+        hidden_size=hidden,
+        intermediate_size=4 * hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=12,
+    )
+    model: nn.Module = BertModel(config, add_pooling_layer=False)
+    model.to(device).train()
+    pruner.prepare(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    return Contestant(model, optimizer, pruner)
+
+
+def interval(dense: list[float], pruned: list[float], added: float) -> tuple[float, float]:
+    """Return the 95 % bootstrap interval of (median pruned + added) / median dense."""
+    draw = random.Random(0)
+    ratios = sorted(
+        (statistics.median(draw.choices(pruned, k=len(pruned))) + added)
+        / statistics.median(draw.choices(dense, k=len(dense)))
+        for _ in range(1000)
+    )
+    return ratios[25], ratios[974]
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--shape", choices=SHAPES, default="minilm")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--every", type=int, default=10, help="steps between two rankings")
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true")
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    tokens = torch.randint(1000, 30000, (options.batch, options.length), device=device)
+    contestants = {
+        name: contestant(options.shape, pruner, device) for name, pruner in pruners().items()
+    }
+    turns = list(contestants.values())
+    for number in range(options.rounds + 2):
+        random.Random(number).shuffle(turns)
+        for one in turns:
+            one.step(tokens, bf16=options.bf16)
+            one.rank(device, 0.5 + 0.5 * number / (options.rounds + 2))
+    report(contestants, options.every)
+
+
+def report(contestants: dict[str, Contestant], every: int) -> None:
+    """Print medians and ratios, leaving out the first two rounds, which warm up."""
+    table = Table("pruner")
+    for column in ("step ms", "ranking ms", f"ranking every {every}: ms", "ratio", "95 %"):
+        table.add_column(column, justify="right")
+    dense = contestants["dense"].steps[2:]
+    for name, one in contestants.items():
+        step, ranking = statistics.median(one.steps[2:]), statistics.median(one.rankings[2:])
+        total = step + ranking / every
+        low, high = interval(dense, one.steps[2:], ranking / every)
+        milliseconds = [f"{1e3 * seconds:.1f}" for seconds in (step, ranking, total)]
+        ratio = f"{total / statistics.median(dense):.3f}"
+        table.add_row(name, *milliseconds, ratio, f"{low:.3f}-{high:.3f}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
