@@ -217,6 +217,7 @@ def refused(tmp_path: Path, *overrides: str) -> str:
         (["rank_every_n_steps=0"], "at least 1"),
         (["data.batch_size=0"], "at least 1"),
         (["optimizer.learning_rate=-1"], "above 0"),
+        (["trainer.max_epochs=-1"], "Training must end"),
         (["+data.cap.elbow=5"], "elbow"),
         (["~task"], "at least one task"),
         (["task=[agreement,agreement]"], "must name each task once, but names agreement again"),

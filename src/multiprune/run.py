@@ -121,6 +121,10 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
         logger=list(instantiate(config.logger).values()),
         callbacks=[pruning, stopwatch, LearningRateMonitor(logging_interval="step"), best, last],
     )
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise ValueError(
+            "Training must end, but neither `trainer.max_epochs` nor `trainer.max_steps` is set."
+        )
     return Experiment(
         folder=folder,
         tasks=tasks,
@@ -189,7 +193,7 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
 
 
 def met_budget(experiment: Experiment) -> dict[str, Any]:
-    """Return what was asked for and what was kept, which must be the same."""
+    """Return what was asked for and what was kept, which must not be more."""
     pruner = experiment.pruning.pruner
     ledger, budget = pruner.ledger(), pruner.budget
     asked, kept = budget.resolve(ledger), ledger.kept_in(budget.of)
@@ -238,7 +242,8 @@ def refusal(error: Exception) -> BaseException:
     key = getattr(error, "full_key", None)
     where = f" (in {key})" if key else ""
     reason = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
-    return SystemExit(f"error: {str(reason).splitlines()[0]}{where}")
+    sentence = next(iter(str(reason).splitlines()), type(reason).__name__)
+    return SystemExit(f"error: {sentence}{where}")
 
 
 @rank_zero_only
@@ -249,5 +254,5 @@ def discard_empty_run(folder: Path) -> None:
     shutil.rmtree(folder / ".hydra", ignore_errors=True)
     for file in folder.glob("*.log"):
         file.unlink()
-    if not any(folder.iterdir()):
+    if folder.exists() and not any(folder.iterdir()):
         folder.rmdir()

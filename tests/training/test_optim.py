@@ -54,7 +54,7 @@ def test_matrices_decay_and_vectors_do_not() -> None:
 
 def test_each_trained_parameter_is_in_one_group() -> None:
     model = nn.ModuleDict({"encoder": encoder(), "heads": nn.Linear(4, 2)})
-    model["encoder"][0].weight.requires_grad_(False)
+    model.get_parameter("encoder.0.weight").requires_grad_(False)
     optimizer, _ = recipe().build(model["encoder"], model["heads"], 10)
     grouped = [id(one) for group in optimizer.param_groups for one in group["params"]]
     trained = [id(one) for one in model.parameters() if one.requires_grad]

@@ -155,6 +155,11 @@ def trainer_with(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Tr
     )
 
 
+def saving(folder: Path) -> ModelCheckpoint:
+    """Save after steps 10 and 20."""
+    return ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_epochs=2)
+
+
 def copied(module: nn.Module) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in module.state_dict().items()}
 
@@ -175,9 +180,9 @@ def test_only_the_named_encoder_is_pruned_exactly_to_the_budget(
     assert list(pruning.pruner.masks()) == ["body.0.weight", "body.2.weight"]
     assert watch.kept[0] == BODY
     assert watch.kept[-1] == BODY // 4
-    nonzero = sum(int(module.body[i].weight.count_nonzero()) for i in (0, 2))
-    assert nonzero == BODY // 4
-    assert int(module.head.weight.count_nonzero()) == HEAD
+    nonzero = {name: int(one.count_nonzero()) for name, one in module.named_parameters()}
+    assert nonzero["body.0.weight"] + nonzero["body.2.weight"] == BODY // 4
+    assert nonzero["head.weight"] == HEAD
 
 
 def test_without_an_encoder_the_whole_module_is_pruned(tmp_path: Path) -> None:
@@ -251,7 +256,6 @@ def test_ranking_less_often_than_every_step_is_asked_for() -> None:
         pruning_with(Magnitude, every_n_steps=0)
 
 
-@pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="modulo log_every_n_steps")
 def test_a_trainer_that_never_logs_is_pruned(tmp_path: Path) -> None:
     pruning = pruning_with(Magnitude)
     trainer_with(tmp_path, pruning, log_every_n_steps=0).fit(Foreign(), loader())
@@ -355,12 +359,12 @@ def test_a_resumed_foreign_run_ends_with_the_same_masks(
     pruner: Callable[..., Pruner], tmp_path: Path
 ) -> None:
     # Step 10 lies between the rankings after steps 9 and 12.
-    saving = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_epochs=2)
     straight, first = Foreign(), pruning_with(pruner)
-    trainer_with(tmp_path, first, saving, enable_checkpointing=True).fit(straight, loader())
+    trainer = trainer_with(tmp_path, first, saving(tmp_path), enable_checkpointing=True)
+    trainer.fit(straight, loader())
 
     resumed, second = Foreign(), pruning_with(pruner)
-    trainer = trainer_with(tmp_path, second)
+    trainer = trainer_with(tmp_path, second, saving(tmp_path), enable_checkpointing=True)
     trainer.fit(resumed, loader(), ckpt_path=str(tmp_path / "step=10.ckpt"))
     assert trainer.global_step == STEPS
     assert not different(dict(second.pruner.masks()), dict(first.pruner.masks()))
@@ -369,9 +373,9 @@ def test_a_resumed_foreign_run_ends_with_the_same_masks(
 
 
 def test_a_checkpoint_holds_the_position_in_the_schedule(tmp_path: Path) -> None:
-    saving = ModelCheckpoint(tmp_path, filename="{step}", save_top_k=-1, every_n_epochs=2)
     pruning = pruning_with(Magnitude)
-    trainer_with(tmp_path, pruning, saving, enable_checkpointing=True).fit(Foreign(), loader())
+    trainer = trainer_with(tmp_path, pruning, saving(tmp_path), enable_checkpointing=True)
+    trainer.fit(Foreign(), loader())
     saved = torch.load(tmp_path / "step=10.ckpt", weights_only=False)
     assert saved["callbacks"]["Pruning"] == {"step": 10}
 

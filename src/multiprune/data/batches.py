@@ -80,6 +80,8 @@ class EvaluationBatches:
     ) -> None:
         self.task, self.split = task, split
         rows = len(task.splits[split])
+        # Lightning wants a batch on each rank, also of a split smaller than a batch.
+        batch_size = min(batch_size, max(1, rows // world_size))
         starts = range(0, rows, batch_size)[rank::world_size]
         self._rows = [range(start, min(start + batch_size, rows)) for start in starts]
 

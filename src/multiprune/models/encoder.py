@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -30,14 +30,16 @@ class Encoder:
         return int(min(known))
 
 
-def pretrained(path: str) -> Encoder:
+def pretrained(path: str, *, dropout: float | None = None) -> Encoder:
     """Load an encoder by its name on the hub, or from a folder.
+
+    ``dropout`` replaces the probabilities of dropout that the encoder was pretrained with.
 
     Raises:
         FileNotFoundError: if ``path`` looks like a folder and there is none, or no model in it.
         ValueError: if the hub has no such encoder, or cannot be reached.
     """
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     folder = Path(path).expanduser()
     looks_local = path.startswith((".", "/", "~")) or folder.is_dir()
@@ -48,10 +50,13 @@ def pretrained(path: str) -> Encoder:
         )
     source = str(folder) if looks_local else path
     try:
-        options = {"add_pooling_layer": False} if _has_pooler(source) else {}
+        config = AutoConfig.from_pretrained(source)
+        if dropout is not None:
+            _set_dropout(config, dropout)
+        options = {"add_pooling_layer": False} if _has_pooler(config) else {}
         # `from_pretrained` returns a model in evaluation mode, and Lightning keeps it so.
         return Encoder(
-            model=AutoModel.from_pretrained(source, **options).train(),
+            model=AutoModel.from_pretrained(source, config=config, **options).train(),
             tokenizer=AutoTokenizer.from_pretrained(source),
         )
     except OSError as error:
@@ -96,11 +101,29 @@ def nano_tokenizer() -> PreTrainedTokenizerBase:
     return BertTokenizer(vocab=vocabulary, model_max_length=512)
 
 
-def _has_pooler(source: str) -> bool:
+def _has_pooler(config: PretrainedConfig) -> bool:
     """Whether the architecture's encoder comes with a pooler, which the heads here do not use."""
     import inspect
 
-    from transformers import MODEL_MAPPING, AutoConfig
+    from transformers import MODEL_MAPPING
 
-    architecture: Any = MODEL_MAPPING[type(AutoConfig.from_pretrained(source))]
+    architecture: Any = MODEL_MAPPING[type(config)]
     return "add_pooling_layer" in inspect.signature(architecture).parameters
+
+
+def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
+    """Set what BERT and its kin, or DistilBERT, call their probabilities of dropout."""
+    names = (
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "dropout",
+        "attention_dropout",
+    )
+    present = [name for name in names if hasattr(config, name)]
+    if not present:
+        raise ValueError(
+            f"`dropout` needs an encoder with dropout, but a {config.model_type} has none of "
+            f"{', '.join(names)}."
+        )
+    for name in present:
+        setattr(config, name, dropout)

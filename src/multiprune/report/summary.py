@@ -24,7 +24,7 @@ def print_summary(results: Results, folder: Path) -> None:
         f"parameters ({budget['of']}), a density of {budget['kept'] / budget['dense']:.4f}."
     )
     console.print(f"{results.steps} steps in {results.wall_seconds:.0f} s. The run's folder:")
-    console.print(str(folder), soft_wrap=True, highlight=False)
+    console.print(str(folder), soft_wrap=True, markup=False, highlight=False)
 
 
 def _score_table(results: Results) -> Table:

@@ -23,4 +23,11 @@ def wandb_logger(*, folder: str, project: str, offline: bool | None = None) -> W
         os.environ.setdefault(variable, str(Path(folder) / "wandb"))
     if offline is None:
         offline = not wandb.api.api_key
-    return WandbLogger(save_dir=folder, project=project, name=Path(folder).name, offline=offline)
+    return WandbLogger(
+        save_dir=folder,
+        project=project,
+        name=Path(folder).name,
+        offline=offline,
+        # `offline` alone comes too late: asking for the key has set wandb up already.
+        mode="offline" if offline else None,
+    )

@@ -174,7 +174,8 @@ class MultitaskModule(pl.LightningModule):
             answers = self.answers[split][name]
             if answers.update_count == 0:
                 continue
-            predictions, labels = answers.compute()
+            # torchmetrics turns the answer to a single example into a scalar.
+            predictions, labels = map(torch.atleast_1d, answers.compute())
             answers.reset()
             values = {key: metric(predictions, labels) for key, metric in task.metrics.items()}
             scores.append(values[task.score_name])

@@ -109,7 +109,7 @@ class Pruning(pl.Callback):
         if self._gradual.pending:
             self._gradual.skip_step()
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self._has_news and trainer.global_step % every == 0:
+        if self._has_news and every and trainer.global_step % every == 0:
             pl_module.log_dict(self.densities())
             self._has_news = False
 
