@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+import wandb
 from application import ROOT, composed
 from hydra.errors import ConfigCompositionException
 from hydra.utils import instantiate
@@ -138,6 +139,7 @@ def test_every_logger_instantiates(name: str, tmp_path: Path) -> None:
     logger.log_metrics({"loss": 1.0}, step=3)
     logger.save()
     logger.finalize("success")
+    wandb.finish()
     assert any(tmp_path.rglob("*"))
 
 

@@ -109,6 +109,25 @@ def test_pretrained_loads_an_architecture_that_has_no_pooler(tmp_path: Path) -> 
     assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("architecture", ["bert", "distilbert"])
+def test_dropout_of_a_pretrained_encoder_can_be_replaced(architecture: str, tmp_path: Path) -> None:
+    model: PreTrainedModel
+    if architecture == "bert":
+        model = tiny().model
+    else:
+        model = DistilBertModel(
+            DistilBertConfig(vocab_size=200, dim=8, n_layers=1, n_heads=2, hidden_dim=16)
+        )
+    folder = saved(tmp_path / architecture, model)
+    dropouts = [
+        module.p
+        for module in pretrained(folder, dropout=0.25).model.modules()
+        if isinstance(module, torch.nn.Dropout)
+    ]
+    assert dropouts
+    assert set(dropouts) == {0.25}
+
+
 def test_nano_survives_a_round_trip_through_a_folder(tmp_path: Path) -> None:
     encoder = tiny()
     again = pretrained(saved(tmp_path / "nano", encoder.model))

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from multiprune.budget import CountBudget, FractionBudget
 from multiprune.pruning.gradual import GradualPruning
+from multiprune.pruning.magnitude import Magnitude
 from multiprune.pruning.movement import Movement
 from multiprune.pruning.schedule import CubicSchedule
 
@@ -40,6 +41,35 @@ def test_scores_move_against_gradient_times_weight() -> None:
     pruner.prune(1.0)
     assert layer.weight.tolist() == [[0.0, -2.0, 3.0]]
     assert layer.get_buffer("weight_hidden").tolist() == [[1.0, 0.0, 0.0]]
+
+
+def test_with_a_prior_the_first_ranking_goes_by_magnitude() -> None:
+    torch.manual_seed(0)
+    movement, magnitude = (nn.Sequential(nn.Linear(7, 5), nn.Linear(5, 3)) for _ in range(2))
+    magnitude.load_state_dict(movement.state_dict())
+    budget = CountBudget(count=11)
+    for model, pruner in (
+        (movement, Movement(budget=budget, score_learning_rate=0.1, magnitude_prior=0.5)),
+        (magnitude, Magnitude(budget=budget)),
+    ):
+        pruner.prepare(model)
+        pruner.prune(1.0)
+    for one, other in zip(movement.parameters(), magnitude.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_prior_is_in_units_of_the_mean_magnitude() -> None:
+    layer = nn.Linear(3, 1, bias=False)
+    layer.weight.data = torch.tensor([[1.0, -2.0, 3.0]])
+    Movement(budget=CountBudget(count=2), score_learning_rate=0.5, magnitude_prior=4.0).prepare(
+        layer
+    )
+    torch.testing.assert_close(layer.get_buffer("weight_scores"), torch.tensor([[2.0, 4.0, 6.0]]))
+
+
+def test_negative_prior_is_refused() -> None:
+    with pytest.raises(ValueError, match="magnitude_prior"):
+        Movement(budget=CountBudget(count=2), score_learning_rate=0.5, magnitude_prior=-1.0)
 
 
 def test_learning_rate_of_scores_follows_that_of_the_weights() -> None:

@@ -30,7 +30,7 @@ def encode(
 
 @pytest.mark.parametrize("text", [[], ["words", "more"]])
 def test_wrong_number_of_text_columns_is_refused(text: list[str]) -> None:
-    with pytest.raises(ValueError, match="`text` must name 1 columns"):
+    with pytest.raises(ValueError, match=r"`text` must name 1 column\(s\)"):
         Tagging(labels=["a", "b"], **COMMON | {"text": text})
 
 

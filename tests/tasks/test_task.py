@@ -36,7 +36,7 @@ def ids(tokens: str) -> list[int]:
 
 @pytest.mark.parametrize("text", [[], ["a", "b", "c"]])
 def test_wrong_number_of_text_columns_is_refused(text: list[str]) -> None:
-    with pytest.raises(ValueError, match="`text` must name 1 or 2 columns"):
+    with pytest.raises(ValueError, match=r"`text` must name 1 or 2 column\(s\)"):
         sentiment(text=text)
 
 

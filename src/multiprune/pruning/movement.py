@@ -15,7 +15,7 @@ from multiprune.pruning.straight_through import STATE, StraightThroughScores, hi
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from multiprune.budget import Budget
 
@@ -24,6 +24,10 @@ class Movement(ElementWisePruner):
     """Keeps the top scores ``S``, which learn by ``dL/dS = dL/dW' * W``; pruned weights may return.
 
     The paper's ``v`` per matrix is ``per_layer=True``; its global variant ranks all scores at once.
+
+    Scores start at ``magnitude_prior * |W| / mean |W|``. The paper's start, 0, needs thousands of
+    steps before the first ranking is more than noise; with a prior, rankings go by magnitude until
+    the scores have learned better.
     """
 
     state = STATE
@@ -33,11 +37,25 @@ class Movement(ElementWisePruner):
         *,
         budget: Budget,
         score_learning_rate: float,
+        magnitude_prior: float = 0.0,
         per_layer: bool = False,
         parts: Sequence[str] = ("encoder_linear",),
     ) -> None:
         super().__init__(budget=budget, per_layer=per_layer, parts=parts)
+        if magnitude_prior < 0:
+            raise ValueError(f"`magnitude_prior` must not be negative, but is {magnitude_prior}.")
+        self.magnitude_prior = magnitude_prior
         self._straight_through = StraightThroughScores(score_learning_rate)
+
+    @override
+    def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
+        super().prepare(model, encoder)
+        if not self.magnitude_prior:
+            return
+        total = sum(target.weight.numel() for target in self.targets)
+        mean = sum(float(target.weight.abs().sum()) for target in self.targets) / total
+        for target in self.targets:
+            target.buffer("scores").copy_(target.weight.abs() * (self.magnitude_prior / mean))
 
     @override
     def scores(self) -> list[Tensor]:

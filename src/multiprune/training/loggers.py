@@ -22,7 +22,7 @@ def wandb_logger(*, folder: str, project: str, offline: bool | None = None) -> W
     for variable in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR"):
         os.environ.setdefault(variable, str(Path(folder) / "wandb"))
     if offline is None:
-        offline = not wandb.api.api_key
+        offline = not wandb.login(prompt=False, verify=False)
     return WandbLogger(
         save_dir=folder,
         project=project,
