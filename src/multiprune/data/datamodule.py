@@ -129,7 +129,7 @@ class MultitaskDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> TrainBatches:
         rank, world_size = self._place()
         lengths = {
-            name: np.array([len(tokens) for tokens in one.splits["train"]["input_ids"]])
+            name: np.array([len(tokens) for tokens in one.splits["train"]["input_ids"][:]])
             for name, one in self.encoded.items()
         }
         batch_size = self.batch_size * world_size
@@ -203,7 +203,7 @@ def _labelled(rows: Rows, task: Task) -> Rows | None:
     """Leave out rows whose label is not public, and a split that has no others."""
     if task.label not in rows.table.column_names or not task.marks_unlabelled:
         return rows
-    known = [row for row, label in enumerate(rows.table[task.label]) if label != _UNLABELLED]
+    known = [row for row, label in enumerate(rows.table[task.label][:]) if label != _UNLABELLED]
     if len(known) == len(rows.table):
         return rows
     return (

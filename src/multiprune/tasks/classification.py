@@ -46,7 +46,7 @@ class Classification(Task):
 
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
-        values = rows.table[self.label]
+        values = rows.table[self.label][:]
         return label_ids(values, self.labels, column=self.label, origin=rows.origin)
 
     @override
@@ -86,7 +86,7 @@ class MultiLabel(Task):
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
         encoded = []
-        for row, values in enumerate(rows.table[self.label]):
+        for row, values in enumerate(rows.table[self.label][:]):
             present = label_ids(values, self.labels, column=self.label, origin=rows.origin, row=row)
             encoded.append([int(index in present) for index in range(len(self.labels))])
         return encoded
@@ -142,7 +142,7 @@ class Regression(Task):
 
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
-        values = list(rows.table[self.label])
+        values = rows.table[self.label][:]
         for row, value in enumerate(values):
             number = isinstance(value, int | float) and math.isfinite(value)
             if not number or not self.minimum <= value <= self.maximum:

@@ -52,13 +52,13 @@ class Tagging(Task):
     def encode_labels(self, rows: Rows) -> list[Any]:
         return [
             label_ids(tags, self.labels, column=self.label, origin=rows.origin, row=row)
-            for row, tags in enumerate(rows.table[self.label])
+            for row, tags in enumerate(rows.table[self.label][:])
         ]
 
     @override
     def check_columns(self, rows: Rows) -> None:
         super().check_columns(rows)
-        pairs = zip(rows.table[self.text[0]], rows.table[self.label], strict=True)
+        pairs = zip(rows.table[self.text[0]][:], rows.table[self.label][:], strict=True)
         for row, (words, tags) in enumerate(pairs):
             if len(words) != len(tags):
                 raise ValueError(

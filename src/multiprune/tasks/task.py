@@ -133,7 +133,7 @@ class Task(ABC):
         self.check_columns(rows)
         labels = self.encode_labels(rows)
         encoding = tokenizer(
-            *(list(rows.table[column]) for column in self.text),
+            *(rows.table[column][:] for column in self.text),
             truncation=True,
             max_length=max_length,
             return_attention_mask=False,
@@ -166,13 +166,12 @@ class Task(ABC):
                     f"{rows.origin} must have a column {column!r}, but has {', '.join(present)}."
                 )
         for column in [*self.text, self.label]:
-            values = rows.table[column]
-            if (
-                row := next((i for i, value in enumerate(values) if value is None), None)
-            ) is not None:
+            # A slice is a list; element by element, a column of `datasets` is read anew.
+            values = rows.table[column][:]
+            if None in values:
                 raise ValueError(
                     f"Column {column!r} of {rows.origin} must hold a value in each row, but row "
-                    f"{row} is null."
+                    f"{values.index(None)} is null."
                 )
 
 
