@@ -107,6 +107,13 @@ class ParameterLedger:
         prunable = sum(self.prunable.get(part, 0) for part in parts_of(denominator))
         return self.dense_in(denominator) - prunable
 
+    @property
+    def density(self) -> float:
+        """What is kept of the parameters in the scope of the pruner, as a fraction of them."""
+        prunable = sum(self.prunable.values())
+        removed = sum(self.dense.values()) - sum(self.kept.values())
+        return 1 - removed / prunable if prunable else 1.0
+
     def rows(self) -> list[dict[str, int | str | bool]]:
         """Return one row a part, ready for a table or JSON."""
         return [

@@ -37,6 +37,8 @@ class GradualPruning:
         self.step = 0
         #: Whether ``before_step`` was called and the optimizer has not run yet.
         self.pending = False
+        #: Whether layers were cut in this process.
+        self.was_cut = False
 
     @property
     def amount(self) -> float:
@@ -58,8 +60,8 @@ class GradualPruning:
         def before(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
             self.before_step(optimizer)
 
-        def after(_optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
-            self.after_step()
+        def after(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
+            self.after_step(optimizer)
 
         return [
             optimizer.register_step_pre_hook(before),
@@ -71,14 +73,20 @@ class GradualPruning:
         self.pruner.before_step(learning_rate_scale(optimizer))
         self.pending = True
 
-    def after_step(self) -> bool:
-        """The optimizer has moved; return whether the pruner ranked anew."""
+    def after_step(self, optimizer: Optimizer | None = None) -> bool:
+        """The optimizer has moved; return whether the pruner ranked anew.
+
+        At the end of the schedule what is pruned is cut out of the layers and of ``optimizer``, so
+        that healing runs at the speed of the small model.
+        """
         self.pruner.after_step()
         self.pending = False
         self.step += 1
         due = self.step % self.every_n_steps == 0 and self.step < self.stop_step
         if due or self.step == self.stop_step:
             self.pruner.prune(self.amount)
+            if self.step == self.stop_step and optimizer is not None:
+                self.was_cut = self.pruner.shrink(optimizer)
             return True
         return False
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from multiprune.budget import Budget, ParameterLedger
 
@@ -19,7 +20,7 @@ class Pruner(ABC):
     Tensors that a method needs live in the model, as buffers beside the parameter they belong to;
     a pruner holds references and settings. Who drives it calls, in this order, ``prepare`` once,
     then for every optimizer step ``before_step`` and ``after_step`` (or ``skip_step``), now and
-    then ``prune``, and ``finalize`` at the end.
+    then ``prune``, once that is done ``shrink``, and ``finalize`` at the end.
     """
 
     def __init__(self, *, budget: Budget) -> None:
@@ -55,13 +56,24 @@ class Pruner(ABC):
     def prune(self, amount: float) -> None:
         """Choose what survives, ``amount`` (0 to 1) of the way from dense to the budget."""
 
+    def shrink(self, optimizer: Optimizer | None = None) -> bool:  # noqa: ARG002
+        """Cut what is pruned out of the layers, and out of what ``optimizer`` remembers of them.
+
+        For when nothing more is pruned. What the model computes, and its next step, stay the same.
+        Returns whether anything was cut: single weights cannot be.
+        """
+        return False
+
     @abstractmethod
     def finalize(self) -> None:
         """Make the pruning permanent, and leave plain layers."""
 
     @abstractmethod
     def masks(self) -> Mapping[str, Tensor]:
-        """Return what is kept now: path of each parameter in scope -> boolean mask."""
+        """Return what is kept now: boolean masks by path.
+
+        Element-wise, one a parameter, of its shape; otherwise vectors, one a kind of group.
+        """
 
     @abstractmethod
     def ledger(self) -> ParameterLedger:

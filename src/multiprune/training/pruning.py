@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.strategies import DDPStrategy
 from typing_extensions import override
 
 from multiprune.pruning.fingerprint import mask_checksums
@@ -127,19 +128,21 @@ class Pruning(pl.Callback):
         self._restored = state_dict
 
     def densities(self) -> dict[str, float]:
-        """Return kept / total of everything in scope (``density``), and of each of its tensors."""
-        masks = self.pruner.masks()
-        kept = {path: int(mask.count_nonzero()) for path, mask in masks.items()}
-        total = sum(mask.numel() for mask in masks.values())
-        layers = {f"density/{path}": kept[path] / mask.numel() for path, mask in masks.items()}
-        return {"density": sum(kept.values()) / total if total else 1.0} | layers
+        """Return kept / total of all parameters in scope (``density``), and of every mask."""
+        layers = {
+            f"density/{path}": int(mask.count_nonzero()) / mask.numel()
+            for path, mask in self.pruner.masks().items()
+        }
+        return {"density": self.pruner.ledger().density} | layers
 
     def _after_step(self, trainer: pl.Trainer) -> None:
         assert self._gradual is not None
-        if self._gradual.after_step():
+        if self._gradual.after_step(trainer.optimizers[0]):
             self._has_news = True
             if trainer.world_size > 1:
                 self._check_ranks_agree(trainer)
+                if self._gradual.was_cut:
+                    _rebuild_reducer(trainer)
 
     def _check_ranks_agree(self, trainer: pl.Trainer) -> None:
         masks = self.pruner.masks()
@@ -153,3 +156,15 @@ class Pruning(pl.Callback):
                 f"All ranks must hold the same masks after step {trainer.global_step}, but they "
                 f"differ in {', '.join(layers)}."
             )
+
+
+def _rebuild_reducer(trainer: pl.Trainer) -> None:
+    """Have DDP reduce the gradients of the parameters that took the place of larger ones."""
+    strategy = trainer.strategy
+    if not isinstance(strategy, DDPStrategy):
+        raise RuntimeError(
+            f"Layers can be cut while several ranks train with DDP, but not with "
+            f"{type(strategy).__name__}."
+        )
+    strategy.model = strategy.lightning_module
+    strategy.configure_ddp()

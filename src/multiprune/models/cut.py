@@ -1,0 +1,61 @@
+"""Cutting parameters, and what an optimizer remembers of them, to what is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+
+def cut_parameter(
+    module: nn.Module, name: str, dim: int, index: Tensor, optimizer: Optimizer | None = None
+) -> None:
+    """Keep the entries ``index`` of a module's parameter along ``dim``.
+
+    A new parameter takes the place of the old one in the module and in the optimizer's groups, and
+    every tensor of the optimizer's state that has the old shape (moments, momentum) is cut along.
+    (Autograd remembers the shape of a parameter while any earlier loss is alive, so it cannot be
+    cut in place.)
+    """
+    old: nn.Parameter = getattr(module, name)
+    index = index.to(old.device)
+    new = nn.Parameter(old.detach().index_select(dim, index), requires_grad=old.requires_grad)
+    setattr(module, name, new)
+    if optimizer is None:
+        return
+    for group in optimizer.param_groups:
+        group["params"] = [new if one is old else one for one in group["params"]]
+    if old in optimizer.state:
+        optimizer.state[new] = {
+            key: value.index_select(dim, index.to(value.device))
+            if isinstance(value, Tensor) and value.shape == old.shape
+            else value
+            for key, value in optimizer.state.pop(old).items()
+        }
+
+
+@torch.no_grad()
+def resize_parameter(parameter: Tensor, dim: int, size: int) -> None:
+    """Give a parameter another size along ``dim``; it stays the same object, its values are lost.
+
+    For loading, before any step: an optimizer that was made already keeps what it holds.
+    """
+    shape = list(parameter.shape)
+    shape[dim] = size
+    parameter.data = parameter.data.new_empty(shape)
+    parameter.grad = None
+
+
+def forget(parameters: list[nn.Parameter], optimizer: Optimizer | None) -> None:
+    """Take parameters that are gone out of the optimizer's groups and state."""
+    if optimizer is None:
+        return
+    gone = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:
+        group["params"] = [one for one in group["params"] if id(one) not in gone]
+    for parameter in parameters:
+        optimizer.state.pop(parameter, None)

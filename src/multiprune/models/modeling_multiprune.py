@@ -1,0 +1,143 @@
+"""Builds pruned encoders: layers of the shapes that ``config.json`` names under ``multiprune``.
+
+This file needs ``torch`` and ``transformers`` only. A copy lies in every exported folder, so that
+``AutoModel.from_pretrained(folder, trust_remote_code=True)`` works without multiprune.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import nn
+
+#: The key of ``config.json`` that holds the shapes.
+KEY = "multiprune"
+
+
+class DroppedLayer(nn.Module):
+    """What is left of a layer without attention and feed-forward network: its norms.
+
+    They keep their paths, so that their weights keep their names.
+    """
+
+    def __init__(self, layer: nn.Module, norms: list[str], *, returns_tuple: bool) -> None:
+        super().__init__()
+        self.norms, self.returns_tuple = list(norms), returns_tuple
+        for path in norms:
+            parent: nn.Module = self
+            *names, last = path.split(".")
+            for name in names:
+                if not hasattr(parent, name):
+                    parent.add_module(name, nn.Module())
+                parent = getattr(parent, name)
+            parent.add_module(last, layer.get_submodule(path))
+        # ModernBERT's encoder asks each layer which attention mask it takes.
+        if hasattr(layer, "attention_type"):
+            self.attention_type = layer.attention_type
+
+    def forward(self, hidden_states: torch.Tensor, *_: Any, **__: Any) -> Any:
+        """Apply the norms; take whatever a layer of the architecture takes."""
+        for path in self.norms:
+            hidden_states = self.get_submodule(path)(hidden_states)
+        return (hidden_states, None) if self.returns_tuple else hidden_states
+
+
+class PositionBias:
+    """A forward pre-hook that hands an attention the position bias of the heads it still has."""
+
+    def __init__(self, heads: list[int]) -> None:
+        self.heads = list(heads)
+
+    def __call__(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Select the kept heads of ``position_bias``, shape (batch, heads, queries, keys)."""
+        if len(args) > 2 and args[2] is not None:
+            args = (*args[:2], args[2][:, self.heads], *args[3:])
+        elif kwargs.get("position_bias") is not None:
+            kwargs = kwargs | {"position_bias": kwargs["position_bias"][:, self.heads]}
+        return args, kwargs
+
+
+def reshape(encoder: nn.Module, shapes: dict[str, Any]) -> None:
+    """Give the layers of a dense encoder their pruned shapes; the weights are not set.
+
+    ``shapes`` maps ``linear`` to (outputs, inputs) by path, ``low_rank`` to ranks, ``attributes``
+    to attributes of attentions, ``position_bias`` to the heads that an attention has kept, and
+    ``dropped`` to the norms that are left of a layer.
+    """
+    for path, (outputs, inputs) in shapes.get("linear", {}).items():
+        old = _linear(encoder, path)
+        _replace(encoder, path, _like(old, inputs, outputs, bias=old.bias is not None))
+    for path, rank in shapes.get("low_rank", {}).items():
+        old = _linear(encoder, path)
+        down = _like(old, old.in_features, rank, bias=False)
+        up = _like(old, rank, old.out_features, bias=old.bias is not None)
+        _replace(encoder, path, nn.Sequential(OrderedDict(down=down, up=up)))
+    for path, attributes in shapes.get("attributes", {}).items():
+        for name, value in attributes.items():
+            setattr(encoder.get_submodule(path), name, value)
+    for path, heads in shapes.get("position_bias", {}).items():
+        encoder.get_submodule(path).register_forward_pre_hook(PositionBias(heads), with_kwargs=True)
+    for path, dropped in shapes.get("dropped", {}).items():
+        layer = encoder.get_submodule(path)
+        _replace(
+            encoder,
+            path,
+            DroppedLayer(layer, dropped["norms"], returns_tuple=dropped["returns_tuple"]),
+        )
+
+
+class PrunedEncoder:
+    """What ``auto_map`` names: loads the encoder class of the configuration, and reshapes it."""
+
+    @classmethod
+    def from_pretrained(cls, path: str, *args: Any, **kwargs: Any) -> Any:
+        """Load a pruned encoder from a folder or the hub, as ``AutoModel`` does."""
+        from transformers import AutoConfig
+
+        kwargs.pop("trust_remote_code", None)
+        config = kwargs.pop("config", None) or AutoConfig.from_pretrained(path)
+        return pruned_class(config).from_pretrained(path, *args, config=config, **kwargs)
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: Any = None) -> None:
+        """Do nothing: this class is registered by the folder it lies in."""
+
+
+def pruned_class(config: Any) -> Any:
+    """Return the encoder class of a configuration, with the shapes of its ``multiprune`` entry."""
+    import inspect
+
+    from transformers import MODEL_MAPPING
+
+    base: Any = MODEL_MAPPING[type(config)]
+    has_pooler = "add_pooling_layer" in inspect.signature(base).parameters
+
+    def build(self: Any, config: Any, **kwargs: Any) -> None:
+        # What differs by layer is set below; the dense model reads the common values.
+        config.allow_global_per_layer_attribute_access = True
+        shapes = getattr(config, KEY)
+        if has_pooler:
+            kwargs.setdefault("add_pooling_layer", shapes.get("pooler", False))
+        base.__init__(self, config, **kwargs)
+        reshape(self, shapes)
+
+    return type(base.__name__, (base,), {"__init__": build, "__module__": base.__module__})
+
+
+def _linear(encoder: nn.Module, path: str) -> nn.Linear:
+    found = encoder.get_submodule(path)
+    if not isinstance(found, nn.Linear):
+        raise ValueError(f"{path} must be a linear layer, but is {type(found).__name__}.")
+    return found
+
+
+def _like(old: nn.Linear, inputs: int, outputs: int, *, bias: bool) -> nn.Linear:
+    weight = old.weight
+    return nn.Linear(inputs, outputs, bias=bias, device=weight.device, dtype=weight.dtype)
+
+
+def _replace(encoder: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    encoder.get_submodule(parent).add_module(name, module)

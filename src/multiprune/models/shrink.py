@@ -1,0 +1,167 @@
+"""Making pruned layers really smaller, and describing the shapes that they then have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from multiprune.models.cut import cut_parameter, forget, resize_parameter
+from multiprune.models.modeling_multiprune import DroppedLayer, PositionBias
+from multiprune.models.structure import (
+    NEURONS,
+    ROWS,
+    VALUE,
+    along,
+    architecture_of,
+    layer_paths,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch.optim import Optimizer
+    from transformers import PreTrainedModel
+
+    from multiprune.models.structure import Layer
+
+
+def is_cut(layer: Layer) -> bool:
+    """Whether a layer is smaller than it was when it was described."""
+    module = layer.encoder.get_submodule(layer.path)
+    if isinstance(module, DroppedLayer):
+        return True
+    return any(
+        linear.weight.shape[slices.dim] != sum(map(layer.size_of, slices.units))
+        for linear, slices in layer.linear_layers()
+    )
+
+
+def shrink_layer(
+    layer: Layer, kept: Mapping[str, Tensor], optimizer: Optimizer | None = None
+) -> None:
+    """Cut a layer, and the optimizer's moments of it, to the units that are kept.
+
+    If pruned units are zero, the layer computes what it computed before. The parameters of a layer
+    that is dropped leave the optimizer. ``kept`` holds one boolean mask a kind of unit; with no
+    neuron left, the layer is dropped.
+    """
+    if not kept[NEURONS].any():
+        _drop(layer, optimizer)
+        return
+    for linear, slices in layer.linear_layers():
+        index = along(slices, kept).nonzero()[:, 0]
+        cut_parameter(linear, "weight", slices.dim, index, optimizer)
+        if slices.dim == ROWS and linear.bias is not None:
+            cut_parameter(linear, "bias", 0, index, optimizer)
+        linear.out_features, linear.in_features = linear.weight.shape
+    _resize_attention(layer, kept)
+
+
+def resize_layer(layer: Layer, kept: Mapping[str, Tensor]) -> None:
+    """Give a layer the shapes of one that was cut; its weights are lost, to be loaded."""
+    if not kept[NEURONS].any():
+        _drop(layer, None)
+        return
+    for linear, slices in layer.linear_layers():
+        size = int(along(slices, kept).count_nonzero())
+        resize_parameter(linear.weight, slices.dim, size)
+        if slices.dim == ROWS and linear.bias is not None:
+            resize_parameter(linear.bias, 0, size)
+        linear.out_features, linear.in_features = linear.weight.shape
+    _resize_attention(layer, kept)
+
+
+def _drop(layer: Layer, optimizer: Optimizer | None) -> None:
+    parent, _, name = layer.path.rpartition(".")
+    module, architecture = layer.encoder.get_submodule(layer.path), layer.architecture
+    left = DroppedLayer(module, list(architecture.norms), returns_tuple=architecture.returns_tuple)
+    staying = {id(parameter) for parameter in left.parameters()}
+    forget([one for one in module.parameters() if id(one) not in staying], optimizer)
+    layer.encoder.get_submodule(parent).add_module(name, left.train(module.training))
+
+
+def _resize_attention(layer: Layer, kept: Mapping[str, Tensor]) -> None:
+    by_head = kept[VALUE].view(layer.heads, layer.head_size).sum(1)
+    heads = by_head.nonzero()[:, 0].tolist()
+    size = int(by_head.max())
+    attention, architecture = layer.attention, layer.architecture
+    setattr(attention, architecture.head_size, size)
+    for name in architecture.head_count:
+        setattr(attention, name, len(heads))
+    for name in architecture.head_width:
+        setattr(attention, name, len(heads) * size)
+    if architecture.position_bias and len(heads) < layer.heads:
+        attention.register_forward_pre_hook(PositionBias(heads), with_kwargs=True)
+
+
+def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
+    """Describe what ``reshape`` must change in the dense model of ``encoder.config``.
+
+    Empty if all layers have their dense shapes.
+    """
+    dense = _dense_on_meta(encoder)
+    shapes: dict[str, dict[str, Any]] = {
+        key: {} for key in ("linear", "low_rank", "attributes", "position_bias", "dropped")
+    }
+    for path, module in encoder.named_modules():
+        if isinstance(module, DroppedLayer):
+            shapes["dropped"][path] = {"norms": module.norms, "returns_tuple": module.returns_tuple}
+    for path, module in dense.named_modules():
+        here = _submodule(encoder, path)
+        if isinstance(module, nn.Linear) and here is not None:
+            _describe_linear(path, here, module, shapes)
+    if shapes["linear"]:
+        _describe_attentions(encoder, dense, shapes)
+    return {key: value for key, value in shapes.items() if value}
+
+
+def _dense_on_meta(encoder: PreTrainedModel) -> nn.Module:
+    from transformers import MODEL_MAPPING
+
+    architecture: Any = MODEL_MAPPING[type(encoder.config)]
+    with torch.device("meta"):
+        dense: nn.Module = architecture(encoder.config)
+    return dense
+
+
+def _describe_linear(
+    path: str, here: nn.Module, dense: nn.Linear, shapes: dict[str, dict[str, Any]]
+) -> None:
+    up, down = here, here
+    if not isinstance(here, nn.Linear):  # a product of two
+        up, down = here.get_submodule("up"), here.get_submodule("down")
+        shapes["low_rank"][path] = down.get_parameter("weight").shape[0]
+    shape = (up.get_parameter("weight").shape[0], down.get_parameter("weight").shape[1])
+    if shape != dense.weight.shape:
+        shapes["linear"][path] = list(shape)
+
+
+def _describe_attentions(
+    encoder: nn.Module, dense: nn.Module, shapes: dict[str, dict[str, Any]]
+) -> None:
+    architecture = architecture_of(encoder)
+    names = (architecture.head_size, *architecture.head_count, *architecture.head_width)
+    for layer in layer_paths(dense, architecture):
+        path = f"{layer}.{architecture.attention}"
+        if (attention := _submodule(encoder, path)) is None:
+            continue  # the layer was dropped
+        original = dense.get_submodule(path)
+        changed = {
+            name: getattr(attention, name)
+            for name in names
+            if getattr(attention, name) != getattr(original, name)
+        }
+        if changed:
+            shapes["attributes"][path] = changed
+        for hook in attention._forward_pre_hooks.values():
+            if isinstance(hook, PositionBias):
+                shapes["position_bias"][path] = hook.heads
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    try:
+        return module.get_submodule(path)
+    except AttributeError:
+        return None

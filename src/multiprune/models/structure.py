@@ -1,0 +1,275 @@
+"""Where heads and neurons are: one entry an architecture, and every layer of an encoder by it.
+
+A *unit* is what goes as a whole: a dimension of a head (of its query and key, or of its value) or a
+neuron of the feed-forward network. A unit owns rows and columns of several linear layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+#: Kinds of units.
+QUERY_KEY, VALUE, NEURONS = "query_key", "value", "neurons"
+
+ROWS, COLUMNS = 0, 1
+
+
+@dataclass(frozen=True)
+class Slices:
+    """The units along one dimension of a linear layer, several kinds stacked if it is fused."""
+
+    dim: int
+    units: tuple[str, ...]
+
+
+def rows(*units: str) -> Slices:
+    """Return the units along the outputs of a linear layer."""
+    return Slices(ROWS, units)
+
+
+def columns(*units: str) -> Slices:
+    """Return the units along the inputs of a linear layer."""
+    return Slices(COLUMNS, units)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Where one architecture keeps its units; paths are relative to a layer.
+
+    Attributes:
+        layers: path from the encoder to its layers; ``*`` stands for every child.
+        attention: the module that knows the number of heads.
+        linear: units of every linear layer of a layer; layers that an encoder lacks are skipped.
+        norms: what is left of a layer that is dropped, in order: norms on the residual stream.
+        head_size: attribute of the attention that holds the size of a head.
+        head_count: attributes that hold the number of heads, where there are any.
+        head_width: attributes that hold the size of all heads.
+        resizable_heads: whether heads may lose dimensions and keep their scale.
+        returns_tuple: whether a layer returns its hidden states within a tuple.
+        position_bias: whether the attention is handed a bias of all heads of the dense model.
+    """
+
+    layers: str
+    attention: str
+    linear: Mapping[str, Slices]
+    norms: tuple[str, ...] = ()
+    head_size: str = "attention_head_size"
+    head_count: tuple[str, ...] = ("num_attention_heads",)
+    head_width: tuple[str, ...] = ("all_head_size",)
+    resizable_heads: bool = True
+    returns_tuple: bool = False
+    position_bias: bool = False
+
+
+_BERT = Architecture(
+    layers="encoder.layer",
+    attention="attention.self",
+    linear={
+        "attention.self.query": rows(QUERY_KEY),
+        "attention.self.key": rows(QUERY_KEY),
+        "attention.self.value": rows(VALUE),
+        "attention.output.dense": columns(VALUE),
+        "intermediate.dense": rows(NEURONS),
+        "output.dense": columns(NEURONS),
+    },
+    norms=("attention.output.LayerNorm", "output.LayerNorm"),
+)
+
+_DISTILBERT = Architecture(
+    layers="transformer.layer",
+    attention="attention",
+    linear={
+        "attention.q_lin": rows(QUERY_KEY),
+        "attention.k_lin": rows(QUERY_KEY),
+        "attention.v_lin": rows(VALUE),
+        "attention.out_lin": columns(VALUE),
+        "ffn.lin1": rows(NEURONS),
+        "ffn.lin2": columns(NEURONS),
+    },
+    norms=("sa_layer_norm", "output_layer_norm"),
+    head_count=("n_heads",),
+    head_width=(),
+)
+
+_MPNET = Architecture(
+    layers="encoder.layer",
+    attention="attention.attn",
+    linear={
+        "attention.attn.q": rows(QUERY_KEY),
+        "attention.attn.k": rows(QUERY_KEY),
+        "attention.attn.v": rows(VALUE),
+        "attention.attn.o": columns(VALUE),
+        "intermediate.dense": rows(NEURONS),
+        "output.dense": columns(NEURONS),
+    },
+    norms=("attention.LayerNorm", "output.LayerNorm"),
+    resizable_heads=False,  # its scale is computed from the size of a head at every call
+    returns_tuple=True,
+    position_bias=True,
+)
+
+_DEBERTA = Architecture(
+    layers="encoder.layer",
+    attention="attention.self",
+    linear={
+        "attention.self.query_proj": rows(QUERY_KEY),
+        "attention.self.key_proj": rows(QUERY_KEY),
+        "attention.self.pos_query_proj": rows(QUERY_KEY),
+        "attention.self.pos_key_proj": rows(QUERY_KEY),
+        "attention.self.value_proj": rows(VALUE),
+        "attention.output.dense": columns(VALUE),
+        "intermediate.dense": rows(NEURONS),
+        "output.dense": columns(NEURONS),
+    },
+    norms=("attention.output.LayerNorm", "output.LayerNorm"),
+    resizable_heads=False,  # its scale is computed from the size of a head at every call
+    returns_tuple=True,
+)
+
+_MODERNBERT = Architecture(
+    layers="layers",
+    attention="attn",
+    linear={
+        "attn.Wqkv": rows(QUERY_KEY, QUERY_KEY, VALUE),
+        "attn.Wo": columns(VALUE),
+        "mlp.Wi": rows(NEURONS, NEURONS),
+        "mlp.Wo": columns(NEURONS),
+    },
+    head_size="head_dim",
+    head_count=(),
+    head_width=(),
+    resizable_heads=False,  # rotary positions pair the dimensions of a head
+)
+
+_ALBERT = Architecture(
+    layers="encoder.albert_layer_groups.*.albert_layers",
+    attention="attention",
+    linear={
+        "attention.query": rows(QUERY_KEY),
+        "attention.key": rows(QUERY_KEY),
+        "attention.value": rows(VALUE),
+        "attention.dense": columns(VALUE),
+        "ffn": rows(NEURONS),
+        "ffn_output": columns(NEURONS),
+    },
+    norms=("attention.LayerNorm", "full_layer_layer_norm"),
+)
+
+#: By ``config.model_type``. ALBERT's layers are shared: each is pruned once and counted once.
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "bert": _BERT,
+    "roberta": _BERT,
+    "xlm-roberta": _BERT,
+    "electra": _BERT,
+    "distilbert": _DISTILBERT,
+    "mpnet": _MPNET,
+    "deberta-v2": _DEBERTA,
+    "modernbert": _MODERNBERT,
+    "albert": _ALBERT,
+}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of an encoder; paths are from the encoder.
+
+    Attributes:
+        heads: their number.
+        head_size: the dimensions of each.
+        neurons: of the feed-forward network.
+    """
+
+    encoder: nn.Module
+    path: str
+    architecture: Architecture
+    heads: int
+    head_size: int
+    neurons: int
+
+    def linear_layers(self) -> Iterator[tuple[nn.Linear, Slices]]:
+        """Yield each linear layer of this layer and the units along it."""
+        module = self.encoder.get_submodule(self.path)
+        for path, slices in self.architecture.linear.items():
+            if (found := _submodule(module, path)) is not None:
+                assert isinstance(found, nn.Linear)
+                yield found, slices
+
+    def output_of(self, units: str) -> nn.Linear:
+        """Return the linear layer that reads units of a kind: values, or neurons."""
+        return next(one for one, it in self.linear_layers() if it == columns(units))
+
+    @property
+    def attention(self) -> nn.Module:
+        """The module that knows the number of heads."""
+        return self.encoder.get_submodule(f"{self.path}.{self.architecture.attention}")
+
+    def size_of(self, units: str) -> int:
+        """Return the number of units of a kind."""
+        return self.neurons if units == NEURONS else self.heads * self.head_size
+
+
+def along(slices: Slices, by_unit: Mapping[str, Tensor]) -> Tensor:
+    """Lay vectors by kind of unit out along a dimension of a linear layer, as it stacks them."""
+    return torch.cat([by_unit[units].reshape(-1) for units in slices.units])
+
+
+def layers_of(encoder: nn.Module) -> list[Layer]:
+    """Return the layers of an encoder, each once.
+
+    Raises:
+        ValueError: if the architecture has no entry here, or a layer was cut already.
+    """
+    architecture = architecture_of(encoder)
+    return [_layer(encoder, path, architecture) for path in layer_paths(encoder, architecture)]
+
+
+def architecture_of(encoder: nn.Module) -> Architecture:
+    """Return the entry of an encoder's architecture."""
+    kind = getattr(getattr(encoder, "config", None), "model_type", type(encoder).__name__)
+    if kind not in ARCHITECTURES:
+        raise ValueError(
+            f"Heads and neurons are known of {', '.join(ARCHITECTURES)}, but the encoder is "
+            f"{kind!r}."
+        )
+    return ARCHITECTURES[kind]
+
+
+def _layer(encoder: nn.Module, path: str, architecture: Architecture) -> Layer:
+    module = encoder.get_submodule(path)
+    attention = module.get_submodule(architecture.attention)
+    size = int(getattr(attention, architecture.head_size))
+    widths = {
+        slices.units[0]: module.get_submodule(name).get_parameter("weight").shape[1]
+        for name, slices in architecture.linear.items()
+        if slices.dim == COLUMNS
+    }
+    return Layer(encoder, path, architecture, widths[VALUE] // size, size, widths[NEURONS])
+
+
+def layer_paths(encoder: nn.Module, architecture: Architecture) -> list[str]:
+    """Return the paths of an encoder's layers."""
+    first, star, rest = architecture.layers.partition(".*.")
+    parents = [f"{first}.{i}.{rest}" for i in range(len(_children(encoder, first)))]
+    lists = parents if star else [first]
+    return [f"{path}.{i}" for path in lists for i in range(len(_children(encoder, path)))]
+
+
+def _children(encoder: nn.Module, path: str) -> nn.ModuleList:
+    module = encoder.get_submodule(path)
+    assert isinstance(module, nn.ModuleList)
+    return module
+
+
+def _submodule(module: nn.Module, path: str) -> nn.Module | None:
+    for name in path.split("."):
+        if (child := getattr(module, name, None)) is None:
+            return None
+        module = child
+    return module

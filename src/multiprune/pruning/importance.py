@@ -1,0 +1,162 @@
+"""Which heads, dimensions of heads, neurons and layers matter, and ways to estimate it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from typing_extensions import override
+
+from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from multiprune.models.structure import Layer
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Importance of everything in one layer that may go.
+
+    Attributes:
+        heads: shape (heads,).
+        query_key: of the dimensions of each head's query and key, shape (heads, head size).
+        value: of the dimensions of each head's value, shape (heads, head size).
+        neurons: shape (neurons,).
+        layer: of the layer as a whole, without dimensions.
+    """
+
+    heads: Tensor
+    query_key: Tensor
+    value: Tensor
+    neurons: Tensor
+    layer: Tensor
+
+    def cpu(self) -> Scores:
+        """Return the same on the CPU."""
+        mine = (self.heads, self.query_key, self.value, self.neurons, self.layer)
+        return Scores(*(tensor.cpu() for tensor in mine))
+
+
+class Importance(ABC):
+    """A way to estimate importance."""
+
+    #: Whether ``measure`` reads gradients, and is called before every optimizer step.
+    reads_gradients = False
+    #: Of the exponential moving average over the steps, if it is measured at every step.
+    smoothing = 0.0
+
+    @abstractmethod
+    def measure(self, layer: Layer, number: int) -> Scores:
+        """Return the importance within the ``number``-th layer as it stands."""
+
+
+class GateGradient(Importance):
+    """First-order change of the loss when a unit is closed, smoothed over steps.
+
+    Michel et al. (2019), section 4.1, for heads; the same for every other unit. A gate ``z`` on
+    input ``j`` of a linear layer has ``dL/dz_j = sum_i W[i, j] dL/dW[i, j]``, so no gate is needed.
+
+    Args:
+        smoothing: of the exponential moving average over steps (GRAIN, Yang et al. 2023: 0.998).
+    """
+
+    reads_gradients = True
+
+    def __init__(self, *, smoothing: float) -> None:
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"`smoothing` must be in [0, 1), but is {smoothing}.")
+        self.smoothing = smoothing
+
+    @override
+    @torch.no_grad()
+    def measure(self, layer: Layer, number: int) -> Scores:
+        shape = (layer.heads, layer.head_size)
+        value = input_gate_gradient(layer.output_of(VALUE)).view(shape)
+        neurons = input_gate_gradient(layer.output_of(NEURONS))
+        query = next(one for one, it in layer.linear_layers() if QUERY_KEY in it.units)
+        query_key = output_gate_gradient(query)[: layer.size_of(QUERY_KEY)].view(shape)
+        return Scores(
+            heads=value.sum(1).abs(),
+            query_key=query_key.abs(),
+            value=value.abs(),
+            neurons=neurons.abs(),
+            layer=value.sum().abs() + neurons.sum().abs(),
+        )
+
+
+class WeightMagnitude(Importance):
+    """The Euclidean norm of all weights that a unit owns."""
+
+    @override
+    @torch.no_grad()
+    def measure(self, layer: Layer, number: int) -> Scores:
+        device = layer.output_of(VALUE).weight.device
+        squares = {
+            units: torch.zeros(layer.size_of(units), device=device)
+            for units in (QUERY_KEY, VALUE, NEURONS)
+        }
+        for linear, slices in layer.linear_layers():
+            by_unit = linear.weight.float().square().sum(1 - slices.dim)
+            sizes = [layer.size_of(units) for units in slices.units]
+            for units, part in zip(slices.units, torch.split(by_unit, sizes), strict=True):
+                squares[units] += part
+        shape = (layer.heads, layer.head_size)
+        query_key, value = squares[QUERY_KEY].view(shape), squares[VALUE].view(shape)
+        return Scores(
+            heads=(query_key + value).sum(1).sqrt(),
+            query_key=query_key.sqrt(),
+            value=value.sqrt(),
+            neurons=squares[NEURONS].sqrt(),
+            layer=(query_key.sum() + value.sum() + squares[NEURONS].sum()).sqrt(),
+        )
+
+
+class RandomImportance(Importance):
+    """Random numbers, as a control: the same at every call, and on every rank."""
+
+    def __init__(self, *, seed: int = 0) -> None:
+        self.seed = seed
+
+    @override
+    def measure(self, layer: Layer, number: int) -> Scores:
+        device = layer.output_of(VALUE).weight.device
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
+
+        def draw(*shape: int) -> Tensor:
+            return torch.rand(shape, generator=generator).to(device)
+
+        shape = (layer.heads, layer.head_size)
+        return Scores(
+            draw(layer.heads), draw(*shape), draw(*shape), draw(layer.neurons), draw(1)[0]
+        )
+
+
+def input_gate_gradient(linear: nn.Linear) -> Tensor:
+    """Return ``dL/dz`` of gates, open at 1, on the inputs of a linear layer: shape (inputs,)."""
+    if linear.weight.grad is None:
+        return torch.zeros(linear.in_features, device=linear.weight.device)
+    return (linear.weight * linear.weight.grad).sum(0).float()
+
+
+def output_gate_gradient(linear: nn.Linear) -> Tensor:
+    """Return ``dL/dz`` of gates, open at 1, on the outputs of a linear layer: shape (outputs,)."""
+    if linear.weight.grad is None:
+        return torch.zeros(linear.out_features, device=linear.weight.device)
+    gradient = (linear.weight * linear.weight.grad).sum(1)
+    if linear.bias is not None and linear.bias.grad is not None:
+        gradient = gradient + linear.bias * linear.bias.grad
+    return gradient.float()
+
+
+def relative_to_layer(scores: Tensor, kept: Tensor) -> Tensor:
+    """Divide by the root mean square of what is kept, so that layers and kinds compare.
+
+    Michel et al. (2019) divide by the Euclidean norm, which is the same up to a factor for equal
+    numbers of heads; the mean also makes 12 heads comparable with 3,072 neurons.
+    """
+    mean_square = scores[kept].double().square().mean()
+    return scores / mean_square.sqrt().clamp(min=torch.finfo(torch.float32).tiny)

@@ -1,0 +1,224 @@
+"""Which heads, dimensions of heads, neurons and layers go: the least important, until all fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from multiprune.pruning.importance import Scores, relative_to_layer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+HEADS, HEAD_DIMENSIONS, NEURONS, LAYERS = "heads", "head_dimensions", "neurons", "layers"
+GRANULARITIES = (HEADS, HEAD_DIMENSIONS, NEURONS, LAYERS)
+
+
+@dataclass(frozen=True)
+class UnitCosts:
+    """What the units of one layer cost, in parameters that the budget counts.
+
+    Attributes:
+        head_dimension: one dimension of one head: of its query and key, and of its value.
+        neuron: one neuron of the feed-forward network.
+        rest: what goes besides when the whole layer goes (biases of its outputs).
+    """
+
+    head_dimension: int
+    neuron: int
+    rest: int
+
+
+@dataclass
+class Kept:
+    """What is kept of one layer: boolean masks, changed in place.
+
+    All heads that are kept have the same number of dimensions, so that attention stays one batched
+    product.
+
+    Attributes:
+        heads: shape (heads,).
+        query_key: shape (heads, head size), whether the head is kept or not.
+        value: shape (heads, head size), whether the head is kept or not.
+        neurons: shape (neurons,).
+    """
+
+    heads: Tensor
+    query_key: Tensor
+    value: Tensor
+    neurons: Tensor
+
+    @property
+    def dimensions(self) -> int:
+        """The number of dimensions that each head keeps."""
+        return int(self.value[0].count_nonzero())
+
+    @property
+    def dropped(self) -> bool:
+        """Whether the whole layer is gone."""
+        return not bool(self.heads.any())
+
+    def drop(self) -> None:
+        """Remove the whole layer."""
+        self.heads.zero_()
+        self.neurons.zero_()
+
+    def size(self, costs: UnitCosts) -> int:
+        """Return the number of parameters that the budget counts in this layer."""
+        if self.dropped:
+            return 0
+        heads, neurons = int(self.heads.count_nonzero()), int(self.neurons.count_nonzero())
+        return heads * self.dimensions * costs.head_dimension + neurons * costs.neuron + costs.rest
+
+
+@dataclass
+class _Count:
+    """How many of each kind one layer has left, while candidates are walked through."""
+
+    heads: int
+    dimensions: int
+    neurons: int
+    costs: UnitCosts
+
+    @property
+    def size(self) -> int:
+        return (
+            self.heads * self.dimensions * self.costs.head_dimension
+            + self.neurons * self.costs.neuron
+            + self.costs.rest
+        )
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    score: float
+    kind: str
+    layer: int
+    index: int
+
+
+def smallest_size(
+    costs: Sequence[UnitCosts], kept: Sequence[Kept], granularity: Sequence[str]
+) -> int:
+    """Return the number of parameters left when everything has gone that may go."""
+    counts = [
+        _Count(
+            1 if HEADS in granularity else len(one.heads),
+            1 if HEAD_DIMENSIONS in granularity else one.dimensions,
+            1 if NEURONS in granularity else len(one.neurons),
+            cost,
+        )
+        for one, cost in zip(kept, costs, strict=True)
+    ]
+    sizes = sorted(count.size for count in counts)
+    return sizes[0] if LAYERS in granularity else sum(sizes)
+
+
+def remove_least_important(
+    scores: Sequence[Scores],
+    kept: Sequence[Kept],
+    costs: Sequence[UnitCosts],
+    *,
+    size: int,
+    granularity: Sequence[str],
+) -> None:
+    """Remove from ``kept`` what matters least, one by one, until no more than ``size`` is left.
+
+    What is gone stays gone. A layer keeps a head, a dimension and a neuron, unless it goes as a
+    whole; one layer stays. What goes last may overshoot: less than one group is left unused.
+
+    Args:
+        scores: by layer; compared relative to their layer (layers: to all layers).
+        kept: by layer.
+        costs: by layer.
+        size: parameters that may stay in these layers, as the budget counts them.
+        granularity: kinds that may go, some of ``GRANULARITIES``.
+    """
+    total = sum(one.size(cost) for one, cost in zip(kept, costs, strict=True))
+    counts = [
+        _Count(
+            int(one.heads.count_nonzero()),
+            one.dimensions,
+            int(one.neurons.count_nonzero()),
+            cost,
+        )
+        for one, cost in zip(kept, costs, strict=True)
+    ]
+    alive = sum(not one.dropped for one in kept)
+    candidates = sorted(
+        _candidates(scores, kept, granularity),
+        key=lambda one: (one.score, one.kind, one.layer, one.index),
+    )
+    dimensions_gone = [0] * len(kept)
+    for candidate in candidates:
+        if total <= size:
+            break
+        here, count = kept[candidate.layer], counts[candidate.layer]
+        if here.dropped:
+            continue
+        before = count.size
+        if candidate.kind == LAYERS and alive > 1:
+            here.drop()
+            alive -= 1
+            total -= before
+            continue
+        if candidate.kind == HEADS and count.heads > 1:
+            here.heads[candidate.index] = False
+            count.heads -= 1
+        elif candidate.kind == NEURONS and count.neurons > 1:
+            here.neurons[candidate.index] = False
+            count.neurons -= 1
+        elif candidate.kind == HEAD_DIMENSIONS and count.dimensions > 1:
+            dimensions_gone[candidate.layer] += 1
+            count.dimensions -= 1
+        total -= before - count.size
+    for here, score, gone in zip(kept, scores, dimensions_gone, strict=True):
+        if gone and not here.dropped:
+            keep = here.dimensions - gone
+            here.query_key.copy_(_largest_in_rows(score.query_key, here.query_key, keep))
+            here.value.copy_(_largest_in_rows(score.value, here.value, keep))
+
+
+def _candidates(
+    scores: Sequence[Scores], kept: Sequence[Kept], granularity: Sequence[str]
+) -> Iterator[_Candidate]:
+    alive = torch.tensor([not one.dropped for one in kept])
+    of_layers = relative_to_layer(torch.stack([one.layer.cpu() for one in scores]), alive)
+    for number, (score, here) in enumerate(zip(scores, kept, strict=True)):
+        if here.dropped:
+            continue
+        if HEADS in granularity:
+            yield from _of_kind(HEADS, number, score.heads, here.heads)
+        if NEURONS in granularity:
+            yield from _of_kind(NEURONS, number, score.neurons, here.neurons)
+        if HEAD_DIMENSIONS in granularity:
+            yield from _dimensions(number, score, here)
+        if LAYERS in granularity:
+            yield _Candidate(float(of_layers[number]), LAYERS, number, 0)
+
+
+def _of_kind(kind: str, layer: int, scores: Tensor, kept: Tensor) -> Iterator[_Candidate]:
+    relative = relative_to_layer(scores, kept)[kept].tolist()
+    for index, score in zip(kept.nonzero()[:, 0].tolist(), relative, strict=True):
+        yield _Candidate(score, kind, layer, index)
+
+
+def _dimensions(layer: int, score: Scores, here: Kept) -> Iterator[_Candidate]:
+    """Yield the removal of the least important dimension of every head, then of the next."""
+    shape = (len(here.heads), here.dimensions)
+    ranked = []
+    for scores, kept in ((score.query_key, here.query_key), (score.value, here.value)):
+        relative = relative_to_layer(scores, kept & here.heads[:, None])
+        ranked.append(relative[kept].view(shape)[here.heads].sort(1).values.mean(0))
+    for index, value in enumerate(((ranked[0] + ranked[1]) / 2).tolist()):
+        yield _Candidate(value, HEAD_DIMENSIONS, layer, index)
+
+
+def _largest_in_rows(scores: Tensor, kept: Tensor, count: int) -> Tensor:
+    """Keep the ``count`` largest of what is kept in each row; ties by position."""
+    masked = scores.float().masked_fill(~kept, -torch.inf)
+    order = masked.sort(dim=1, descending=True, stable=True).indices[:, :count]
+    return torch.zeros_like(kept).scatter_(1, order, torch.ones_like(kept))
