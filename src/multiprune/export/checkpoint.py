@@ -1,22 +1,34 @@
-"""The folder that is shipped: encoder, heads, tokenizer, in safetensors and JSON."""
+"""The folder that is shipped: encoder, heads, tokenizer, in safetensors and JSON; and back."""
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import uuid
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from multiprune.models import modeling_multiprune
+from multiprune.models.encoder import encoder_class, has_pooler
+from multiprune.models.heads import head
+from multiprune.models.modeling_multiprune import KEY
+from multiprune.models.shrink import per_layer_config, shapes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
-    from transformers import PreTrainedTokenizerBase
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from multiprune.models.multitask import MultitaskModel
     from multiprune.tasks.task import Task
+
+WEIGHTS, HEADS, MEANING = "model.safetensors", "heads.safetensors", "heads.json"
 
 
 def save_model(
@@ -27,20 +39,26 @@ def save_model(
 ) -> None:
     """Write a finalized model to ``folder``, all of it or nothing.
 
-    ``config.json``, ``model.safetensors`` and the tokenizer are the encoder's, and load with plain
-    ``AutoModel.from_pretrained(folder)``; ``heads.safetensors`` holds ``<task>.output.weight``, of
-    shape (outputs, hidden), and ``.bias``, and ``heads.json`` says what their outputs mean (of a
-    number, -1 and 1 stand for its ``bounds``).
+    ``config.json``, ``model.safetensors`` and the tokenizer are the encoder's; an encoder with
+    dense shapes loads with plain ``AutoModel.from_pretrained(folder)``, one that was cut with
+    ``trust_remote_code=True`` or with ``load_model``. ``heads.safetensors`` holds
+    ``<task>.output.weight``, of shape (outputs, hidden), and ``.bias``, and ``heads.json`` says
+    what their outputs mean (of a number, -1 and 1 stand for its ``bounds``).
     """
+    meaning = {name: dict(task.definition) for name, task in tasks.items()}
+    with written_as_a_whole(folder) as beside:
+        save_encoder(beside, model.encoder)
+        tokenizer.save_pretrained(beside)
+        save_heads(beside, model.heads, meaning)
+
+
+@contextmanager
+def written_as_a_whole(folder: Path) -> Iterator[Path]:
+    """Give a folder to write into, which takes the place of ``folder`` if nothing fails."""
     beside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     beside.mkdir(parents=True)
     try:
-        model.encoder.save_pretrained(beside)
-        tokenizer.save_pretrained(beside)
-        heads = {key: tensor.contiguous() for key, tensor in model.heads.state_dict().items()}
-        save_file(heads, beside / "heads.safetensors")
-        meaning = {name: dict(task.definition) for name, task in tasks.items()}
-        (beside / "heads.json").write_text(json.dumps(meaning, indent=2) + "\n")
+        yield beside
         # safetensors writes for the owner alone; what is shipped is as open as its surroundings.
         for file in beside.iterdir():
             file.chmod(beside.stat().st_mode & 0o666)
@@ -48,3 +66,96 @@ def save_model(
         beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def save_encoder(folder: Path, encoder: PreTrainedModel) -> None:
+    """Write an encoder's weights and its configuration, with the shapes that were pruned."""
+    encoder.save_pretrained(folder)
+    shapes = shapes_of(encoder)
+    if not shapes:
+        return
+    config = copy.deepcopy(encoder.config)
+    config.architectures = [type(encoder).__name__]
+    config.per_layer_config = per_layer_config(encoder, shapes)
+    setattr(config, KEY, shapes | {"pooler": getattr(encoder, "pooler", None) is not None})
+    code = Path(modeling_multiprune.__file__)
+    config.auto_map = {"AutoModel": f"{code.stem}.PrunedEncoder"}
+    config.save_pretrained(folder)
+    shutil.copyfile(code, folder / code.name)
+
+
+def save_heads(folder: Path, heads: nn.Module, meaning: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write the heads, and what their outputs mean."""
+    save_file({key: one.contiguous() for key, one in heads.state_dict().items()}, folder / HEADS)
+    (folder / MEANING).write_text(json.dumps(meaning, indent=2) + "\n")
+
+
+def model_folder(path: Path) -> Path:
+    """Return the folder with the model in it: ``path``, or ``model`` in the folder of a run.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    for folder in (path, path / "model"):
+        if (folder / "config.json").is_file() and (folder / MEANING).is_file():
+            return folder
+    raise FileNotFoundError(
+        f"{path} must be the folder of a finished run or of an exported model, but it has no "
+        f"config.json with {MEANING} beside it, and no model folder with them."
+    )
+
+
+def load_encoder(folder: Path) -> PreTrainedModel:
+    """Load the encoder of a shipped folder; no code from the folder is run.
+
+    Raises:
+        ValueError: if weights are damaged, or have not the shapes that ``config.json`` names.
+    """
+    from transformers import AutoConfig
+    from transformers.initialization import no_init_weights
+
+    config = AutoConfig.from_pretrained(folder)
+    state = load_weights(folder / WEIGHTS)
+    architecture = encoder_class(config)
+    options = {"add_pooling_layer": "pooler.dense.weight" in state} if has_pooler(config) else {}
+    with no_init_weights():
+        built: nn.Module = architecture(config, **options)
+    _check_shapes(built, state, folder / WEIGHTS)
+    dtype = next(one.dtype for one in state.values() if one.is_floating_point())
+    built.to(dtype).load_state_dict(state)
+    encoder: PreTrainedModel = built.eval()  # type: ignore[assignment]
+    return encoder
+
+
+def load_heads(folder: Path) -> tuple[nn.ModuleDict, dict[str, dict[str, Any]]]:
+    """Load the heads of a shipped folder, and what their outputs mean."""
+    from torch.nn import ModuleDict
+
+    meaning: dict[str, dict[str, Any]] = json.loads((folder / MEANING).read_text())
+    state = load_weights(folder / HEADS)
+    heads = {}
+    for task, definition in meaning.items():
+        outputs, hidden = state[f"{task}.output.weight"].shape
+        heads[task] = head(hidden, outputs, per_token=definition["kind"] == "tags")
+    loaded = ModuleDict(heads)
+    loaded.to(next(iter(state.values())).dtype).load_state_dict(state)
+    return loaded.eval(), meaning
+
+
+def load_weights(file: Path) -> dict[str, Tensor]:
+    """Read tensors; a damaged file is refused in one sentence."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} must be a whole safetensors file, but: {error}.") from error
+
+
+def _check_shapes(module: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
+    expected = {key: tuple(one.shape) for key, one in module.state_dict().items()}
+    found = {key: tuple(one.shape) for key, one in state.items()}
+    for key in sorted(expected.keys() | found.keys()):
+        if expected.get(key) != found.get(key):
+            raise ValueError(
+                f"{file} must hold the shapes that config.json names, but {key} is "
+                f"{found.get(key, 'missing')} and should be {expected.get(key, 'absent')}."
+            )

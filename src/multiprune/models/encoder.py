@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multiprune.models.modeling_multiprune import KEY, pruned_class
 from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def pretrained(path: str, *, dropout: float | None = None) -> Encoder:
         config = AutoConfig.from_pretrained(source)
         if dropout is not None:
             _set_dropout(config, dropout)
-        options = {"add_pooling_layer": False} if _has_pooler(config) else {}
+        options = {"add_pooling_layer": False} if has_pooler(config) else {}
         # `from_pretrained` returns a model in evaluation mode, and Lightning keeps it so.
         return Encoder(
             model=AutoModel.from_pretrained(source, config=config, **options).train(),
@@ -101,7 +102,14 @@ def nano_tokenizer() -> PreTrainedTokenizerBase:
     return BertTokenizer(vocab=vocabulary, model_max_length=512)
 
 
-def _has_pooler(config: PretrainedConfig) -> bool:
+def encoder_class(config: PretrainedConfig) -> Any:
+    """Return the class that builds an encoder of this configuration, pruned or dense."""
+    from transformers import MODEL_MAPPING
+
+    return pruned_class(config) if hasattr(config, KEY) else MODEL_MAPPING[type(config)]
+
+
+def has_pooler(config: PretrainedConfig) -> bool:
     """Whether the architecture's encoder comes with a pooler, which the heads here do not use."""
     import inspect
 

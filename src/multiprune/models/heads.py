@@ -44,8 +44,13 @@ class TokenHead(nn.Module):
 
 def head_for(task: Task, hidden: int, dropout: float = 0.1) -> nn.Module:
     """Return the head that a task's output structure asks for."""
-    kind = TokenHead if task.per_token else SequenceHead
-    return kind(hidden, task.num_outputs, dropout)
+    return head(hidden, task.num_outputs, per_token=task.per_token, dropout=dropout)
+
+
+def head(hidden: int, outputs: int, *, per_token: bool, dropout: float = 0.1) -> nn.Module:
+    """Return a head that answers once a token, or once a sequence."""
+    kind = TokenHead if per_token else SequenceHead
+    return kind(hidden, outputs, dropout)
 
 
 def mean_of_tokens(states: Tensor, attention_mask: Tensor) -> Tensor:

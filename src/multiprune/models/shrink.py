@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from multiprune.models.cut import cut_parameter, forget, resize_parameter
 from multiprune.models.modeling_multiprune import DroppedLayer, PositionBias
 from multiprune.models.structure import (
+    COLUMNS,
     NEURONS,
     ROWS,
     VALUE,
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
-    from multiprune.models.structure import Layer
+    from multiprune.models.structure import Architecture, Layer
 
 
 def is_cut(layer: Layer) -> bool:
@@ -115,6 +116,46 @@ def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
     if shapes["linear"]:
         _describe_attentions(encoder, dense, shapes)
     return {key: value for key, value in shapes.items() if value}
+
+
+def per_layer_config(
+    encoder: PreTrainedModel, shapes: Mapping[str, Any]
+) -> dict[int | str, dict[str, Any]]:
+    """Say the same in the words of transformers' ``per_layer_config``, as far as it has them.
+
+    Empty for layers that are shared: they have no numbers of their own.
+    """
+    architecture = architecture_of(encoder)
+    if "*" in architecture.layers:
+        return {}
+    described: dict[int | str, dict[str, Any]] = {}
+    for number, path in enumerate(layer_paths(encoder, architecture)):
+        if path in shapes.get("dropped", {}):
+            described[number] = {"skip": ["attention", "mlp"]}
+        elif shapes.get("linear"):
+            described[number] = _describe_layer(encoder, path, architecture)
+    return described
+
+
+def _describe_layer(encoder: nn.Module, path: str, architecture: Architecture) -> dict[str, int]:
+    layer = encoder.get_submodule(path)
+    widths = {
+        slices.units[0]: _inputs_of(layer.get_submodule(name))
+        for name, slices in architecture.linear.items()
+        if slices.dim == COLUMNS
+    }
+    attention = layer.get_submodule(architecture.attention)
+    size = int(getattr(attention, architecture.head_size))
+    return {
+        "num_attention_heads": widths[VALUE] // size,
+        "head_dim": size,
+        "intermediate_size": widths[NEURONS],
+    }
+
+
+def _inputs_of(module: nn.Module) -> int:
+    first = module if isinstance(module, nn.Linear) else module.get_submodule("down")
+    return int(first.get_parameter("weight").shape[1])
 
 
 def _dense_on_meta(encoder: PreTrainedModel) -> nn.Module:
