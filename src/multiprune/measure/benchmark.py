@@ -1,0 +1,142 @@
+"""Pruned models beside their dense models: measured, printed, written."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import version
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from multiprune.measure.contestant import contestants, cost_of
+from multiprune.measure.table import print_costs, print_machine, print_timings
+from multiprune.measure.timing import Size, time_models
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from multiprune.measure.backends import Backend
+    from multiprune.measure.contestant import Cost
+    from multiprune.measure.timing import Timing
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What came out; costs and timings name their models."""
+
+    machine: dict[str, Any]
+    costs: list[Cost]
+    timings: list[Timing]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it for ``benchmark.json``, with every single time."""
+        return {
+            "machine": self.machine,
+            "models": [_cost_as_json(cost) for cost in self.costs],
+            "timings": [_timing_as_json(timing) for timing in self.timings],
+        }
+
+
+def report(
+    paths: Sequence[Path],
+    *,
+    batches: Sequence[int],
+    lengths: Sequence[int],
+    rounds: int,
+    backends: Sequence[Backend],
+    json: Path | None,
+) -> None:
+    """Measure encoders of shipped models beside their dense ones; print tables, write ``json``.
+
+    ``paths`` are folders of finished runs or of exported models.
+
+    Raises:
+        FileNotFoundError: if a folder has no model in it.
+        ValueError: if there is nothing to measure, or a length exceeds a model's positions.
+    """
+    _check(paths, batches, lengths, rounds, backends)
+    sizes = [Size(batch, length) for batch in batches for length in lengths]
+    measured = benchmark(paths, sizes, rounds, backends)
+    print_machine(measured.machine)
+    print_costs(measured.costs, max(batches), max(lengths))
+    for size in sizes:
+        print_timings(measured.costs, [one for one in measured.timings if one.size == size], size)
+    if json is not None:
+        json.write_text(dumps(measured.as_json(), indent=2) + "\n")
+
+
+def benchmark(
+    paths: Sequence[Path], sizes: Sequence[Size], rounds: int, backends: Sequence[Backend]
+) -> Benchmark:
+    """Measure shipped models, and the dense model of each configuration."""
+    compared = contestants(paths, sizes)
+    encoders = {one.name: one.encoder for one in compared}
+    devices = sorted({backend.device for backend in backends})
+    costs = [cost_of(one, encoders[one.dense], sizes, devices) for one in compared]
+    timings = [
+        timing for backend in backends for timing in time_models(encoders, backend, sizes, rounds)
+    ]
+    return Benchmark(machine(), costs, timings)
+
+
+def machine() -> dict[str, Any]:
+    """Describe what was measured on."""
+    return {
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+    }
+
+
+def _check(
+    paths: Sequence[Path],
+    batches: Sequence[int],
+    lengths: Sequence[int],
+    rounds: int,
+    backends: Sequence[Backend],
+) -> None:
+    for name, values in (("paths", paths), ("backends", backends)):
+        if not values:
+            raise ValueError(f"`{name}` must name at least one, but is empty.")
+    if len({str(path) for path in paths}) < len(paths):
+        raise ValueError(f"`paths` must differ, but are {', '.join(map(str, paths))}.")
+    for name, numbers in (("batches", batches), ("lengths", lengths), ("rounds", [rounds])):
+        if not numbers or min(numbers) < 1:
+            raise ValueError(f"`{name}` must be at least 1, but is {list(numbers)}.")
+
+
+def _processor() -> str:
+    description = Path("/proc/cpuinfo")
+    lines = description.read_text().splitlines() if description.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cost_as_json(cost: Cost) -> dict[str, Any]:
+    counts = [
+        {"batch": size.batch, "length": size.length, "multiply_adds": count}
+        for size, count in cost.multiply_adds.items()
+    ]
+    return vars(cost) | {"multiply_adds": counts}
+
+
+def _timing_as_json(timing: Timing) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "model": timing.model,
+        "backend": timing.backend,
+        "batch": timing.size.batch,
+        "length": timing.size.length,
+    }
+    if timing.failure:
+        return shown | {"failure": timing.failure}
+    return shown | {
+        "median_ms": 1e3 * timing.median,
+        "p90_ms": 1e3 * timing.p90,
+        "examples_per_second": timing.examples_per_second,
+        "seconds": list(timing.seconds),
+    }

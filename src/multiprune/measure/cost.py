@@ -1,0 +1,67 @@
+"""What a model costs, counted: multiply-adds, parameters, zeros and bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, nn
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+def tokens(config: PretrainedConfig, batch: int, length: int) -> dict[str, Tensor]:
+    """Return what an encoder reads: random tokens without padding, shape (batch, length)."""
+    draw = torch.Generator().manual_seed(0)
+    ids = torch.randint(config.vocab_size, (batch, length), generator=draw)
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+@torch.no_grad()
+def multiply_adds(encoder: PreTrainedModel, batch: int, length: int) -> int:
+    """Count the multiplications of linear layers and of both products of attention.
+
+    One forward pass is run. Norms, activations, softmax and look-ups are not counted.
+    """
+    # torch knows the kernels of CUDA; that of the CPU has another name.
+    kernels = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention}
+    with FlopCounterMode(display=False, custom_mapping=kernels) as counter:
+        encoder(**tokens(encoder.config, batch, length))
+    return int(counter.get_total_flops()) // 2
+
+
+def parameters(module: nn.Module) -> int:
+    """Count parameters; one that is shared counts once."""
+    return sum(one.numel() for one in module.parameters())
+
+
+def matrix_elements(module: nn.Module) -> int:
+    """Count the elements of matrices."""
+    return sum(one.numel() for one in module.parameters() if one.ndim > 1)
+
+
+def zeros(module: nn.Module) -> int:
+    """Count the elements of matrices that are exactly zero."""
+    matrices = [one for one in module.parameters() if one.ndim > 1]
+    return sum(one.numel() - int(one.count_nonzero()) for one in matrices)
+
+
+def parameter_bytes(module: nn.Module) -> int:
+    """Return the bytes that parameters take, stored densely."""
+    return sum(one.numel() * one.element_size() for one in module.parameters())
+
+
+def bytes_on_disk(folder: Path) -> int:
+    """Return the size of a folder's weights, those of the heads among them."""
+    files = list(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(f"{folder} must hold weights in safetensors files, but has none.")
+    return sum(file.stat().st_size for file in files)
+
+
+def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]

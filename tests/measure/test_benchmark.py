@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from shipped import cut, dense, low_rank, masked, ship
+from typing_extensions import override
+
+from multiprune.measure import contestant, report
+from multiprune.measure.backends import Backend, Eager, Forward
+from multiprune.measure.cost import multiply_adds, parameters
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+
+class Broken(Backend):
+    """A compiler that is not there."""
+
+    @property
+    @override
+    def name(self) -> str:
+        return "broken"
+
+    @override
+    def load(self, encoder: PreTrainedModel) -> Forward:
+        raise RuntimeError("No [working] compiler was found.")
+
+
+@pytest.fixture(autouse=True)
+def known_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a process a model; test_memory.py measures."""
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr(contestant, "peak_memory", lambda *_: 1_500_000)
+
+
+def measure(*paths: Path, json: Path | None = None, **changed: Any) -> None:
+    options: dict[str, Any] = {"batches": [2], "lengths": [4], "rounds": 2, "backends": [Eager()]}
+    report(paths, **options | changed, json=json)
+
+
+def cells(output: str, *first: str) -> list[list[str]]:
+    """Return the cells of the table rows that begin with ``first``."""
+    rows = [
+        [cell.strip() for cell in line.strip("│┃ ").split("│")]
+        for line in output.splitlines()
+        if "│" in line
+    ]
+    return [row for row in rows if row[: len(first)] == list(first)]
+
+
+def test_size_and_cost_are_shown_beside_the_dense_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ship(tmp_path / "model", cut())
+    measure(folder)
+    output = capsys.readouterr().out
+    megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
+    (row,) = cells(output, str(folder))
+    # The row of the padding token is zero.
+    count = parameters(cut())
+    assert row[1:] == [f"{count:,}", f"{count - 16:,}", f"{megabytes:.1f}", "1.5"]
+    (reference,) = cells(output, f"dense of {folder}")
+    assert reference[1] == f"{parameters(dense()):,}"
+    (timed,) = cells(output, "eager", str(folder))
+    counts = multiply_adds(dense(), 2, 4), multiply_adds(cut(), 2, 4)
+    assert timed[2] == f"{counts[1] / 1e9:.4g}"
+    assert timed[-1] == f"{counts[0] / counts[1]:.2f}"
+    assert cells(output, "eager", f"dense of {folder}")[0][-2:] == ["1.00", "1.00"]
+
+
+def test_file_holds_what_is_shown_and_every_time(tmp_path: Path) -> None:
+    folder = ship(tmp_path / "model", cut())
+    file = tmp_path / "benchmark.json"
+    measure(folder, json=file, batches=[1, 2], lengths=[4, 8], rounds=3)
+    found = json.loads(file.read_text())
+    assert [one["model"] for one in found["models"]] == [f"dense of {folder}", str(folder)]
+    sizes = [(one["batch"], one["length"], one["model"]) for one in found["timings"]]
+    assert len(set(sizes)) == 8
+    for one in found["timings"]:
+        assert len(one["seconds"]) == 3
+        assert one["median_ms"] == pytest.approx(1e3 * sorted(one["seconds"])[1])
+        assert one["examples_per_second"] == pytest.approx(one["batch"] * 1e3 / one["median_ms"])
+    assert found["models"][1]["multiply_adds"][-1] == {
+        "batch": 2,
+        "length": 8,
+        "multiply_adds": multiply_adds(cut(), 2, 8),
+    }
+    assert found["machine"]["threads"] >= 1
+
+
+def test_models_pruned_from_one_share_a_dense_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = ship(tmp_path / "a", cut()), ship(tmp_path / "b", low_rank(2))
+    measure(first, second)
+    names = [row[1] for row in cells(capsys.readouterr().out, "eager")]
+    assert names == [f"dense of {first}", str(first), str(second)]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [(masked(0.5), True), (masked(0.0), False), (cut(), False)],
+    ids=["half zeros", "no zeros", "cut"],
+)
+def test_element_wise_zeros_are_said_not_to_speed_up(
+    encoder: PreTrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, said: bool
+) -> None:
+    folder = ship(tmp_path / "model", encoder)
+    measure(folder)
+    sentence = (
+        f"element-wise zeros do not speed up dense kernels: {folder} runs as fast as the dense "
+        "model"
+    )
+    assert (sentence in capsys.readouterr().out.splitlines()) == said
+
+
+def test_backend_that_fails_is_said_to_and_the_others_are_timed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = ship(tmp_path / "model", cut())
+    file = tmp_path / "benchmark.json"
+    measure(folder, backends=[Broken(), Eager()], json=file)
+    output = capsys.readouterr().out
+    assert cells(output, "broken", str(folder))[0][3:7] == ["failed", "", "", ""]
+    sentence = f"broken failed with {folder}: RuntimeError: No [working] compiler was found."
+    assert sentence in output.splitlines()
+    assert cells(output, "eager", str(folder))[0][3] != "failed"
+    failures = [one.get("failure") for one in json.loads(file.read_text())["timings"]]
+    assert failures == ["RuntimeError: No [working] compiler was found."] * 2 + [None] * 2
+
+
+def test_brackets_in_a_path_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = ship(tmp_path / "task=[agreement,roles]", cut())
+    measure(folder)
+    assert cells(capsys.readouterr().out, "eager", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"batches": []}, "`batches` must be at least 1"),
+        ({"lengths": [4, 0]}, "`lengths` must be at least 1"),
+        ({"rounds": 0}, "`rounds` must be at least 1"),
+        ({"backends": []}, "`backends` must name at least one"),
+        ({"lengths": [4, 513]}, "`lengths` must be at most 512"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    changed: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    folder = ship(tmp_path / "model", cut())
+    with pytest.raises(ValueError, match=message):
+        measure(folder, **changed)
+
+
+def test_no_path_and_one_path_twice_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`paths` must name at least one"):
+        measure()
+    with pytest.raises(ValueError, match="`paths` must differ"):
+        measure(tmp_path, tmp_path)
+
+
+def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="must be the folder of a finished run"):
+        measure(tmp_path)
