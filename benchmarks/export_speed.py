@@ -4,7 +4,8 @@
     python benchmarks/export_speed.py --backends eager compiled onnx
 
 Random weights, no padding. Models take turns, one forward pass each, in an order that is shuffled
-every round, because machines are shared and noisy. ``of allowed`` is the speed-up as a fraction of
+every round, because machines are shared and noisy. Where they are so busy that threads wait for
+each other, ``OMP_NUM_THREADS=1`` with ``--clock process`` measures the time of the processor. ``of allowed`` is the speed-up as a fraction of
 what the multiply-adds allow; ``linear`` counts the weights of the encoder's linear layers. 2:4
 sparsity is timed on one linear layer of BERT-large in bf16, where there is a GPU for it.
 """
@@ -12,6 +13,7 @@ sparsity is timed on one linear layer of BERT-large in bf16, where there is a GP
 from __future__ import annotations
 
 import argparse
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -24,8 +26,8 @@ from transformers import BertConfig, BertModel
 from multiprune.measure.backends import backends_here
 from multiprune.measure.benchmark import machine
 from multiprune.measure.cost import multiply_adds
+from multiprune.measure.latency import Size, interleaved, time_models
 from multiprune.measure.table import print_machine
-from multiprune.measure.timing import Size, interleaved, time_models
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE, layers_of
 
@@ -34,9 +36,12 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from multiprune.measure.latency import Latency
     from multiprune.models.structure import Layer
 
 LINEAR_KEPT = 0.3
+
+CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 
 
 def dense() -> PreTrainedModel:
@@ -129,18 +134,9 @@ def semi_structured(rounds: int) -> None:
     )
 
 
-@torch.no_grad()
-def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    here = backends_here()
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--backends", nargs="+", choices=here, default=["eager"])
-    options = parser.parse_args()
-    size = Size(options.batch, options.length)
-    encoders = {
+def models() -> dict[str, PreTrainedModel]:
+    """Return what takes part by name, the dense model first."""
+    return {
         "dense": dense(),
         "half": half(),
         "low rank": low_rank(),
@@ -148,25 +144,47 @@ def main() -> None:
         "uneven": uneven(),
         "uneven, multiples of 16": uneven(16),
     }
-    print_machine(machine())
-    table = Table("backend", "model", title=f"batch {size.batch}, length {size.length}")
+
+
+def print_table(encoders: dict[str, PreTrainedModel], size: Size, latencies: list[Latency]) -> None:
+    """Print the latencies by one backend; the dense model's is the first."""
+    table = Table("model", title=f"{latencies[0].backend}, {size.batch} x {size.length} tokens")
     columns = ("linear", "median ms", "p90 ms", "speed-up", "allowed", "of allowed")
     for column in columns:
         table.add_column(column, justify="right")
     counts = {name: multiply_adds(one, size.batch, size.length) for name, one in encoders.items()}
-    weights = {
-        name: linear_weights(one) / linear_weights(encoders["dense"])
-        for name, one in encoders.items()
-    }
-    for name in options.backends:
-        timings = list(time_models(encoders, here[name], [size], options.rounds))
-        for one in timings:
-            speed_up = timings[0].median / one.median
-            allowed = counts["dense"] / counts[one.model]
-            cells = (f"{1e3 * one.median:.1f}", f"{1e3 * one.p90:.1f}", f"{speed_up:.2f}")
-            share = (f"{allowed:.2f}", f"{speed_up / allowed:.2f}")
-            table.add_row(name, one.model, f"{weights[one.model]:.3f}", *cells, *share)
+    weights = {name: linear_weights(one) for name, one in encoders.items()}
+    for one in latencies:
+        if one.failure:
+            table.add_row(one.model, "", one.failure)
+            continue
+        speed_up = latencies[0].median / one.median
+        allowed = counts["dense"] / counts[one.model]
+        table.add_row(
+            one.model,
+            f"{weights[one.model] / weights['dense']:.3f}",
+            *(f"{1e3 * seconds:.1f}" for seconds in (one.median, one.p90)),
+            *(f"{ratio:.2f}" for ratio in (speed_up, allowed, speed_up / allowed)),
+        )
     Console().print(table)
+
+
+@torch.no_grad()
+def main() -> None:
+    """Measure and print the tables."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    here = backends_here()
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--backends", nargs="+", choices=here, default=["eager"])
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    options = parser.parse_args()
+    size, encoders = Size(options.batch, options.length), models()
+    print_machine(machine())
+    for name in options.backends:
+        latencies = time_models(encoders, here[name], [size], options.rounds, CLOCKS[options.clock])
+        print_table(encoders, size, list(latencies))
     semi_structured(options.rounds)
 
 

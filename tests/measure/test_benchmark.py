@@ -78,9 +78,9 @@ def test_file_holds_what_is_shown_and_every_time(tmp_path: Path) -> None:
     measure(folder, json=file, batches=[1, 2], lengths=[4, 8], rounds=3)
     found = json.loads(file.read_text())
     assert [one["model"] for one in found["models"]] == [f"dense of {folder}", str(folder)]
-    sizes = [(one["batch"], one["length"], one["model"]) for one in found["timings"]]
+    sizes = [(one["batch"], one["length"], one["model"]) for one in found["latencies"]]
     assert len(set(sizes)) == 8
-    for one in found["timings"]:
+    for one in found["latencies"]:
         assert len(one["seconds"]) == 3
         assert one["median_ms"] == pytest.approx(1e3 * sorted(one["seconds"])[1])
         assert one["examples_per_second"] == pytest.approx(one["batch"] * 1e3 / one["median_ms"])
@@ -129,7 +129,7 @@ def test_backend_that_fails_is_said_to_and_the_others_are_timed(
     sentence = f"broken failed with {folder}: RuntimeError: No [working] compiler was found."
     assert sentence in output.splitlines()
     assert cells(output, "eager", str(folder))[0][3] != "failed"
-    failures = [one.get("failure") for one in json.loads(file.read_text())["timings"]]
+    failures = [one.get("failure") for one in json.loads(file.read_text())["latencies"]]
     assert failures == ["RuntimeError: No [working] compiler was found."] * 2 + [None] * 2
 
 

@@ -10,33 +10,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from rich.console import Console
 
 from multiprune.measure.contestant import contestants, cost_of
-from multiprune.measure.table import print_costs, print_machine, print_timings
-from multiprune.measure.timing import Size, time_models
+from multiprune.measure.latency import Size, time_models
+from multiprune.measure.table import print_costs, print_latencies, print_machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from multiprune.measure.backends import Backend
     from multiprune.measure.contestant import Cost
-    from multiprune.measure.timing import Timing
+    from multiprune.measure.latency import Latency
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What came out; costs and timings name their models."""
+    """What came out; costs and latencies name their models."""
 
     machine: dict[str, Any]
     costs: list[Cost]
-    timings: list[Timing]
+    latencies: list[Latency]
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it for ``benchmark.json``, with every single time."""
         return {
             "machine": self.machine,
             "models": [_cost_as_json(cost) for cost in self.costs],
-            "timings": [_timing_as_json(timing) for timing in self.timings],
+            "latencies": [_latency_as_json(latency) for latency in self.latencies],
         }
 
 
@@ -63,7 +64,8 @@ def report(
     print_machine(measured.machine)
     print_costs(measured.costs, max(batches), max(lengths))
     for size in sizes:
-        print_timings(measured.costs, [one for one in measured.timings if one.size == size], size)
+        of_this_size = [one for one in measured.latencies if one.size == size]
+        print_latencies(measured.costs, of_this_size, size)
     if json is not None:
         json.write_text(dumps(measured.as_json(), indent=2) + "\n")
 
@@ -75,11 +77,14 @@ def benchmark(
     compared = contestants(paths, sizes)
     encoders = {one.name: one.encoder for one in compared}
     devices = sorted({backend.device for backend in backends})
+    console = Console(stderr=True)
+    console.print(f"Counting, and measuring the memory of {len(compared)} models.")
     costs = [cost_of(one, encoders[one.dense], sizes, devices) for one in compared]
-    timings = [
-        timing for backend in backends for timing in time_models(encoders, backend, sizes, rounds)
-    ]
-    return Benchmark(machine(), costs, timings)
+    latencies: list[Latency] = []
+    for backend in backends:
+        console.print(f"Timing {backend.name}: {rounds} rounds at {len(sizes)} sizes.")
+        latencies += time_models(encoders, backend, sizes, rounds)
+    return Benchmark(machine(), costs, latencies)
 
 
 def machine() -> dict[str, Any]:
@@ -125,18 +130,18 @@ def _cost_as_json(cost: Cost) -> dict[str, Any]:
     return vars(cost) | {"multiply_adds": counts}
 
 
-def _timing_as_json(timing: Timing) -> dict[str, Any]:
+def _latency_as_json(latency: Latency) -> dict[str, Any]:
     shown: dict[str, Any] = {
-        "model": timing.model,
-        "backend": timing.backend,
-        "batch": timing.size.batch,
-        "length": timing.size.length,
+        "model": latency.model,
+        "backend": latency.backend,
+        "batch": latency.size.batch,
+        "length": latency.size.length,
     }
-    if timing.failure:
-        return shown | {"failure": timing.failure}
+    if latency.failure:
+        return shown | {"failure": latency.failure}
     return shown | {
-        "median_ms": 1e3 * timing.median,
-        "p90_ms": 1e3 * timing.p90,
-        "examples_per_second": timing.examples_per_second,
-        "seconds": list(timing.seconds),
+        "median_ms": 1e3 * latency.median,
+        "p90_ms": 1e3 * latency.p90,
+        "examples_per_second": latency.examples_per_second,
+        "seconds": list(latency.seconds),
     }

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from multiprune.measure.timing import Size
+    from multiprune.measure.latency import Size
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from multiprune.measure.contestant import Cost
-    from multiprune.measure.timing import Size, Timing
+    from multiprune.measure.latency import Latency, Size
 
 
 def print_machine(machine: Mapping[str, Any]) -> None:
@@ -53,7 +53,7 @@ def print_costs(costs: Sequence[Cost], batch: int, length: int) -> None:
             )
 
 
-def print_timings(costs: Sequence[Cost], timings: Sequence[Timing], size: Size) -> None:
+def print_latencies(costs: Sequence[Cost], latencies: Sequence[Latency], size: Size) -> None:
     """Print the times of one size, and the speed-up beside that of counted multiply-adds."""
     console = Console()
     table = Table("backend", "model", title=f"batch {size.batch}, length {size.length}")
@@ -61,8 +61,8 @@ def print_timings(costs: Sequence[Cost], timings: Sequence[Timing], size: Size) 
     for column in columns:
         table.add_column(column, justify="right")
     by_name = {cost.model: cost for cost in costs}
-    times = {(one.backend, one.model): one for one in timings}
-    for one in timings:
+    times = {(one.backend, one.model): one for one in latencies}
+    for one in latencies:
         cost = by_name[one.model]
         dense = times[one.backend, cost.dense]
         counted = cost.multiply_adds[size]
@@ -75,7 +75,7 @@ def print_timings(costs: Sequence[Cost], timings: Sequence[Timing], size: Size) 
             f"{allowed:.2f}",
         )
     console.print(table)
-    for one in timings:
+    for one in latencies:
         if one.failure:
             console.print(
                 f"{one.backend} failed with {one.model}: {one.failure}",
@@ -85,14 +85,14 @@ def print_timings(costs: Sequence[Cost], timings: Sequence[Timing], size: Size) 
             )
 
 
-def _times(timing: Timing, dense: Timing) -> list[str]:
-    if timing.failure:
+def _times(latency: Latency, dense: Latency) -> list[str]:
+    if latency.failure:
         return ["failed", "", "", ""]
     return [
-        f"{1e3 * timing.median:.2f}",
-        f"{1e3 * timing.p90:.2f}",
-        f"{timing.examples_per_second:.1f}",
-        "" if dense.failure else f"{dense.median / timing.median:.2f}",
+        f"{1e3 * latency.median:.2f}",
+        f"{1e3 * latency.p90:.2f}",
+        f"{latency.examples_per_second:.1f}",
+        "" if dense.failure else f"{dense.median / latency.median:.2f}",
     ]
 
 

@@ -9,7 +9,7 @@ from shipped import cut, dense
 from typing_extensions import override
 
 from multiprune.measure.backends import Backend, Eager, Forward
-from multiprune.measure.timing import WARM_UP, Size, Timing, interleaved, time_models
+from multiprune.measure.latency import WARM_UP, Latency, Size, interleaved, time_models
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -65,24 +65,24 @@ def test_order_is_the_same_in_every_benchmark() -> None:
 
 def test_statistics_are_those_of_numpy() -> None:
     seconds = (0.5, 0.1, 0.4, 0.2, 0.9)
-    timing = Timing("model", "eager", Size(8, 4), seconds)
-    assert timing.median == np.median(seconds)
-    assert timing.p90 == pytest.approx(np.quantile(seconds, 0.9))
-    assert timing.examples_per_second == 8 / 0.4
+    latency = Latency("model", "eager", Size(8, 4), seconds)
+    assert latency.median == np.median(seconds)
+    assert latency.p90 == pytest.approx(np.quantile(seconds, 0.9))
+    assert latency.examples_per_second == 8 / 0.4
 
 
 def test_one_round_is_its_own_median_and_p90() -> None:
-    timing = Timing("model", "eager", Size(1, 4), (0.25,))
-    assert (timing.median, timing.p90, timing.examples_per_second) == (0.25, 0.25, 4)
+    latency = Latency("model", "eager", Size(1, 4), (0.25,))
+    assert (latency.median, latency.p90, latency.examples_per_second) == (0.25, 0.25, 4)
 
 
 def test_each_model_is_timed_at_each_size() -> None:
     sizes = [Size(1, 3), Size(2, 5)]
-    timings = list(time_models({"dense": dense(), "cut": cut()}, Eager(), sizes, 2))
-    assert [(one.size, one.model) for one in timings] == [
+    latencies = list(time_models({"dense": dense(), "cut": cut()}, Eager(), sizes, 2))
+    assert [(one.size, one.model) for one in latencies] == [
         (size, name) for size in sizes for name in ("dense", "cut")
     ]
-    assert all(len(one.seconds) == 2 and not one.failure for one in timings)
+    assert all(len(one.seconds) == 2 and not one.failure for one in latencies)
 
 
 def test_model_that_cannot_be_loaded_is_reported_and_the_others_are_timed() -> None:
@@ -95,5 +95,5 @@ def test_model_that_cannot_be_loaded_is_reported_and_the_others_are_timed() -> N
 
 def test_failure_at_one_size_leaves_the_others() -> None:
     sizes = [Size(1, 3), Size(1, 6)]
-    timings = list(time_models({"cut": cut()}, Refuses(at_once=False), sizes, 1))
-    assert [one.failure for one in timings] == ["", "RuntimeError: Too long."]
+    latencies = list(time_models({"cut": cut()}, Refuses(at_once=False), sizes, 1))
+    assert [one.failure for one in latencies] == ["", "RuntimeError: Too long."]

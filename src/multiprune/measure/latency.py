@@ -30,7 +30,7 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Timing:
+class Latency:
     """The forward passes of one model at one size, by one backend.
 
     Attributes:
@@ -63,7 +63,10 @@ class Timing:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]], *, rounds: int
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Time calls that take turns, in an order shuffled anew each round; return seconds by name."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -71,17 +74,24 @@ def interleaved(
     for number in range(WARM_UP + rounds):
         random.Random(number).shuffle(turns)
         for name in turns:
-            start = time.perf_counter()
+            start = clock()
             calls[name]()
             if number >= WARM_UP:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
 def time_models(
-    encoders: Mapping[str, PreTrainedModel], backend: Backend, sizes: Sequence[Size], rounds: int
-) -> Iterator[Timing]:
-    """Time encoders by one backend, size by size; yield one timing a model and size."""
+    encoders: Mapping[str, PreTrainedModel],
+    backend: Backend,
+    sizes: Sequence[Size],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Iterator[Latency]:
+    """Time encoders by one backend, size by size; yield one latency a model and size.
+
+    A machine that others use too is fairer by ``clock=time.process_time``, with one thread.
+    """
     ready: dict[str, Forward] = {}
     failures: dict[str, str] = {}
     for name, encoder in encoders.items():
@@ -100,9 +110,9 @@ def time_models(
                 failed[name] = _sentence(error)
             else:
                 calls[name] = call
-        seconds = interleaved(calls, rounds=rounds)
+        seconds = interleaved(calls, rounds=rounds, clock=clock)
         for name in encoders:
-            yield Timing(
+            yield Latency(
                 name, backend.name, size, tuple(seconds.get(name, ())), failed.get(name, "")
             )
 
