@@ -81,12 +81,17 @@ class Blocks(Groups):
 
     @override
     def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+        means = [self.means(score) for score in scores]
         costs = [self.costs(score) for score in scores]
-        means = [self.sums(score) / cost for score, cost in zip(scores, costs, strict=True)]
         blocks = keep_largest_groups(means, costs, kept)
         return [
             self.spread(block, score.shape) for block, score in zip(blocks, scores, strict=True)
         ]
+
+    def means(self, matrix: Tensor) -> Tensor:
+        """Return the mean of each block of ``matrix``, in single precision."""
+        # In ceiling mode, windows that reach over an edge count only what is inside.
+        return F.avg_pool2d(matrix.float().unsqueeze(0), self.size, ceil_mode=True).squeeze(0)
 
     def costs(self, matrix: Tensor) -> Tensor:
         """Return the number of weights of each block of ``matrix``."""
@@ -95,14 +100,6 @@ class Blocks(Groups):
             starts = torch.arange(0, length, self.size, device=matrix.device)
             sides.append((length - starts).clamp_(max=self.size))
         return torch.outer(*sides)
-
-    def sums(self, matrix: Tensor) -> Tensor:
-        """Return the sum of each block of ``matrix``, in single precision."""
-        rows, columns = matrix.shape
-        padded = F.pad(matrix, (0, -columns % self.size, 0, -rows % self.size))
-        across = padded.shape[1] // self.size
-        blocks = padded.reshape(-1, self.size, across, self.size)
-        return blocks.sum((1, 3), dtype=torch.float32)
 
     def spread(self, blocks: Tensor, shape: Sequence[int]) -> Tensor:
         """Return a matrix of ``shape`` that holds at each weight what ``blocks`` has for it."""
