@@ -42,6 +42,34 @@ def keep_largest(scores: Sequence[Tensor], count: int) -> list[Tensor]:
     return masks
 
 
+def keep_largest_groups(
+    scores: Sequence[Tensor], costs: Sequence[Tensor], budget: int
+) -> list[Tensor]:
+    """Return one mask for each tensor that keeps the groups of largest score that fit ``budget``.
+
+    Groups are taken in the order of their scores until the next one does not fit, so what is kept
+    costs at most ``budget``, and less than that group would cost is left over. Of equal scores the
+    costliest comes first, then position decides: otherwise a group that was pruned (and scores 0
+    since) could return in a later ranking because it is smaller than the one that did not fit.
+    Sorts, since groups are few.
+
+    Args:
+        scores: tensors of any shape, one score a group, without NaN, on one device.
+        costs: what each group costs, at least 1, in the shapes of ``scores``.
+        budget: what may be kept, at least 0.
+    """
+    if budget < 0:
+        raise ValueError(f"`budget` must be at least 0, but is {budget}.")
+    score = torch.cat([one.reshape(-1) for one in scores])
+    cost = torch.cat([one.reshape(-1) for one in costs])
+    order = cost.argsort(dim=0, descending=True, stable=True)
+    order = order[score[order].argsort(dim=0, descending=True, stable=True)]
+    kept = torch.zeros_like(score, dtype=torch.bool)
+    kept[order] = cost[order].cumsum(0) <= budget
+    parts = torch.split(kept, [one.numel() for one in scores])
+    return [part.view(one.shape) for part, one in zip(parts, scores, strict=True)]
+
+
 def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:
     """Return the ``k``-th largest (from 1) of all scores, as a tensor without dimensions."""
     dtype = scores[0].dtype
