@@ -67,9 +67,9 @@ def resize_layer(layer: Layer, kept: Mapping[str, Tensor]) -> None:
         return
     for linear, slices in layer.linear_layers():
         size = int(along(slices, kept).count_nonzero())
-        resize_parameter(linear.weight, slices.dim, size)
+        resize_parameter(linear, "weight", slices.dim, size)
         if slices.dim == ROWS and linear.bias is not None:
-            resize_parameter(linear.bias, 0, size)
+            resize_parameter(linear, "bias", 0, size)
         linear.out_features, linear.in_features = linear.weight.shape
     _resize_attention(layer, kept)
 

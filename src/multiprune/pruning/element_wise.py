@@ -93,6 +93,8 @@ class ElementWisePruner(Pruner):
         self.per_layer = per_layer
         self.parts = tuple(parts)
         self.groups = groups or Elements()
+        #: What another pruner has taken away already, by path: those weights go first.
+        self.allowed: Mapping[str, Tensor] = {}
         self.targets: list[Target] = []
         self._final_masks: dict[str, Tensor] = {}
 
@@ -140,7 +142,12 @@ class ElementWisePruner(Pruner):
         """Rank the present scores; return masks that keep ``kept`` weights, as groups fit."""
         if kept == self._dense:
             return [torch.ones_like(target.mask) for target in self.targets]
-        scores = self.scores()
+        scores = [
+            score.masked_fill(~self.allowed[target.path], -torch.inf)
+            if target.path in self.allowed
+            else score
+            for score, target in zip(self.scores(), self.targets, strict=True)
+        ]
         return [
             mask
             for ranked, share in self._rankings(kept)

@@ -26,7 +26,7 @@ from multiprune.pruning.removal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from torch.optim import Optimizer
@@ -181,6 +181,15 @@ class Structured(Pruner):
         for layer, state in zip(self.layers, self.states, strict=True):
             shrink_layer(layer, state.units(), optimizer)
         return True
+
+    def parameter_masks(self) -> Iterator[tuple[nn.Linear, Tensor]]:
+        """Yield the linear layers, before they are cut, with the masks of their whole weights."""
+        for layer, state in zip(self.layers, self.states, strict=True):
+            units = state.units()
+            for linear, slices in layer.linear_layers():
+                mask = along(slices, units)
+                mask = mask[:, None] if slices.dim == ROWS else mask
+                yield linear, mask.expand_as(linear.weight)
 
     @property
     def is_cut(self) -> bool:
