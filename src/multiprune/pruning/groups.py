@@ -158,10 +158,17 @@ class NofM(Groups):
 
     def largest(self, scores: Tensor) -> Tensor:
         """Return the mask of the ``n`` largest scores of every ``m``, the first of equals first."""
-        rows = scores.reshape(len(scores), -1, self.m)
-        order = rows.argsort(dim=-1, descending=True, stable=True)
-        mask = torch.zeros_like(rows, dtype=torch.bool)
-        return mask.scatter_(-1, order[..., : self.n], True).flatten(1)
+        # Counting the larger ones is several times as fast as sorting so many short rows.
+        columns = scores.reshape(len(scores), -1, self.m).unbind(-1)
+        masks = []
+        for index, column in enumerate(columns):
+            rank = torch.zeros_like(column, dtype=torch.int16)
+            for before in columns[:index]:
+                rank += before >= column
+            for after in columns[index + 1 :]:
+                rank += after > column
+            masks.append(rank < self.n)
+        return torch.stack(masks, -1).flatten(1)
 
 
 def _require_matrix(groups: str, path: str, shape: Sequence[int]) -> None:
