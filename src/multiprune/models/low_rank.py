@@ -97,6 +97,18 @@ class LowRankLinear(nn.Module):
         outer: Tensor = self.up(inner)
         return outer
 
+    def set_gates(self, training: Tensor, evaluation: Tensor) -> None:
+        """Take over the values of two vectors of gates."""
+        if self.gate is None or self.evaluation_gate is None:
+            self.gate, self.evaluation_gate = training.clone(), evaluation.clone()
+        else:
+            self.gate.copy_(training)
+            self.evaluation_gate.copy_(evaluation)
+
+    def remove_gates(self) -> None:
+        """Compute without gates, and keep none in the state dict."""
+        self.gate = self.evaluation_gate = None
+
     @torch.no_grad()
     def keep_ranks(self, index: Tensor, optimizer: Optimizer | None = None) -> None:
         """Keep the ranks ``index``, in place, in ``optimizer``'s moments too."""

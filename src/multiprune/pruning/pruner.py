@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
+    from torch.optim import Optimizer
 
     from multiprune.budget import Budget, ParameterLedger
 
@@ -54,6 +55,13 @@ class Pruner(ABC):
     @abstractmethod
     def prune(self, amount: float) -> None:
         """Choose what survives, ``amount`` (0 to 1) of the way from dense to the budget."""
+
+    def shrink(self, optimizer: Optimizer | None = None) -> bool:  # noqa: ARG002
+        """Cut what is pruned out of the layers and out of the optimizer's moments.
+
+        Does nothing before the schedule is done; returns whether anything was cut.
+        """
+        return False
 
     @abstractmethod
     def finalize(self) -> None:
