@@ -56,7 +56,7 @@ def sample_derivative(gates: Tensor) -> Tensor:
     ``s (1 - s) / beta``.
     """
     concrete = (gates - GAMMA) / (ZETA - GAMMA)
-    return _within(gates) * (ZETA - GAMMA) * concrete * (1 - concrete) / BETA
+    return concrete * (1 - concrete) * ((ZETA - GAMMA) / BETA) * _within(gates)
 
 
 def gate_gradient(weight: Tensor, gradient: Tensor, gates: Tensor) -> Tensor:
