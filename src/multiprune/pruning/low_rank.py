@@ -72,6 +72,7 @@ class LowRankL0(RankPruner):
             target.layer.set_gates(torch.ones_like(gate), torch.ones_like(gate))
 
     @override
+    @torch.no_grad()
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         super().before_step(learning_rate_scale)
         self._scale = learning_rate_scale
