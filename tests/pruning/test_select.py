@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from multiprune.pruning.select import keep_largest, keep_largest_groups, kth_largest
+from multiprune.pruning.select import (
+    close_smallest,
+    keep_largest,
+    keep_largest_groups,
+    kth_largest,
+)
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 SHAPES = [(7, 5), (1,), (3, 2, 4), (40,)]
@@ -199,3 +204,44 @@ def test_of_equal_scores_the_costliest_comes_first_then_the_first() -> None:
 def test_negative_budget_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"at least 0, but is -1\."):
         keep_largest_groups([torch.zeros(1)], [torch.ones(1)], -1)
+
+
+def closed_one_by_one(
+    scores: Sequence[Tensor], savings: Sequence[Tensor], needed: int
+) -> list[list[bool]]:
+    """Close the smallest score, the last of equals, of all that may be closed; repeat."""
+    kept = [[True] * len(score) for score in scores]
+    while needed > 0:
+        open_groups = [
+            (score[group].item(), -vector, -group)
+            for vector, score in enumerate(scores)
+            for group in range(len(score))
+            if kept[vector][group] and kept[vector].count(False) < len(savings[vector])
+        ]
+        _, vector, group = min(open_groups)
+        needed -= int(savings[-vector][kept[-vector].count(False)])
+        kept[-vector][-group] = False
+    return kept
+
+
+@pytest.mark.parametrize("rounding", [1, 100])
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_closed_as_one_by_one(seed: int, rounding: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = [(torch.randn(size, generator=generator) * rounding).round() for size in (5, 1, 8)]
+    savings = [torch.randint(4, (size,), generator=generator) for size in (5, 0, 6)]
+    for needed in range(int(torch.cat(savings).sum()) + 1):
+        masks = close_smallest(scores, savings, needed)
+        assert [mask.tolist() for mask in masks] == closed_one_by_one(scores, savings, needed)
+
+
+def test_of_equal_groups_the_earlier_stay() -> None:
+    scores, savings = [torch.zeros(2), torch.zeros(3)], [torch.ones(2).int(), torch.ones(3).int()]
+    masks = close_smallest(scores, savings, 4)
+    assert [mask.tolist() for mask in masks] == [[True, False], [False, False, False]]
+
+
+@pytest.mark.parametrize("needed", [-1, 4])
+def test_more_than_all_groups_save_is_refused(needed: int) -> None:
+    with pytest.raises(ValueError, match=r"`needed` must be in \[0, 3\]"):
+        close_smallest([torch.zeros(2)], [torch.tensor([1, 2])], needed)
