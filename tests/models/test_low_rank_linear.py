@@ -131,11 +131,9 @@ def test_kept_ranks_compute_what_gates_at_zero_do(training: bool) -> None:
     gate = layer.gate if training else layer.evaluation_gate
     assert gate is not None
     expected = layer(inputs)
-    parameters = dict(layer.named_parameters())
     layer.keep_ranks(gate.nonzero()[:, 0])
     assert torch.allclose(layer(inputs), expected, rtol=0, atol=1e-12)
     assert layer.rank == layer.down.out_features == layer.up.in_features == gate.count_nonzero()
-    assert all(dict(layer.named_parameters())[name] is one for name, one in parameters.items())
 
 
 def test_optimizer_goes_on_as_if_the_cut_ranks_had_been_zero() -> None:

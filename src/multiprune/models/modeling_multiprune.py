@@ -6,6 +6,7 @@ This file needs ``torch`` and ``transformers`` only. A copy lies in every export
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from typing import Any
 
@@ -115,8 +116,9 @@ def pruned_class(config: Any) -> Any:
     has_pooler = "add_pooling_layer" in inspect.signature(base).parameters
 
     def build(self: Any, config: Any, **kwargs: Any) -> None:
-        # What differs by layer is set below; the dense model reads the common values.
-        config.allow_global_per_layer_attribute_access = True
+        # The dense model is built first, which has no numbers of its own for each layer.
+        config = copy.copy(config)
+        config.per_layer_config = None
         shapes = getattr(config, KEY)
         if has_pooler:
             kwargs.setdefault("add_pooling_layer", shapes.get("pooler", False))
