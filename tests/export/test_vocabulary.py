@@ -3,8 +3,18 @@ from typing import Any, cast
 
 import pytest
 import torch
+from tokenizers import Tokenizer, models, processors
 from torch import Tensor, nn
-from trained_tokenizers import BERT, TOKENIZERS, bert_of, by_id, roberta_tokenizer, word_pieces
+from trained_tokenizers import (
+    BERT,
+    TOKENIZERS,
+    bert_of,
+    by_id,
+    numbered,
+    roberta_tokenizer,
+    word_pieces,
+    wrapped,
+)
 from transformers import (
     AlbertConfig,
     AutoModel,
@@ -22,6 +32,7 @@ from transformers import (
     RobertaConfig,
     RobertaModel,
     XLMRobertaConfig,
+    XLMRobertaTokenizer,
 )
 from transformers.tokenization_python import PythonBackend
 
@@ -198,6 +209,38 @@ def test_settings_stay_and_the_given_tokenizer_does_not_change() -> None:
     assert pruned.model_max_length == 77
     assert (pruned.padding_side, pruned.truncation_side) == ("left", "left")
     assert tokens_of(pruned, CORPUS[0]) == tokens_of(tokenizer, CORPUS[0])
+
+
+def test_token_that_only_pairs_need_stays() -> None:
+    tokens = numbered(["a", "b", "<end>", "<between>"])
+    backend = Tokenizer(models.WordLevel(tokens, unk_token="a"))
+    names = [(token, tokens[token]) for token in ("<end>", "<between>")]
+    backend.post_processor = processors.TemplateProcessing(
+        single="$A <end>", pair="$A <between> $B <end>", special_tokens=names
+    )
+    pruned = prune(wrapped(backend), ["a"])
+    assert by_id(pruned) == ["a", "<end>", "<between>"]
+    assert pruned("a", "a")["input_ids"] == [0, 2, 0, 1]
+
+
+def test_special_tokens_written_in_a_text_are_split_if_the_tokenizer_says_so() -> None:
+    pieces = ["[", "]", "sep", "fox", "se", "##p"]
+    tokenizer = bert_of(pieces, split_special_tokens=True)
+    pruned = prune(tokenizer, ["a [SEP]"])
+    assert pruned.tokenize("[SEP]") == tokenizer.tokenize("[SEP]") == ["[", "sep", "]"]
+    assert "fox" not in pruned.get_vocab()
+
+
+def test_unknown_token_is_the_same_in_classes_that_state_its_id(tmp_path: Path) -> None:
+    # As in CamemBERT, whose first tokens are not used.
+    first = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<s>", "</s>", "<mask>", "fox", "f"]
+    tokenizer = XLMRobertaTokenizer(vocab=[(token, -float(i)) for i, token in enumerate(first)])
+    pruned = prune(tokenizer, ["f"])
+    pruned.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path)
+    assert "fox" not in again.get_vocab()
+    assert again("☃")["input_ids"] == pruned("☃")["input_ids"]
+    assert tokens_of(again, "☃") == tokens_of(tokenizer, "☃")
 
 
 def test_used_tokens_by_hand() -> None:

@@ -55,8 +55,6 @@ class FastTokenizer:
         special.update(token["id"] for token in self.definition["added_tokens"])
         if self.model.unknown is not None:
             special.add(self.model.unknown)
-        if self.definition["padding"] is not None:
-            special.add(self.definition["padding"]["pad_id"])
         for ids in _ids_of_processor(self.definition["post_processor"]):
             special.update(number for number in ids if isinstance(number, int))
         return special
