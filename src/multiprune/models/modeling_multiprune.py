@@ -20,13 +20,14 @@ KEY = "multiprune"
 class DroppedLayer(nn.Module):
     """What is left of a layer without attention and feed-forward network: its norms.
 
-    They keep their paths, so that their weights keep their names.
+    They keep their paths and their order, so that their weights keep their names, and an optimizer
+    that is made anew for a resumed run numbers them as before.
     """
 
     def __init__(self, layer: nn.Module, norms: list[str], *, returns_tuple: bool) -> None:
         super().__init__()
         self.norms, self.returns_tuple = list(norms), returns_tuple
-        for path in norms:
+        for path in (path for path, _ in layer.named_modules() if path in norms):
             parent: nn.Module = self
             *names, last = path.split(".")
             for name in names:

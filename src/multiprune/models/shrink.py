@@ -94,7 +94,15 @@ def _resize_attention(layer: Layer, kept: Mapping[str, Tensor]) -> None:
     for name in architecture.head_width:
         setattr(attention, name, len(heads) * size)
     if architecture.position_bias and len(heads) < layer.heads:
-        attention.register_forward_pre_hook(PositionBias(heads), with_kwargs=True)
+        _select_position_bias(attention, heads)
+
+
+def _select_position_bias(attention: nn.Module, heads: list[int]) -> None:
+    for hook in attention._forward_pre_hooks.values():
+        if isinstance(hook, PositionBias):  # of an earlier cut
+            hook.heads = [hook.heads[head] for head in heads]
+            return
+    attention.register_forward_pre_hook(PositionBias(heads), with_kwargs=True)
 
 
 def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
@@ -185,10 +193,10 @@ def _describe_attentions(
     architecture = architecture_of(encoder)
     names = (architecture.head_size, *architecture.head_count, *architecture.head_width)
     for layer in layer_paths(dense, architecture):
+        if isinstance(encoder.get_submodule(layer), DroppedLayer):
+            continue
         path = f"{layer}.{architecture.attention}"
-        if (attention := _submodule(encoder, path)) is None:
-            continue  # the layer was dropped
-        original = dense.get_submodule(path)
+        attention, original = encoder.get_submodule(path), dense.get_submodule(path)
         changed = {
             name: getattr(attention, name)
             for name in names
