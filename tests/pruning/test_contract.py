@@ -18,7 +18,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LinearLR
 
 from multiprune.budget import FractionBudget, FullBudget
-from multiprune.models.low_rank import LowRankLinear
+from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.pruning.combined import Combined
 from multiprune.pruning.element_wise import ElementWisePruner
 from multiprune.pruning.gradual import GradualPruning
@@ -61,7 +61,7 @@ class Case:
 
     @property
     def by_group(self) -> bool:
-        """Whether the method prunes groups of its own; masks are vectors then, one entry a group."""
+        """Whether the method has groups of its own; masks are vectors then, one entry a group."""
         return not issubclass(self.method, (ElementWisePruner, NoPruning))
 
     @property
@@ -349,7 +349,7 @@ def test_masks_are_buffers_of_one_byte_a_weight_or_group(case: Case) -> None:
         assert torch.equal(stored, mask)
 
 
-PLAIN = {nn.Embedding, nn.LayerNorm, nn.GELU, nn.Linear, LowRankLinear}
+PLAIN = {nn.Embedding, nn.LayerNorm, nn.GELU, nn.Linear, FactoredLinear}
 
 
 @every_method

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.models.cut import cut_parameter, resize_parameter
+from multiprune.models.modeling_multiprune import FactoredLinear
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -117,6 +118,10 @@ class LowRankLinear(nn.Module):
         self._follow_rank()
         for name, gate in self._gates().items():
             setattr(self, name, gate.index_select(0, index))
+
+    def factored(self) -> FactoredLinear:
+        """Return the layer as it is shipped, with the same parameters and without gates."""
+        return FactoredLinear(self.down, self.up).train(self.training)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:

@@ -7,7 +7,6 @@ This file needs ``torch`` and ``transformers`` only. A copy lies in every export
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -46,6 +45,23 @@ class DroppedLayer(nn.Module):
         return (hidden_states, None) if self.returns_tuple else hidden_states
 
 
+class FactoredLinear(nn.Linear):
+    """A linear layer whose matrix is the product of ``weight``, (out, rank), and ``down.weight``.
+
+    Where a dense layer has ``weight``, this one has a smaller matrix: whoever loads it into the
+    dense architecture is told so.
+    """
+
+    def __init__(self, down: nn.Linear, up: nn.Linear) -> None:
+        super().__init__(1, 1, device="meta")
+        self.weight, self.bias, self.down = up.weight, up.bias, down
+        self.out_features, self.in_features = up.out_features, up.in_features
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Map ``(..., in)`` to ``(..., out)``."""
+        return super().forward(self.down(states))
+
+
 class PositionBias:
     """A forward pre-hook that hands an attention the position bias of the heads it still has."""
 
@@ -75,7 +91,7 @@ def reshape(encoder: nn.Module, shapes: dict[str, Any]) -> None:
         old = _linear(encoder, path)
         down = _like(old, old.in_features, rank, bias=False)
         up = _like(old, rank, old.out_features, bias=old.bias is not None)
-        _replace(encoder, path, nn.Sequential(OrderedDict(down=down, up=up)))
+        _replace(encoder, path, FactoredLinear(down, up))
     for path, attributes in shapes.get("attributes", {}).items():
         for name, value in attributes.items():
             setattr(encoder.get_submodule(path), name, value)

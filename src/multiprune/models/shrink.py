@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multiprune.models.cut import cut_parameter, forget, resize_parameter
-from multiprune.models.modeling_multiprune import DroppedLayer, PositionBias
+from multiprune.models.modeling_multiprune import DroppedLayer, FactoredLinear, PositionBias
 from multiprune.models.structure import (
     COLUMNS,
     NEURONS,
@@ -139,7 +139,8 @@ def per_layer_config(
     described: dict[int | str, dict[str, Any]] = {}
     for number, path in enumerate(layer_paths(encoder, architecture)):
         if path in shapes.get("dropped", {}):
-            described[number] = {"skip": ["attention", "mlp"]}
+            sizes = {"num_attention_heads": 0, "intermediate_size": 0}
+            described[number] = {"skip": ["attention", "mlp"], **sizes}
         elif shapes.get("linear"):
             described[number] = _describe_layer(encoder, path, architecture)
     return described
@@ -162,7 +163,7 @@ def _describe_layer(encoder: nn.Module, path: str, architecture: Architecture) -
 
 
 def _inputs_of(module: nn.Module) -> int:
-    first = module if isinstance(module, nn.Linear) else module.get_submodule("down")
+    first = module.down if isinstance(module, FactoredLinear) else module
     return int(first.get_parameter("weight").shape[1])
 
 
@@ -178,11 +179,9 @@ def _dense_on_meta(encoder: PreTrainedModel) -> nn.Module:
 def _describe_linear(
     path: str, here: nn.Module, dense: nn.Linear, shapes: dict[str, dict[str, Any]]
 ) -> None:
-    up, down = here, here
-    if not isinstance(here, nn.Linear):  # a product of two
-        up, down = here.get_submodule("up"), here.get_submodule("down")
-        shapes["low_rank"][path] = down.get_parameter("weight").shape[0]
-    shape = (up.get_parameter("weight").shape[0], down.get_parameter("weight").shape[1])
+    if isinstance(here, FactoredLinear):
+        shapes["low_rank"][path] = here.in_features
+    shape = (here.get_parameter("weight").shape[0], _inputs_of(here))
     if shape != dense.weight.shape:
         shapes["linear"][path] = list(shape)
 

@@ -104,11 +104,8 @@ class LowRankL0(RankPruner):
     @override
     def finalize(self) -> None:
         self._fold_gates()
-        layers = [target.layer for target in self.targets]
         super().finalize()
         self.gates.remove()
-        for layer in layers:
-            layer.remove_gates()
 
     @torch.no_grad()
     def _show_gates(self) -> None:
@@ -169,13 +166,6 @@ class LowRankGradual(RankPruner):
         for target, change in zip(self._uncut(), self._changes, strict=True):
             target.layer.get_buffer("ranks_importance").lerp_(change.abs(), 1 - self.smoothing)
         super().after_step()
-
-    @override
-    def finalize(self) -> None:
-        layers = [target.layer for target in self.targets]
-        super().finalize()
-        for layer in layers:
-            del layer.ranks_importance
 
 
 def first_order_change(up: Tensor, gradient: Tensor | None) -> Tensor:

@@ -183,9 +183,9 @@ class RankPruner(Pruner):
         self._ledger = self.ledger()
         self._final_masks = dict(self.masks())
         for target in self.targets:
-            if target.stays_dense:
-                self._model.set_submodule(target.path, target.layer.merged())
-            del target.layer.ranks_mask
+            layer = target.layer
+            shipped = layer.merged() if target.stays_dense else layer.factored()
+            self._model.set_submodule(target.path, shipped)
         self.targets = []
 
     @override

@@ -14,6 +14,7 @@ from typing_extensions import override
 from multiprune.budget import Budget, CountBudget, FractionBudget, FullBudget, ParameterLedger
 from multiprune.models.encoder import nano
 from multiprune.models.low_rank import LowRankLinear
+from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.pruning.ranks import RankPruner
 
 
@@ -314,14 +315,14 @@ def test_layer_that_stays_dense_keeps_all_ranks_until_the_end() -> None:
     masks = {path: mask.clone() for path, mask in pruner.masks().items()}
     pruner.finalize()
     assert type(model.first) is nn.Linear
-    assert isinstance(model.second, LowRankLinear)
+    assert type(model.second) is FactoredLinear
     assert torch.allclose(model(states()), expected, rtol=0, atol=1e-12)
     assert list(model.state_dict()) == [
         "first.weight",
         "first.bias",
+        "second.weight",
+        "second.bias",
         "second.down.weight",
-        "second.up.weight",
-        "second.up.bias",
     ]
     linear = sum(parameter.numel() for parameter in model.parameters() if parameter.dim() == 2)
     assert linear == ledger.kept_in("encoder_linear") == 66
