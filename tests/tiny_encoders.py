@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PretrainedConfig, PreTrainedModel
 
-HIDDEN, HEADS, HEAD_SIZE, INTERMEDIATE = 32, 4, 8, 24
+HIDDEN, HEADS_PER_LAYER, HEAD_SIZE, INTERMEDIATE = 32, 4, 8, 24
 
 _SIZES: dict[str, Any] = {
     "vocab_size": 40,
     "hidden_size": HIDDEN,
     "num_hidden_layers": 2,
-    "num_attention_heads": HEADS,
+    "num_attention_heads": HEADS_PER_LAYER,
     "intermediate_size": INTERMEDIATE,
     "max_position_embeddings": 20,
 }
@@ -52,7 +52,7 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
         vocab_size=40,
         dim=HIDDEN,
         n_layers=2,
-        n_heads=HEADS,
+        n_heads=HEADS_PER_LAYER,
         hidden_dim=INTERMEDIATE,
         max_position_embeddings=20,
         dropout=0.0,

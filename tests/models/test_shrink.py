@@ -12,7 +12,7 @@ import torch
 from tiny_encoders import (
     CONFIGS,
     HEAD_SIZE,
-    HEADS,
+    HEADS_PER_LAYER,
     HIDDEN,
     INTERMEDIATE,
     RESIZABLE,
@@ -63,8 +63,8 @@ def units(heads: Tensor, query_key: Tensor, value: Tensor, neurons: Tensor) -> K
 def heads_and_neurons(number: int) -> Kept:
     """Keep 3 heads of the first layer, 1 of the next; and 10 neurons, then 1."""
     generator = torch.Generator().manual_seed(number)
-    everything = torch.ones(HEADS, HEAD_SIZE, dtype=torch.bool)
-    heads = subset(HEADS, (3, 1)[number], generator)
+    everything = torch.ones(HEADS_PER_LAYER, HEAD_SIZE, dtype=torch.bool)
+    heads = subset(HEADS_PER_LAYER, (3, 1)[number], generator)
     return units(heads, everything, everything, subset(INTERMEDIATE, (10, 1)[number], generator))
 
 
@@ -72,8 +72,8 @@ def head_dimensions(number: int) -> Kept:
     """Keep 3 heads of 5 dimensions, then 4 of 1; each head has dimensions of its own."""
     generator = torch.Generator().manual_seed(number)
     count = (5, 1)[number]
-    rows = [[subset(HEAD_SIZE, count, generator) for _ in range(HEADS)] for _ in range(2)]
-    heads = subset(HEADS, (3, 4)[number], generator)
+    rows = [[subset(HEAD_SIZE, count, generator) for _ in range(HEADS_PER_LAYER)] for _ in range(2)]
+    heads = subset(HEADS_PER_LAYER, (3, 4)[number], generator)
     return units(heads, torch.stack(rows[0]), torch.stack(rows[1]), torch.ones(INTERMEDIATE).bool())
 
 
@@ -266,7 +266,7 @@ def test_layer_of_which_everything_is_kept_is_not_cut(name: str) -> None:
     encoder = tiny_encoder(name)
     before = states_of(encoder)
     for layer in layers_of(encoder):
-        everything = torch.ones(HEADS, HEAD_SIZE, dtype=torch.bool)
+        everything = torch.ones(HEADS_PER_LAYER, HEAD_SIZE, dtype=torch.bool)
         neurons = torch.ones(INTERMEDIATE, dtype=torch.bool)
         shrink_layer(layer, units(everything[:, 0], everything, everything, neurons))
         assert not is_cut(layer)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from tiny_encoders import CONFIGS, HEAD_SIZE, HEADS, HIDDEN, INTERMEDIATE, states_of, tiny_encoder
+from tiny_encoders import (
+    CONFIGS,
+    HEAD_SIZE,
+    HEADS_PER_LAYER,
+    HIDDEN,
+    INTERMEDIATE,
+    states_of,
+    tiny_encoder,
+)
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, BertConfig, GPT2Config, GPT2Model
 
@@ -143,9 +151,9 @@ def test_layers_heads_and_neurons_are_those_of_the_configuration(name: str) -> N
     layers = layers_of(tiny_encoder(name))
     assert [layer.path for layer in layers] == PLACES[name].layers
     for layer in layers:
-        assert (layer.heads, layer.head_size, layer.neurons) == (HEADS, HEAD_SIZE, INTERMEDIATE)
+        assert (layer.heads, layer.head_size) == (HEADS_PER_LAYER, HEAD_SIZE)
         assert layer.size_of(QUERY_KEY) == layer.size_of(VALUE) == HIDDEN
-        assert layer.size_of(NEURONS) == INTERMEDIATE
+        assert layer.neurons == layer.size_of(NEURONS) == INTERMEDIATE
 
 
 def test_every_known_architecture_is_tested() -> None:

@@ -30,7 +30,13 @@ from multiprune.pruning.schedule import CubicSchedule
 from multiprune.pruning.soft_movement import SoftMovement
 from multiprune.pruning.structured import Structured
 
-FILES = sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("*.yaml"))
+# Methods that prune units of known architectures have a contract of their own, over an encoder:
+# test_structured_contract.py.
+FILES = [
+    file
+    for file in sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("*.yaml"))
+    if get_class(str(OmegaConf.select(OmegaConf.load(file), "_target_"))) is not Structured
+]
 
 # Two linear layers of 6 x 8 and 8 x 5 weights.
 DENSE = 88
