@@ -156,7 +156,7 @@ def test_resized_parameter_is_the_same_object() -> None:
     optimizer = AdamW(model.parameters(), lr=0.1)
     parameter = model.second.weight
     loss_of(model).backward()  # type: ignore[no-untyped-call]
-    resize_parameter(parameter, 1, 3)
+    resize_parameter(model.second, "weight", 1, 3)
     assert model.second.weight is parameter
     assert parameter.shape == (2, 3)
     assert parameter.grad is None
@@ -169,13 +169,13 @@ def test_resized_parameter_is_the_same_object() -> None:
 def test_resized_model_trains() -> None:
     model = Network()
     optimizer = AdamW(model.parameters(), lr=0.1)
-    for parameter, dim in (
-        (model.first.weight, 0),
-        (model.first.bias, 0),
-        (model.second.weight, 1),
+    for module, name, dim in (
+        (model.first, "weight", 0),
+        (model.first, "bias", 0),
+        (model.second, "weight", 1),
     ):
-        resize_parameter(parameter, dim, 3)
-        nn.init.ones_(parameter)
+        resize_parameter(module, name, dim, 3)
+        nn.init.ones_(module.get_parameter(name))
     step(model, optimizer)
     assert optimizer.state[model.second.weight]["exp_avg"].shape == (2, 3)
 
