@@ -30,13 +30,7 @@ from multiprune.pruning.schedule import CubicSchedule
 from multiprune.pruning.soft_movement import SoftMovement
 from multiprune.pruning.structured import Structured
 
-# Methods that prune units of known architectures have a contract of their own, over an encoder:
-# test_structured_contract.py.
-FILES = [
-    file
-    for file in sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("*.yaml"))
-    if get_class(str(OmegaConf.select(OmegaConf.load(file), "_target_"))) is not Structured
-]
+FILES = sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("*.yaml"))
 
 # Two linear layers of 6 x 8 and 8 x 5 weights.
 DENSE = 88
@@ -106,7 +100,9 @@ def cases() -> list[Case]:
     for file in FILES:
         case = Case(file)
         if issubclass(case.method, Structured | Combined):
-            continue  # they need heads and neurons: test_structured.py holds them to the same
+            # They prune units of known architectures: test_structured_contract.py holds them to
+            # the same over an encoder, and test_combined.py their combinations.
+            continue
         found.append(case)
         options = inspect.signature(case.method).parameters
         if "per_layer" in options:
