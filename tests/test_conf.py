@@ -7,11 +7,12 @@ import torch
 import wandb
 from application import ROOT, composed
 from hydra.errors import ConfigCompositionException
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from transformers import BertConfig, BertModel
 
 from multiprune.models.encoder import Encoder, nano_tokenizer
+from multiprune.pruning.groups import Groups
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.schedule import Schedule
 from multiprune.tasks.task import Task
@@ -38,8 +39,8 @@ ALL_FILES = sorted(
 def test_every_group_has_options() -> None:
     assert len(ALL_FILES) >= 45
     for group in (
-        "task", "encoder", "data", "data/mixing", "budget", "pruner", "schedule", "optimizer",
-        "trainer", "logger", "experiment",
+        "task", "encoder", "data", "data/mixing", "budget", "pruner", "pruner/groups", "schedule",
+        "optimizer", "trainer", "logger", "experiment",
     ):  # fmt: skip
         assert options(group), group
 
@@ -47,7 +48,8 @@ def test_every_group_has_options() -> None:
 @pytest.mark.parametrize("option", ALL_FILES)
 def test_every_option_composes(option: str) -> None:
     group, _, name = option.rpartition("/")
-    config = composed(f"{group}={name}")
+    # Groups that the defaults list leaves out are added.
+    config = composed(f"{'+' * (group == 'pruner/groups')}{group}={name}")
     assert not OmegaConf.missing_keys(config) - {"budget.count"}
 
 
@@ -96,6 +98,25 @@ def test_every_pruner_takes_every_budget(name: str, budget: str) -> None:
     config = composed(*overrides, *(["budget.count=10"] if budget == "count" else []))
     pruner = instantiate(config.pruner, _partial_=True)(budget=instantiate(config.budget))
     assert isinstance(pruner, Pruner)
+
+
+@pytest.mark.parametrize("name", options("pruner/groups"))
+@pytest.mark.parametrize("pruner", ["magnitude", "movement", "platon"])
+def test_every_kind_of_groups_reaches_the_pruner(pruner: str, name: str) -> None:
+    config = composed(f"pruner={pruner}", f"+pruner/groups={name}")
+    # As ``run.py`` does it.
+    method = instantiate(config.pruner, _partial_=True, _convert_="all")
+    groups = method(budget=instantiate(config.budget)).groups
+    assert isinstance(groups, Groups)
+    assert type(groups) is get_class(config.pruner.groups._target_)
+
+
+def test_size_and_pattern_of_groups_are_set_on_the_command_line() -> None:
+    config = composed("+pruner/groups=blocks", "pruner.groups.size=8")
+    assert instantiate(config.pruner.groups).size == 8
+    config = composed("pruner.groups.m=8", "+pruner/groups=n_of_m", "pruner.groups.n=1")
+    groups = instantiate(config.pruner.groups)
+    assert (groups.n, groups.m) == (1, 8)
 
 
 @pytest.mark.parametrize("name", options("schedule"))

@@ -1,4 +1,4 @@
-"""The selection, against a stable sort of everything."""
+"""The selection, against a stable sort of everything, or one group after the other."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from multiprune.pruning.select import keep_largest, kth_largest
+from multiprune.pruning.select import (
+    close_smallest,
+    keep_largest,
+    keep_largest_groups,
+    kth_largest,
+)
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 SHAPES = [(7, 5), (1,), (3, 2, 4), (40,)]
@@ -134,3 +139,109 @@ def test_count_outside_the_scores_is_an_error(count: int) -> None:
 def test_double_precision_is_an_error() -> None:
     with pytest.raises(TypeError, match="float64"):
         keep_largest([torch.zeros(3, dtype=torch.float64)], 1)
+
+
+def kept_one_by_one(scores: Sequence[Tensor], costs: Sequence[Tensor], budget: int) -> list[bool]:
+    score = [value for one in scores for value in one.reshape(-1).tolist()]
+    cost = [value for one in costs for value in one.reshape(-1).tolist()]
+    kept, left = [False] * len(score), budget
+    for index in sorted(range(len(score)), key=lambda i: (-score[i], -cost[i], i)):
+        if cost[index] > left:
+            break
+        kept[index] = True
+        left -= cost[index]
+    return kept
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_are_taken_until_one_does_not_fit(kind: str, dtype: torch.dtype) -> None:
+    scores = split(values(kind, dtype))
+    costs = split(torch.randint(1, 9, (SIZE,), generator=torch.Generator().manual_seed(1)))
+    total = sum(int(cost.sum()) for cost in costs)
+    for budget in [0, 1, 7, 8, 60, 200, total // 2, total - 1, total, total + 1]:
+        masks = keep_largest_groups(scores, costs, budget)
+        assert [mask.shape for mask in masks] == [score.shape for score in scores]
+        flat = torch.cat([mask.reshape(-1) for mask in masks])
+        assert flat.tolist() == kept_one_by_one(scores, costs, budget)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_of_one_are_ranked_like_single_weights(kind: str) -> None:
+    scores = split(values(kind, torch.float32))
+    ones = [torch.ones_like(score, dtype=torch.int64) for score in scores]
+    for budget in [0, 1, 50, 99, 100]:
+        by_group, by_weight = (
+            keep_largest_groups(scores, ones, budget),
+            keep_largest(scores, budget),
+        )
+        assert all(map(torch.equal, by_group, by_weight))
+
+
+def test_a_group_that_does_not_fit_ends_the_ranking() -> None:
+    scores, costs = torch.tensor([3.0, 5.0, 4.0, 1.0]), torch.tensor([2, 4, 3, 1])
+    kept = {
+        budget: keep_largest_groups([scores], [costs], budget)[0] for budget in (3, 6, 7, 9, 10)
+    }
+    assert not kept[3].any()  # the best costs 4
+    assert kept[6].tolist() == [False, True, False, False]
+    assert kept[7].tolist() == [False, True, True, False]
+    assert kept[9].tolist() == [True, True, True, False]
+    assert kept[10].all()
+
+
+def test_of_equal_scores_the_costliest_comes_first_then_the_first() -> None:
+    scores = [torch.zeros(3), torch.zeros(2)]
+    costs = [torch.tensor([1, 4, 2]), torch.tensor([4, 2])]
+    first, second = keep_largest_groups(scores, costs, 10)
+    assert first.tolist() == [False, True, True]
+    assert second.tolist() == [True, False]
+    first, second = keep_largest_groups(scores, costs, 5)
+    assert first.tolist() == [False, True, False]
+    assert not second.any()
+
+
+def test_negative_budget_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"at least 0, but is -1\."):
+        keep_largest_groups([torch.zeros(1)], [torch.ones(1)], -1)
+
+
+def closed_one_by_one(
+    scores: Sequence[Tensor], savings: Sequence[Tensor], needed: int
+) -> list[list[bool]]:
+    """Close the smallest score, the last of equals, of all that may be closed; repeat."""
+    kept = [[True] * len(score) for score in scores]
+    while needed > 0:
+        open_groups = [
+            (score[group].item(), -vector, -group)
+            for vector, score in enumerate(scores)
+            for group in range(len(score))
+            if kept[vector][group] and kept[vector].count(False) < len(savings[vector])
+        ]
+        _, vector, group = min(open_groups)
+        needed -= int(savings[-vector][kept[-vector].count(False)])
+        kept[-vector][-group] = False
+    return kept
+
+
+@pytest.mark.parametrize("rounding", [1, 100])
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_closed_as_one_by_one(seed: int, rounding: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = [(torch.randn(size, generator=generator) * rounding).round() for size in (5, 1, 8)]
+    savings = [torch.randint(4, (size,), generator=generator) for size in (5, 0, 6)]
+    for needed in range(int(torch.cat(savings).sum()) + 1):
+        masks = close_smallest(scores, savings, needed)
+        assert [mask.tolist() for mask in masks] == closed_one_by_one(scores, savings, needed)
+
+
+def test_of_equal_groups_the_earlier_stay() -> None:
+    scores, savings = [torch.zeros(2), torch.zeros(3)], [torch.ones(2).int(), torch.ones(3).int()]
+    masks = close_smallest(scores, savings, 4)
+    assert [mask.tolist() for mask in masks] == [[True, False], [False, False, False]]
+
+
+@pytest.mark.parametrize("needed", [-1, 4])
+def test_more_than_all_groups_save_is_refused(needed: int) -> None:
+    with pytest.raises(ValueError, match=r"`needed` must be in \[0, 3\]"):
+        close_smallest([torch.zeros(2)], [torch.tensor([1, 2])], needed)

@@ -52,6 +52,10 @@ def noting_step(self, trainer):
         "examples": seen[-1],
         "masks": mask_digest(self.pruner.masks()),
         "kept": sum(int(mask.sum()) for mask in self.pruner.masks().values()),
+        "parameters": sum(one.numel() for one in module.model.encoder.parameters()),
+        "reduced": sum(one.numel() for one in trainer.strategy.model.parameters()),
+        "trained": sum(one.numel() for group in trainer.optimizers[0].param_groups
+                       for one in group["params"]),
         "state": sha(module.state_dict().values()),
     }
     with (NOTES / f"rank{trainer.global_rank}").open("a") as file:
@@ -67,9 +71,13 @@ def notes_of(rank: int, folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / f"rank{rank}").read_text().splitlines()]
 
 
-def test_two_processes_train_and_prune_one_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+Notes = list[dict[str, Any]]
+
+
+def run_two_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *pruning: str
+) -> tuple[dict[str, Any], Notes, Notes]:
+    """Train with two processes; return the results and what each rank noted."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     for variable, value in {
@@ -81,28 +89,58 @@ def test_two_processes_train_and_prune_one_model(
         monkeypatch.setenv(variable, value)
     devices = ["trainer=ddp", "trainer.accelerator=cpu"]
     small = [one for one in SMALL if one != "trainer=cpu"]
-    pruning = ["pruner=movement", "budget.fraction=0.3", f"hydra.run.dir={tmp_path / 'run'}"]
-    command = [sys.executable, str(script), *devices, *small, *pruning]
+    run = f"hydra.run.dir={tmp_path / 'run'}"
+    command = [sys.executable, str(script), *devices, *small, *pruning, run]
     done = subprocess.run(
         command, cwd=tmp_path, timeout=300, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
 
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    results: dict[str, Any] = json.loads((tmp_path / "run" / "results.json").read_text())
+    return results, notes_of(0, tmp_path), notes_of(1, tmp_path)
+
+
+def assert_ranks_agree(first: Notes, second: Notes) -> None:
+    # Four tasks of 48 rows in batches of 16, on two ranks: two steps each.
+    assert [note["step"] for note in first] == [*range(1, 9)]
+    for one, other in zip(first, second, strict=True):
+        assert one["examples"] != other["examples"]
+        for what in one.keys() - {"examples"}:
+            assert one[what] == other[what], f"{what} of step {one['step']}"
+
+
+def test_two_processes_train_and_prune_one_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruning = ["pruner=movement", "budget.fraction=0.3"]
+    results, first, second = run_two_ranks(tmp_path, monkeypatch, *pruning)
     # One layer of width 16: four projections of 16 x 16, two of 16 x 32; 30 % of 2,048.
     assert results["budget"]["asked"] == results["budget"]["kept"] == 614
 
-    first, second = notes_of(0, tmp_path), notes_of(1, tmp_path)
-    # Four tasks of 48 rows in batches of 16, on two ranks: two steps each.
-    assert [note["step"] for note in first] == [*range(1, 9)]
     assert first[0]["kept"] == 2048
     assert first[-1]["kept"] == 614
     assert len({note["masks"] for note in first}) > 2
-    for one, other in zip(first, second, strict=True):
-        assert one["examples"] != other["examples"]
-        for what in ("step", "masks", "kept", "state"):
-            assert one[what] == other[what], f"{what} of step {one['step']}"
+    assert_ranks_agree(first, second)
     assert results["steps"] == 8
+
+
+def test_two_processes_cut_one_model_and_train_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruning = ["pruner=structured", "+pruner.granularity=[heads,neurons,layers]"]
+    pruning += ["budget.fraction=0.3", "encoder.layers=2", "schedule.stop=0.6"]
+    results, first, second = run_two_ranks(tmp_path, monkeypatch, *pruning)
+    assert_ranks_agree(first, second)
+    # 60 % of eight steps, rounded up: the cut is after the fifth.
+    dense, small = first[0]["parameters"], first[-1]["parameters"]
+    assert [note["parameters"] for note in first] == [dense] * 4 + [small] * 4
+    removed = results["budget"]["dense"] - results["budget"]["kept"]
+    assert dense - small >= removed > 0
+    heads = first[0]["trained"] - dense
+    for note in first:
+        # DDP reduces, and the optimizer moves, exactly the parameters that there are.
+        assert note["trained"] == note["reduced"] == note["parameters"] + heads
+    assert len({note["state"] for note in first}) == 8
 
 
 def pruning_of_two_layers() -> Pruning:

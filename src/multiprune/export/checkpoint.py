@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from multiprune.export.bitmask import load_bitmask, save_bitmask
 from multiprune.models import modeling_multiprune
 from multiprune.models.encoder import encoder_class, has_pooler
 from multiprune.models.heads import head
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from multiprune.tasks.task import Task
 
 WEIGHTS, HEADS, MEANING = "model.safetensors", "heads.safetensors", "heads.json"
+#: Holds the weights in place of ``WEIGHTS`` where zeros are not stored.
+BITMASK_WEIGHTS = "model.bitmask.safetensors"
 
 
 def save_model(
@@ -68,9 +71,16 @@ def written_as_a_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def save_encoder(folder: Path, encoder: PreTrainedModel) -> None:
-    """Write an encoder's weights and its configuration, with the shapes that were pruned."""
-    encoder.save_pretrained(folder)
+def save_encoder(folder: Path, encoder: PreTrainedModel, *, bitmask: bool = False) -> None:
+    """Write an encoder's weights and its configuration, with the shapes that were pruned.
+
+    With ``bitmask``, zeros are not stored.
+    """
+    if bitmask:
+        encoder.config.save_pretrained(folder)
+        save_bitmask(encoder.state_dict(), folder / BITMASK_WEIGHTS)
+    else:
+        encoder.save_pretrained(folder)
     shapes = shapes_of(encoder)
     if not shapes:
         return
@@ -115,14 +125,16 @@ def load_encoder(folder: Path) -> PreTrainedModel:
     from transformers.initialization import no_init_weights
 
     config = AutoConfig.from_pretrained(folder)
-    state = load_weights(folder / WEIGHTS)
+    file = folder / BITMASK_WEIGHTS
+    file = file if file.is_file() else folder / WEIGHTS
+    state = load_weights(file)
     architecture = encoder_class(config)
     options = {"add_pooling_layer": "pooler.dense.weight" in state} if has_pooler(config) else {}
     with no_init_weights():
         built: nn.Module = architecture(config, **options)
-    _check_shapes(built, state, folder / WEIGHTS)
-    dtype = next(one.dtype for one in state.values() if one.is_floating_point())
-    built.to(dtype).load_state_dict(state)
+    _check_shapes(built, state, file)
+    # The tensors that were read take the place of those that were built: no second copy.
+    built.load_state_dict(state, assign=True)
     encoder: PreTrainedModel = built.eval()  # type: ignore[assignment]
     return encoder
 
@@ -138,12 +150,14 @@ def load_heads(folder: Path) -> tuple[nn.ModuleDict, dict[str, dict[str, Any]]]:
         outputs, hidden = state[f"{task}.output.weight"].shape
         heads[task] = head(hidden, outputs, per_token=definition["kind"] == "tags")
     loaded = ModuleDict(heads)
-    loaded.to(next(iter(state.values())).dtype).load_state_dict(state)
+    loaded.load_state_dict(state, assign=True)
     return loaded.eval(), meaning
 
 
 def load_weights(file: Path) -> dict[str, Tensor]:
     """Read tensors; a damaged file is refused in one sentence."""
+    if file.name == BITMASK_WEIGHTS:
+        return load_bitmask(file)
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:

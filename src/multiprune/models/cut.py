@@ -17,7 +17,8 @@ def cut_parameter(
     """Keep the entries ``index`` of a module's parameter along ``dim``.
 
     A new parameter takes the place of the old one in the module and in the optimizer's groups, and
-    every tensor of the optimizer's state that has the old shape (moments, momentum) is cut along.
+    every tensor of the optimizer's state that has the old shape (moments, momentum) is cut along,
+    and so are buffers ``<name>_...`` of that shape beside the parameter (masks, scores).
     (Autograd remembers the shape of a parameter while any earlier loss is alive, so it cannot be
     cut in place.)
     """
@@ -25,6 +26,8 @@ def cut_parameter(
     index = index.to(old.device)
     new = nn.Parameter(old.detach().index_select(dim, index), requires_grad=old.requires_grad)
     setattr(module, name, new)
+    for key, buffer in _buffers_beside(module, name, old):
+        setattr(module, key, buffer.index_select(dim, index))
     if optimizer is None:
         return
     for group in optimizer.param_groups:
@@ -39,15 +42,27 @@ def cut_parameter(
 
 
 @torch.no_grad()
-def resize_parameter(parameter: Tensor, dim: int, size: int) -> None:
-    """Give a parameter another size along ``dim``; it stays the same object, its values are lost.
+def resize_parameter(module: nn.Module, name: str, dim: int, size: int) -> None:
+    """Give a parameter, and the buffers beside it, another size along ``dim``.
 
-    For loading, before any step: an optimizer that was made already keeps what it holds.
+    For loading, before any step: values are lost, but the parameter stays the same object, so that
+    an optimizer that was made already keeps what it holds.
     """
+    parameter: nn.Parameter = getattr(module, name)
     shape = list(parameter.shape)
     shape[dim] = size
+    for key, buffer in _buffers_beside(module, name, parameter):
+        setattr(module, key, buffer.new_empty(shape))
     parameter.data = parameter.data.new_empty(shape)
     parameter.grad = None
+
+
+def _buffers_beside(module: nn.Module, name: str, parameter: Tensor) -> list[tuple[str, Tensor]]:
+    return [
+        (key, buffer)
+        for key, buffer in module.named_buffers(recurse=False)
+        if key.startswith(f"{name}_") and buffer.shape == parameter.shape
+    ]
 
 
 def forget(parameters: list[nn.Parameter], optimizer: Optimizer | None) -> None:

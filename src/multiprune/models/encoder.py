@@ -40,7 +40,7 @@ def pretrained(path: str, *, dropout: float | None = None) -> Encoder:
         FileNotFoundError: if ``path`` looks like a folder and there is none, or no model in it.
         ValueError: if the hub has no such encoder, or cannot be reached.
     """
-    from transformers import AutoConfig, AutoModel, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     folder = Path(path).expanduser()
     looks_local = path.startswith((".", "/", "~")) or folder.is_dir()
@@ -57,7 +57,7 @@ def pretrained(path: str, *, dropout: float | None = None) -> Encoder:
         options = {"add_pooling_layer": False} if has_pooler(config) else {}
         # `from_pretrained` returns a model in evaluation mode, and Lightning keeps it so.
         return Encoder(
-            model=AutoModel.from_pretrained(source, config=config, **options).train(),
+            model=encoder_class(config).from_pretrained(source, config=config, **options).train(),
             tokenizer=AutoTokenizer.from_pretrained(source),
         )
     except OSError as error:

@@ -6,7 +6,7 @@ This file needs ``torch`` and ``transformers`` only. A copy lies in every export
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import copy
 from typing import Any
 
 import torch
@@ -19,13 +19,14 @@ KEY = "multiprune"
 class DroppedLayer(nn.Module):
     """What is left of a layer without attention and feed-forward network: its norms.
 
-    They keep their paths, so that their weights keep their names.
+    They keep their paths and their order, so that their weights keep their names, and an optimizer
+    that is made anew for a resumed run numbers them as before.
     """
 
     def __init__(self, layer: nn.Module, norms: list[str], *, returns_tuple: bool) -> None:
         super().__init__()
         self.norms, self.returns_tuple = list(norms), returns_tuple
-        for path in norms:
+        for path in (path for path, _ in layer.named_modules() if path in norms):
             parent: nn.Module = self
             *names, last = path.split(".")
             for name in names:
@@ -42,6 +43,23 @@ class DroppedLayer(nn.Module):
         for path in self.norms:
             hidden_states = self.get_submodule(path)(hidden_states)
         return (hidden_states, None) if self.returns_tuple else hidden_states
+
+
+class FactoredLinear(nn.Linear):
+    """A linear layer whose matrix is the product of ``weight``, (out, rank), and ``down.weight``.
+
+    Where a dense layer has ``weight``, this one has a smaller matrix: whoever loads it into the
+    dense architecture is told so.
+    """
+
+    def __init__(self, down: nn.Linear, up: nn.Linear) -> None:
+        super().__init__(1, 1, device="meta")
+        self.weight, self.bias, self.down = up.weight, up.bias, down
+        self.out_features, self.in_features = up.out_features, up.in_features
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:
+        """Map ``(..., in)`` to ``(..., out)``."""
+        return super().forward(self.down(states))
 
 
 class PositionBias:
@@ -73,7 +91,7 @@ def reshape(encoder: nn.Module, shapes: dict[str, Any]) -> None:
         old = _linear(encoder, path)
         down = _like(old, old.in_features, rank, bias=False)
         up = _like(old, rank, old.out_features, bias=old.bias is not None)
-        _replace(encoder, path, nn.Sequential(OrderedDict(down=down, up=up)))
+        _replace(encoder, path, FactoredLinear(down, up))
     for path, attributes in shapes.get("attributes", {}).items():
         for name, value in attributes.items():
             setattr(encoder.get_submodule(path), name, value)
@@ -115,8 +133,9 @@ def pruned_class(config: Any) -> Any:
     has_pooler = "add_pooling_layer" in inspect.signature(base).parameters
 
     def build(self: Any, config: Any, **kwargs: Any) -> None:
-        # What differs by layer is set below; the dense model reads the common values.
-        config.allow_global_per_layer_attribute_access = True
+        # The dense model is built first, which has no numbers of its own for each layer.
+        config = copy.copy(config)
+        config.per_layer_config = None
         shapes = getattr(config, KEY)
         if has_pooler:
             kwargs.setdefault("add_pooling_layer", shapes.get("pooler", False))

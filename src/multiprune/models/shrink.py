@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multiprune.models.cut import cut_parameter, forget, resize_parameter
-from multiprune.models.modeling_multiprune import DroppedLayer, PositionBias
+from multiprune.models.modeling_multiprune import DroppedLayer, FactoredLinear, PositionBias
 from multiprune.models.structure import (
     COLUMNS,
     NEURONS,
@@ -67,9 +67,9 @@ def resize_layer(layer: Layer, kept: Mapping[str, Tensor]) -> None:
         return
     for linear, slices in layer.linear_layers():
         size = int(along(slices, kept).count_nonzero())
-        resize_parameter(linear.weight, slices.dim, size)
+        resize_parameter(linear, "weight", slices.dim, size)
         if slices.dim == ROWS and linear.bias is not None:
-            resize_parameter(linear.bias, 0, size)
+            resize_parameter(linear, "bias", 0, size)
         linear.out_features, linear.in_features = linear.weight.shape
     _resize_attention(layer, kept)
 
@@ -94,7 +94,15 @@ def _resize_attention(layer: Layer, kept: Mapping[str, Tensor]) -> None:
     for name in architecture.head_width:
         setattr(attention, name, len(heads) * size)
     if architecture.position_bias and len(heads) < layer.heads:
-        attention.register_forward_pre_hook(PositionBias(heads), with_kwargs=True)
+        _select_position_bias(attention, heads)
+
+
+def _select_position_bias(attention: nn.Module, heads: list[int]) -> None:
+    for hook in attention._forward_pre_hooks.values():
+        if isinstance(hook, PositionBias):  # of an earlier cut
+            hook.heads = [hook.heads[head] for head in heads]
+            return
+    attention.register_forward_pre_hook(PositionBias(heads), with_kwargs=True)
 
 
 def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
@@ -131,7 +139,8 @@ def per_layer_config(
     described: dict[int | str, dict[str, Any]] = {}
     for number, path in enumerate(layer_paths(encoder, architecture)):
         if path in shapes.get("dropped", {}):
-            described[number] = {"skip": ["attention", "mlp"]}
+            sizes = {"num_attention_heads": 0, "intermediate_size": 0}
+            described[number] = {"skip": ["attention", "mlp"], **sizes}
         elif shapes.get("linear"):
             described[number] = _describe_layer(encoder, path, architecture)
     return described
@@ -154,7 +163,7 @@ def _describe_layer(encoder: nn.Module, path: str, architecture: Architecture) -
 
 
 def _inputs_of(module: nn.Module) -> int:
-    first = module if isinstance(module, nn.Linear) else module.get_submodule("down")
+    first = module.down if isinstance(module, FactoredLinear) else module
     return int(first.get_parameter("weight").shape[1])
 
 
@@ -170,11 +179,9 @@ def _dense_on_meta(encoder: PreTrainedModel) -> nn.Module:
 def _describe_linear(
     path: str, here: nn.Module, dense: nn.Linear, shapes: dict[str, dict[str, Any]]
 ) -> None:
-    up, down = here, here
-    if not isinstance(here, nn.Linear):  # a product of two
-        up, down = here.get_submodule("up"), here.get_submodule("down")
-        shapes["low_rank"][path] = down.get_parameter("weight").shape[0]
-    shape = (up.get_parameter("weight").shape[0], down.get_parameter("weight").shape[1])
+    if isinstance(here, FactoredLinear):
+        shapes["low_rank"][path] = here.in_features
+    shape = (here.get_parameter("weight").shape[0], _inputs_of(here))
     if shape != dense.weight.shape:
         shapes["linear"][path] = list(shape)
 
@@ -185,10 +192,10 @@ def _describe_attentions(
     architecture = architecture_of(encoder)
     names = (architecture.head_size, *architecture.head_count, *architecture.head_width)
     for layer in layer_paths(dense, architecture):
+        if isinstance(encoder.get_submodule(layer), DroppedLayer):
+            continue
         path = f"{layer}.{architecture.attention}"
-        if (attention := _submodule(encoder, path)) is None:
-            continue  # the layer was dropped
-        original = dense.get_submodule(path)
+        attention, original = encoder.get_submodule(path), dense.get_submodule(path)
         changed = {
             name: getattr(attention, name)
             for name in names

@@ -224,9 +224,15 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
     """Return the layers of an encoder, each once.
 
     Raises:
-        ValueError: if the architecture has no entry here, or a layer was cut already.
+        ValueError: if the architecture has no entry here, the encoder is wrapped in another module,
+            or a layer was dropped already.
     """
     architecture = architecture_of(encoder)
+    if _submodule(encoder, architecture.layers.partition(".*.")[0]) is None:
+        raise ValueError(
+            f"An encoder must hold its layers at {architecture.layers}, but "
+            f"{type(encoder).__name__} does not: name the encoder within it."
+        )
     return [_layer(encoder, path, architecture) for path in layer_paths(encoder, architecture)]
 
 
@@ -243,7 +249,9 @@ def architecture_of(encoder: nn.Module) -> Architecture:
 
 def _layer(encoder: nn.Module, path: str, architecture: Architecture) -> Layer:
     module = encoder.get_submodule(path)
-    attention = module.get_submodule(architecture.attention)
+    attention = _submodule(module, architecture.attention)
+    if not hasattr(attention, architecture.head_size):
+        raise ValueError(f"Layers must not have been dropped before, but {path} was.")
     size = int(getattr(attention, architecture.head_size))
     widths = {
         slices.units[0]: module.get_submodule(name).get_parameter("weight").shape[1]

@@ -1,4 +1,4 @@
-"""What all element-wise methods share: targets, masks, and ranking against the budget."""
+"""What all methods that score single weights share: targets, masks, ranking against the budget."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from typing_extensions import override
 
 from multiprune.budget.ledger import PARTS, ParameterLedger, owned_parameters, parts_of
+from multiprune.pruning.groups import Elements, Groups
 from multiprune.pruning.pruner import Pruner
-from multiprune.pruning.select import keep_largest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,11 +64,13 @@ class Target:
 
 
 class ElementWisePruner(Pruner):
-    """Keeps single weights by their scores, ranked all together or in each tensor.
+    """Scores single weights, and keeps the best, ranked all together or in each tensor.
 
     ``parts`` names the ledger's rows that are in scope: by default the weights of the encoder's
     linear layers, and neither embeddings, biases, LayerNorm nor heads. With ``per_layer`` every
-    tensor keeps the same fraction; otherwise all scores are ranked together.
+    tensor keeps the same fraction; otherwise all scores are ranked together. ``groups`` says which
+    weights are kept or pruned together: by default each is on its own. With groups of many weights,
+    each ranking keeps up to one group less than it may.
     """
 
     #: Kinds of buffers that a method keeps beside each target, the mask first.
@@ -80,6 +82,7 @@ class ElementWisePruner(Pruner):
         budget: Budget,
         per_layer: bool = False,
         parts: Sequence[str] = ("encoder_linear",),
+        groups: Groups | None = None,
     ) -> None:
         super().__init__(budget=budget)
         unknown = [part for part in parts if part not in PARTS]
@@ -89,6 +92,9 @@ class ElementWisePruner(Pruner):
             )
         self.per_layer = per_layer
         self.parts = tuple(parts)
+        self.groups = groups or Elements()
+        #: What another pruner has taken away already, by path: those weights go first.
+        self.allowed: Mapping[str, Tensor] = {}
         self.targets: list[Target] = []
         self._final_masks: dict[str, Tensor] = {}
 
@@ -118,6 +124,9 @@ class ElementWisePruner(Pruner):
                 f"What is pruned must be what the budget counts, but `parts` are "
                 f"{', '.join(self.parts)} and the budget counts {self.budget.of}."
             )
+        shapes = [(target.path, target.weight.shape) for target in self.targets]
+        for ranked, share in self._rankings(self._dense - self._excess):
+            self.groups.check(dict(shapes[ranked]), share)
 
     def add_state(self, target: Target) -> None:
         """Add the buffers that a method needs besides the mask."""
@@ -130,15 +139,19 @@ class ElementWisePruner(Pruner):
         self.apply_masks()
 
     def select(self, kept: int) -> list[Tensor]:
-        """Rank the present scores; return masks that keep ``kept`` weights in all."""
+        """Rank the present scores; return masks that keep ``kept`` weights, as groups fit."""
         if kept == self._dense:
             return [torch.ones_like(target.mask) for target in self.targets]
-        scores = self.scores()
-        if not self.per_layer:
-            return keep_largest(scores, kept)
-        shares = proportional_shares(kept, [score.numel() for score in scores])
+        scores = [
+            score.masked_fill(~self.allowed[target.path], -torch.inf)
+            if target.path in self.allowed
+            else score
+            for score, target in zip(self.scores(), self.targets, strict=True)
+        ]
         return [
-            keep_largest([score], share)[0] for score, share in zip(scores, shares, strict=True)
+            mask
+            for ranked, share in self._rankings(kept)
+            for mask in self.groups.select(scores[ranked], share)
         ]
 
     @override
@@ -189,6 +202,13 @@ class ElementWisePruner(Pruner):
     @override
     def excess(self) -> int:
         return self._excess
+
+    def _rankings(self, kept: int) -> list[tuple[slice, int]]:
+        """Return which targets are ranked together, and how many of their weights may stay."""
+        if not self.per_layer:
+            return [(slice(None), kept)]
+        shares = proportional_shares(kept, [target.weight.numel() for target in self.targets])
+        return [(slice(index, index + 1), share) for index, share in enumerate(shares)]
 
     def _counts_all_targets(self) -> bool:
         return set(self.parts) <= set(parts_of(self.budget.of))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from multiprune.budget import Budget
+    from multiprune.pruning.groups import Groups
 
 
 class Movement(ElementWisePruner):
@@ -40,8 +41,9 @@ class Movement(ElementWisePruner):
         magnitude_prior: float = 0.0,
         per_layer: bool = False,
         parts: Sequence[str] = ("encoder_linear",),
+        groups: Groups | None = None,
     ) -> None:
-        super().__init__(budget=budget, per_layer=per_layer, parts=parts)
+        super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
         if magnitude_prior < 0:
             raise ValueError(f"`magnitude_prior` must not be negative, but is {magnitude_prior}.")
         self.magnitude_prior = magnitude_prior

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multiprune.budget import Budget
+    from multiprune.pruning.groups import Groups
 
 
 def smooth(previous: Tensor, value: Tensor, beta: float) -> Tensor:
@@ -49,8 +50,9 @@ class Platon(ElementWisePruner):
         beta2: float,
         per_layer: bool = False,
         parts: Sequence[str] = ("encoder_linear",),
+        groups: Groups | None = None,
     ) -> None:
-        super().__init__(budget=budget, per_layer=per_layer, parts=parts)
+        super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
         if not 0 <= beta1 < 1 or not 0 <= beta2 < 1:
             raise ValueError(f"`beta1` and `beta2` must be in [0, 1), but are {beta1} and {beta2}.")
         self.beta1, self.beta2 = beta1, beta2

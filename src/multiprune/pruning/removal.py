@@ -24,7 +24,8 @@ class UnitCosts:
     Attributes:
         head_dimension: one dimension of one head: of its query and key, and of its value.
         neuron: one neuron of the feed-forward network.
-        rest: what goes besides when the whole layer goes (biases of its outputs).
+        rest: what goes besides when the whole layer goes (biases of its outputs, norms off
+            the residual stream).
     """
 
     head_dimension: int
@@ -103,7 +104,10 @@ class _Candidate:
 def smallest_size(
     costs: Sequence[UnitCosts], kept: Sequence[Kept], granularity: Sequence[str]
 ) -> int:
-    """Return the number of parameters left when everything has gone that may go."""
+    """Return the number of parameters left when everything has gone that may go.
+
+    Which layer stays is known only when it is the last, so it counts as the largest.
+    """
     counts = [
         _Count(
             1 if HEADS in granularity else len(one.heads),
@@ -113,8 +117,8 @@ def smallest_size(
         )
         for one, cost in zip(kept, costs, strict=True)
     ]
-    sizes = sorted(count.size for count in counts)
-    return sizes[0] if LAYERS in granularity else sum(sizes)
+    sizes = [count.size for count in counts]
+    return max(sizes) if LAYERS in granularity else sum(sizes)
 
 
 def remove_least_important(

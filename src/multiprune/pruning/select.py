@@ -1,4 +1,4 @@
-"""The only ranking in this package: which scores are kept when so many may stay."""
+"""The only rankings in this package: which scores are kept when so many may stay."""
 
 from __future__ import annotations
 
@@ -42,6 +42,70 @@ def keep_largest(scores: Sequence[Tensor], count: int) -> list[Tensor]:
     return masks
 
 
+def keep_largest_groups(
+    scores: Sequence[Tensor], costs: Sequence[Tensor], budget: int
+) -> list[Tensor]:
+    """Return one mask for each tensor that keeps the groups of largest score that fit ``budget``.
+
+    Groups are taken in the order of their scores until the next one does not fit, so what is kept
+    costs at most ``budget``, and less than that group would cost is left over. Of equal scores the
+    costliest comes first, then position decides: otherwise a group that was pruned (and scores 0
+    since) could return in a later ranking because it is smaller than the one that did not fit.
+    Sorts, since groups are few.
+
+    Args:
+        scores: tensors of any shape, one score a group, without NaN, on one device.
+        costs: what each group costs, at least 1, in the shapes of ``scores``.
+        budget: what may be kept, at least 0.
+    """
+    if budget < 0:
+        raise ValueError(f"`budget` must be at least 0, but is {budget}.")
+    score = torch.cat([one.reshape(-1) for one in scores])
+    cost = torch.cat([one.reshape(-1) for one in costs])
+    order = cost.argsort(dim=0, descending=True, stable=True)
+    order = order[score[order].argsort(dim=0, descending=True, stable=True)]
+    kept = torch.zeros_like(score, dtype=torch.bool)
+    kept[order] = cost[order].cumsum(0) <= budget
+    parts = torch.split(kept, [one.numel() for one in scores])
+    return [part.view(one.shape) for part, one in zip(parts, scores, strict=True)]
+
+
+def close_smallest(
+    scores: Sequence[Tensor], savings: Sequence[Tensor], needed: int
+) -> list[Tensor]:
+    """Return one boolean mask for each vector of groups that leaves out enough of them.
+
+    Groups are closed in ascending order of score, over all vectors, until ``needed`` parameters are
+    saved. What a closing saves may depend on how many were closed in the same vector before. Of
+    equal scores the earlier stay, as in ``keep_largest``.
+
+    Args:
+        scores: vectors without NaN, on one device.
+        savings: for each vector, what its first, second, ... closing saves, in whole parameters;
+            with fewer entries than groups, that many of its best groups are never closed.
+        needed: how many parameters to save, from 0 to the sum of all savings.
+    """
+    most = sum(int(saved.sum()) for saved in savings)
+    if not 0 <= needed <= most:
+        raise ValueError(f"`needed` must be in [0, {most}], but is {needed}.")
+    masks = [torch.ones_like(score, dtype=torch.bool) for score in scores]
+    if needed == 0:
+        return masks
+    # Backwards, so that stable sorts have the later of equals first.
+    vectors = list(zip(scores, savings, masks, strict=True))[::-1]
+    orders = [_ascending(score)[: len(saved)] for score, saved, _ in vectors]
+    merged = torch.cat(
+        [score[order] for (score, _, _), order in zip(vectors, orders, strict=True)]
+    ).argsort(stable=True)
+    saved = torch.cat([saved for _, saved, _ in vectors]).to(merged.device)[merged].cumsum(0)
+    closed = torch.zeros_like(merged, dtype=torch.bool)
+    closed[merged[: int(torch.searchsorted(saved, needed)) + 1]] = True
+    parts = torch.split(closed, [len(order) for order in orders])
+    for (_, _, mask), order, part in zip(vectors, orders, parts, strict=True):
+        mask[order[part]] = False
+    return masks
+
+
 def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:
     """Return the ``k``-th largest (from 1) of all scores, as a tensor without dimensions."""
     dtype = scores[0].dtype
@@ -59,6 +123,11 @@ def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:
         k -= int(cumulative[position] - histogram[digit])
         prefix = digit - _BINS * (digit >= _BINS // 2) if prefix is None else prefix << 16 | digit
     return torch.tensor(prefix, dtype=integer, device=bits[0].device).view(dtype)
+
+
+def _ascending(score: Tensor) -> Tensor:
+    """Return the positions of a vector by ascending score, of equals the last first."""
+    return len(score) - 1 - score.flip(0).argsort(stable=True)
 
 
 def _digit_histogram(bits: Sequence[Tensor], shift: int, prefix: int | None) -> Tensor:

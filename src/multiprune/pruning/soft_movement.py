@@ -14,6 +14,7 @@ import torch
 from typing_extensions import override
 
 from multiprune.pruning.element_wise import ElementWisePruner, Target
+from multiprune.pruning.groups import Elements, Groups
 from multiprune.pruning.select import keep_largest
 from multiprune.pruning.straight_through import STATE, StraightThroughScores, hide, show
 
@@ -36,6 +37,7 @@ class SoftMovement(ElementWisePruner):
 
     ``threshold`` is the final ``tau`` and ``penalty`` the final ``lambda``; both grow with the
     amount of pruning done. ``min_density`` of each matrix stays while the threshold decides.
+    ``groups`` other than single weights are refused.
     """
 
     state = (*STATE, "penalty")
@@ -50,12 +52,18 @@ class SoftMovement(ElementWisePruner):
         min_density: float = 0.005,
         per_layer: bool = False,
         parts: Sequence[str] = ("encoder_linear",),
+        groups: Groups | None = None,
     ) -> None:
-        super().__init__(budget=budget, per_layer=per_layer, parts=parts)
+        super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
         if not 0 < threshold < 1 or penalty < 0:
             raise ValueError(
                 "`threshold` must be in (0, 1) and `penalty` at least 0, "
                 f"but are {threshold} and {penalty}."
+            )
+        if not isinstance(self.groups, Elements):
+            raise ValueError(
+                "Soft movement has a threshold for single weights, so that `groups` must be "
+                f"Elements, but are {type(self.groups).__name__}."
             )
         self.threshold, self.penalty, self.min_density = threshold, penalty, min_density
         self._straight_through = StraightThroughScores(score_learning_rate)

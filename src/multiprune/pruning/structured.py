@@ -26,7 +26,7 @@ from multiprune.pruning.removal import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from typing import Any
 
     from torch.optim import Optimizer
@@ -89,11 +89,11 @@ class Structured(Pruner):
     """Removes what matters least, relative to its layer; what is gone stays gone.
 
     Args:
-        budget: how much may stay; embeddings, poolers and LayerNorm are not touched.
+        budget: how much may stay; embeddings, poolers and norms are not touched.
         importance: what matters.
         granularity: kinds of what may go, some of ``heads``, ``head_dimensions`` (one of every head
             of a layer at a time), ``neurons``, ``layers``. A layer that stays keeps a head, a
-            dimension and a neuron; one that goes leaves its LayerNorms.
+            dimension and a neuron; one that goes leaves its norms on the residual stream.
     """
 
     def __init__(
@@ -113,6 +113,8 @@ class Structured(Pruner):
         self.importance = importance
         self.granularity = tuple(granularity)
         self.layers: list[Layer] = []
+        #: What the gradients of a step say, until it is known that the optimizer took it.
+        self._measured: list[Scores] = []
         self._final_masks: dict[str, Tensor] = {}
 
     @override
@@ -124,36 +126,45 @@ class Structured(Pruner):
         self._weights = [costs_of(layer, "encoder_linear") for layer in self.layers]
         self._parameters = [costs_of(layer, "encoder") for layer in self.layers]
         self._dense = self._dense_ledger(model, encoder)
-        self._encoder.add_module(STATE, nn.ModuleList(map(LayerState, self.layers)))
-        self._encoder.register_load_state_dict_pre_hook(resize_on_load)  # type: ignore[no-untyped-call]
         asked = self.budget.resolve(self._dense)
         self._excess = self._dense.dense_in(self.budget.of) - asked
         self._fixed = self._dense.dense_in(self.budget.of) - self._full(self._costs)
-        kept = [state.kept() for state in self.states]
+        states = [LayerState(layer) for layer in self.layers]
+        kept = [state.kept() for state in states]
         least = self._fixed + smallest_size(self._costs, kept, self.granularity)
         if asked < least:
             raise ValueError(
                 f"A budget of {asked:,} parameters ({self.budget.of}) must hold what pruning "
                 f"{', '.join(self.granularity)} has to leave, but that is {least:,}."
             )
+        # Nothing is inserted into a model that is refused.
+        self._encoder.add_module(STATE, nn.ModuleList(states))
+        self._hook = self._encoder.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
+            resize_on_load
+        )
 
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         if self.is_cut:
             return
         if self.importance.reads_gradients:
-            for number, (layer, state) in enumerate(zip(self.layers, self.states, strict=True)):
-                state.smooth(self.importance.measure(layer, number), self.importance.smoothing)
+            measure = self.importance.measure
+            self._measured = [measure(layer, number) for number, layer in enumerate(self.layers)]
         self._apply_masks(to_gradients=True)
 
     @override
     def after_step(self) -> None:
-        if not self.is_cut:
-            self._apply_masks()
+        if self.is_cut:
+            return
+        if self._measured:
+            for state, measured in zip(self.states, self._measured, strict=True):
+                state.smooth(measured, self.importance.smoothing)
+            self._measured = []
+        self._apply_masks()
 
     @override
     def skip_step(self) -> None:
-        pass  # weights were not touched
+        self._measured = []  # gradients that overflowed say nothing
 
     @override
     def prune(self, amount: float) -> None:
@@ -182,6 +193,15 @@ class Structured(Pruner):
             shrink_layer(layer, state.units(), optimizer)
         return True
 
+    def parameter_masks(self) -> Iterator[tuple[nn.Linear, Tensor]]:
+        """Yield the linear layers, before they are cut, with the masks of their whole weights."""
+        for layer, state in zip(self.layers, self.states, strict=True):
+            units = state.units()
+            for linear, slices in layer.linear_layers():
+                mask = along(slices, units)
+                mask = mask[:, None] if slices.dim == ROWS else mask
+                yield linear, mask.expand_as(linear.weight)
+
     @property
     def is_cut(self) -> bool:
         """Whether the layers have been cut to what is kept."""
@@ -192,6 +212,7 @@ class Structured(Pruner):
         self.shrink()
         self._final_ledger, self._final_masks = self.ledger(), dict(self.masks())
         delattr(self._encoder, STATE)
+        self._hook.remove()
         self.layers = []
 
     @override
@@ -282,7 +303,17 @@ def costs_of(layer: Layer, of: str) -> UnitCosts:
         for units in slices.units:
             costs[units] += linear.weight.shape[1 - slices.dim] + (has_bias and slices.dim == ROWS)
         rest += linear.out_features if has_bias and slices.dim == COLUMNS else 0
+    rest += _others(layer) if counts_biases else 0
     return UnitCosts(costs[QUERY_KEY] + costs[VALUE], costs[NEURONS], rest)
+
+
+def _others(layer: Layer) -> int:
+    """Count the norms that a layer takes along when it is dropped, as ModernBERT's do."""
+    module = layer.encoder.get_submodule(layer.path)
+    norms = [module.get_submodule(path) for path in layer.architecture.norms]
+    staying = [*norms, *(linear for linear, _ in layer.linear_layers())]
+    counted = {id(one) for part in staying for one in part.parameters()}
+    return sum(one.numel() for one in module.parameters() if id(one) not in counted)
 
 
 def full_size(layer: Layer, costs: UnitCosts) -> int:
@@ -300,6 +331,8 @@ def resize_on_load(
     """
     if not hasattr(encoder, STATE) or _is_cut_already(encoder):
         return
+    if not any(key.startswith(f"{prefix}{STATE}.") for key in state_dict):
+        return  # not the state of an encoder that is being pruned
     layers = layers_of(encoder)
     if not any(_was_cut(layer, state_dict, prefix) for layer in layers):
         return

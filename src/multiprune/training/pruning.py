@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from typing_extensions import override
 
 from multiprune.pruning.fingerprint import mask_checksums
@@ -141,8 +141,8 @@ class Pruning(pl.Callback):
             self._has_news = True
             if trainer.world_size > 1:
                 self._check_ranks_agree(trainer)
-                if self._gradual.was_cut:
-                    _rebuild_reducer(trainer)
+            if self._gradual.was_cut:
+                _rebuild_reducer(trainer)
 
     def _check_ranks_agree(self, trainer: pl.Trainer) -> None:
         masks = self.pruner.masks()
@@ -161,9 +161,11 @@ class Pruning(pl.Callback):
 def _rebuild_reducer(trainer: pl.Trainer) -> None:
     """Have DDP reduce the gradients of the parameters that took the place of larger ones."""
     strategy = trainer.strategy
+    if isinstance(strategy, SingleDeviceStrategy):
+        return
     if not isinstance(strategy, DDPStrategy):
         raise RuntimeError(
-            f"Layers can be cut while several ranks train with DDP, but not with "
+            f"Layers can be cut while a single device or DDP trains, but not with "
             f"{type(strategy).__name__}."
         )
     strategy.model = strategy.lightning_module

@@ -1,0 +1,68 @@
+"""``multiprune export | benchmark``: what is done with a finished run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; wrong input ends it with one sentence."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.command(options)
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="multiprune", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    export = commands.add_parser("export", help="write the model of a run to a folder")
+    export.add_argument("run", type=Path, help="folder of a run, or of an exported model")
+    export.add_argument("--out", type=Path, required=True, help="new folder")
+    export.add_argument("--format", default="transformers", help="transformers or onnx")
+    export.add_argument("--storage", default="dense", help="dense, or bitmask: store no zeros")
+    export.add_argument("--dtype", help="fp32, fp16 or bf16")
+    export.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="FILE",
+        help="keep only tokens that these texts, one a line, are made of",
+    )
+    export.set_defaults(command=_export)
+
+    benchmark = commands.add_parser("benchmark", help="measure size and speed, beside dense")
+    benchmark.add_argument("paths", type=Path, nargs="+", help="runs, or exported models")
+    benchmark.add_argument("--batch", type=_numbers, default=[1, 8, 32], help="such as 1,8,32")
+    benchmark.add_argument("--length", type=_numbers, default=[32, 128], help="such as 32,128")
+    benchmark.add_argument("--rounds", type=int, default=10)
+    benchmark.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
+    benchmark.set_defaults(command=_benchmark)
+    return parser
+
+
+def _numbers(text: str) -> list[int]:
+    numbers = [int(part) for part in text.split(",")]
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"must be whole numbers from 1 on, but is {text}")
+    return numbers
+
+
+def _export(options: argparse.Namespace) -> None:
+    # Imported late, so that --help answers at once.
+    from multiprune.export.convert import ExportSettings, export_model
+
+    settings = ExportSettings(format=options.format, storage=options.storage, dtype=options.dtype)
+    corpus = None
+    if options.vocabulary is not None:
+        corpus = options.vocabulary.read_text().splitlines()
+    export_model(options.run, options.out, settings, corpus=corpus)
+    size = sum(file.stat().st_size for file in options.out.iterdir())
+    print(f"{options.out}: {size / 1e6:.2f} MB")
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    raise NotImplementedError

@@ -1,0 +1,84 @@
+"""From a finished run to a folder that is handed over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from multiprune.export.card import write_card
+from multiprune.export.checkpoint import save_encoder, save_heads, written_as_a_whole
+from multiprune.export.loading import load
+from multiprune.export.vocabulary import prune_vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+FORMATS = ("transformers", "onnx")
+STORAGES = ("dense", "bitmask")
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """How a model is written.
+
+    Attributes:
+        format: ``transformers`` (safetensors and JSON) or ``onnx``.
+        storage: ``dense``, or ``bitmask``, which stores no zeros.
+        dtype: of the weights, ``fp32``, ``fp16`` or ``bf16``; as they are by default.
+    """
+
+    format: str = "transformers"
+    storage: str = "dense"
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        choices = {"format": FORMATS, "storage": STORAGES, "dtype": (None, *DTYPES)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                known = ", ".join(map(str, filter(None, allowed)))
+                raise ValueError(
+                    f"`{name}` must be one of {known}, but is {getattr(self, name)!r}."
+                )
+        if self.format == "onnx" and (self.storage != "dense" or self.dtype not in (None, "fp32")):
+            raise ValueError(
+                "An ONNX file is written dense and in fp32, but `storage` is "
+                f"{self.storage} and `dtype` is {self.dtype}."
+            )
+
+
+def export_model(
+    source: Path,
+    out: Path,
+    settings: ExportSettings,
+    *,
+    corpus: Iterable[str] | None = None,
+) -> None:
+    """Write the model of ``source``, a run or an exported folder, to the new folder ``out``.
+
+    With a ``corpus``, the vocabulary shrinks to the tokens that its texts use.
+
+    Raises:
+        FileExistsError: if ``out`` exists.
+    """
+    if out.exists():
+        raise FileExistsError(f"`--out` must be a folder that does not exist yet, but {out} does.")
+    model = load(source)
+    if corpus is not None:
+        model.tokenizer = prune_vocabulary(model.encoder, model.tokenizer, corpus)
+    if settings.dtype is not None:
+        model.to(DTYPES[settings.dtype])
+    with written_as_a_whole(out) as folder:
+        if settings.format == "onnx":
+            # Imported late: what it needs is optional.
+            from multiprune.export.onnx import export_onnx
+
+            export_onnx(model, folder)
+        else:
+            save_encoder(folder, model.encoder, bitmask=settings.storage == "bitmask")
+        save_heads(folder, model.heads, model.meaning)
+        model.tokenizer.save_pretrained(folder)
+        write_card(folder, source)

@@ -1,0 +1,176 @@
+"""What is kept or pruned as one: single weights, square blocks, or a pattern of N of M weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional as F
+from typing_extensions import override
+
+from multiprune.pruning.select import keep_largest, keep_largest_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+
+class Groups(ABC):
+    """Turns the scores of weights into masks, under a constraint on which may be kept together.
+
+    Masks for a smaller number, from scores that are 0 where the last masks pruned and above 0
+    elsewhere, never keep what was pruned: magnitude pruning relies on it.
+    """
+
+    @abstractmethod
+    def check(self, shapes: Mapping[str, Sequence[int]], kept: int) -> None:
+        """Refuse tensors, or a number of weights to keep of them, that the groups do not fit.
+
+        ``shapes`` maps the paths of tensors that are ranked together to their shapes.
+
+        Raises:
+            ValueError: if ``select`` could not keep its promise for them.
+        """
+
+    @abstractmethod
+    def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+        """Return a mask for each tensor of scores that together keep at most ``kept`` weights.
+
+        All tensors are ranked together; less than one group is missing from ``kept``.
+        """
+
+
+class Elements(Groups):
+    """Single weights: exactly the ``kept`` largest scores."""
+
+    @override
+    def check(self, shapes: Mapping[str, Sequence[int]], kept: int) -> None:
+        pass
+
+    @override
+    def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+        return keep_largest(scores, kept)
+
+
+class Blocks(Groups):
+    """Square blocks of ``size`` rows and columns; those at the far edges may be smaller.
+
+    A block scores the mean of its weights' scores, so that blocks of different size compare, and
+    costs the number of its weights.
+    """
+
+    def __init__(self, *, size: int) -> None:
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(
+                f"`size` of blocks must be a whole number of at least 1, but is {size}."
+            )
+        self.size = size
+
+    @override
+    def check(self, shapes: Mapping[str, Sequence[int]], kept: int) -> None:
+        for path, shape in shapes.items():
+            _require_matrix("Blocks", path, shape)
+            largest = min(self.size, shape[0]) * min(self.size, shape[1])
+            if kept < largest:
+                raise ValueError(
+                    f"A budget must hold at least one block, but keeps {kept:,} weights where a "
+                    f"block of {path} of shape {tuple(shape)} has {largest:,}."
+                )
+
+    @override
+    def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+        means = [self.means(score) for score in scores]
+        costs = [self.costs(score) for score in scores]
+        blocks = keep_largest_groups(means, costs, kept)
+        return [
+            self.spread(block, score.shape) for block, score in zip(blocks, scores, strict=True)
+        ]
+
+    def means(self, matrix: Tensor) -> Tensor:
+        """Return the mean of each block of ``matrix``, in single precision."""
+        # In ceiling mode, windows that reach over an edge count only what is inside.
+        return F.avg_pool2d(matrix.float().unsqueeze(0), self.size, ceil_mode=True).squeeze(0)
+
+    def costs(self, matrix: Tensor) -> Tensor:
+        """Return the number of weights of each block of ``matrix``."""
+        sides = []
+        for length in matrix.shape:
+            starts = torch.arange(0, length, self.size, device=matrix.device)
+            sides.append((length - starts).clamp_(max=self.size))
+        return torch.outer(*sides)
+
+    def spread(self, blocks: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return a matrix of ``shape`` that holds at each weight what ``blocks`` has for it."""
+        columns = blocks.repeat_interleave(self.size, 1)[:, : shape[1]]
+        return columns.repeat_interleave(self.size, 0)[: shape[0]]
+
+
+class NofM(Groups):
+    """At most ``n`` of every ``m`` consecutive weights of a row, as 2:4 in NVIDIA's sparse cores.
+
+    Rows run along the input dimension. While more than n/m of all weights stay, those go that are
+    not among the ``n`` largest of their ``m``, smallest score first, so that at n/m every ``m``
+    weights keep exactly ``n``; below it go the smallest of the rest. Exact to the weight, and ties
+    are broken by position.
+    """
+
+    def __init__(self, *, n: int, m: int) -> None:
+        if not isinstance(n, int) or not isinstance(m, int) or not 1 <= n < m:
+            raise ValueError(
+                "`n` and `m` must be whole numbers, `n` at least 1 and below `m`, "
+                f"but are {n} and {m}."
+            )
+        self.n, self.m = n, m
+
+    @override
+    def check(self, shapes: Mapping[str, Sequence[int]], kept: int) -> None:
+        dense = 0
+        for path, shape in shapes.items():
+            _require_matrix(f"{self.n}:{self.m} groups", path, shape)
+            if shape[1] % self.m:
+                raise ValueError(
+                    f"The input dimension must be divisible by {self.m} for {self.n}:{self.m} "
+                    f"groups, but {path} has shape {tuple(shape)}."
+                )
+            dense += shape[0] * shape[1]
+        most = dense // self.m * self.n
+        if most < kept < dense:
+            raise ValueError(
+                f"A budget for {self.n}:{self.m} groups must keep at most {most:,} of {dense:,} "
+                f"weights, or the pattern is not reached, but keeps {kept:,}."
+            )
+
+    @override
+    def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+        masks = [self.largest(score) for score in scores]
+        others = kept - sum(score.numel() // self.m * self.n for score in scores)
+        if others >= 0:
+            places = [~mask for mask in masks]
+        else:
+            places, others = masks, kept
+            masks = [torch.zeros_like(mask) for mask in masks]
+        chosen = [score[place] for score, place in zip(scores, places, strict=True)]
+        for mask, place, keep in zip(masks, places, keep_largest(chosen, others), strict=True):
+            mask[place] = keep
+        return masks
+
+    def largest(self, scores: Tensor) -> Tensor:
+        """Return the mask of the ``n`` largest scores of every ``m``, the first of equals first."""
+        # Counting the larger ones is several times as fast as sorting so many short rows.
+        columns = scores.reshape(len(scores), -1, self.m).unbind(-1)
+        masks = []
+        for index, column in enumerate(columns):
+            rank = torch.zeros_like(column, dtype=torch.int16)
+            for before in columns[:index]:
+                rank += before >= column
+            for after in columns[index + 1 :]:
+                rank += after > column
+            masks.append(rank < self.n)
+        return torch.stack(masks, -1).flatten(1)
+
+
+def _require_matrix(groups: str, path: str, shape: Sequence[int]) -> None:
+    if len(shape) != 2:
+        raise ValueError(f"{groups} need matrices, but {path} has shape {tuple(shape)}.")

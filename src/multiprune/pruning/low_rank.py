@@ -1,0 +1,189 @@
+"""Rank pruning: which ranks of the factorised layers survive, by learned gates or by their loss."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from typing_extensions import override
+
+from multiprune.pruning.hard_concrete import Gates, gate_gradient
+from multiprune.pruning.ranks import RankPruner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor, nn
+
+    from multiprune.budget import Budget
+    from multiprune.models.low_rank import LowRankLinear
+
+
+class LowRankL0(RankPruner):
+    """Learns a random gate for each rank, under a constraint on the expected size.
+
+    FLOP of Wang, Wohlwend & Lei (2020), "Structured Pruning of Large Language Models", from a
+    pretrained model: ``W = U diag(z) V`` with hard concrete gates ``z``. Until the first ``prune``
+    above 0 the gates are 1. Then they learn, while the target of the expected size goes from where
+    it starts, at the factors' full size, to the budget; masks stay whole meanwhile. At the end the
+    ranks with the largest ``log_alpha`` survive, exactly as many as the budget has room for, their
+    gates are multiplied into ``U``, and training goes on without gates.
+
+    Both learning rates are those of Adam, and follow the schedule of the weights'.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget: Budget,
+        drop_rate: float,
+        gate_learning_rate: float,
+        multiplier_learning_rate: float,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(budget=budget)
+        self.gates = Gates(
+            drop_rate=drop_rate,
+            learning_rate=gate_learning_rate,
+            multiplier_learning_rate=multiplier_learning_rate,
+            seed=seed,
+        )
+        self._scale = 1.0
+        # Gradients of the loss with respect to the gates, from ``before_step`` to ``after_step``.
+        self._gradients: list[Tensor] = []
+
+    @override
+    def scores(self) -> list[Tensor]:
+        return self.gates.log_alpha()
+
+    @override
+    def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
+        super().prepare(model, encoder)
+        shares = [target.cost / self._dense for target in self.targets]
+
+        def expected_size(probabilities: Sequence[Tensor]) -> Tensor:
+            sizes = zip(probabilities, shares, strict=True)
+            return torch.stack([probability.sum() * share for probability, share in sizes]).sum()
+
+        counts = [target.layer.rank for target in self.targets]
+        self.gates.add_to(model if encoder is None else encoder, counts, expected_size)
+        self._start = float(self.gates.expected_size())
+        for target, gate in zip(self.targets, self.gates.estimated(), strict=True):
+            target.layer.set_gates(torch.ones_like(gate), torch.ones_like(gate))
+
+    @override
+    @torch.no_grad()
+    def before_step(self, learning_rate_scale: float = 1.0) -> None:
+        super().before_step(learning_rate_scale)
+        self._scale = learning_rate_scale
+        if self.gates.learning:
+            self._gradients = [_gate_gradient(target.layer) for target in self.targets]
+
+    @override
+    def after_step(self) -> None:
+        super().after_step()
+        if self.gates.learning:
+            gates = [_gate(target.layer) for target in self.targets]
+            self.gates.update(gates, self._gradients, self._scale)
+            self._show_gates()
+
+    @override
+    def prune(self, amount: float) -> None:
+        if amount <= 0 or self._kept < self._dense or not self._excess:
+            return
+        if amount >= 1:
+            super().prune(amount)
+            self._fold_gates()
+            return
+        budget = 1 - self._excess / self._dense
+        self.gates.set_target(self._start + amount * (budget - self._start))
+        if not self.gates.learning:
+            self.gates.start()
+            self._show_gates()
+
+    @override
+    def finalize(self) -> None:
+        self._fold_gates()
+        super().finalize()
+        self.gates.remove()
+
+    @torch.no_grad()
+    def _show_gates(self) -> None:
+        """Put the gates of the next step into the layers."""
+        pairs = zip(self.gates.sampled(), self.gates.estimated(), strict=True)
+        for target, (sampled, estimated) in zip(self.targets, pairs, strict=True):
+            target.layer.set_gates(sampled, estimated)
+
+    @torch.no_grad()
+    def _fold_gates(self) -> None:
+        """Multiply the gates to evaluate with into the layers, and leave gates of 1."""
+        if not self.gates.learning:
+            return
+        self.gates.stop()
+        for target, gate in zip(self.targets, self.gates.estimated(), strict=True):
+            target.layer.up.weight.mul_(gate)
+            target.layer.set_gates(torch.ones_like(gate), torch.ones_like(gate))
+
+
+class LowRankGradual(RankPruner):
+    """Closes first the ranks whose loss is least missed, to first order, a few at a time.
+
+    Closing rank ``j`` changes the loss by ``-sum_i U[i, j] dL/dU[i, j]`` to first order (the
+    criterion of Molchanov et al. (2017), "Pruning Convolutional Neural Networks for Resource
+    Efficient Inference", for the singular values of a matrix instead of feature maps). Its absolute
+    value is averaged over steps, ``score = smoothing * score + (1 - smoothing) * value``.
+    """
+
+    def __init__(self, *, budget: Budget, smoothing: float) -> None:
+        super().__init__(budget=budget)
+        if not 0 <= smoothing < 1:
+            raise ValueError(f"`smoothing` must be in [0, 1), but is {smoothing}.")
+        self.smoothing = smoothing
+        # What closing each rank would change, from ``before_step`` to ``after_step``.
+        self._changes: list[Tensor] = []
+
+    @override
+    def scores(self) -> list[Tensor]:
+        return [target.layer.get_buffer("ranks_importance") for target in self.targets]
+
+    @override
+    def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
+        super().prepare(model, encoder)
+        for target in self.targets:
+            zeros = torch.zeros_like(target.layer.down.weight[:, 0])
+            target.layer.register_buffer("ranks_importance", zeros)
+
+    @override
+    @torch.no_grad()
+    def before_step(self, learning_rate_scale: float = 1.0) -> None:
+        weights = [target.layer.up.weight for target in self._uncut()]
+        self._changes = [first_order_change(weight, weight.grad) for weight in weights]
+        super().before_step(learning_rate_scale)
+
+    @override
+    @torch.no_grad()
+    def after_step(self) -> None:
+        for target, change in zip(self._uncut(), self._changes, strict=True):
+            target.layer.get_buffer("ranks_importance").lerp_(change.abs(), 1 - self.smoothing)
+        super().after_step()
+
+
+def first_order_change(up: Tensor, gradient: Tensor | None) -> Tensor:
+    """Return by how much the loss would fall, to first order, if a rank were closed.
+
+    ``up``, of shape (out, rank), is the factor behind the ranks; without a gradient the loss does
+    not depend on it.
+    """
+    return up.new_zeros(up.shape[1]) if gradient is None else (up * gradient).sum(0)
+
+
+def _gate(layer: LowRankLinear) -> Tensor:
+    assert layer.gate is not None
+    return layer.gate
+
+
+def _gate_gradient(layer: LowRankLinear) -> Tensor:
+    weight, gate = layer.up.weight, _gate(layer)
+    if weight.grad is None:
+        return torch.zeros_like(gate)
+    return gate_gradient(weight, weight.grad, gate)

@@ -1,0 +1,235 @@
+"""A tiny encoder with a head to prune, and runs that train it."""
+
+from __future__ import annotations
+
+import io
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from tiny_encoders import (
+    HEAD_SIZE,
+    HIDDEN,
+    INTERMEDIATE,
+    tiny_encoder,
+    tokens,
+)
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+from torch.optim.lr_scheduler import LinearLR
+
+from multiprune.budget import FractionBudget
+from multiprune.models.modeling_multiprune import DroppedLayer
+from multiprune.pruning.gradual import GradualPruning
+from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
+from multiprune.pruning.schedule import CubicSchedule
+from multiprune.pruning.structured import STATE, Structured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from transformers import PreTrainedModel
+
+    from multiprune.pruning.importance import Importance
+
+ALL_FILES = sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("structured*.yaml"))
+
+TOTAL_STEPS, STOP_STEP, EVERY_N_STEPS = 12, 9, 3
+
+# Two layers: four projections of 32 x 32 and two of 32 x 24, and their biases.
+WEIGHTS = 2 * (4 * HIDDEN**2 + 2 * HIDDEN * INTERMEDIATE)
+# A head owns 8 rows or columns of four matrices, a neuron one of two.
+HEAD, NEURON = 4 * HEAD_SIZE * HIDDEN, 2 * HIDDEN
+ASKED = 4505  # 40 % of 11,264, rounded down
+
+
+class Network(nn.Module):
+    def __init__(
+        self, name: str = "bert", *, seed: int = 0, only_first_layer: bool = False
+    ) -> None:
+        super().__init__()
+        self.encoder: PreTrainedModel = tiny_encoder(name, dtype=torch.float32, seed=seed)
+        torch.manual_seed(seed)
+        self.head = nn.Linear(HIDDEN, 3)
+        self.only_first_layer = only_first_layer
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        if self.only_first_layer:
+            encoder: Any = self.encoder
+            states = encoder.encoder.layer[0](encoder.embeddings(batch["input_ids"]))
+        else:
+            states = self.encoder(**batch).last_hidden_state
+        logits: Tensor = self.head(states.mean(1))
+        return logits
+
+
+def loss_of(model: nn.Module, number: int) -> Tensor:
+    generator = torch.Generator().manual_seed(number)
+    labels = torch.randint(3, (3,), generator=generator)
+    return nn.functional.cross_entropy(model(tokens(number)), labels)
+
+
+def one_step(
+    model: nn.Module, optimizer: Optimizer, step: int, *, micro_batches: int = 1, bf16: bool = False
+) -> None:
+    optimizer.zero_grad()
+    for number in range(micro_batches):
+        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+            loss = loss_of(model, 100 * step + number) / micro_batches
+        loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def momentum(parameters: Iterable[Tensor]) -> Optimizer:
+    return SGD(parameters, lr=0.02, momentum=0.9)
+
+
+def adamw(parameters: Iterable[Tensor]) -> Optimizer:
+    return AdamW(parameters, lr=0.01, weight_decay=0.1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file of ``conf/pruner``, and what may go."""
+
+    file: Path
+    granularity: tuple[str, ...] = (HEADS, NEURONS)
+    fraction: float = 0.4
+
+    def pruner(self) -> Structured:
+        budget = FractionBudget(fraction=self.fraction)
+        pruner: Structured = instantiate(
+            OmegaConf.load(self.file), budget=budget, granularity=self.granularity
+        )
+        return pruner
+
+    def prepared(self, name: str = "bert") -> tuple[Network, Structured]:
+        model, pruner = Network(name), self.pruner()
+        pruner.prepare(model, model.encoder)
+        return model, pruner
+
+    def trained(self, steps: int) -> tuple[Network, Structured, Optimizer]:
+        model, pruner = self.prepared()
+        optimizer = adamw(model.parameters())
+        driver_of(pruner, optimizer)
+        for step in range(steps):
+            one_step(model, optimizer, step)
+        return model, pruner, optimizer
+
+    def __str__(self) -> str:
+        return f"{self.file.stem}-{'+'.join(self.granularity)}"
+
+
+def files() -> list[Path]:
+    assert len(ALL_FILES) >= 3, "conf/pruner holds no structured pruners"
+    return ALL_FILES
+
+
+def driver_of(pruner: Structured, optimizer: Optimizer) -> GradualPruning:
+    schedule = CubicSchedule(start=0.0, stop=STOP_STEP / TOTAL_STEPS)
+    driver = GradualPruning(pruner, schedule, total_steps=TOTAL_STEPS, every_n_steps=EVERY_N_STEPS)
+    driver.attach(optimizer)
+    return driver
+
+
+def with_importance(
+    importance: Importance, granularity: Sequence[str] = (HEADS, NEURONS), **options: Any
+) -> Structured:
+    budget = FractionBudget(**({"fraction": 0.4} | options))
+    return Structured(budget=budget, importance=importance, granularity=granularity)
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def assert_same(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    assert [key for key in expected if not torch.equal(actual[key], expected[key])] == []
+
+
+def masked(pruner: Structured) -> list[Tensor]:
+    """Return every value that is pruned and not cut, found by the masks' names alone."""
+    encoder: Any = pruner._encoder
+    found = []
+    for number, layer in enumerate(encoder.encoder.layer):
+        if isinstance(layer, DroppedLayer):
+            continue
+        state = getattr(encoder, STATE)[number]
+        heads = state.heads_mask.repeat_interleave(HEAD_SIZE)
+        query_key = state.query_key_mask.reshape(-1) & heads
+        value = state.value_mask.reshape(-1) & heads
+        own, neurons, first = layer.attention.self, state.neurons_mask, layer.intermediate.dense
+        if own.query.weight.shape[0] < HIDDEN or len(first.bias) < INTERMEDIATE:
+            continue
+        for linear, mask in ((own.query, query_key), (own.key, query_key), (own.value, value)):
+            found += [linear.weight[~mask], linear.bias[~mask]]
+        found += [first.weight[~neurons], first.bias[~neurons]]
+        found.append(layer.attention.output.dense.weight[:, ~value])
+        found.append(layer.output.dense.weight[:, ~neurons])
+        if not heads.any():
+            found += [layer.attention.output.dense.bias, layer.output.dense.bias]
+    return found
+
+
+def linear_weights(encoder: nn.Module) -> int:
+    """Count the weights of all linear layers as they stand."""
+    return sum(one.weight.numel() for one in encoder.modules() if isinstance(one, nn.Linear))
+
+
+def nonzero_weights(encoder: nn.Module) -> int:
+    linear = [one for one in encoder.modules() if isinstance(one, nn.Linear)]
+    return sum(int(one.weight.count_nonzero()) for one in linear)
+
+
+def assert_meets_budget(case: Case, model: Network, pruner: Structured) -> None:
+    kept = pruner.ledger().kept_in("encoder_linear")
+    assert nonzero_weights(model.encoder) <= kept <= ASKED
+    if LAYERS not in case.granularity:
+        assert ASKED - kept < HEAD
+
+
+@dataclass
+class Run:
+    """A training run built from nothing, as after a restart; the optimizer is made last."""
+
+    model: Network
+    pruner: Structured
+    optimizer: Optimizer
+    scheduler: LinearLR
+    driver: GradualPruning
+
+    @classmethod
+    def fresh(cls, case: Case, seed: int, saved: bytes | None = None) -> Run:
+        model, pruner = Network(seed=seed), case.pruner()
+        pruner.prepare(model, model.encoder)
+        states = None if saved is None else torch.load(io.BytesIO(saved))
+        if states is not None:
+            model.load_state_dict(states[0])
+        optimizer = adamw(model.parameters())
+        scheduler = LinearLR(optimizer, start_factor=0.25, total_iters=TOTAL_STEPS)
+        run = cls(model, pruner, optimizer, scheduler, driver_of(pruner, optimizer))
+        if states is not None:
+            for part, state in zip(run.parts()[1:], states[1:], strict=True):
+                part.load_state_dict(state)
+        return run
+
+    def train(self, steps: range) -> None:
+        for step in steps:
+            one_step(self.model, self.optimizer, step)
+            self.scheduler.step()
+
+    def save(self) -> bytes:
+        file = io.BytesIO()
+        torch.save([part.state_dict() for part in self.parts()], file)
+        return file.getvalue()
+
+    def parts(self) -> list[Any]:
+        return [self.model, self.optimizer, self.scheduler, self.driver]
+
+    def bits(self) -> dict[str, bytes]:
+        return {key: value.numpy().tobytes() for key, value in self.model.state_dict().items()}

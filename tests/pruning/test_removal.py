@@ -1,0 +1,377 @@
+"""What goes, and in which order: by hand, and against a slow implementation of the rule."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from multiprune.pruning.importance import Scores
+from multiprune.pruning.removal import (
+    GRANULARITIES,
+    HEAD_DIMENSIONS,
+    HEADS,
+    LAYERS,
+    NEURONS,
+    Kept,
+    UnitCosts,
+    remove_least_important,
+    smallest_size,
+)
+
+COSTS = UnitCosts(head_dimension=10, neuron=3, rest=0)
+
+
+def dense(heads: int = 2, size: int = 2, neurons: int = 3) -> Kept:
+    def everything(*shape: int) -> Tensor:
+        return torch.ones(shape, dtype=torch.bool)
+
+    return Kept(
+        everything(heads), everything(heads, size), everything(heads, size), everything(neurons)
+    )
+
+
+def scores(
+    heads: list[float], neurons: list[float], *, layer: float = 1.0, size: int = 2
+) -> Scores:
+    dimensions = torch.ones(len(heads), size)
+    return Scores(
+        torch.tensor(heads), dimensions, dimensions, torch.tensor(neurons), torch.tensor(layer)
+    )
+
+
+def removed(
+    of: list[Scores],
+    size: int,
+    *granularity: str,
+    kept: list[Kept] | None = None,
+    costs: UnitCosts = COSTS,
+) -> list[Kept]:
+    kept = [dense() for _ in of] if kept is None else kept
+    all_costs = [costs] * len(of)
+    remove_least_important(of, kept, all_costs, size=size, granularity=granularity)
+    return kept
+
+
+def bits(mask: Tensor) -> list[Any]:
+    return mask.int().tolist()
+
+
+# Two layers of 2 heads (20 each) and 3 neurons (3 each): 49 each.
+
+
+def test_what_fits_already_is_left_alone() -> None:
+    kept = removed([scores([1, 2], [1, 2, 3])] * 2, 98, *GRANULARITIES)
+    assert all(mask.all() for one in kept for mask in vars(one).values())
+
+
+def test_heads_and_neurons_go_by_what_they_are_relative_to_their_layer() -> None:
+    # Heads: 1, 3 over sqrt(5) are .45, 1.34; 30, 40 over sqrt(1250) are .85, 1.13.
+    # Neurons: all 1 in the first layer; 1, 1, 10 over sqrt(34) are .17, .17, 1.71 in the second.
+    of = [scores([1, 3], [7, 7, 7]), scores([30, 40], [1, 1, 10])]
+    # The order is: two neurons (3 each), the head of .45 (20), the head of .85 (20), ...
+    sizes = [98 - 3, 98 - 6, 98 - 26, 98 - 46]
+    expected = [
+        ([1, 1], [1, 1, 1], [1, 1], [0, 1, 1]),
+        ([1, 1], [1, 1, 1], [1, 1], [0, 0, 1]),
+        ([0, 1], [1, 1, 1], [1, 1], [0, 0, 1]),
+        ([0, 1], [1, 1, 1], [0, 1], [0, 0, 1]),
+    ]
+    for size, masks in zip(sizes, expected, strict=True):
+        first, second = removed(of, size, HEADS, NEURONS)
+        assert (
+            bits(first.heads),
+            bits(first.neurons),
+            bits(second.heads),
+            bits(second.neurons),
+        ) == masks
+        # One parameter less, and one more group goes.
+        if size > sizes[-1]:
+            less = removed(of, size - 1, HEADS, NEURONS)
+            assert sum(one.size(COSTS) for one in less) < size
+
+
+def test_what_may_not_go_stays() -> None:
+    of = [scores([0.001, 3], [1, 2, 3])] * 2
+    first, second = removed(of, 86, NEURONS)
+    assert first.heads.all()
+    assert second.heads.all()
+    assert bits(first.neurons) == bits(second.neurons) == [0, 0, 1]
+
+
+def test_every_layer_keeps_a_head_a_dimension_and_a_neuron() -> None:
+    for one in removed([scores([1, 2], [3, 2, 1])] * 2, 0, HEADS, HEAD_DIMENSIONS, NEURONS):
+        assert bits(one.heads) == [0, 1]
+        assert one.dimensions == 1
+        assert bits(one.neurons) == [1, 0, 0]
+        assert not one.dropped
+
+
+def test_one_layer_stays() -> None:
+    of = [scores([1, 2], [1, 2, 3], layer=score) for score in (3.0, 1.0, 2.0)]
+    kept = removed(of, 0, LAYERS)
+    assert [one.dropped for one in kept] == [False, True, True]
+    assert kept[0].heads.all()
+    assert kept[0].neurons.all()
+    assert [one.size(COSTS) for one in kept] == [49, 0, 0]
+
+
+def test_layer_takes_along_what_it_has_left() -> None:
+    # Layers: .1 and 1 over sqrt(.505) are .14 and 1.41; heads .45, 1.34 in both; the layer goes
+    # first, and then no head of it is removed once more.
+    of = [scores([1, 3], [7, 7, 7], layer=0.1), scores([1, 3], [7, 7, 7], layer=1.0)]
+    kept = removed(of, 49, *GRANULARITIES)
+    assert [one.dropped for one in kept] == [True, False]
+    assert kept[1].size(COSTS) == 49
+    kept = removed(of, 48, HEADS, LAYERS)
+    assert bits(kept[1].heads) == [0, 1]
+
+
+def test_rest_of_a_layer_goes_with_the_layer_only() -> None:
+    costs = UnitCosts(head_dimension=10, neuron=3, rest=5)
+    assert dense().size(costs) == 54
+    kept = removed([scores([1, 2], [1, 2, 3])] * 2, 0, HEADS, NEURONS, costs=costs)
+    assert [one.size(costs) for one in kept] == [28, 28]
+    kept = removed([scores([1, 2], [1, 2, 3])] * 2, 54, LAYERS, costs=costs)
+    assert sum(one.size(costs) for one in kept) == 54
+
+
+def test_equal_scores_go_by_position_and_no_more_than_needed() -> None:
+    equal = [scores([1, 1], [1, 1, 1])] * 2
+    first, second = removed(equal, 98 - 3, NEURONS)
+    assert (bits(first.neurons), bits(second.neurons)) == ([0, 1, 1], [1, 1, 1])
+    first, second = removed(equal, 98 - 9, NEURONS)
+    assert (bits(first.neurons), bits(second.neurons)) == ([0, 0, 1], [0, 1, 1])
+    first, second = removed(equal, 98 - 1, HEADS)
+    assert (bits(first.heads), bits(second.heads)) == ([0, 1], [1, 1])
+
+
+def test_scores_of_zero_are_equal() -> None:
+    zero = [scores([0, 0], [0, 0, 0], layer=0.0)] * 2
+    kept = removed(zero, 98 - 20, *GRANULARITIES)
+    assert sum(one.size(COSTS) for one in kept) <= 98 - 20
+
+
+def test_each_head_loses_its_own_least_dimension() -> None:
+    one = Scores(
+        heads=torch.ones(2),
+        query_key=torch.tensor([[1.0, 2, 3], [3, 2, 1]]),
+        value=torch.tensor([[5.0, 4, 6], [9, 8, 8]]),
+        neurons=torch.ones(3),
+        layer=torch.tensor(1.0),
+    )
+    kept = removed([one], 40 + 9, HEAD_DIMENSIONS, kept=[dense(size=3)])[0]
+    assert bits(kept.query_key) == [[0, 1, 1], [1, 1, 0]]
+    # Of equal dimensions the last goes.
+    assert bits(kept.value) == [[1, 0, 1], [1, 1, 0]]
+    assert kept.dimensions == 2
+    assert kept.size(COSTS) == 2 * 2 * 10 + 3 * 3
+
+
+def test_dimension_of_fewer_heads_saves_less() -> None:
+    # The head of 0.1 goes before any dimension, which then costs 10 instead of 20.
+    one = scores([0.1, 1], [1, 1, 1])
+    kept = removed([one], 29, HEADS, HEAD_DIMENSIONS)[0]
+    assert (bits(kept.heads), kept.dimensions) == ([0, 1], 2)
+    kept = removed([one], 28, HEADS, HEAD_DIMENSIONS)[0]
+    assert (bits(kept.heads), kept.dimensions) == ([0, 1], 1)
+    assert kept.size(COSTS) == 10 + 9
+
+
+def test_what_is_gone_stays_gone() -> None:
+    kept = [dense(), dense()]
+    removed([scores([1, 2], [1, 2, 3])] * 2, 98 - 9, HEADS, NEURONS, kept=kept)
+    before = [{kind: mask.clone() for kind, mask in vars(one).items()} for one in kept]
+    # What is gone now scores highest.
+    removed([scores([9, 2], [9, 8, 3])] * 2, 60, HEADS, NEURONS, kept=kept)
+    for one, old in zip(kept, before, strict=True):
+        for kind, mask in vars(one).items():
+            assert not (mask & ~old[kind]).any()
+    assert sum(one.size(COSTS) for one in kept) <= 60
+
+
+def test_smallest_size_by_hand() -> None:
+    costs = UnitCosts(head_dimension=10, neuron=3, rest=1)
+    kept = [dense(), dense()]
+    for granularity, expected in {
+        (HEADS,): 2 * (20 + 9 + 1),
+        (NEURONS,): 2 * (40 + 3 + 1),
+        (HEAD_DIMENSIONS,): 2 * (20 + 9 + 1),
+        (HEADS, NEURONS): 2 * (20 + 3 + 1),
+        (HEADS, HEAD_DIMENSIONS, NEURONS): 2 * (10 + 3 + 1),
+        (LAYERS,): 40 + 9 + 1,
+        GRANULARITIES: 10 + 3 + 1,
+    }.items():
+        assert smallest_size([costs, costs], kept, granularity) == expected
+
+
+def test_smallest_size_does_not_choose_the_layer_that_stays() -> None:
+    kept = [dense(heads=1), dense(heads=4)]
+    least = smallest_size([COSTS, COSTS], kept, (LAYERS,))
+    assert least == 4 * 20 + 9
+    of = [scores([1], [1, 1, 1], layer=1.0), scores([1] * 4, [1, 1, 1], layer=2.0)]
+    remaining = removed(of, least, LAYERS, kept=kept)
+    assert sum(one.size(COSTS) for one in remaining) <= least
+
+
+# A slow implementation: plain lists, everything counted anew after every removal.
+
+
+@dataclass
+class SlowLayer:
+    heads: list[bool]
+    query_key: list[list[bool]]
+    value: list[list[bool]]
+    neurons: list[bool]
+    gone: bool = False
+    dimensions_to_go: int = 0
+
+    def dimensions(self) -> int:
+        return sum(self.value[0]) - self.dimensions_to_go
+
+    def size(self, costs: UnitCosts) -> int:
+        if self.gone:
+            return 0
+        in_heads = sum(self.heads) * self.dimensions() * costs.head_dimension
+        return in_heads + sum(self.neurons) * costs.neuron + costs.rest
+
+
+def root_mean_square(values: list[float]) -> float:
+    return math.sqrt(sum(value * value for value in values) / len(values))
+
+
+def of_kept(values: list[float], kept: list[bool]) -> list[float]:
+    return [value for value, keep in zip(values, kept, strict=True) if keep]
+
+
+def slow_candidates(
+    of: list[Scores], layers: list[SlowLayer], granularity: list[str]
+) -> list[tuple[float, str, int, int]]:
+    found = []
+    alive = [number for number, layer in enumerate(layers) if not layer.gone]
+    whole = root_mean_square([float(of[number].layer) for number in alive])
+    for number in alive:
+        score, layer = of[number], layers[number]
+        if "layers" in granularity:
+            found.append((float(score.layer) / whole, "layers", number, 0))
+        for kind, kept in (("heads", layer.heads), ("neurons", layer.neurons)):
+            if kind in granularity:
+                values = getattr(score, kind).tolist()
+                scale = root_mean_square(of_kept(values, kept))
+                found += [
+                    (values[index] / scale, kind, number, index)
+                    for index in range(len(values))
+                    if kept[index]
+                ]
+        if "head_dimensions" in granularity:
+            ranked = []
+            for values, masks in (
+                (score.query_key.tolist(), layer.query_key),
+                (score.value.tolist(), layer.value),
+            ):
+                left = [
+                    sorted(of_kept(values[head], masks[head]))
+                    for head in range(len(layer.heads))
+                    if layer.heads[head]
+                ]
+                scale = root_mean_square([value for row in left for value in row])
+                means = [sum(column) / len(left) for column in zip(*left, strict=True)]
+                ranked.append([mean / scale for mean in means])
+            for index, (one, other) in enumerate(zip(*ranked, strict=True)):
+                found.append(((one + other) / 2, "head_dimensions", number, index))
+    return sorted(found)
+
+
+def slow_removal(
+    of: list[Scores],
+    layers: list[SlowLayer],
+    costs: list[UnitCosts],
+    size: int,
+    granularity: list[str],
+) -> list[int]:
+    """Remove in place; return the total after each removal."""
+
+    def total() -> int:
+        return sum(layer.size(cost) for layer, cost in zip(layers, costs, strict=True))
+
+    totals = [total()]
+    for _, kind, number, index in slow_candidates(of, layers, granularity):
+        layer = layers[number]
+        if total() <= size:
+            break
+        if layer.gone:
+            continue
+        if kind == "layers" and sum(not one.gone for one in layers) > 1:
+            layer.gone = True
+        elif kind == "heads" and sum(layer.heads) > 1:
+            layer.heads[index] = False
+        elif kind == "neurons" and sum(layer.neurons) > 1:
+            layer.neurons[index] = False
+        elif kind == "head_dimensions" and layer.dimensions() > 1:
+            layer.dimensions_to_go += 1
+        else:
+            continue
+        totals.append(total())
+    for score, layer in zip(of, layers, strict=True):
+        for values, masks in (
+            (score.query_key.tolist(), layer.query_key),
+            (score.value.tolist(), layer.value),
+        ):
+            for row, mask in zip(values, masks, strict=True):
+                for _ in range(0 if layer.gone else layer.dimensions_to_go):
+                    least = min((row[i], i) for i in range(len(row)) if mask[i])[1]
+                    mask[least] = False
+        layer.dimensions_to_go = 0
+    return totals
+
+
+def random_scores(generator: torch.Generator, heads: int, size: int, neurons: int) -> Scores:
+    def draw(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, dtype=torch.float64) + 0.01
+
+    return Scores(draw(heads), draw(heads, size), draw(heads, size), draw(neurons), draw())
+
+
+def assert_equal(kept: list[Kept], layers: list[SlowLayer]) -> None:
+    for one, slow in zip(kept, layers, strict=True):
+        assert one.dropped == slow.gone
+        if slow.gone:
+            continue
+        assert one.heads.tolist() == slow.heads
+        assert one.neurons.tolist() == slow.neurons
+        assert one.query_key.tolist() == slow.query_key
+        assert one.value.tolist() == slow.value
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_removal_is_that_of_the_slow_implementation(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def number(low: int, high: int) -> int:
+        return int(torch.randint(low, high + 1, (), generator=generator))
+
+    shapes = [(number(1, 4), number(1, 4), number(1, 6)) for _ in range(number(1, 4))]
+    chosen = [kind for kind in GRANULARITIES if number(0, 3)] or [NEURONS]
+    costs = [UnitCosts(number(1, 9), number(1, 9), number(0, 9)) for _ in shapes]
+    kept = [dense(*shape) for shape in shapes]
+    layers = [
+        SlowLayer(**{kind: mask.tolist() for kind, mask in vars(one).items()}) for one in kept
+    ]
+    least = smallest_size(costs, kept, chosen)
+    full = sum(one.size(cost) for one, cost in zip(kept, costs, strict=True))
+    for part in (0.3, 0.6, 1.0):  # gradually: what is gone stays gone
+        size = full - int((full - least) * part)
+        of = [random_scores(generator, *shape) for shape in shapes]
+        before = [{kind: mask.clone() for kind, mask in vars(one).items()} for one in kept]
+        totals = slow_removal(of, layers, costs, size, chosen)
+        remove_least_important(of, kept, costs, size=size, granularity=chosen)
+        assert_equal(kept, layers)
+        left = sum(one.size(cost) for one, cost in zip(kept, costs, strict=True))
+        assert left == totals[-1] <= size
+        assert all(total > size for total in totals[:-1])
+        for one, old in zip(kept, before, strict=True):
+            assert not any((mask & ~old[kind]).any() for kind, mask in vars(one).items())

@@ -1,0 +1,295 @@
+"""What every pruning method must keep, over the files of ``conf/pruner`` that need an encoder."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from structured_world import (
+    ALL_FILES,
+    EVERY_N_STEPS,
+    HEAD,
+    STOP_STEP,
+    TOTAL_STEPS,
+    WEIGHTS,
+    Case,
+    Network,
+    Run,
+    adamw,
+    assert_meets_budget,
+    assert_same,
+    driver_of,
+    files,
+    linear_weights,
+    loss_of,
+    masked,
+    momentum,
+    nonzero_weights,
+    one_step,
+    snapshot,
+)
+from tiny_encoders import (
+    HEADS_PER_LAYER,
+    HIDDEN,
+    INTERMEDIATE,
+    tokens,
+)
+from torch import Tensor, nn
+
+from multiprune.pruning.removal import GRANULARITIES, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
+from multiprune.pruning.structured import STATE, Structured
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch.optim import Optimizer
+
+KINDS: list[tuple[str, ...]] = [(HEADS, NEURONS), GRANULARITIES]
+every_method = pytest.mark.parametrize(
+    "case", [Case(file, kinds) for file in files() for kinds in KINDS], ids=str
+)
+
+
+def test_every_file_is_a_structured_pruner() -> None:
+    assert all(isinstance(Case(file).pruner(), Structured) for file in files())
+    every = files()[0].parent.glob("*.yaml")
+    targets = {file: get_class(str(OmegaConf.load(file)._target_)) for file in every}
+    assert [file for file, one in sorted(targets.items()) if one is Structured] == ALL_FILES
+
+
+@every_method
+def test_prepare_keeps_the_function(case: Case) -> None:
+    dense, (model, _) = Network(), case.prepared()
+    assert torch.equal(model(tokens()), dense(tokens()))
+
+
+@every_method
+def test_amount_0_prunes_nothing(case: Case) -> None:
+    model, pruner, _ = case.trained(steps=2)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    pruner.prune(0.0)
+    assert all(mask.all() for mask in pruner.masks().values())
+    assert_same(dict(model.named_parameters()), before)
+    assert pruner.ledger().kept_in("encoder_linear") == WEIGHTS
+    assert not pruner.shrink()
+
+
+@every_method
+def test_amount_1_meets_the_budget_with_less_than_a_group_to_spare(case: Case) -> None:
+    model, pruner, _ = case.trained(steps=2)
+    pruner.prune(1.0)
+    assert nonzero_weights(model.encoder) == pruner.ledger().kept_in("encoder_linear")
+    assert_meets_budget(case, model, pruner)
+
+
+@every_method
+def test_equal_scores_prune_no_more_than_needed(case: Case) -> None:
+    model, pruner = case.prepared()
+    for weight in model.encoder.parameters():
+        nn.init.constant_(weight, 0.5)
+    pruner.prune(1.0)  # no step was taken, so that gathered importance is equal too
+    assert_meets_budget(case, model, pruner)
+
+
+@dataclass(frozen=True)
+class Regime:
+    optimizer: Callable[[Iterable[Tensor]], Optimizer]
+    micro_batches: int = 1
+    bf16: bool = False
+
+
+REGIMES = {
+    "momentum": Regime(momentum),
+    "weight_decay": Regime(adamw),
+    "accumulation": Regime(adamw, micro_batches=2),
+    "bf16_autocast": Regime(adamw, bf16=True),
+}
+
+
+@pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
+@every_method
+def test_pruned_weights_are_zero_after_every_step(case: Case, regime: Regime) -> None:
+    model, pruner = case.prepared()
+    optimizer = regime.optimizer(model.parameters())
+    driver_of(pruner, optimizer)
+    for step in range(TOTAL_STEPS):
+        before = {path: mask.clone() for path, mask in pruner.masks().items()}
+        one_step(model, optimizer, step, micro_batches=regime.micro_batches, bf16=regime.bf16)
+        assert pruner.is_cut == (step + 1 >= STOP_STEP)
+        values = masked(pruner)
+        assert all(not one.any() for one in values)
+        if STOP_STEP > step + 1 >= EVERY_N_STEPS:
+            assert sum(one.numel() for one in values) > 0
+        if (step + 1) % EVERY_N_STEPS or step + 1 > STOP_STEP:
+            assert_same(pruner.masks(), before)
+    assert_meets_budget(case, model, pruner)
+    assert linear_weights(model.encoder) == pruner.ledger().kept_in("encoder_linear")
+
+
+@pytest.mark.parametrize("saved_after", [1, 3, 4, 8, 9, 10])
+@every_method
+def test_resumed_run_equals_straight_run_bit_for_bit(case: Case, saved_after: int) -> None:
+    straight = Run.fresh(case, seed=0)
+    straight.train(range(saved_after))
+    saved = straight.save()
+    straight.train(range(saved_after, TOTAL_STEPS))
+
+    resumed = Run.fresh(case, seed=1, saved=saved)
+    assert resumed.pruner.is_cut == (saved_after >= STOP_STEP)
+    resumed.train(range(saved_after, TOTAL_STEPS))
+    assert resumed.bits() == straight.bits()
+    assert_same(resumed.pruner.masks(), straight.pruner.masks())
+    assert resumed.pruner.ledger() == straight.pruner.ledger()
+
+
+@every_method
+def test_masks_are_buffers_of_one_byte_a_unit(case: Case) -> None:
+    model, pruner = case.prepared()
+    state = model.encoder.state_dict()
+    sizes = {"heads": HEADS_PER_LAYER, "neurons": INTERMEDIATE}
+    for path, mask in pruner.masks().items():
+        layer, _, kind = path.rpartition(".")
+        number = layer.rpartition(".")[2]
+        stored = state[f"{STATE}.{number}.{kind}_mask"]
+        assert stored.dtype == torch.bool
+        assert stored.numel() == sizes.get(kind, HIDDEN)
+        assert stored.untyped_storage().nbytes() == stored.numel()
+        assert torch.equal(stored, mask)
+    kinds = 4 if HEAD_DIMENSIONS in case.granularity else 2
+    assert len(pruner.masks()) == 2 * kinds
+
+
+@pytest.mark.parametrize("steps", [2, TOTAL_STEPS])
+@every_method
+def test_finalize_keeps_the_function_and_leaves_plain_layers(case: Case, steps: int) -> None:
+    model, pruner, _ = case.trained(steps)
+    pruner.prune(1.0)
+    logits = model(tokens())
+    masks = {path: mask.clone() for path, mask in pruner.masks().items()}
+    ledger = pruner.ledger()
+    pruner.finalize()
+    torch.testing.assert_close(model(tokens()), logits)
+    assert model.state_dict().keys() <= Network().state_dict().keys()
+    assert all(not isinstance(one, nn.ModuleList) or one for one in model.encoder.modules())
+    assert not model.encoder._load_state_dict_pre_hooks
+    assert_same(pruner.masks(), masks)
+    assert pruner.ledger() == ledger
+    assert linear_weights(model.encoder) == ledger.kept_in("encoder_linear")
+
+
+@pytest.mark.parametrize("amount", [0.5, 1.0])
+@every_method
+def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float) -> None:
+    _, pruner, _ = case.trained(steps=2)
+    scores = pruner.scores()
+    pruner.prune(amount)
+    kinds = [HEADS, NEURONS]
+    kept: list[float] = []
+    gone: list[float] = []
+    for number, one in enumerate(scores):
+        state = pruner.states[number].kept()
+        if state.dropped:
+            continue
+        for kind in kinds:
+            mask, score = getattr(state, kind), getattr(one, kind).double()
+            relative = score / score.square().mean().sqrt()
+            gone += relative[~mask].tolist()
+            # The last of a kind stays whatever its score.
+            kept += relative[mask].tolist() if mask.sum() > 1 else []
+            assert mask.all() or score[mask].min() >= score[~mask].max()
+        for query_or_value in ("query_key", "value"):
+            score, mask = getattr(one, query_or_value), getattr(state, query_or_value)
+            for row, keep in zip(score, mask, strict=True):
+                assert keep.all() or row[keep].min() >= row[~keep].max()
+    assert not gone or not kept or min(kept) >= max(gone)
+    assert amount < 1 or gone or any(one.kept().dropped for one in pruner.states)
+
+
+@every_method
+def test_skipped_step_changes_neither_weights_nor_state(case: Case) -> None:
+    model, pruner, optimizer = case.trained(steps=7)
+    before = snapshot(model)
+    optimizer.zero_grad()
+    (loss_of(model, 0) * torch.inf).backward()  # type: ignore[no-untyped-call]
+    pruner.before_step()
+    pruner.skip_step()
+    assert_same(model.state_dict(), before)
+
+
+@pytest.mark.parametrize("skipped_after", [7, 10])
+@every_method
+def test_training_continues_after_a_skipped_step_as_if_it_had_not_been(
+    case: Case, skipped_after: int
+) -> None:
+    with_skip, without = Run.fresh(case, seed=0), Run.fresh(case, seed=0)
+    for run in (with_skip, without):
+        run.train(range(skipped_after))
+        if run is with_skip:
+            (loss_of(run.model, 0) * torch.inf).backward()  # type: ignore[no-untyped-call]
+            run.driver.before_step(run.optimizer)
+            run.driver.skip_step()
+        run.train(range(skipped_after, TOTAL_STEPS))
+    assert_same(with_skip.model.state_dict(), without.model.state_dict())
+
+
+@every_method
+def test_copy_of_a_model_being_pruned_stands_on_its_own(case: Case) -> None:
+    model, _, optimizer = case.trained(steps=4)
+    copied = copy.deepcopy(model)
+    before = snapshot(model)
+    assert_same(copied.state_dict(), before)
+    for step in range(4, TOTAL_STEPS):
+        one_step(model, optimizer, step)
+    assert_same(copied.state_dict(), before)
+
+
+@pytest.mark.parametrize("steps", [4, STOP_STEP])
+@every_method
+def test_model_and_pruner_can_be_copied_together(case: Case, steps: int) -> None:
+    model, pruner, _ = case.trained(steps)
+    before = snapshot(model)
+    copied_model, copied_pruner = copy.deepcopy((model, pruner))
+    copied_pruner.prune(1.0)
+    assert_meets_budget(case, copied_model, copied_pruner)
+    copied_pruner.finalize()
+    assert_same(model.state_dict(), before)
+    assert STATE in dict(model.encoder.named_children())
+
+
+@every_method
+def test_layer_that_is_passed_four_times_is_counted_and_masked_once(case: Case) -> None:
+    kinds = tuple(kind for kind in case.granularity if kind != LAYERS)
+    case = Case(case.file, kinds)
+    model, pruner = case.prepared("albert")
+    of_layer = WEIGHTS // 2
+    assert pruner.ledger().prunable["encoder_linear"] == of_layer
+    # The mapping of the embeddings counts to the budget, and stays.
+    asked = int(0.4 * (of_layer + 16 * HIDDEN))
+    pruner.prune(1.0)
+    assert len(pruner.states) == 1
+    kept = pruner.ledger().kept_in("encoder_linear")
+    assert asked - HEAD < kept <= asked
+    assert nonzero_weights(model.encoder) == kept
+    pruner.finalize()
+    assert linear_weights(model.encoder) == kept
+
+
+@every_method
+def test_layer_without_a_gradient_is_pruned_all_the_same(case: Case) -> None:
+    model, pruner = Network(only_first_layer=True), case.pruner()
+    pruner.prepare(model, model.encoder)
+    optimizer = adamw(model.parameters())
+    driver = driver_of(pruner, optimizer)
+    unused: Any = model.encoder.get_submodule("encoder.layer.1")
+    for step in range(STOP_STEP - 1):
+        one_step(model, optimizer, step)
+        assert unused.output.dense.weight.grad is None
+        assert all(not one.any() for one in masked(pruner))
+    pruner.prune(1.0)
+    assert_meets_budget(case, model, pruner)
+    assert not driver.finished
