@@ -34,21 +34,55 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.set_defaults(command=_export)
 
-    benchmark = commands.add_parser("benchmark", help="measure size and speed, beside dense")
-    benchmark.add_argument("paths", type=Path, nargs="+", help="runs, or exported models")
-    benchmark.add_argument("--batch", type=_numbers, default=[1, 8, 32], help="such as 1,8,32")
-    benchmark.add_argument("--length", type=_numbers, default=[32, 128], help="such as 32,128")
-    benchmark.add_argument("--rounds", type=int, default=10)
-    benchmark.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
-    benchmark.set_defaults(command=_benchmark)
+    _add_benchmark(
+        commands.add_parser(
+            "benchmark",
+            help="measure size and speed, beside dense",
+            description="Measure pruned encoders beside dense ones of the same configuration, with "
+            "random weights: parameters, bytes on disk, peak memory, multiply-adds, latency "
+            "(median and 90th percentile of forward passes that take turns, without padding), and "
+            "throughput. `allowed` is the speed-up that the multiply-adds allow.",
+        )
+    )
     return parser
 
 
+def _add_benchmark(benchmark: argparse.ArgumentParser) -> None:
+    benchmark.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="RUN_OR_DIR",
+        help="folder of a run, or of an exported model",
+    )
+    for flag, count, default in (
+        ("--batch", "examples", "1,8,32"),
+        ("--length", "tokens", "32,128"),
+    ):
+        text = f"numbers of {count} (default: %(default)s)"
+        benchmark.add_argument(flag, type=_numbers, metavar="N,N", default=default, help=text)
+    text = "how often each model takes its turn (default: %(default)s)"
+    benchmark.add_argument("--rounds", type=int, metavar="N", default=10, help=text)
+    text = "by what models are run (default: %(default)s)"
+    every = "eager,compiled,onnx"
+    benchmark.add_argument("--backend", type=_names, metavar="NAME,NAME", default=every, help=text)
+    text = "cpu, cuda (default: those there are)"
+    benchmark.add_argument("--device", type=_names, metavar="NAME,NAME", help=text)
+    benchmark.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
+    benchmark.set_defaults(command=_benchmark)
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
 def _numbers(text: str) -> list[int]:
-    numbers = [int(part) for part in text.split(",")]
-    if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"must be whole numbers from 1 on, but is {text}")
-    return numbers
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"must be whole numbers from 1 on, such as 1,8, but is {text!r}"
+        )
+    return [int(part) for part in parts]
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -65,4 +99,14 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> None:
-    raise NotImplementedError
+    # Imported late, so that --help answers at once.
+    from multiprune.measure import backends, report
+
+    report(
+        options.paths,
+        batches=options.batch,
+        lengths=options.length,
+        rounds=options.rounds,
+        backends=backends(options.backend, options.device),
+        json=options.json,
+    )

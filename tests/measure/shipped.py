@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +9,8 @@ from torch import nn
 
 from multiprune.data.source import HubSource
 from multiprune.export.checkpoint import save_model
-from multiprune.models.encoder import nano, nano_tokenizer
+from multiprune.models.encoder import Encoder, nano, nano_tokenizer
+from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE, layers_of
@@ -32,39 +32,55 @@ def dense(seed: int = 0) -> PreTrainedModel:
     return encoder
 
 
-def cut() -> PreTrainedModel:
+def cut(encoder: PreTrainedModel | None = None) -> PreTrainedModel:
     """Half the heads and a quarter of the neurons of every layer."""
-    encoder = dense()
+    encoder = dense() if encoder is None else encoder
     for layer in layers_of(encoder):
-        values = torch.arange(HIDDEN) < HIDDEN // 2
-        neurons = torch.arange(NEURON_COUNT) < NEURON_COUNT // 4
+        values = torch.arange(layer.heads * layer.head_size) < layer.heads * layer.head_size // 2
+        neurons = torch.arange(layer.neurons) < layer.neurons // 4
         shrink_layer(layer, {QUERY_KEY: values, VALUE: values, NEURONS: neurons})
+    return encoder
+
+
+def drop_last(encoder: PreTrainedModel) -> PreTrainedModel:
+    """Nothing left of the last layer but its norms."""
+    layer = layers_of(encoder)[-1]
+    values = torch.zeros(layer.heads * layer.head_size, dtype=torch.bool)
+    neurons = torch.zeros(layer.neurons, dtype=torch.bool)
+    shrink_layer(layer, {QUERY_KEY: values, VALUE: values, NEURONS: neurons})
+    return encoder
+
+
+def factor(encoder: PreTrainedModel, rank: int, prefix: str = "") -> PreTrainedModel:
+    """Linear layers as products of two, as they are shipped."""
+    for path, module in list(encoder.named_modules()):
+        if isinstance(module, nn.Linear) and path.startswith(prefix):
+            factored = LowRankLinear.from_linear(module, min(rank, *module.weight.shape)).factored()
+            parent, _, name = path.rpartition(".")
+            encoder.get_submodule(parent).add_module(name, factored)
     return encoder
 
 
 def low_rank(rank: int) -> PreTrainedModel:
     """The first layer's feed-forward network as products of two."""
     encoder = dense()
-    layer = encoder.get_submodule("encoder.layer.0")
-    for path, inputs, outputs in (
-        ("intermediate", HIDDEN, NEURON_COUNT),
-        ("output", NEURON_COUNT, HIDDEN),
-    ):
-        product: OrderedDict[str, nn.Module] = OrderedDict()
-        product["down"] = nn.Linear(inputs, rank, bias=False)
-        product["up"] = nn.Linear(rank, outputs)
-        layer.get_submodule(path).add_module("dense", nn.Sequential(product))
+    for path in ("intermediate", "output"):
+        factor(encoder, rank, f"encoder.layer.0.{path}")
     return encoder
 
 
-def masked(fraction: float) -> PreTrainedModel:
-    """Zeros in dense shapes: a fraction of every linear layer's rows."""
-    encoder = dense()
+def masked(fraction: float, encoder: PreTrainedModel | None = None) -> PreTrainedModel:
+    """Zeros in the shapes there are: a fraction of every linear layer's rows."""
+    encoder = dense() if encoder is None else encoder
     for module in encoder.modules():
         if isinstance(module, nn.Linear):
             with torch.no_grad():
                 module.weight[: int(fraction * len(module.weight))] = 0
     return encoder
+
+
+def with_tokenizer(encoder: PreTrainedModel) -> Encoder:
+    return Encoder(encoder, nano_tokenizer())
 
 
 def ship(folder: Path, encoder: PreTrainedModel) -> Path:

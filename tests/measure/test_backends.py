@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, cast
 import pytest
 import torch
 import torch._dynamo.testing
-from shipped import cut, dense
+from shipped import cut, dense, drop_last, factor, with_tokenizer
 from torch import Tensor, nn
 
-from multiprune.measure.backends import Backend, Compiled, Eager, OnnxRuntime, backends_here
+from multiprune.measure.backends import Backend, Compiled, Eager, OnnxRuntime, backends
 from multiprune.measure.cost import tokens
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from multiprune.models.encoder import Encoder
 
 
 @pytest.mark.parametrize("backend", [Eager(), Compiled(compiler="eager"), OnnxRuntime()], ids=repr)
@@ -21,8 +21,8 @@ def test_backend_computes_what_the_encoder_computes(backend: Backend) -> None:
     if isinstance(backend, OnnxRuntime):
         pytest.importorskip("onnxruntime")
         pytest.importorskip("onnxscript")
-    encoder = cut()
-    forward = backend.load(encoder)
+    encoder = drop_last(factor(cut(), 3))
+    forward = backend.load(with_tokenizer(encoder))
     for batch, length in ((1, 3), (4, 11)):
         inputs = tokens(encoder.config, batch, length)
         with torch.no_grad():
@@ -41,7 +41,7 @@ def test_every_shape_is_compiled_though_models_share_their_code() -> None:
     torch.compiler.reset()
     counter = torch._dynamo.testing.CompileCounter()
     backend = Compiled(compiler=counter)
-    forwards = [backend.load(cast("PreTrainedModel", Doubling())) for _ in range(2)]
+    forwards = [backend.load(cast("Encoder", SimpleNamespace(model=Doubling()))) for _ in range(2)]
     sizes = [(batch, length) for batch in (2, 3) for length in range(4, 10)]
     assert len(sizes) > torch._dynamo.config.recompile_limit
     for batch, length in sizes:
@@ -53,22 +53,36 @@ def test_every_shape_is_compiled_though_models_share_their_code() -> None:
 def test_lower_precision_stays_close_and_differs() -> None:
     encoder = dense()
     inputs = tokens(encoder.config, 2, 6)
-    full, lower = (Eager(bf16=bf16).load(encoder)(inputs) for bf16 in (False, True))
+    full, lower = (Eager(bf16=bf16).load(with_tokenizer(encoder))(inputs) for bf16 in (False, True))
     assert not torch.equal(full, lower.float())
     torch.testing.assert_close(lower.float(), full, atol=0.05, rtol=0.05)
 
 
-def test_backends_have_names_of_their_own() -> None:
-    here = backends_here()
-    assert list(here)[:3] == ["eager", "compiled", "onnx"]
-    assert all(backend.name == name for name, backend in here.items())
-    assert (Eager("cuda", bf16=True).name, Compiled("cuda").name) == (
-        "eager-cuda-bf16",
-        "compiled-cuda",
-    )
+def test_all_backends_of_the_processor_are_there_by_default() -> None:
+    assert [one.name for one in backends(devices=["cpu"])] == ["eager", "compiled", "onnx"]
+    assert [one.name for one in backends(["onnx", "eager"], ["cpu"])] == ["eager", "onnx"]
 
 
 def test_backends_of_a_gpu_are_there_where_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    for available, count in ((False, 3), (True, 7)):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda available=available: available)
-        assert len(backends_here()) == count
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert {one.device for one in backends()} == {"cpu"}
+    with pytest.raises(ValueError, match="A device must be one of cpu here, but one is 'cuda'"):
+        backends(devices=["cuda"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    on_gpu = [one.name for one in backends() if one.device == "cuda"]
+    assert on_gpu == ["eager-cuda", "compiled-cuda", "eager-cuda-bf16", "compiled-cuda-bf16"]
+    with pytest.raises(ValueError, match="onnx has nothing to run on cuda"):
+        backends(["onnx"], ["cuda"])
+
+
+@pytest.mark.parametrize(
+    ("kinds", "message"),
+    [
+        (["tpu"], "A backend must be one of eager, compiled, onnx here, but one is 'tpu'"),
+        (["eager", ""], "one is ''"),
+        ([], "At least one backend must be left, but none has nothing"),
+    ],
+)
+def test_backends_that_are_not_there_are_refused(kinds: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        backends(kinds)

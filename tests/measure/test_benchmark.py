@@ -4,7 +4,8 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from shipped import cut, dense, low_rank, masked, ship
+from shipped import HIDDEN, cut, dense, low_rank, masked, ship
+from torch import nn
 from typing_extensions import override
 
 from multiprune.measure import contestant, report
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
+    from multiprune.models.encoder import Encoder
+
 
 class Broken(Backend):
     """A compiler that is not there."""
@@ -26,7 +29,7 @@ class Broken(Backend):
         return "broken"
 
     @override
-    def load(self, encoder: PreTrainedModel) -> Forward:
+    def load(self, encoder: Encoder) -> Forward:
         raise RuntimeError("No [working] compiler was found.")
 
 
@@ -58,18 +61,18 @@ def test_size_and_cost_are_shown_beside_the_dense_model(
     folder = ship(tmp_path / "model", cut())
     measure(folder)
     output = capsys.readouterr().out
-    megabytes = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e6
+    megabytes = (folder / "model.safetensors").stat().st_size / 1e6
     (row,) = cells(output, str(folder))
     # The row of the padding token is zero.
     count = parameters(cut())
     assert row[1:] == [f"{count:,}", f"{count - 16:,}", f"{megabytes:.1f}", "1.5"]
     (reference,) = cells(output, f"dense of {folder}")
     assert reference[1] == f"{parameters(dense()):,}"
-    (timed,) = cells(output, "eager", str(folder))
+    (timed,) = cells(output, "2 x 4", str(folder))
     counts = multiply_adds(dense(), 2, 4), multiply_adds(cut(), 2, 4)
     assert timed[2] == f"{counts[1] / 1e9:.4g}"
     assert timed[-1] == f"{counts[0] / counts[1]:.2f}"
-    assert cells(output, "eager", f"dense of {folder}")[0][-2:] == ["1.00", "1.00"]
+    assert cells(output, "2 x 4", f"dense of {folder}")[0][-2:] == ["1.00", "1.00"]
 
 
 def test_file_holds_what_is_shown_and_every_time(tmp_path: Path) -> None:
@@ -97,25 +100,42 @@ def test_models_pruned_from_one_share_a_dense_model(
 ) -> None:
     first, second = ship(tmp_path / "a", cut()), ship(tmp_path / "b", low_rank(2))
     measure(first, second)
-    names = [row[1] for row in cells(capsys.readouterr().out, "eager")]
+    names = [row[1] for row in cells(capsys.readouterr().out, "2 x 4")]
     assert names == [f"dense of {first}", str(first), str(second)]
 
 
 @pytest.mark.parametrize(
     ("encoder", "said"),
-    [(masked(0.5), True), (masked(0.0), False), (cut(), False)],
-    ids=["half zeros", "no zeros", "cut"],
+    [(masked(0.5), True), (masked(0.5, cut()), True), (masked(0.0), False), (cut(), False)],
+    ids=["half zeros", "half zeros of what was cut", "no zeros", "cut"],
 )
 def test_element_wise_zeros_are_said_not_to_speed_up(
     encoder: PreTrainedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], *, said: bool
 ) -> None:
     folder = ship(tmp_path / "model", encoder)
     measure(folder)
+    linear = sum(one.weight.numel() for one in encoder.modules() if isinstance(one, nn.Linear))
+    # The row of the padding token is zero too.
+    fraction = (linear / 2 + HIDDEN) / parameters(encoder)
     sentence = (
-        f"element-wise zeros do not speed up dense kernels: {folder} runs as fast as the dense "
-        "model"
+        f"element-wise zeros do not speed up dense kernels: {fraction:.0%} of the parameters of "
+        f"{folder} are zero, and take as long as any other"
     )
     assert (sentence in capsys.readouterr().out.splitlines()) == said
+
+
+def test_tables_fit_a_page_and_hold_long_paths(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS")
+    folder = ship(tmp_path / ("long" * 20), cut())
+    measure(folder, batches=[1024])
+    tables = [line for line in capsys.readouterr().out.splitlines() if line.startswith(("│", "┃"))]
+    assert {len(line) for line in tables} <= set(range(101))
+    columns = [line.strip("│").split("│") for line in tables if line.startswith("│")]
+    written = "".join(column[1].strip() for column in columns if len(column) == 8)
+    assert str(folder) in written.replace("dense of ", "")
+    assert not [line for line in tables if "…" in line]
 
 
 def test_backend_that_fails_is_said_to_and_the_others_are_timed(
@@ -125,10 +145,11 @@ def test_backend_that_fails_is_said_to_and_the_others_are_timed(
     file = tmp_path / "benchmark.json"
     measure(folder, backends=[Broken(), Eager()], json=file)
     output = capsys.readouterr().out
-    assert cells(output, "broken", str(folder))[0][3:7] == ["failed", "", "", ""]
+    broken, eager = cells(output, "2 x 4", str(folder))
+    assert broken[3:7] == ["failed", "", "", ""]
+    assert eager[3] != "failed"
     sentence = f"broken failed with {folder}: RuntimeError: No [working] compiler was found."
-    assert sentence in output.splitlines()
-    assert cells(output, "eager", str(folder))[0][3] != "failed"
+    assert output.splitlines().count(sentence) == 1
     failures = [one.get("failure") for one in json.loads(file.read_text())["latencies"]]
     assert failures == ["RuntimeError: No [working] compiler was found."] * 2 + [None] * 2
 
@@ -136,15 +157,15 @@ def test_backend_that_fails_is_said_to_and_the_others_are_timed(
 def test_brackets_in_a_path_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = ship(tmp_path / "task=[agreement,roles]", cut())
     measure(folder)
-    assert cells(capsys.readouterr().out, "eager", str(folder))
+    assert cells(capsys.readouterr().out, "2 x 4", str(folder))
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"batches": []}, "`batches` must be at least 1"),
-        ({"lengths": [4, 0]}, "`lengths` must be at least 1"),
-        ({"rounds": 0}, "`rounds` must be at least 1"),
+        ({"batches": []}, "`batches` must be at least 1, but is empty"),
+        ({"lengths": [4, 0]}, "`lengths` must be at least 1, but is 4, 0"),
+        ({"rounds": 0}, "`rounds` must be at least 1, but is 0"),
         ({"backends": []}, "`backends` must name at least one"),
         ({"lengths": [4, 513]}, "`lengths` must be at most 512"),
     ],
@@ -167,3 +188,14 @@ def test_no_path_and_one_path_twice_are_refused(tmp_path: Path) -> None:
 def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="must be the folder of a finished run"):
         measure(tmp_path)
+
+
+def test_onnx_folder_is_refused_with_what_to_name_instead(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"")
+    with pytest.raises(ValueError, match="must be a run or a model in the format of transformers"):
+        measure(tmp_path)
+
+
+def test_file_without_a_folder_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="must be a file in a folder that exists"):
+        measure(tmp_path / "no model", json=tmp_path / "no folder" / "benchmark.json")

@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from shipped import HEADS, HIDDEN, LAYERS, NEURON_COUNT, cut, dense, low_rank
+from shipped import HEADS, HIDDEN, LAYERS, NEURON_COUNT, cut, dense, drop_last, factor, low_rank
+from tiny_encoders import CONFIGS, tiny_encoder
 from torch import nn
 from transformers import DistilBertConfig, DistilBertModel
 
+from multiprune.export.checkpoint import save_encoder
 from multiprune.measure.cost import (
     bytes_on_disk,
     multiply_adds,
@@ -17,6 +19,8 @@ from multiprune.measure.cost import (
     tokens,
     zeros,
 )
+from multiprune.models.shrink import shrink_layer
+from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE, layers_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,12 +67,42 @@ def test_product_of_two_costs_both() -> None:
     assert multiply_adds(low_rank(rank), BATCH, LENGTH) == expected
 
 
+def test_dropped_layer_costs_nothing() -> None:
+    layer = by_hand(HIDDEN, HIDDEN, NEURON_COUNT)
+    assert multiply_adds(drop_last(dense()), BATCH, LENGTH) == (LAYERS - 1) * layer
+
+
+def test_layers_of_different_shapes_each_cost_their_own() -> None:
+    encoder = dense()
+    sizes = [(4, 5), (12, 1)]
+    for layer, (values, neurons) in zip(layers_of(encoder), sizes, strict=True):
+        kept = torch.arange(HIDDEN) < values
+        shrink_layer(
+            layer, {QUERY_KEY: kept, VALUE: kept, NEURONS: torch.arange(NEURON_COUNT) < neurons}
+        )
+    assert multiply_adds(encoder, BATCH, LENGTH) == sum(by_hand(HIDDEN, *one) for one in sizes)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_attention_counts_whatever_computes_it(attention: str) -> None:
     encoder = dense()
     encoder.set_attn_implementation(attention)
     products = LAYERS * HEADS * 2 * BATCH * LENGTH * LENGTH * (HIDDEN // HEADS)
     assert multiply_adds(encoder, BATCH, LENGTH) == by_hooks(encoder) + products
+
+
+@pytest.mark.parametrize("factored", [False, True], ids=["cut", "cut and factored"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_architecture_costs_what_its_layers_multiply(name: str, *, factored: bool) -> None:
+    encoder = cut(tiny_encoder(name, dtype=torch.float32).eval())
+    if factored:
+        factor(encoder, 3)
+    # Half the heads are left. Where a layer attends to neighbours alone, kernels compute it all.
+    width = encoder.config.hidden_size // 2
+    products = encoder.config.num_hidden_layers * 2 * BATCH * LENGTH * LENGTH * width
+    found = multiply_adds(encoder, BATCH, LENGTH) - by_hooks(encoder)
+    # DeBERTa multiplies queries and keys with positions too.
+    assert found > products if name.startswith("deberta") else found == products
 
 
 def test_another_architecture_costs_what_a_count_by_hand_gives() -> None:
@@ -97,14 +131,15 @@ def test_zeros_are_those_of_matrices_alone() -> None:
     assert parameter_bytes(module.to(torch.bfloat16)) == 2 * 12
 
 
-def test_bytes_are_those_of_the_files(tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(10)}, tmp_path / "a.safetensors")
-    save_file({"b": torch.zeros(5)}, tmp_path / "b.safetensors")
-    (tmp_path / "config.json").write_text("{}")
-    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
-    assert bytes_on_disk(tmp_path) == sum(len(file.read_bytes()) for file in files)
+@pytest.mark.parametrize("bitmask", [False, True])
+def test_bytes_are_those_of_the_file_with_the_weights(tmp_path: Path, *, bitmask: bool) -> None:
+    save_encoder(tmp_path, dense(), bitmask=bitmask)
+    save_file({"head": torch.zeros(10)}, tmp_path / "heads.safetensors")
+    (file,) = set(tmp_path.glob("*.safetensors")) - {tmp_path / "heads.safetensors"}
+    assert bytes_on_disk(tmp_path) == len(file.read_bytes())
 
 
 def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
+    save_file({"head": torch.zeros(10)}, tmp_path / "heads.safetensors")
     with pytest.raises(FileNotFoundError, match="must hold weights"):
         bytes_on_disk(tmp_path)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from shipped import cut, dense
+from shipped import NEURON_COUNT, cut, dense, with_tokenizer
 from typing_extensions import override
 
 from multiprune.measure.backends import Backend, Eager, Forward
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
-    from transformers import PreTrainedModel
+
+    from multiprune.models.encoder import Encoder
 
 
 class Refuses(Backend):
@@ -30,8 +31,9 @@ class Refuses(Backend):
         return "refuses"
 
     @override
-    def load(self, encoder: PreTrainedModel) -> Forward:
-        cut_model = len(encoder.get_parameter("encoder.layer.0.intermediate.dense.weight")) < 32
+    def load(self, encoder: Encoder) -> Forward:
+        weight = encoder.model.get_parameter("encoder.layer.0.intermediate.dense.weight")
+        cut_model = len(weight) < NEURON_COUNT
         if cut_model and self.at_once:
             raise NotImplementedError("No cut models.\nSee the manual.")
         forward = Eager().load(encoder)
@@ -42,6 +44,10 @@ class Refuses(Backend):
             return forward(inputs)
 
         return picky
+
+
+def models() -> dict[str, Encoder]:
+    return {"dense": with_tokenizer(dense()), "cut": with_tokenizer(cut())}
 
 
 def test_every_call_takes_its_turn_in_every_round() -> None:
@@ -78,7 +84,7 @@ def test_one_round_is_its_own_median_and_p90() -> None:
 
 def test_each_model_is_timed_at_each_size() -> None:
     sizes = [Size(1, 3), Size(2, 5)]
-    latencies = list(time_models({"dense": dense(), "cut": cut()}, Eager(), sizes, 2))
+    latencies = list(time_models(models(), Eager(), sizes, 2))
     assert [(one.size, one.model) for one in latencies] == [
         (size, name) for size in sizes for name in ("dense", "cut")
     ]
@@ -86,8 +92,7 @@ def test_each_model_is_timed_at_each_size() -> None:
 
 
 def test_model_that_cannot_be_loaded_is_reported_and_the_others_are_timed() -> None:
-    models = {"dense": dense(), "cut": cut()}
-    first, second = time_models(models, Refuses(at_once=True), [Size(1, 3)], 2)
+    first, second = time_models(models(), Refuses(at_once=True), [Size(1, 3)], 2)
     assert len(first.seconds) == 2
     assert second.failure == "NotImplementedError: No cut models."
     assert second.seconds == ()
@@ -95,5 +100,5 @@ def test_model_that_cannot_be_loaded_is_reported_and_the_others_are_timed() -> N
 
 def test_failure_at_one_size_leaves_the_others() -> None:
     sizes = [Size(1, 3), Size(1, 6)]
-    latencies = list(time_models({"cut": cut()}, Refuses(at_once=False), sizes, 1))
+    latencies = list(time_models({"cut": models()["cut"]}, Refuses(at_once=False), sizes, 1))
     assert [one.failure for one in latencies] == ["", "RuntimeError: Too long."]

@@ -1,6 +1,6 @@
 """What a pruned model is worth: its size, its cost and its speed beside the dense model's."""
 
-from multiprune.measure.backends import Backend, backends_here
+from multiprune.measure.backends import Backend, backends
 from multiprune.measure.benchmark import report
 
-__all__ = ["Backend", "backends_here", "report"]
+__all__ = ["Backend", "backends", "report"]

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import logging
 import tempfile
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,11 +14,17 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from multiprune.export.loading import ShippedModel
+
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from collections.abc import Sequence
+
+    from multiprune.models.encoder import Encoder
 
 #: Maps inputs to the last hidden states; the device has done its work when it returns.
 Forward = Callable[[Mapping[str, Tensor]], Tensor]
+
+KINDS, DEVICES = ("eager", "compiled", "onnx"), ("cpu", "cuda")
 
 
 class Backend(ABC):
@@ -29,7 +33,7 @@ class Backend(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """What it is called in tables and on the command line."""
+        """What it is called in tables."""
 
     @property
     def device(self) -> str:
@@ -37,7 +41,7 @@ class Backend(ABC):
         return "cpu"
 
     @abstractmethod
-    def load(self, encoder: PreTrainedModel) -> Forward:
+    def load(self, encoder: Encoder) -> Forward:
         """Get an encoder ready; what fails, here or at the first inputs of a shape, raises."""
 
 
@@ -59,8 +63,8 @@ class Eager(Backend):
         return self.on
 
     @override
-    def load(self, encoder: PreTrainedModel) -> Forward:
-        module: nn.Module = encoder
+    def load(self, encoder: Encoder) -> Forward:
+        module: nn.Module = encoder.model
         return self._forward(module if self.on == "cpu" else copy.deepcopy(module).to(self.on))
 
     def _suffix(self) -> list[str]:
@@ -90,9 +94,9 @@ class Compiled(Eager):
         return "-".join(["compiled", *self._suffix()])
 
     @override
-    def load(self, encoder: PreTrainedModel) -> Forward:
+    def load(self, encoder: Encoder) -> Forward:
         # A copy, because what is compiled stays attached to the module.
-        module = copy.deepcopy(encoder).to(self.on)  # type: ignore[arg-type]
+        module = copy.deepcopy(encoder.model).to(self.on)  # type: ignore[arg-type]
         forward = self._forward(torch.compile(module, dynamic=False, backend=self.compiler))
 
         def compiled(inputs: Mapping[str, Tensor]) -> Tensor:
@@ -106,7 +110,7 @@ class Compiled(Eager):
 
 @dataclass(frozen=True)
 class OnnxRuntime(Backend):
-    """ONNX Runtime on the CPU, with as many threads as PyTorch."""
+    """ONNX Runtime on the CPU, with as many threads as PyTorch; files as they are exported."""
 
     @property
     @override
@@ -114,66 +118,67 @@ class OnnxRuntime(Backend):
         return "onnx"
 
     @override
-    def load(self, encoder: PreTrainedModel) -> Forward:
-        import onnxruntime
+    def load(self, encoder: Encoder) -> Forward:
+        # Imported late: what they need is optional.
+        from multiprune.export.onnx import FILE, export_onnx
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        model = ShippedModel(
+            encoder.model, nn.ModuleDict({"states": _HiddenStates()}), {}, encoder.tokenizer
+        ).eval()
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "encoder.onnx"
-            _export(encoder, file)
-            session = onnxruntime.InferenceSession(
-                str(file), options, providers=["CPUExecutionProvider"]
-            )
+            export_onnx(model, Path(folder))
+            session = self._session(Path(folder) / FILE)
+        names = [one.name for one in session.get_inputs()]
 
         def forward(inputs: Mapping[str, Tensor]) -> Tensor:
-            arrays = {key: one.numpy() for key, one in inputs.items()}
+            # The one input that an encoder does without is the number of the segment.
+            absent = torch.zeros_like(inputs["input_ids"])
+            arrays = {name: inputs.get(name, absent).numpy() for name in names}
             return torch.from_numpy(session.run(None, arrays)[0])
 
         return forward
 
+    def _session(self, file: Path) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
 
 class _HiddenStates(nn.Module):
-    """An encoder with positional inputs and one output, as ONNX wants it."""
-
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = encoder
+    """In place of a head: what it is handed."""
 
     @override
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        found = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        states: Tensor = found.last_hidden_state
+    def forward(self, states: Tensor, _: Tensor) -> Tensor:
         return states
 
 
-def _export(encoder: nn.Module, file: Path) -> None:
-    axes = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
-    # Two tensors: one that is given twice would be exported as one input.
-    ids, mask = (torch.ones(2, 8, dtype=torch.long) for _ in range(2))
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter's own code
-        logger.setLevel(logging.ERROR)
-        try:
-            torch.onnx.export(
-                _HiddenStates(encoder).eval(),
-                (ids, mask),
-                file,
-                input_names=["input_ids", "attention_mask"],
-                dynamic_shapes=(axes, axes),
-                dynamo=True,
-                verbose=False,
-            )
-        finally:
-            logger.setLevel(level)
+def backends(kinds: Sequence[str] = KINDS, devices: Sequence[str] | None = None) -> list[Backend]:
+    """Return backends of this machine: on CUDA in fp32 and bf16; ONNX Runtime on the CPU alone.
 
+    ``devices`` are by default those that are there.
 
-def backends_here() -> dict[str, Backend]:
-    """Return the backends of this machine by name."""
-    found: list[Backend] = [Eager(), Compiled(), OnnxRuntime()]
-    if torch.cuda.is_available():
-        for bf16 in (False, True):
-            found += [Eager("cuda", bf16), Compiled("cuda", bf16)]
-    return {backend.name: backend for backend in found}
+    Raises:
+        ValueError: if a kind or a device is not known or not here, or no backend is left.
+    """
+    here = [one for one in DEVICES if one == "cpu" or torch.cuda.is_available()]
+    devices = here if devices is None else devices
+    for what, named, known in (("backend", kinds, KINDS), ("device", devices, here)):
+        for one in named:
+            if one not in known:
+                raise ValueError(
+                    f"A {what} must be one of {', '.join(known)} here, but one is {one!r}."
+                )
+    found: list[Backend] = []
+    for device in devices:
+        for bf16 in (False,) if device == "cpu" else (False, True):
+            found += [Eager(device, bf16)] if "eager" in kinds else []
+            found += [Compiled(device, bf16)] if "compiled" in kinds else []
+        found += [OnnxRuntime()] if "onnx" in kinds and device == "cpu" else []
+    if not found:
+        raise ValueError(
+            f"At least one backend must be left, but {', '.join(kinds) or 'none'} has nothing to "
+            f"run on {', '.join(devices) or 'no device'}."
+        )
+    return found

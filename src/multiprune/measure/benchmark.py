@@ -55,17 +55,19 @@ def report(
     ``paths`` are folders of finished runs or of exported models.
 
     Raises:
-        FileNotFoundError: if a folder has no model in it.
+        FileNotFoundError: if a folder has no model in it, or ``json`` has no folder.
         ValueError: if there is nothing to measure, or a length exceeds a model's positions.
     """
     _check(paths, batches, lengths, rounds, backends)
+    if json is not None and not json.parent.is_dir():
+        raise FileNotFoundError(f"{json} must be a file in a folder that exists, but none does.")
     sizes = [Size(batch, length) for batch in batches for length in lengths]
     measured = benchmark(paths, sizes, rounds, backends)
     print_machine(measured.machine)
     print_costs(measured.costs, max(batches), max(lengths))
-    for size in sizes:
-        of_this_size = [one for one in measured.latencies if one.size == size]
-        print_latencies(measured.costs, of_this_size, size)
+    for backend in backends:
+        by_it = [one for one in measured.latencies if one.backend == backend.name]
+        print_latencies(measured.costs, by_it)
     if json is not None:
         json.write_text(dumps(measured.as_json(), indent=2) + "\n")
 
@@ -78,8 +80,8 @@ def benchmark(
     encoders = {one.name: one.encoder for one in compared}
     devices = sorted({backend.device for backend in backends})
     console = Console(stderr=True)
-    console.print(f"Counting, and measuring the memory of {len(compared)} models.")
-    costs = [cost_of(one, encoders[one.dense], sizes, devices) for one in compared]
+    console.print(f"Counting {len(compared)} models, and measuring their memory.")
+    costs = [cost_of(one, sizes, devices) for one in compared]
     latencies: list[Latency] = []
     for backend in backends:
         console.print(f"Timing {backend.name}: {rounds} rounds at {len(sizes)} sizes.")
@@ -112,7 +114,8 @@ def _check(
         raise ValueError(f"`paths` must differ, but are {', '.join(map(str, paths))}.")
     for name, numbers in (("batches", batches), ("lengths", lengths), ("rounds", [rounds])):
         if not numbers or min(numbers) < 1:
-            raise ValueError(f"`{name}` must be at least 1, but is {list(numbers)}.")
+            shown = ", ".join(map(str, numbers)) or "empty"
+            raise ValueError(f"`{name}` must be at least 1, but is {shown}.")
 
 
 def _processor() -> str:

@@ -9,7 +9,6 @@ from multiprune.export.checkpoint import model_folder
 from multiprune.export.loading import load
 from multiprune.measure.cost import (
     bytes_on_disk,
-    matrix_elements,
     multiply_adds,
     parameter_bytes,
     parameters,
@@ -22,8 +21,6 @@ from multiprune.models.encoder import Encoder
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
-
-    from transformers import PreTrainedModel
 
     from multiprune.measure.latency import Size
 
@@ -40,7 +37,7 @@ class Contestant:
 
     name: str
     dense: str
-    encoder: PreTrainedModel
+    encoder: Encoder
     folder: Path | None
 
 
@@ -53,8 +50,6 @@ class Cost:
         bytes: of its weights on disk; of a dense model, what they would take.
         peak_bytes: at the largest size, by device.
         multiply_adds: one a size.
-        zeros_in_dense_shapes: whether zeros, more than 1 % of its matrices, are all that was
-            pruned.
     """
 
     model: str
@@ -64,7 +59,11 @@ class Cost:
     bytes: int
     peak_bytes: dict[str, int | None]
     multiply_adds: dict[Size, int]
-    zeros_in_dense_shapes: bool
+
+    @property
+    def zero_fraction(self) -> float:
+        """Zeros in matrices as a fraction of the parameters."""
+        return 1 - self.nonzero / self.parameters
 
 
 def contestants(paths: Sequence[Path], sizes: Sequence[Size]) -> list[Contestant]:
@@ -76,48 +75,53 @@ def contestants(paths: Sequence[Path], sizes: Sequence[Size]) -> list[Contestant
     found: list[Contestant] = []
     known: list[tuple[Blueprint, str]] = []
     for path in paths:
-        folder = model_folder(path)
+        folder = _folder(path)
         encoder = _encoder(folder, sizes)
-        blueprint = Blueprint.of(encoder).dense()
+        blueprint = Blueprint.of(encoder.model).dense()
         dense = next((name for one, name in known if one == blueprint), f"dense of {path}")
         if (blueprint, dense) not in known:
             known.append((blueprint, dense))
-            found.append(Contestant(dense, dense, blueprint.build(), None))
+            reference = Encoder(blueprint.build(), encoder.tokenizer)
+            found.append(Contestant(dense, dense, reference, None))
         found.append(Contestant(str(path), dense, encoder, folder))
     return sorted(found, key=lambda one: one.folder is not None)
 
 
-def cost_of(
-    one: Contestant, dense: PreTrainedModel, sizes: Sequence[Size], devices: Sequence[str]
-) -> Cost:
+def cost_of(one: Contestant, sizes: Sequence[Size], devices: Sequence[str]) -> Cost:
     """Count what a contestant takes, and measure its memory at the largest batch and length."""
-    encoder, zero = one.encoder, zeros(one.encoder)
+    encoder = one.encoder.model
     batch, length = max(size.batch for size in sizes), max(size.length for size in sizes)
     blueprint = Blueprint.of(encoder)
     return Cost(
         model=one.name,
         dense=one.dense,
         parameters=parameters(encoder),
-        nonzero=parameters(encoder) - zero,
+        nonzero=parameters(encoder) - zeros(encoder),
         bytes=parameter_bytes(encoder) if one.folder is None else bytes_on_disk(one.folder),
         peak_bytes={device: peak_memory(blueprint, batch, length, device) for device in devices},
         multiply_adds={size: multiply_adds(encoder, size.batch, size.length) for size in sizes},
-        zeros_in_dense_shapes=zero > 0.01 * matrix_elements(encoder)
-        and _shapes(encoder) == _shapes(dense),
     )
 
 
-def _encoder(folder: Path, sizes: Sequence[Size]) -> PreTrainedModel:
+def _folder(path: Path) -> Path:
+    # Imported late: it is about a format that is optional.
+    from multiprune.export.onnx import FILE
+
+    if (path / FILE).is_file():
+        raise ValueError(
+            f"{path} must be a run or a model in the format of transformers, which is written as "
+            f"ONNX and timed so too, but it holds {FILE}."
+        )
+    return model_folder(path)
+
+
+def _encoder(folder: Path, sizes: Sequence[Size]) -> Encoder:
     shipped = load(folder)
-    longest = Encoder(shipped.encoder, shipped.tokenizer).max_length
+    encoder = Encoder(shipped.encoder, shipped.tokenizer)
     for size in sizes:
-        if size.length > longest:
+        if size.length > encoder.max_length:
             raise ValueError(
-                f"`lengths` must be at most {longest}, for which {folder} has positions, but one "
-                f"is {size.length}."
+                f"`lengths` must be at most {encoder.max_length}, for which {folder} has "
+                f"positions, but one is {size.length}."
             )
-    return shipped.encoder
-
-
-def _shapes(encoder: PreTrainedModel) -> dict[str, tuple[int, ...]]:
-    return {name: tuple(one.shape) for name, one in encoder.named_parameters()}
+    return encoder

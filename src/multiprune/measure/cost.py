@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from multiprune.export.checkpoint import BITMASK_WEIGHTS, WEIGHTS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -39,11 +41,6 @@ def parameters(module: nn.Module) -> int:
     return sum(one.numel() for one in module.parameters())
 
 
-def matrix_elements(module: nn.Module) -> int:
-    """Count the elements of matrices."""
-    return sum(one.numel() for one in module.parameters() if one.ndim > 1)
-
-
 def zeros(module: nn.Module) -> int:
     """Count the elements of matrices that are exactly zero."""
     matrices = [one for one in module.parameters() if one.ndim > 1]
@@ -56,11 +53,13 @@ def parameter_bytes(module: nn.Module) -> int:
 
 
 def bytes_on_disk(folder: Path) -> int:
-    """Return the size of a folder's weights, those of the heads among them."""
-    files = list(folder.glob("*.safetensors"))
-    if not files:
-        raise FileNotFoundError(f"{folder} must hold weights in safetensors files, but has none.")
-    return sum(file.stat().st_size for file in files)
+    """Return the size of the file with a shipped encoder's weights."""
+    for name in (WEIGHTS, BITMASK_WEIGHTS):
+        if (folder / name).is_file():
+            return (folder / name).stat().st_size
+    raise FileNotFoundError(
+        f"{folder} must hold weights in {WEIGHTS} or {BITMASK_WEIGHTS}, but has neither."
+    )
 
 
 def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:

@@ -13,9 +13,8 @@ from multiprune.measure.cost import tokens
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from transformers import PreTrainedModel
-
     from multiprune.measure.backends import Backend, Forward
+    from multiprune.models.encoder import Encoder
 
 #: Rounds that are not counted: memory is allocated, kernels are chosen, clocks rise.
 WARM_UP = 2
@@ -82,7 +81,7 @@ def interleaved(
 
 
 def time_models(
-    encoders: Mapping[str, PreTrainedModel],
+    encoders: Mapping[str, Encoder],
     backend: Backend,
     sizes: Sequence[Size],
     rounds: int,
@@ -117,10 +116,8 @@ def time_models(
             )
 
 
-def _bound(
-    forward: Forward, encoder: PreTrainedModel, size: Size, device: str
-) -> Callable[[], object]:
-    drawn = tokens(encoder.config, size.batch, size.length)
+def _bound(forward: Forward, encoder: Encoder, size: Size, device: str) -> Callable[[], object]:
+    drawn = tokens(encoder.model.config, size.batch, size.length)
     inputs = {key: one.to(device) for key, one in drawn.items()}
     return lambda: forward(inputs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -12,25 +13,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from multiprune.measure.contestant import Cost
-    from multiprune.measure.latency import Latency, Size
+    from multiprune.measure.latency import Latency
+
+#: What tables take where no terminal says how much there is.
+WIDTH = 100
+
+#: The fraction of zeros below which they are chance, such as the row of the padding token.
+FEW_ZEROS = 0.01
 
 
 def print_machine(machine: Mapping[str, Any]) -> None:
     """Print what was measured on."""
     gpu = f"; {machine['gpu']}" if machine["gpu"] else ""
-    Console().print(
+    _sentence(
         f"{machine['processor']}, {machine['threads']} threads{gpu}; torch {machine['torch']}, "
-        f"transformers {machine['transformers']}. Encoders only, without heads and tokenizer.",
-        highlight=False,
+        f"transformers {machine['transformers']}. Encoders only, without heads and tokenizer."
     )
 
 
 def print_costs(costs: Sequence[Cost], batch: int, length: int) -> None:
     """Print size and memory; and plainly what element-wise zeros are not worth."""
-    console = Console()
-    table = Table("model", title=f"peak memory at batch {batch}, length {length}")
+    table = Table(title=f"size, and peak memory at batch {batch}, length {length}")
+    table.add_column("model", overflow="fold")
     devices = list(costs[0].peak_bytes)
-    peaks = ["peak MB" if device == "cpu" else f"peak MB {device}" for device in devices]
+    peaks = [f"peak MB, {device}" for device in devices]
     for column in ("parameters", "non-zero", "MB on disk", *peaks):
         table.add_column(column, justify="right")
     for cost in costs:
@@ -41,48 +47,41 @@ def print_costs(costs: Sequence[Cost], batch: int, length: int) -> None:
             _megabytes(cost.bytes),
             *(_megabytes(cost.peak_bytes[device]) for device in devices),
         )
-    console.print(table)
+    _console().print(table)
     for cost in costs:
-        if cost.zeros_in_dense_shapes:
-            console.print(
-                f"element-wise zeros do not speed up dense kernels: {cost.model} runs as fast as "
-                "the dense model",
-                soft_wrap=True,
-                markup=False,
-                highlight=False,
+        if cost.zero_fraction > FEW_ZEROS:
+            _sentence(
+                f"element-wise zeros do not speed up dense kernels: {cost.zero_fraction:.0%} of "
+                f"the parameters of {cost.model} are zero, and take as long as any other"
             )
 
 
-def print_latencies(costs: Sequence[Cost], latencies: Sequence[Latency], size: Size) -> None:
-    """Print the times of one size, and the speed-up beside that of counted multiply-adds."""
-    console = Console()
-    table = Table("backend", "model", title=f"batch {size.batch}, length {size.length}")
-    columns = ("G multiply-adds", "median ms", "p90 ms", "examples/s", "speed-up", "allowed")
-    for column in columns:
+def print_latencies(costs: Sequence[Cost], latencies: Sequence[Latency]) -> None:
+    """Print the times by one backend, and the speed-up beside that of counted multiply-adds."""
+    table = Table("batch x\nlength", title=latencies[0].backend)
+    table.add_column("model", overflow="fold")
+    columns = ("multiply-\nadds, G", "median\nms", "p90\nms", "examples\nper s")
+    for column in (*columns, "speed-up", "allowed"):
         table.add_column(column, justify="right")
     by_name = {cost.model: cost for cost in costs}
-    times = {(one.backend, one.model): one for one in latencies}
-    for one in latencies:
-        cost = by_name[one.model]
-        dense = times[one.backend, cost.dense]
-        counted = cost.multiply_adds[size]
-        allowed = by_name[cost.dense].multiply_adds[size] / counted
-        table.add_row(
-            one.backend,
-            escape(one.model),
-            f"{counted / 1e9:.4g}",
-            *_times(one, dense),
-            f"{allowed:.2f}",
-        )
-    console.print(table)
-    for one in latencies:
-        if one.failure:
-            console.print(
-                f"{one.backend} failed with {one.model}: {one.failure}",
-                soft_wrap=True,
-                markup=False,
-                highlight=False,
+    for size, group in groupby(latencies, lambda one: one.size):
+        times = {one.model: one for one in group}
+        for name, one in times.items():
+            cost = by_name[name]
+            counted = cost.multiply_adds[size]
+            allowed = by_name[cost.dense].multiply_adds[size] / counted
+            table.add_row(
+                f"{size.batch} x {size.length}",
+                escape(name),
+                f"{counted / 1e9:.4g}",
+                *_times(one, times[cost.dense]),
+                f"{allowed:.2f}",
             )
+        table.add_section()
+    _console().print(table)
+    failures = {(one.model, one.failure): one for one in latencies if one.failure}
+    for one in failures.values():
+        _sentence(f"{one.backend} failed with {one.model}: {one.failure}")
 
 
 def _times(latency: Latency, dense: Latency) -> list[str]:
@@ -98,3 +97,14 @@ def _times(latency: Latency, dense: Latency) -> list[str]:
 
 def _megabytes(count: int | None) -> str:
     return "not measured" if count is None else f"{count / 1e6:.1f}"
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, WIDTH)
+    return console
+
+
+def _sentence(text: str) -> None:
+    _console().print(text, soft_wrap=True, markup=False, highlight=False)
