@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.onnx.errors import OnnxExporterError
 from typing_extensions import override
 
+from multiprune.export.onnx_file import write_program
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -63,7 +65,7 @@ def export_onnx(model: ShippedModel, folder: Path) -> list[Path]:
     _check_model(model)
     program = _traced(model)
     with TemporaryDirectory(dir=folder) as beside:
-        program.save(Path(beside) / FILE)
+        write_program(program, Path(beside) / FILE)
         _check_answers(model, Path(beside) / FILE)
         return [file.rename(folder / file.name) for file in sorted(Path(beside).iterdir())]
 
