@@ -25,9 +25,10 @@ from torch.optim.lr_scheduler import LinearLR
 from multiprune.budget import FractionBudget
 from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.pruning.gradual import GradualPruning
+from multiprune.pruning.layer_state import STATE
 from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
 from multiprune.pruning.schedule import CubicSchedule
-from multiprune.pruning.structured import STATE, Structured
+from multiprune.pruning.structured import Structured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

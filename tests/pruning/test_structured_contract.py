@@ -41,8 +41,9 @@ from tiny_encoders import (
 )
 from torch import Tensor, nn
 
+from multiprune.pruning.layer_state import STATE
 from multiprune.pruning.removal import GRANULARITIES, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
-from multiprune.pruning.structured import STATE, Structured
+from multiprune.pruning.structured import Structured
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -186,7 +187,7 @@ def test_finalize_keeps_the_function_and_leaves_plain_layers(case: Case, steps: 
 @every_method
 def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float) -> None:
     _, pruner, _ = case.trained(steps=2)
-    scores = pruner.scores()
+    scores = pruner.absolute_scores()
     pruner.prune(amount)
     kinds = [HEADS, NEURONS]
     kept: list[float] = []
