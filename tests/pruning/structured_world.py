@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from multiprune.pruning.importance import Importance
+    from multiprune.pruning.pruner import Pruner
     from multiprune.pruning.units import UnitPruner
 
 ALL_FILES = sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("structured*.yaml"))
@@ -136,7 +137,7 @@ def files() -> list[Path]:
     return ALL_FILES
 
 
-def driver_of(pruner: UnitPruner, optimizer: Optimizer) -> GradualPruning:
+def driver_of(pruner: Pruner, optimizer: Optimizer) -> GradualPruning:
     schedule = CubicSchedule(start=0.0, stop=STOP_STEP / TOTAL_STEPS)
     driver = GradualPruning(pruner, schedule, total_steps=TOTAL_STEPS, every_n_steps=EVERY_N_STEPS)
     driver.attach(optimizer)
