@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from tiny_encoders import (
     HEAD_SIZE,
@@ -25,9 +25,10 @@ from torch.optim.lr_scheduler import LinearLR
 from multiprune.budget import FractionBudget
 from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.pruning.gradual import GradualPruning
+from multiprune.pruning.layer_state import STATE
 from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
 from multiprune.pruning.schedule import CubicSchedule
-from multiprune.pruning.structured import STATE, Structured
+from multiprune.pruning.structured import Structured
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from multiprune.pruning.importance import Importance
+    from multiprune.pruning.pruner import Pruner
+    from multiprune.pruning.units import UnitPruner
 
 ALL_FILES = sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("structured*.yaml"))
 
@@ -100,19 +103,24 @@ class Case:
     granularity: tuple[str, ...] = (HEADS, NEURONS)
     fraction: float = 0.4
 
-    def pruner(self) -> Structured:
+    @property
+    def method(self) -> type[UnitPruner]:
+        method: type[UnitPruner] = get_class(str(OmegaConf.load(self.file)._target_))
+        return method
+
+    def pruner(self) -> UnitPruner:
         budget = FractionBudget(fraction=self.fraction)
-        pruner: Structured = instantiate(
+        pruner: UnitPruner = instantiate(
             OmegaConf.load(self.file), budget=budget, granularity=self.granularity
         )
         return pruner
 
-    def prepared(self, name: str = "bert") -> tuple[Network, Structured]:
+    def prepared(self, name: str = "bert") -> tuple[Network, UnitPruner]:
         model, pruner = Network(name), self.pruner()
         pruner.prepare(model, model.encoder)
         return model, pruner
 
-    def trained(self, steps: int) -> tuple[Network, Structured, Optimizer]:
+    def trained(self, steps: int) -> tuple[Network, UnitPruner, Optimizer]:
         model, pruner = self.prepared()
         optimizer = adamw(model.parameters())
         driver_of(pruner, optimizer)
@@ -129,7 +137,7 @@ def files() -> list[Path]:
     return ALL_FILES
 
 
-def driver_of(pruner: Structured, optimizer: Optimizer) -> GradualPruning:
+def driver_of(pruner: Pruner, optimizer: Optimizer) -> GradualPruning:
     schedule = CubicSchedule(start=0.0, stop=STOP_STEP / TOTAL_STEPS)
     driver = GradualPruning(pruner, schedule, total_steps=TOTAL_STEPS, every_n_steps=EVERY_N_STEPS)
     driver.attach(optimizer)
@@ -152,7 +160,7 @@ def assert_same(actual: Mapping[str, Tensor], expected: Mapping[str, Tensor]) ->
     assert [key for key in expected if not torch.equal(actual[key], expected[key])] == []
 
 
-def masked(pruner: Structured) -> list[Tensor]:
+def masked(pruner: UnitPruner) -> list[Tensor]:
     """Return every value that is pruned and not cut, found by the masks' names alone."""
     encoder: Any = pruner._encoder
     found = []
@@ -186,7 +194,7 @@ def nonzero_weights(encoder: nn.Module) -> int:
     return sum(int(one.weight.count_nonzero()) for one in linear)
 
 
-def assert_meets_budget(case: Case, model: Network, pruner: Structured) -> None:
+def assert_meets_budget(case: Case, model: Network, pruner: UnitPruner) -> None:
     kept = pruner.ledger().kept_in("encoder_linear")
     assert nonzero_weights(model.encoder) <= kept <= ASKED
     if LAYERS not in case.granularity:
@@ -198,7 +206,7 @@ class Run:
     """A training run built from nothing, as after a restart; the optimizer is made last."""
 
     model: Network
-    pruner: Structured
+    pruner: UnitPruner
     optimizer: Optimizer
     scheduler: LinearLR
     driver: GradualPruning

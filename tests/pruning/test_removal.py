@@ -19,6 +19,7 @@ from multiprune.pruning.removal import (
     NEURONS,
     Kept,
     UnitCosts,
+    relative_scores,
     remove_least_important,
     smallest_size,
 )
@@ -53,7 +54,8 @@ def removed(
 ) -> list[Kept]:
     kept = [dense() for _ in of] if kept is None else kept
     all_costs = [costs] * len(of)
-    remove_least_important(of, kept, all_costs, size=size, granularity=granularity)
+    relative = relative_scores(of, kept)
+    remove_least_important(relative, kept, all_costs, size=size, granularity=granularity)
     return kept
 
 
@@ -368,7 +370,8 @@ def test_removal_is_that_of_the_slow_implementation(seed: int) -> None:
         of = [random_scores(generator, *shape) for shape in shapes]
         before = [{kind: mask.clone() for kind, mask in vars(one).items()} for one in kept]
         totals = slow_removal(of, layers, costs, size, chosen)
-        remove_least_important(of, kept, costs, size=size, granularity=chosen)
+        relative = relative_scores(of, kept)
+        remove_least_important(relative, kept, costs, size=size, granularity=chosen)
         assert_equal(kept, layers)
         left = sum(one.size(cost) for one, cost in zip(kept, costs, strict=True))
         assert left == totals[-1] <= size

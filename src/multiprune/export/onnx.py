@@ -18,7 +18,7 @@ from typing_extensions import override
 from multiprune.export.onnx_file import write_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from torch.onnx import ONNXProgram
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
-#: The largest difference between logits of ONNX Runtime and of PyTorch that is rounding.
+#: The largest difference between logits of ONNX Runtime and of PyTorch that is rounding: of 1, or
+#: of the largest logit where that is more.
 TOLERANCE = 1e-4
 
 # What torch.onnx says about every model, by the start of the message.
@@ -39,7 +40,10 @@ _LOGGED = {
 
 
 def export_onnx(model: ShippedModel, folder: Path) -> list[Path]:
-    """Write ``model.onnx`` into a folder, and return the files: one, or two from 2 GB on.
+    """Write ``model.onnx`` into a folder, and return the files.
+
+    It is one file up to 1.5 GB; beyond, the weights lie in ``model.onnx.data`` beside it, as a file
+    of protobuf ends at 2 GB.
 
     Inputs are what the tokenizer gives, int64 of shape (batch, length); outputs are
     ``logits/<task>``, as ``ShippedModel.forward`` returns them. All tasks share one file, because
@@ -67,7 +71,7 @@ def export_onnx(model: ShippedModel, folder: Path) -> list[Path]:
     with TemporaryDirectory(dir=folder) as beside:
         write_program(program, Path(beside) / FILE)
         _check_answers(model, Path(beside) / FILE)
-        return [file.rename(folder / file.name) for file in sorted(Path(beside).iterdir())]
+        return [file.replace(folder / file.name) for file in sorted(Path(beside).iterdir())]
 
 
 class _Answers(nn.Module):
@@ -89,7 +93,10 @@ def _check_model(model: ShippedModel) -> None:
     types = {one.dtype for one in model.parameters()}
     if types != {torch.float32}:
         found = ", ".join(sorted(map(str, types)))
-        raise ValueError(f"An ONNX file is written from torch.float32, but the model is {found}.")
+        raise ValueError(
+            f"An ONNX file is written from torch.float32, but the model is {found}: convert it "
+            "with `dtype` fp32."
+        )
     if any(module.training for module in model.modules()):
         raise ValueError("The model must be in evaluation mode, but a part of it is in training.")
     names, known = set(model.tokenizer.model_input_names), set(_batch(model, 1, 2))
@@ -138,10 +145,9 @@ def _traced(model: ShippedModel) -> ONNXProgram:
                 verbose=False,
             )
     except OnnxExporterError as error:
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise RuntimeError(
-            f"torch.onnx must be able to write the encoder, but it cannot write this "
-            f"{model.encoder.config.model_type!r}: {reason}"
+            "torch.onnx must be able to write the encoder, but it cannot write this "
+            f"{model.encoder.config.model_type!r}: {_first_line(error.__cause__ or error)}"
         ) from error
     assert program is not None
     for node in program.model.graph.all_nodes():
@@ -171,25 +177,45 @@ def _quiet() -> Iterator[None]:
 @torch.no_grad()
 def _check_answers(model: ShippedModel, file: Path) -> None:
     """Compare the logits of all tasks at tokens that are not padding."""
+    inputs = _batch(model, 3, _longest(model))
+    mask = inputs["attention_mask"].bool()
+    for task, found in zip(model.heads, _run(file, inputs), strict=True):
+        expected = model(task, inputs)
+        if expected.dim() == 3:
+            expected, found = expected[mask], found[mask]
+        share = float((expected - found).abs().max() / expected.abs().max().clamp(min=1))
+        # Of NaN, no comparison is true.
+        if not share <= TOLERANCE:
+            raise RuntimeError(
+                "The logits of ONNX Runtime may differ from those of PyTorch by a share of "
+                f"{TOLERANCE:g}, but those of {task} differ by {share:g}; no file was written."
+            )
+
+
+def _run(file: Path, inputs: Mapping[str, Tensor]) -> list[Tensor]:
     from onnxruntime import InferenceSession, SessionOptions
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     options = SessionOptions()
     # As many as PyTorch has: ONNX Runtime would count processors that this process may not use.
     options.intra_op_num_threads = torch.get_num_threads()
-    session = InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    inputs = _batch(model, 3, _longest(model))
     given = {name: tensor.numpy(force=True) for name, tensor in inputs.items()}
-    mask = inputs["attention_mask"].bool()
-    for task, array in zip(model.heads, session.run(None, given), strict=True):
-        expected, found = model(task, inputs), torch.from_numpy(array).to(mask.device)
-        if expected.dim() == 3:
-            expected, found = expected[mask], found[mask]
-        difference = float((expected - found).abs().max())
-        if difference > TOLERANCE:
-            raise RuntimeError(
-                f"The logits of ONNX Runtime may differ from those of PyTorch by {TOLERANCE:g}, "
-                f"but those of {task} differ by {difference:g}; no file was written."
-            )
+    # They have no base of their own.
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "NotImplemented", "RuntimeException")
+    try:
+        session = InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        arrays = session.run(None, given)
+    except tuple(getattr(errors, name) for name in names) as error:
+        raise RuntimeError(
+            "ONNX Runtime must be able to run what torch.onnx wrote, but it cannot: "
+            f"{_first_line(error)}"
+        ) from error
+    device = inputs["attention_mask"].device
+    return [torch.from_numpy(array).to(device) for array in arrays]
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _longest(model: ShippedModel) -> int:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from multiprune.budget import Budget, ParameterLedger
     from multiprune.pruning.element_wise import ElementWisePruner
-    from multiprune.pruning.structured import Structured
+    from multiprune.pruning.units import UnitPruner
 
 
 class Combined(Pruner):
@@ -36,7 +36,7 @@ class Combined(Pruner):
         self,
         *,
         budget: Budget,
-        structured: Callable[..., Structured],
+        structured: Callable[..., UnitPruner],
         element_wise: Callable[..., ElementWisePruner],
         structured_budget: Budget | None = None,
     ) -> None:

@@ -121,6 +121,22 @@ def smallest_size(
     return max(sizes) if LAYERS in granularity else sum(sizes)
 
 
+def relative_scores(scores: Sequence[Scores], kept: Sequence[Kept]) -> list[Scores]:
+    """Return scores relative to what is kept of their layer and kind; of layers, to all layers."""
+    alive = torch.tensor([not one.dropped for one in kept])
+    layers = relative_to_layer(torch.stack([one.layer for one in scores]), alive)
+    return [
+        Scores(
+            heads=relative_to_layer(score.heads, here.heads),
+            query_key=relative_to_layer(score.query_key, here.query_key & here.heads[:, None]),
+            value=relative_to_layer(score.value, here.value & here.heads[:, None]),
+            neurons=relative_to_layer(score.neurons, here.neurons),
+            layer=layer,
+        )
+        for score, here, layer in zip(scores, kept, layers, strict=True)
+    ]
+
+
 def remove_least_important(
     scores: Sequence[Scores],
     kept: Sequence[Kept],
@@ -135,7 +151,7 @@ def remove_least_important(
     whole; one layer stays. What goes last may overshoot: less than one group is left unused.
 
     Args:
-        scores: by layer; compared relative to their layer (layers: to all layers).
+        scores: by layer, comparable between layers and kinds, as ``relative_scores`` makes them.
         kept: by layer.
         costs: by layer.
         size: parameters that may stay in these layers, as the budget counts them.
@@ -189,8 +205,6 @@ def remove_least_important(
 def _candidates(
     scores: Sequence[Scores], kept: Sequence[Kept], granularity: Sequence[str]
 ) -> Iterator[_Candidate]:
-    alive = torch.tensor([not one.dropped for one in kept])
-    of_layers = relative_to_layer(torch.stack([one.layer.cpu() for one in scores]), alive)
     for number, (score, here) in enumerate(zip(scores, kept, strict=True)):
         if here.dropped:
             continue
@@ -201,13 +215,12 @@ def _candidates(
         if HEAD_DIMENSIONS in granularity:
             yield from _dimensions(number, score, here)
         if LAYERS in granularity:
-            yield _Candidate(float(of_layers[number]), LAYERS, number, 0)
+            yield _Candidate(float(score.layer), LAYERS, number, 0)
 
 
 def _of_kind(kind: str, layer: int, scores: Tensor, kept: Tensor) -> Iterator[_Candidate]:
-    relative = relative_to_layer(scores, kept)[kept].tolist()
-    for index, score in zip(kept.nonzero()[:, 0].tolist(), relative, strict=True):
-        yield _Candidate(score, kind, layer, index)
+    for index in kept.nonzero()[:, 0].tolist():
+        yield _Candidate(float(scores[index]), kind, layer, index)
 
 
 def _dimensions(layer: int, score: Scores, here: Kept) -> Iterator[_Candidate]:
@@ -215,8 +228,7 @@ def _dimensions(layer: int, score: Scores, here: Kept) -> Iterator[_Candidate]:
     shape = (len(here.heads), here.dimensions)
     ranked = []
     for scores, kept in ((score.query_key, here.query_key), (score.value, here.value)):
-        relative = relative_to_layer(scores, kept & here.heads[:, None])
-        ranked.append(relative[kept].view(shape)[here.heads].sort(1).values.mean(0))
+        ranked.append(scores[kept].view(shape)[here.heads].sort(1).values.mean(0))
     for index, value in enumerate(((ranked[0] + ranked[1]) / 2).tolist()):
         yield _Candidate(value, HEAD_DIMENSIONS, layer, index)
 

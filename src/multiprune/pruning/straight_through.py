@@ -64,9 +64,9 @@ class StraightThroughScores:
 
     def gradient_of(self, target: Target) -> Tensor:
         """Return the tensor that holds the gradient of a target's scores during a step."""
-        gradient = self._gradients.get(target.path)
-        if gradient is None or gradient.device != target.weight.device:
-            gradient = self._gradients[target.path] = torch.empty_like(target.weight)
+        gradient, weight = self._gradients.get(target.path), target.weight
+        if gradient is None or (gradient.device, gradient.shape) != (weight.device, weight.shape):
+            gradient = self._gradients[target.path] = torch.empty_like(weight)
         return gradient
 
     @torch.no_grad()

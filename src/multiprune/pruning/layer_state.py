@@ -1,0 +1,97 @@
+"""What an encoder carries of each layer while its units are pruned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from multiprune.models.modeling_multiprune import DroppedLayer
+from multiprune.models.shrink import resize_layer
+from multiprune.models.structure import COLUMNS, NEURONS, QUERY_KEY, VALUE, layers_of
+from multiprune.pruning.removal import Kept
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from multiprune.models.structure import Layer
+
+#: Where the encoder keeps it, one module a layer.
+STATE = "structure"
+
+_MASKS = ("heads", "query_key", "value", "neurons")
+
+
+class LayerState(nn.Module):
+    """Masks of one layer's units, as buffers."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        dimensions = (layer.heads, layer.head_size)
+        shapes = ((layer.heads,), dimensions, dimensions, (layer.neurons,))
+        device = layer.output_of(VALUE).weight.device
+        for name, shape in zip(_MASKS, shapes, strict=True):
+            mask = torch.ones(shape, dtype=torch.bool, device=device)
+            self.register_buffer(f"{name}_mask", mask)
+
+    def kept(self) -> Kept:
+        """Return copies of the masks, on the CPU."""
+        return Kept(*(self.get_buffer(f"{name}_mask").cpu().clone() for name in _MASKS))
+
+    def keep(self, kept: Kept) -> None:
+        """Take over masks."""
+        for name in _MASKS:
+            self.get_buffer(f"{name}_mask").copy_(getattr(kept, name))
+
+    def units(self) -> dict[str, Tensor]:
+        """Return one mask a kind of unit; a head that is gone takes its dimensions along."""
+        heads = self.get_buffer("heads_mask")[:, None]
+        return {
+            QUERY_KEY: (self.get_buffer("query_key_mask") & heads).reshape(-1),
+            VALUE: (self.get_buffer("value_mask") & heads).reshape(-1),
+            NEURONS: self.get_buffer("neurons_mask"),
+        }
+
+
+def resize_on_load(
+    encoder: nn.Module, state_dict: Mapping[str, Tensor], prefix: str, *_: Any
+) -> None:
+    """Cut an encoder that is being pruned to the shapes of a state that was saved after the cut.
+
+    Make the optimizer afterwards if layers may be dropped: it would hold parameters that are gone.
+    """
+    if not hasattr(encoder, STATE) or _is_cut_already(encoder):
+        return
+    if not any(key.startswith(f"{prefix}{STATE}.") for key in state_dict):
+        return  # not the state of an encoder that is being pruned
+    layers = layers_of(encoder)
+    if not any(_was_cut(layer, state_dict, prefix) for layer in layers):
+        return
+    for number, layer in enumerate(layers):
+        saved = LayerState(layer)
+        start = f"{prefix}{STATE}.{number}."
+        saved.load_state_dict({name: state_dict[f"{start}{name}"] for name in saved.state_dict()})
+        resize_layer(layer, saved.units())
+
+
+def _is_cut_already(encoder: nn.Module) -> bool:
+    if any(isinstance(module, DroppedLayer) for module in encoder.modules()):
+        return True
+    masks = (state.units() for state in encoder.get_submodule(STATE).children())  # type: ignore[operator]
+    return any(
+        layer.size_of(units) != mask.numel()
+        for layer, by_unit in zip(layers_of(encoder), masks, strict=True)
+        for units, mask in by_unit.items()
+    )
+
+
+def _was_cut(layer: Layer, state_dict: Mapping[str, Tensor], prefix: str) -> bool:
+    for path, slices in layer.architecture.linear.items():
+        saved = state_dict.get(f"{prefix}{layer.path}.{path}.weight")
+        if saved is None and slices.units == (VALUE,) and slices.dim == COLUMNS:
+            return True  # the layer was dropped
+        if saved is not None and saved.shape[slices.dim] != sum(map(layer.size_of, slices.units)):
+            return True
+    return False

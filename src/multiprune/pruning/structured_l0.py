@@ -1,0 +1,275 @@
+"""Structured pruning by learned gates: on heads, neurons and layers at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from multiprune.models.structure import VALUE
+from multiprune.pruning.hard_concrete import Gates, gate_gradient
+from multiprune.pruning.importance import Scores
+from multiprune.pruning.layer_state import LayerState
+from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
+from multiprune.pruning.units import UnitPruner
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.utils.hooks import RemovableHandle
+
+    from multiprune.budget import Budget
+    from multiprune.models.structure import Layer
+
+_KINDS = (HEADS, NEURONS, LAYERS)
+
+
+class GatedState(LayerState):
+    """Also holds the gates of one layer, and multiplies by them.
+
+    Gates of heads and neurons multiply what the last linear layers of the attention and of the
+    feed-forward network read, that of the layer what they return. ``..._gate`` is for training,
+    ``..._evaluation_gate`` for the rest.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self.head_size = layer.head_size
+        weight = layer.output_of(VALUE).weight
+        for kind, shape in zip(_KINDS, ((layer.heads,), (layer.neurons,), (1,)), strict=True):
+            self.register_buffer(f"{kind}_gate", weight.new_ones(shape))
+            self.register_buffer(f"{kind}_evaluation_gate", weight.new_ones(shape))
+
+    def attach(self, layer: Layer) -> list[RemovableHandle]:
+        """Put the gates into the forward pass of the layer."""
+        attention, feed_forward = layer.output_of(VALUE), layer.output_of(NEURONS)
+        return [
+            attention.register_forward_pre_hook(self._gate_heads),
+            feed_forward.register_forward_pre_hook(self._gate_neurons),
+            attention.register_forward_hook(self._gate_layer),
+            feed_forward.register_forward_hook(self._gate_layer),
+        ]
+
+    def gate(self, kind: str, *, training: bool = True) -> Tensor:
+        """Return the gates of a kind as they are now."""
+        return self.get_buffer(f"{kind}_gate" if training else f"{kind}_evaluation_gate")
+
+    def set_gates(self, kind: str, training: Tensor, evaluation: Tensor) -> None:
+        """Take over the values of all gates of a kind."""
+        self.gate(kind).copy_(training)
+        self.gate(kind, training=False).copy_(evaluation)
+
+    @torch.no_grad()
+    def fold(self, layer: Layer) -> None:
+        """Multiply the gates to evaluate with into the weights, and leave gates of 1."""
+        heads, neurons, whole = (self.gate(kind, training=False) for kind in _KINDS)
+        inputs = {VALUE: heads.repeat_interleave(self.head_size), NEURONS: neurons}
+        for units, gates in inputs.items():
+            output = layer.output_of(units)
+            output.weight.mul_(gates * whole)
+            if output.bias is not None:
+                output.bias.mul_(whole)
+        for kind in _KINDS:
+            ones = torch.ones_like(self.gate(kind))
+            self.set_gates(kind, ones, ones)
+
+    def _gate_heads(self, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        gate = self.gate(HEADS, training=module.training)
+        return _gated(inputs, gate[:, None].expand(-1, self.head_size).reshape(-1))
+
+    def _gate_neurons(self, module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+        return _gated(inputs, self.gate(NEURONS, training=module.training))
+
+    def _gate_layer(self, module: nn.Module, _: tuple[Tensor], output: Tensor) -> Tensor:
+        return output * self.gate(LAYERS, training=module.training).to(output.dtype)
+
+
+class StructuredL0(UnitPruner):
+    """Learns a random gate for each head, neuron and layer, under a constraint on expected size.
+
+    CoFi of Xia, Zhong & Chen (2022), "Structured Pruning Learns Compact and Accurate Models",
+    without its gates on hidden dimensions and without distillation: a head or neuron is open if its
+    own gate and that of its layer are. Until the first ``prune`` above 0 the gates are 1. Then they
+    learn, while the target of the expected size goes from where it starts to the budget; masks stay
+    whole meanwhile. At the end what has the smallest ``log_alpha`` goes until the budget is met,
+    gates are multiplied into the weights, and training goes on without.
+
+    Both learning rates are those of Adam, and follow the schedule of the weights'.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget: Budget,
+        drop_rate: float,
+        gate_learning_rate: float,
+        multiplier_learning_rate: float,
+        granularity: Sequence[str] = _KINDS,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(budget=budget, granularity=granularity)
+        if unknown := [kind for kind in granularity if kind not in _KINDS]:
+            raise ValueError(
+                f"Gates must be on some of {', '.join(_KINDS)}, but `granularity` has "
+                f"{', '.join(unknown)}."
+            )
+        self.gates = Gates(
+            drop_rate=drop_rate,
+            learning_rate=gate_learning_rate,
+            multiplier_learning_rate=multiplier_learning_rate,
+            seed=seed,
+        )
+        self._scale = 1.0
+        self._hooks: list[RemovableHandle] = []
+        # Gradients of the loss with respect to the gates, from ``before_step`` to ``after_step``.
+        self._gradients: list[Tensor] = []
+
+    @override
+    def new_state(self, layer: Layer) -> LayerState:
+        return GatedState(layer)
+
+    @override
+    def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
+        super().prepare(model, encoder)
+        states = self.gated_states()
+        counts = [states[number].gate(kind).numel() for number, kind in self._vectors()]
+        self.gates.add_to(self._encoder, counts, self._expected_size)
+        self._start = float(self.gates.expected_size())
+        for layer, state in zip(self.layers, states, strict=True):
+            self._hooks += state.attach(layer)
+
+    @override
+    @torch.no_grad()
+    def before_step(self, learning_rate_scale: float = 1.0) -> None:
+        super().before_step(learning_rate_scale)
+        self._scale = learning_rate_scale
+        if self.gates.learning:
+            states = self.gated_states()
+            by_layer = list(map(gate_gradients, self.layers, states))
+            self._gradients = [by_layer[number][kind] for number, kind in self._vectors()]
+
+    @override
+    def after_step(self) -> None:
+        super().after_step()
+        if self.gates.learning:
+            states = self.gated_states()
+            gates = [states[number].gate(kind) for number, kind in self._vectors()]
+            self.gates.update(gates, self._gradients, self._scale)
+            self._show_gates()
+
+    @override
+    def prune(self, amount: float) -> None:
+        if amount <= 0 or not self.excess or self.is_cut:
+            return
+        if amount >= 1:
+            super().prune(amount)
+            self._fold_gates()
+            return
+        budget = 1 - self.excess / self._full(self._costs)
+        self.gates.set_target(self._start + amount * (budget - self._start))
+        if not self.gates.learning:
+            self.gates.start()
+            self._show_gates()
+
+    @override
+    def scores(self) -> list[Scores]:
+        return [
+            Scores(
+                heads=gates[HEADS].cpu(),
+                query_key=torch.zeros(layer.heads, layer.head_size),
+                value=torch.zeros(layer.heads, layer.head_size),
+                neurons=gates[NEURONS].cpu(),
+                layer=gates[LAYERS][0].cpu(),
+            )
+            for layer, gates in zip(
+                self.layers, self._by_layer(self.gates.log_alpha()), strict=True
+            )
+        ]
+
+    @override
+    def finalize(self) -> None:
+        self._fold_gates()
+        for hook in self._hooks:
+            hook.remove()
+        super().finalize()
+        self.gates.remove()
+
+    def gated_states(self) -> list[GatedState]:
+        """Return the state of each layer, which moves with the model."""
+        return [state for state in self.states if isinstance(state, GatedState)]
+
+    def _vectors(self) -> list[tuple[int, str]]:
+        """Return what each vector of gates is of: the number of a layer, and a kind."""
+        kinds = [kind for kind in _KINDS if kind in self.granularity]
+        return [(number, kind) for number in range(len(self.layers)) for kind in kinds]
+
+    def _by_layer(self, vectors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+        """Sort vectors of gates by layer and kind, with ones for kinds that have no gates."""
+        states = self.gated_states()
+        found = [{kind: torch.ones_like(state.gate(kind)) for kind in _KINDS} for state in states]
+        for (number, kind), vector in zip(self._vectors(), vectors, strict=True):
+            found[number][kind] = vector
+        return found
+
+    def _expected_size(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """Return the expected size, as a fraction of the size of all layers."""
+        sizes = [
+            gates[LAYERS]
+            * (
+                gates[HEADS].sum() * (layer.head_size * cost.head_dimension)
+                + gates[NEURONS].sum() * cost.neuron
+                + cost.rest
+            )
+            for layer, cost, gates in zip(
+                self.layers, self._costs, self._by_layer(probabilities), strict=True
+            )
+        ]
+        return torch.cat(sizes).sum() / self._full(self._costs)
+
+    @torch.no_grad()
+    def _show_gates(self) -> None:
+        """Put the gates of the next step into the layers."""
+        states = self.gated_states()
+        vectors = zip(self._vectors(), self.gates.sampled(), self.gates.estimated(), strict=True)
+        for (number, kind), sampled, estimated in vectors:
+            states[number].set_gates(kind, sampled, estimated)
+
+    def _fold_gates(self) -> None:
+        if self.gates.learning:
+            self.gates.stop()
+            for layer, state in zip(self.layers, self.gated_states(), strict=True):
+                state.fold(layer)
+
+
+def gate_gradients(layer: Layer, state: GatedState) -> dict[str, Tensor]:
+    """Return the loss's gradient with respect to the gates of one layer, by kind.
+
+    The gate of the layer multiplies outputs, bias included: ``y = z (W x + b)`` has
+    ``sum W dL/dW + sum b dL/db = z dL/dz``.
+    """
+    whole = torch.zeros_like(state.gate(LAYERS))
+    for units in (VALUE, NEURONS):
+        output = layer.output_of(units)
+        whole += _gate_gradient(output.weight, state.gate(LAYERS))
+        if output.bias is not None:
+            whole += _gate_gradient(output.bias, state.gate(LAYERS))
+    return {
+        HEADS: _gate_gradient(layer.output_of(VALUE).weight, state.gate(HEADS)),
+        NEURONS: _gate_gradient(layer.output_of(NEURONS).weight, state.gate(NEURONS)),
+        LAYERS: whole,
+    }
+
+
+def _gate_gradient(parameter: Tensor, gates: Tensor) -> Tensor:
+    if parameter.grad is None:
+        return torch.zeros_like(gates)
+    rows = (len(parameter), -1)
+    return gate_gradient(parameter.view(rows), parameter.grad.view(rows), gates)
+
+
+def _gated(inputs: tuple[Tensor], gate: Tensor) -> tuple[Tensor] | None:
+    """Multiply by gates, unless the layer was cut: then they have been multiplied into it."""
+    (states,) = inputs
+    return (states * gate.to(states.dtype),) if states.shape[-1] == len(gate) else None
