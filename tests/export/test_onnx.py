@@ -280,6 +280,7 @@ class Written:
 def gives(monkeypatch: pytest.MonkeyPatch, file: Path, **options: Any) -> onnx.ModelProto:
     model = onnx.load(file)
     monkeypatch.setattr(exporting, "_traced", lambda _: Written(model, **options))
+    monkeypatch.setattr(exporting, "write_program", Written.save)
     return model
 
 
@@ -432,6 +433,7 @@ def test_model_of_16_bits_is_written_with_32(
         return Written(onnx.load(bert[1]))
 
     monkeypatch.setattr(exporting, "_traced", traced)
+    monkeypatch.setattr(exporting, "write_program", Written.save)
     monkeypatch.setattr(exporting, "TOLERANCE", 0.01)
     settings = ExportSettings(format="onnx", dtype="fp32")
     export_model(tmp_path / "half", tmp_path / "out", settings)

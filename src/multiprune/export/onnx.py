@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
@@ -162,7 +163,7 @@ def _quiet() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         for start in _WARNINGS:
-            warnings.filterwarnings("ignore", start)
+            warnings.filterwarnings("ignore", re.escape(start))
         for name, start in _LOGGED.items():
             logger = logging.getLogger(name)
 
