@@ -1,16 +1,18 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 
 import pytest
 
 from multiprune.measure.cost import parameter_bytes
-from multiprune.measure.memory import peak_memory
+from multiprune.measure.memory import peak_memory, resident_peak
 from multiprune.measure.reference import Blueprint
 from multiprune.models.encoder import nano
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+
 def test_peak_is_the_weights_and_the_states() -> None:
     encoder = nano(layers=3, hidden=512, heads=8, intermediate=2048).model
     weights = parameter_bytes(encoder)
@@ -20,3 +22,9 @@ def test_peak_is_the_weights_and_the_states() -> None:
     states = batch * length * 2048 * 4
     # Neurons before and after their activation; a few copies, and code that is imported late.
     assert weights + states < peak < weights + 4 * states + 20e6
+
+
+def test_peak_is_that_of_the_work_and_not_of_what_came_before() -> None:
+    # A call of `bytearray` fills what it takes.
+    work, warm_up = (partial(bytearray, count) for count in (50_000_000, 200_000_000))
+    assert resident_peak(work, warm_up=warm_up) == pytest.approx(50e6, rel=0.1)

@@ -84,7 +84,7 @@ def benchmark(
     costs = [cost_of(one, sizes, devices) for one in compared]
     latencies: list[Latency] = []
     for backend in backends:
-        console.print(f"Timing {backend.name}: {rounds} rounds at {len(sizes)} sizes.")
+        console.print(f"Timing {backend.name}: rounds: {rounds}, sizes: {len(sizes)}.")
         latencies += time_models(encoders, backend, sizes, rounds)
     return Benchmark(machine(), costs, latencies)
 

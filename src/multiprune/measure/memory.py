@@ -1,12 +1,14 @@
-"""Peak memory of a model, measured in a process of its own."""
+"""Peak memory, measured in a process of its own."""
 
 from __future__ import annotations
 
 import multiprocessing
 import re
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
 
@@ -18,46 +20,73 @@ if TYPE_CHECKING:
 
     from multiprune.measure.reference import Blueprint
 
+Result = TypeVar("Result")
+Work = Callable[[], object]
+
 # `getrusage` would do elsewhere, but on Linux a child inherits the peak of its parent through it.
-_STATUS = Path("/proc/self/status")
+_STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def peak_memory(blueprint: Blueprint, batch: int, length: int, device: str = "cpu") -> int | None:
     """Return the bytes that a model and one forward pass take at most.
 
-    On the CPU that is how far the resident memory of a fresh process rises above what it was
-    before the model was built, and None where there is no ``/proc``; on CUDA, what is allocated.
+    On the CPU that is what ``resident_peak`` says; on CUDA, what PyTorch allocates.
     """
-    if device == "cpu" and not _STATUS.exists():
+    work = partial(_forward, blueprint, batch, length, device)
+    if device == "cpu":
+        return resident_peak(work, warm_up=_small_forward)
+    return _in_a_new_process(partial(_allocated, work))
+
+
+def resident_peak(work: Work, *, warm_up: Work) -> int | None:
+    """Return how far the resident memory of a new process rises above what it was before ``work``.
+
+    The first of anything imports code and starts threads: ``warm_up``, which goes before, should
+    do the same to something small. Both are pickled. None where there is no ``/proc``.
+    """
+    if not _RESET.exists():
         return None
+    return _in_a_new_process(partial(_rise, work, warm_up))
+
+
+def _in_a_new_process(function: Callable[[], Result]) -> Result:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
-        threads = torch.get_num_threads()
-        return process.submit(_measure, blueprint, batch, length, device, threads).result()
+    with ProcessPoolExecutor(
+        1, context, initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+    ) as process:
+        return process.submit(function).result()
+
+
+def _rise(work: Work, warm_up: Work) -> int:
+    warm_up()
+    before = _resident("VmRSS")
+    _RESET.write_text("5")  # lowers the peak to what is resident now
+    work()
+    return _resident("VmHWM") - before
+
+
+def _allocated(work: Work) -> int:
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    return torch.cuda.max_memory_allocated()
 
 
 @torch.inference_mode()
-def _measure(blueprint: Blueprint, batch: int, length: int, device: str, threads: int) -> int:
-    torch.set_num_threads(threads)
-    # The first forward pass of any model imports code and starts threads.
-    small = nano(layers=1, hidden=16, heads=2, intermediate=32).model
-    small(**tokens(small.config, 2, 8))
-    before = _resident("VmRSS")
+def _forward(blueprint: Blueprint, batch: int, length: int, device: str) -> None:
     encoder = blueprint.build()
     cast("nn.Module", encoder).to(device)
     inputs = tokens(encoder.config, batch, length)
-    if device != "cpu":
-        torch.cuda.reset_peak_memory_stats()
     encoder(**{key: one.to(device) for key, one in inputs.items()})
-    if device != "cpu":
-        return torch.cuda.max_memory_allocated()
-    return _resident("VmHWM") - before
+
+
+@torch.inference_mode()
+def _small_forward() -> None:
+    small = nano(layers=1, hidden=16, heads=2, intermediate=32).model
+    small(**tokens(small.config, 2, 8))
 
 
 def _resident(entry: str) -> int:
     """Return an entry of the process's status in bytes: ``VmRSS`` is now, ``VmHWM`` the peak."""
-    if not _STATUS.exists():
-        return 0
     found = re.search(rf"^{entry}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
     assert found is not None
     return 1024 * int(found[1])
