@@ -131,23 +131,30 @@ def per_layer_config(
 ) -> dict[int | str, dict[str, Any]]:
     """Say the same in the words of transformers' ``per_layer_config``, as far as it has them.
 
-    Empty for layers that are shared: they have no numbers of their own.
+    Empty where it has none: for layers that are shared, and for ranks. It asks for a number of
+    every layer if the config has none of that name for all of them.
     """
     architecture = architecture_of(encoder)
-    if "*" in architecture.layers:
+    if "*" in architecture.layers or not shapes.keys() & {"linear", "dropped"}:
         return {}
-    described: dict[int | str, dict[str, Any]] = {}
-    for number, path in enumerate(layer_paths(encoder, architecture)):
-        if path in shapes.get("dropped", {}):
-            sizes = {"num_attention_heads": 0, "intermediate_size": 0}
-            described[number] = {"skip": ["attention", "mlp"], **sizes}
-        elif shapes.get("linear"):
-            described[number] = _describe_layer(encoder, path, architecture)
-    return described
+    return {
+        number: _describe_layer(encoder, path, architecture)
+        for number, path in enumerate(layer_paths(encoder, architecture))
+    }
 
 
-def _describe_layer(encoder: nn.Module, path: str, architecture: Architecture) -> dict[str, int]:
+def _describe_layer(
+    encoder: PreTrainedModel, path: str, architecture: Architecture
+) -> dict[str, Any]:
     layer = encoder.get_submodule(path)
+    if isinstance(layer, DroppedLayer):
+        config = encoder.config
+        described = {
+            "skip": ["attention", "mlp"],
+            "num_attention_heads": 0,
+            "head_dim": config.hidden_size // config.num_attention_heads,
+        }
+        return described | {architecture.neuron_count: 0}
     widths = {
         slices.units[0]: _inputs_of(layer.get_submodule(name))
         for name, slices in architecture.linear.items()
@@ -158,7 +165,7 @@ def _describe_layer(encoder: nn.Module, path: str, architecture: Architecture) -
     return {
         "num_attention_heads": widths[VALUE] // size,
         "head_dim": size,
-        "intermediate_size": widths[NEURONS],
+        architecture.neuron_count: widths[NEURONS],
     }
 
 
