@@ -119,7 +119,7 @@ def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
             shapes["dropped"][path] = {"norms": module.norms, "returns_tuple": module.returns_tuple}
     for path, module in dense.named_modules():
         here = _submodule(encoder, path)
-        if isinstance(module, nn.Linear) and here is not None:
+        if isinstance(module, nn.Linear) and isinstance(here, nn.Linear):
             _describe_linear(path, here, module, shapes)
     if shapes["linear"]:
         _describe_attentions(encoder, dense, shapes)
@@ -184,11 +184,11 @@ def _dense_on_meta(encoder: PreTrainedModel) -> nn.Module:
 
 
 def _describe_linear(
-    path: str, here: nn.Module, dense: nn.Linear, shapes: dict[str, dict[str, Any]]
+    path: str, here: nn.Linear, dense: nn.Linear, shapes: dict[str, dict[str, Any]]
 ) -> None:
     if isinstance(here, FactoredLinear):
         shapes["low_rank"][path] = here.in_features
-    shape = (here.get_parameter("weight").shape[0], _inputs_of(here))
+    shape = (here.weight.shape[0], _inputs_of(here))
     if shape != dense.weight.shape:
         shapes["linear"][path] = list(shape)
 

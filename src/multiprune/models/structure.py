@@ -200,8 +200,8 @@ class Layer:
         """Yield each linear layer of this layer and the units along it."""
         module = self.encoder.get_submodule(self.path)
         for path, slices in self.architecture.linear.items():
-            if (found := _submodule(module, path)) is not None:
-                assert isinstance(found, nn.Linear)
+            # What is left of a layer that was dropped holds none.
+            if isinstance(found := _submodule(module, path), nn.Linear):
                 yield found, slices
 
     def output_of(self, units: str) -> nn.Linear:
