@@ -8,7 +8,7 @@ import subprocess
 import sysconfig
 import venv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from safetensors.torch import save_file
@@ -17,8 +17,11 @@ from shipped_world import CUT, DENSE, FAMILIES, READ, TASKS, TOKENIZER, logits, 
 from multiprune.export.checkpoint import save_model
 from multiprune.export.convert import ExportSettings, export_model
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 #: Runs the card of each folder, and compares what it answers. Its output is one line of JSON.
-SCRIPT = '''
+SCRIPT = """
 import json, os, sys
 from safetensors.torch import load_file
 
@@ -44,7 +47,7 @@ for folder in json.loads(sys.argv[2]):
         found[folder + "/" + task] = (answers - wanted).abs().max().item()
     found[folder + "/remote"] = "trust_remote_code" in code
 print(json.dumps(found))
-'''
+"""
 
 
 def clean_environment(folder: Path) -> Path:
@@ -63,7 +66,7 @@ def clean_environment(folder: Path) -> Path:
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return by folder and task how far the answers are from those before the export."""
     world = tmp_path_factory.mktemp("world")
-    expected = {}
+    expected: dict[str, Tensor] = {}
     for family in FAMILIES:
         model = network(family)
         save_model(world / "runs" / family / "model", model, TOKENIZER, TASKS)

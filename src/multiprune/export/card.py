@@ -38,7 +38,7 @@ tasks = json.loads((folder / "heads.json").read_text())
 
 @torch.no_grad()
 def logits(task, texts, pairs=None):
-    tags = tasks[task]["kind"] == "tags"  # of words: each text is a list of words
+    tags = tasks[task]["kind"] == "tags"  # texts are lists of words; first tokens answer
     inputs = tokenizer(
         texts,
         pairs,

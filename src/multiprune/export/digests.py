@@ -1,4 +1,4 @@
-"""SHA-256 of the weights in a folder: safetensors has no checksum, and a flipped bit goes unseen."""
+"""SHA-256 of the weights in a folder, because safetensors does not notice a flipped bit."""
 
 from __future__ import annotations
 
