@@ -1,56 +1,54 @@
-"""What pruning adds to a training step: every element-wise pruner beside the dense step.
+"""What pruning adds to a training step, and what it saves once layers are cut.
 
     python benchmarks/step_overhead.py                       # CPU: MiniLM shape, batch 32 x 64
     python benchmarks/step_overhead.py --shape bert_base --length 128 --device cuda --bf16
+    python benchmarks/step_overhead.py --pruners structured low_rank --fraction 0.5
 
-Forward, backward, clipping and AdamW on random tokens, plain PyTorch loop. Models take turns,
-one step each, in an order that is shuffled every round, because machines are shared and noisy. A
-step is counted without its ranking, whose median time is divided by ``--every`` and added: the cost
-averaged over a run that ranks anew all the time. Prints medians, the 95 % bootstrap interval of the
-ratio of medians, and what ranking alone takes.
+The pruners are those of ``conf/pruner``; methods that shrink layers appear twice, before the cut
+and after it. Forward, backward, clipping and AdamW on random tokens, plain PyTorch loop. Models
+take turns, one step each, in an order that is shuffled every round, because machines are shared and
+noisy. A step is counted without its ranking, whose median time is divided by ``--every`` and added:
+the cost averaged over a run that ranks anew all the time. Prints medians, the 95 % bootstrap
+interval of the ratio of medians, and what ranking alone takes.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import random
 import statistics
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from multiprune.budget import Budget, FractionBudget, FullBudget
-from multiprune.pruning.magnitude import Magnitude
-from multiprune.pruning.movement import Movement
-from multiprune.pruning.none import NoPruning
-from multiprune.pruning.platon import Platon
-from multiprune.pruning.soft_movement import SoftMovement
 
 if TYPE_CHECKING:
     from multiprune.pruning.pruner import Pruner
 
 #: Hidden size and number of layers; heads are 12, and feed-forward layers 4 times as wide.
 SHAPES = {"minilm": (384, 6), "bert_base": (768, 12)}
+ELEMENT_WISE = ["magnitude", "movement", "soft_movement", "platon"]
 
 
-def pruners() -> dict[str, Pruner]:
-    """Return one pruner of each method, all to a tenth of the encoder's linear weights."""
-    budget: Budget = FractionBudget(fraction=0.1)
-    return {
-        "dense": NoPruning(budget=FullBudget()),
-        "magnitude": Magnitude(budget=budget),
-        "movement": Movement(budget=budget, score_learning_rate=0.01),
-        "soft_movement": SoftMovement(
-            budget=budget, score_learning_rate=0.01, threshold=0.1, penalty=200.0
-        ),
-        "platon": Platon(budget=budget, beta1=0.85, beta2=0.95),
-    }
+CONFIGURATION = Path(__file__).parents[1] / "conf" / "pruner"
+
+
+def pruner_of(name: str, fraction: float) -> Pruner:
+    """Make the pruner that ``conf/pruner`` describes."""
+    budget: Budget = FullBudget() if name == "none" else FractionBudget(fraction=fraction)
+    pruner: Pruner = instantiate(OmegaConf.load(CONFIGURATION / f"{name}.yaml"), budget=budget)
+    return pruner
 
 
 @dataclass
@@ -62,6 +60,7 @@ class Contestant:
     pruner: Pruner
     steps: list[float] = field(default_factory=list)
     rankings: list[float] = field(default_factory=list)
+    is_cut: bool = False
 
     def step(self, tokens: Tensor, *, bf16: bool) -> None:
         """Take one optimizer step, and time it without ranking."""
@@ -77,10 +76,19 @@ class Contestant:
         self.steps.append(now(tokens.device) - start)
 
     def rank(self, device: torch.device, amount: float) -> None:
-        """Rank anew, and time it."""
+        """Rank anew, and time it; there is nothing to rank after a cut."""
+        if self.is_cut:
+            return
         start = now(device)
         self.pruner.prune(amount)
         self.rankings.append(now(device) - start)
+
+    def cut(self) -> Contestant | None:
+        """Return a copy with layers that were cut, or None if the method cuts none."""
+        other = copy.deepcopy(self)
+        other.pruner.prune(1.0)
+        other.is_cut = other.pruner.shrink(other.optimizer)
+        return other if other.is_cut else None
 
 
 def now(device: torch.device) -> float:
@@ -122,6 +130,8 @@ def interval(dense: list[float], pruned: list[float], added: float) -> tuple[flo
 def main() -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pruners", nargs="+", default=ELEMENT_WISE)
+    parser.add_argument("--fraction", type=float, default=0.1, help="of the weights that stays")
     parser.add_argument("--shape", choices=SHAPES, default="minilm")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--length", type=int, default=64)
@@ -132,9 +142,12 @@ def main() -> None:
     options = parser.parse_args()
     device = torch.device(options.device)
     tokens = torch.randint(1000, 30000, (options.batch, options.length), device=device)
-    contestants = {
-        name: contestant(options.shape, pruner, device) for name, pruner in pruners().items()
-    }
+    contestants = {}
+    for name in ["none", *options.pruners]:
+        one = contestant(options.shape, pruner_of(name, options.fraction), device)
+        contestants["dense" if name == "none" else name] = one
+        if (cut := one.cut()) is not None:
+            contestants[f"{name}, cut"] = cut
     turns = list(contestants.values())
     for number in range(options.rounds + 2):
         random.Random(number).shuffle(turns)
@@ -146,12 +159,13 @@ def main() -> None:
 
 def report(contestants: dict[str, Contestant], every: int) -> None:
     """Print medians and ratios, leaving out the first two rounds, which warm up."""
-    table = Table("pruner")
-    for column in ("step ms", "ranking ms", f"ranking every {every}: ms", "ratio", "95 %"):
+    table = Table()
+    table.add_column("pruner", no_wrap=True)
+    for column in ("step ms", "ranking ms", f"every {every}: ms", "ratio", "95 %"):
         table.add_column(column, justify="right")
     dense = contestants["dense"].steps[2:]
     for name, one in contestants.items():
-        step, ranking = statistics.median(one.steps[2:]), statistics.median(one.rankings[2:])
+        step, ranking = statistics.median(one.steps[2:]), statistics.median(one.rankings[2:] or [0])
         total = step + ranking / every
         low, high = interval(dense, one.steps[2:], ranking / every)
         milliseconds = [f"{1e3 * seconds:.1f}" for seconds in (step, ranking, total)]

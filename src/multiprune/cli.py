@@ -12,8 +12,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         options.command(options)
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {error}")
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        sys.exit(f"error: {next(iter(str(error).splitlines()), type(error).__name__)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -87,8 +87,12 @@ def _numbers(text: str) -> list[int]:
 
 def _export(options: argparse.Namespace) -> None:
     # Imported late, so that --help answers at once.
+    import transformers
+
     from multiprune.export.convert import ExportSettings, export_model
 
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     settings = ExportSettings(format=options.format, storage=options.storage, dtype=options.dtype)
     corpus = None
     if options.vocabulary is not None:

@@ -5,34 +5,20 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from shipped_world import FAMILIES, SENTENCES, TASKS, TOKENIZER, network
+from tiny_encoders import HEAD_SIZE, HEADS_PER_LAYER, tiny_encoder
 from torch import Tensor
 from torch.nn import functional
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+from transformers.models.bert.modeling_bert import BertIntermediate
+from transformers.models.distilbert.modeling_distilbert import FFN
 
 from multiprune.data.collate import collate
-from multiprune.data.source import HubSource
 from multiprune.export import checkpoint
-from multiprune.export.checkpoint import save_model
-from multiprune.models.encoder import nano, nano_tokenizer
+from multiprune.export.checkpoint import save_encoder, save_model
+from multiprune.models.encoder import nano
+from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.models.multitask import MultitaskModel
-from multiprune.tasks.classification import Classification, Regression
-from multiprune.tasks.metrics import accuracy
-from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import Task
-
-TOKENIZER = nano_tokenizer()
-COMMON: dict[str, Any] = {
-    "text": ["sentence"],
-    "label": "label",
-    "metrics": {"accuracy": accuracy},
-    "source": HubSource(path=None, mirror="nowhere"),
-}
-TASKS: dict[str, Task] = {
-    "classes": Classification(labels=["bad", "good", "fair"], **COMMON),
-    "number": Regression(minimum=0, maximum=5, **COMMON),
-    "tags": Tagging(labels=["other", "agent"], **COMMON),
-}
-SENTENCES = ["the fox runs", "the red dog chased one cat"]
 
 
 def tiny(seed: int) -> MultitaskModel:
@@ -89,8 +75,44 @@ def test_meaning_of_the_outputs_is_shipped_with_the_heads(tmp_path: Path) -> Non
     assert meaning == {
         "classes": {"kind": "classes", "labels": ["bad", "good", "fair"]} | columns,
         "number": {"kind": "number", "bounds": [0, 5]} | columns,
-        "tags": {"kind": "tags", "labels": ["other", "agent"]} | columns,
+        "pairs": {"kind": "classes", "labels": ["no", "yes"], "label": "label"}
+        | {"text": ["premise", "hypothesis"]},
+        "tags": {"kind": "tags", "labels": ["other", "agent"], "label": "label"}
+        | {"text": ["tokens"]},
     }
+
+
+#: By architecture: path of the layers; what transformers builds of a layer's configuration; the
+#: layer of neurons in that, and in a layer.
+BUILT: dict[str, tuple[str, Any, str, str]] = {
+    "bert": ("encoder.layer", BertIntermediate, "dense", "intermediate.dense"),
+    "distilbert": ("transformer.layer", FFN, "lin1", "ffn.lin1"),
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("family", ["heads_and_neurons", "drop_and_cut"])
+def test_shapes_are_said_in_the_words_of_transformers(
+    name: str, family: str, tmp_path: Path
+) -> None:
+    layers, kind, theirs, ours = BUILT[name]
+    encoder = tiny_encoder(name, dtype=torch.float32)
+    FAMILIES[family](encoder)
+    save_encoder(tmp_path, encoder)
+    described = AutoConfig.from_pretrained(tmp_path).per_layer_config
+    for config, layer in zip(described, encoder.get_submodule(layers).children(), strict=True):
+        if isinstance(layer, DroppedLayer):
+            assert config.skip == ["attention", "mlp"]
+            continue
+        neurons = kind(config).get_submodule(theirs).weight
+        assert neurons.shape == layer.get_parameter(f"{ours}.weight").shape
+        assert config.num_attention_heads == HEADS_PER_LAYER - 1
+        assert config.head_dim == HEAD_SIZE
+
+
+def test_encoder_without_sizes_of_its_own_has_no_per_layer_config(tmp_path: Path) -> None:
+    save_model(tmp_path / "model", network("low_rank"), TOKENIZER, TASKS)
+    assert "per_layer_config" not in json.loads((tmp_path / "model" / "config.json").read_text())
 
 
 def test_folder_holds_safetensors_and_json_only(tmp_path: Path) -> None:

@@ -178,13 +178,13 @@ def test_resumed_run_equals_straight_run_bit_for_bit(
 
     straight = run()
     for step in range(saved_after):
-        one_step(*straight[:2], step)
+        one_step(straight[0], straight[1], step)
     file = io.BytesIO()
     torch.save([part.state_dict() for part in straight], file)
     resumed = run(file.getvalue())
     for parts in (straight, resumed):
         for step in range(saved_after, TOTAL_STEPS):
-            one_step(*parts[:2], step)
+            one_step(parts[0], parts[1], step)
     assert_same(resumed[0].state_dict(), straight[0].state_dict())
 
 

@@ -29,7 +29,7 @@ def with_gates(
     name: str = "bert", kinds: Sequence[str] = KINDS, **options: Any
 ) -> tuple[nn.Module, StructuredL0]:
     encoder = tiny_encoder(name)
-    settings = {
+    settings: dict[str, Any] = {
         "budget": FractionBudget(fraction=0.5),
         "drop_rate": 0.3,
         "gate_learning_rate": 0.1,

@@ -1,4 +1,4 @@
-"""A run small enough to repeat many times: two generated tasks, an encoder of one layer."""
+"""A run small enough to repeat many times: two generated tasks, an encoder of two layers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def tiny_run(
 ) -> Run:
     """Build a run of 2 epochs with 6 batches of 16 each; ``stop_at`` interrupts it."""
     pl.seed_everything(0, verbose=False)
-    encoder = nano(layers=1, hidden=16, heads=2, intermediate=32)
+    encoder = nano(layers=2, hidden=16, heads=2, intermediate=32)
     data = MultitaskDataModule(
         tasks=tasks(),
         tokenizer=encoder.tokenizer,

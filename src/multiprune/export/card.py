@@ -1,71 +1,125 @@
-"""The model card of an exported folder: scores, ledger, and how to load it."""
+"""The model card of an exported folder: how to load it, its tasks, scores and ledger."""
 
 from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
 
+from multiprune.models.encoder import Encoder, has_pooler
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-_LOAD_CUT = """\
+    from multiprune.export.loading import ShippedModel
+
+_CUT = """\
 Some layers are smaller than in the dense architecture. `modeling_multiprune.py` in this folder
-builds them; it needs nothing but `torch` and `transformers`:
+builds them, with `torch` and `transformers` and nothing else; `trust_remote_code=True` says that it
+may run."""
 
+_DENSE = "All layers have their dense shapes; plain `transformers` loads the encoder."
+
+_PLAIN = """\
 ```python
-encoder = AutoModel.from_pretrained(FOLDER, trust_remote_code=True)
+import json
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoTokenizer
+
+folder = Path(".")  # this folder
+tokenizer = AutoTokenizer.from_pretrained(folder)
+encoder = AutoModel.from_pretrained(folder{options}).eval()
+heads = load_file(folder / "heads.safetensors")
+tasks = json.loads((folder / "heads.json").read_text())
+
+
+@torch.no_grad()
+def logits(task, texts, pairs=None):
+    tags = tasks[task]["kind"] == "tags"  # texts are lists of words; first tokens answer
+    inputs = tokenizer(
+        texts,
+        pairs,
+        is_split_into_words=tags,
+        truncation=True,
+        max_length={max_length},
+        padding=True,
+        return_tensors="pt",
+    )
+    states = encoder(**inputs).last_hidden_state
+    if not tags:  # the mean over the tokens that are not padding
+        mask = inputs["attention_mask"].unsqueeze(-1).to(states.dtype)
+        states = (states * mask).sum(1) / mask.sum(1)
+    weight, bias = heads[task + ".output.weight"], heads[task + ".output.bias"]
+    return torch.nn.functional.linear(states, weight, bias)
 ```
 """
 
-_LOAD_DENSE = """\
-All layers have their dense shapes; plain `transformers` loads the encoder:
-
-```python
-encoder = AutoModel.from_pretrained(FOLDER)
-```
-"""
-
-_LOAD_BITMASK = """\
+_BITMASK = """\
 Zeros are not stored: `multiprune.load` restores the dense tensors bit for bit, plain
 `transformers` does not know the format.
 """
 
-_LOAD_ONNX = """\
+_ONNX = """\
 `onnxruntime` runs the model: inputs are what the tokenizer gives, outputs are logits by task.
 """
 
-_LOAD_OURS = """\
-With multiprune, encoder, heads and tokenizer at once:
+_OURS = """\
+With multiprune, which runs no code from this folder:
 
 ```python
-model = multiprune.load(FOLDER)
-logits = model.logits(TASK, texts)
+import multiprune
+
+model = multiprune.load(".")
+logits = model.logits(task, texts)
 ```
 """
 
 
-def write_card(folder: Path, source: Path) -> None:
-    """Write ``README.md`` into an exported folder; ``source`` is the run, if it was one."""
-    parts = ["# A pruned text encoder\n", *_how_to_load(folder)]
-    results = source / "results.json"
+def write_card(folder: Path, model: ShippedModel, results: Path) -> None:
+    """Write ``README.md`` into a folder that ``model`` was exported to.
+
+    ``results`` are the run's, with scores and ledger, if there is such a file.
+    """
+    parts = ["# A pruned text encoder\n", *_how_to_load(folder, model), *_tasks(model.meaning)]
     if results.is_file():
-        parts += _results(json.loads(results.read_text()))
+        parts += _results(json.loads(results.read_text()), model)
     (folder / "README.md").write_text("\n".join(parts))
 
 
-def _how_to_load(folder: Path) -> list[str]:
+def _how_to_load(folder: Path, model: ShippedModel) -> list[str]:
     if any(folder.glob("*.onnx")):
-        return [_LOAD_ONNX]
-    if (folder / "modeling_multiprune.py").is_file() and (folder / "model.safetensors").is_file():
-        return [_LOAD_CUT, _LOAD_OURS]
-    return [
-        _LOAD_DENSE if (folder / "model.safetensors").is_file() else _LOAD_BITMASK,
-        _LOAD_OURS,
+        return [_ONNX]
+    if not (folder / "model.safetensors").is_file():
+        return [_BITMASK, _OURS]
+    cut = (folder / "modeling_multiprune.py").is_file()
+    options = ", trust_remote_code=True" if cut else ""
+    # Without a pooler in the file, the library would add one with random weights, and say so.
+    if has_pooler(model.encoder.config) and getattr(model.encoder, "pooler", None) is None:
+        options += ", add_pooling_layer=False"
+    length = Encoder(model.encoder, model.tokenizer).max_length
+    plain = _PLAIN.format(options=options, max_length=length)
+    return [_CUT if cut else _DENSE, "", plain, _OURS]
+
+
+def _tasks(meaning: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    rows = [
+        [task, one["kind"], ", ".join(one.get("text", [])), _outputs(one)]
+        for task, one in meaning.items()
     ]
+    return ["## Tasks\n", _table(["task", "kind", "reads", "outputs"], rows)]
 
 
-def _results(results: Mapping[str, Any]) -> list[str]:
+def _outputs(one: Mapping[str, Any]) -> str:
+    if "bounds" in one:
+        low, high = one["bounds"]
+        return f"a number, -1 for {low} and 1 for {high}"
+    return ", ".join(map(str, one.get("labels", [])))
+
+
+def _results(results: Mapping[str, Any], model: ShippedModel) -> list[str]:
     budget = results["budget"]
     tasks = [
         [task, metric, f"{value:.4f}"]
@@ -73,8 +127,10 @@ def _results(results: Mapping[str, Any]) -> list[str]:
         for metric, value in metrics.items()
     ]
     ledger = [[row["part"], f"{row['dense']:,}", f"{row['kept']:,}"] for row in results["ledger"]]
+    dtype = str(model.encoder.dtype).removeprefix("torch.")
     return [
         "## Scores on validation data\n",
+        f"Measured at the end of the run; the weights here are {dtype}.\n",
         _table(["task", "metric", "score"], tasks),
         "## Parameters\n",
         f"Asked for {budget['asked']:,} and kept {budget['kept']:,} of {budget['dense']:,} "

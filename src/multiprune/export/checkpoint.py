@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from multiprune.export.bitmask import load_bitmask, save_bitmask
+from multiprune.export.digests import check_digest, write_digests
 from multiprune.models import modeling_multiprune
 from multiprune.models.encoder import encoder_class, has_pooler
 from multiprune.models.heads import head
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from multiprune.models.multitask import MultitaskModel
     from multiprune.tasks.task import Task
@@ -46,7 +47,8 @@ def save_model(
     dense shapes loads with plain ``AutoModel.from_pretrained(folder)``, one that was cut with
     ``trust_remote_code=True`` or with ``load_model``. ``heads.safetensors`` holds
     ``<task>.output.weight``, of shape (outputs, hidden), and ``.bias``, and ``heads.json`` says
-    what their outputs mean (of a number, -1 and 1 stand for its ``bounds``).
+    what their outputs mean (of a number, -1 and 1 stand for its ``bounds``). ``sha256.json`` holds
+    digests of the weights.
     """
     meaning = {name: dict(task.definition) for name, task in tasks.items()}
     with written_as_a_whole(folder) as beside:
@@ -57,16 +59,25 @@ def save_model(
 
 @contextmanager
 def written_as_a_whole(folder: Path) -> Iterator[Path]:
-    """Give a folder to write into, which takes the place of ``folder`` if nothing fails."""
+    """Give a folder to write into, which takes the place of ``folder`` if nothing fails.
+
+    Digests of the weights in it are added.
+
+    Raises:
+        OSError: if something cannot be written.
+    """
     beside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     beside.mkdir(parents=True)
     try:
         yield beside
+        write_digests(beside)
         # safetensors writes for the owner alone; what is shipped is as open as its surroundings.
         for file in beside.iterdir():
             file.chmod(beside.stat().st_mode & 0o666)
         shutil.rmtree(folder, ignore_errors=True)
         beside.rename(folder)
+    except SafetensorError as error:
+        raise OSError(f"{folder} must be writable, but: {error}.") from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -76,22 +87,20 @@ def save_encoder(folder: Path, encoder: PreTrainedModel, *, bitmask: bool = Fals
 
     With ``bitmask``, zeros are not stored.
     """
+    config = copy.deepcopy(encoder.config)
+    config.architectures, config.dtype = [type(encoder).__name__], encoder.dtype
+    if shapes := shapes_of(encoder):
+        code = Path(modeling_multiprune.__file__)
+        shutil.copyfile(code, folder / code.name)
+        config.auto_map = {"AutoModel": f"{code.stem}.PrunedEncoder"}
+        setattr(config, KEY, shapes | {"pooler": getattr(encoder, "pooler", None) is not None})
+        if described := per_layer_config(encoder, shapes):
+            config.per_layer_config = described
     if bitmask:
-        encoder.config.save_pretrained(folder)
         save_bitmask(encoder.state_dict(), folder / BITMASK_WEIGHTS)
     else:
         encoder.save_pretrained(folder)
-    shapes = shapes_of(encoder)
-    if not shapes:
-        return
-    config = copy.deepcopy(encoder.config)
-    config.architectures = [type(encoder).__name__]
-    config.per_layer_config = per_layer_config(encoder, shapes)
-    setattr(config, KEY, shapes | {"pooler": getattr(encoder, "pooler", None) is not None})
-    code = Path(modeling_multiprune.__file__)
-    config.auto_map = {"AutoModel": f"{code.stem}.PrunedEncoder"}
     config.save_pretrained(folder)
-    shutil.copyfile(code, folder / code.name)
 
 
 def save_heads(folder: Path, heads: nn.Module, meaning: Mapping[str, Mapping[str, Any]]) -> None:
@@ -122,40 +131,58 @@ def load_encoder(folder: Path) -> PreTrainedModel:
         ValueError: if weights are damaged, or have not the shapes that ``config.json`` names.
     """
     from transformers import AutoConfig
-    from transformers.initialization import no_init_weights
 
-    config = AutoConfig.from_pretrained(folder)
     file = folder / BITMASK_WEIGHTS
     file = file if file.is_file() else folder / WEIGHTS
     state = load_weights(file)
-    architecture = encoder_class(config)
-    options = {"add_pooling_layer": "pooler.dense.weight" in state} if has_pooler(config) else {}
-    with no_init_weights():
-        built: nn.Module = architecture(config, **options)
-    _check_shapes(built, state, file)
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        built = _build(config, with_pooler="pooler.dense.weight" in state)
+    except Exception as error:
+        # A wrong number may fail anywhere in the libraries; their first line says most.
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"{folder / 'config.json'} must describe an encoder that can be built, but: {reason}"
+        ) from error
+    _check_shapes(built, state, file, "config.json")
     # The tensors that were read take the place of those that were built: no second copy.
     built.load_state_dict(state, assign=True)
     encoder: PreTrainedModel = built.eval()  # type: ignore[assignment]
     return encoder
 
 
-def load_heads(folder: Path) -> tuple[nn.ModuleDict, dict[str, dict[str, Any]]]:
-    """Load the heads of a shipped folder, and what their outputs mean."""
+def load_heads(folder: Path, hidden: int) -> tuple[nn.ModuleDict, dict[str, dict[str, Any]]]:
+    """Load the heads of a shipped folder on states of a size, and what their outputs mean.
+
+    Raises:
+        ValueError: if heads are damaged or missing, or of another size.
+    """
     from torch.nn import ModuleDict
 
-    meaning: dict[str, dict[str, Any]] = json.loads((folder / MEANING).read_text())
-    state = load_weights(folder / HEADS)
-    heads = {}
-    for task, definition in meaning.items():
-        outputs, hidden = state[f"{task}.output.weight"].shape
-        heads[task] = head(hidden, outputs, per_token=definition["kind"] == "tags")
-    loaded = ModuleDict(heads)
+    try:
+        meaning: dict[str, dict[str, Any]] = json.loads((folder / MEANING).read_text())
+        per_token = {task: one["kind"] == "tags" for task, one in meaning.items()}
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{folder / MEANING} must say in JSON what the outputs of each task mean, but: {error}."
+        ) from error
+    file = folder / HEADS
+    state = load_weights(file)
+    loaded = ModuleDict()
+    for task in meaning:
+        if (bias := state.get(f"{task}.output.bias")) is None:
+            raise ValueError(f"{file} must hold a head for each task, but has none for {task}.")
+        loaded[task] = head(hidden, len(bias), per_token=per_token[task])
+    _check_shapes(loaded, state, file, f"config.json and {MEANING}")
     loaded.load_state_dict(state, assign=True)
     return loaded.eval(), meaning
 
 
 def load_weights(file: Path) -> dict[str, Tensor]:
     """Read tensors; a damaged file is refused in one sentence."""
+    if not file.is_file():
+        raise ValueError(f"{file.parent} must hold the weights {file.name}, but does not.")
+    check_digest(file)
     if file.name == BITMASK_WEIGHTS:
         return load_bitmask(file)
     try:
@@ -164,12 +191,21 @@ def load_weights(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"{file} must be a whole safetensors file, but: {error}.") from error
 
 
-def _check_shapes(module: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
+def _build(config: PretrainedConfig, *, with_pooler: bool) -> nn.Module:
+    from transformers.initialization import no_init_weights
+
+    options = {"add_pooling_layer": with_pooler} if has_pooler(config) else {}
+    with no_init_weights():
+        built: nn.Module = encoder_class(config)(config, **options)
+    return built
+
+
+def _check_shapes(module: nn.Module, state: Mapping[str, Tensor], file: Path, source: str) -> None:
     expected = {key: tuple(one.shape) for key, one in module.state_dict().items()}
     found = {key: tuple(one.shape) for key, one in state.items()}
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):
             raise ValueError(
-                f"{file} must hold the shapes that config.json names, but {key} is "
+                f"{file} must hold the shapes that {source} ask for, but {key} is "
                 f"{found.get(key, 'missing')} and should be {expected.get(key, 'absent')}."
             )

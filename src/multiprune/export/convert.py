@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import torch
 
 from multiprune.export.card import write_card
-from multiprune.export.checkpoint import save_encoder, save_heads, written_as_a_whole
+from multiprune.export.checkpoint import (
+    model_folder,
+    save_encoder,
+    save_heads,
+    written_as_a_whole,
+)
 from multiprune.export.loading import load
 from multiprune.export.vocabulary import prune_vocabulary
 
@@ -81,4 +86,4 @@ def export_model(
             save_encoder(folder, model.encoder, bitmask=settings.storage == "bitmask")
         save_heads(folder, model.heads, model.meaning)
         model.tokenizer.save_pretrained(folder)
-        write_card(folder, source)
+        write_card(folder, model, model_folder(source).parent / "results.json")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.export.checkpoint import load_encoder, load_heads, model_folder
+from multiprune.models.encoder import Encoder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -55,6 +56,7 @@ class ShippedModel(nn.Module):
             None if pairs is None else list(pairs),
             is_split_into_words=words,
             truncation=True,
+            max_length=Encoder(self.encoder, self.tokenizer).max_length,
             padding=True,
             return_tensors="pt",
         ).to(self.encoder.device)
@@ -68,10 +70,31 @@ def load(path: str | Path) -> ShippedModel:
         FileNotFoundError: if there is no model.
         ValueError: if a file is damaged, or weights have not the shapes that ``config.json`` names.
     """
+    folder = model_folder(Path(path))
+    encoder = load_encoder(folder)
+    heads, meaning = load_heads(folder, encoder.config.hidden_size)
+    return ShippedModel(encoder, heads, meaning, load_tokenizer(folder)).eval()
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a shipped folder; no code from the folder is run.
+
+    Raises:
+        ValueError: if files are damaged or missing.
+    """
     from transformers import AutoTokenizer
 
-    folder = model_folder(Path(path))
-    heads, meaning = load_heads(folder)
-    return ShippedModel(
-        load_encoder(folder), heads, meaning, AutoTokenizer.from_pretrained(folder)
-    ).eval()
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, trust_remote_code=False
+        )
+    except Exception as error:
+        # The libraries raise whatever they come across first.
+        reason = next(iter(str(error).splitlines()), "")
+        raise ValueError(
+            f"{folder} must hold a tokenizer, but: {type(error).__name__} {reason}."
+        ) from error
+    # Without it, the library makes a tokenizer that knows no words, and does not say so.
+    if tokenizer.is_fast and not (folder / "tokenizer.json").is_file():
+        raise ValueError(f"{folder} must hold a tokenizer, but tokenizer.json is missing.")
+    return tokenizer

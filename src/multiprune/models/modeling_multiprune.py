@@ -20,20 +20,21 @@ class DroppedLayer(nn.Module):
     """What is left of a layer without attention and feed-forward network: its norms.
 
     They keep their paths and their order, so that their weights keep their names, and an optimizer
-    that is made anew for a resumed run numbers them as before.
+    that is made anew for a resumed run numbers them as before. An empty tensor stands where the
+    dense layer has its first matrix: whoever loads it into the dense architecture is told so.
     """
 
     def __init__(self, layer: nn.Module, norms: list[str], *, returns_tuple: bool) -> None:
         super().__init__()
         self.norms, self.returns_tuple = list(norms), returns_tuple
-        for path in (path for path, _ in layer.named_modules() if path in norms):
-            parent: nn.Module = self
-            *names, last = path.split(".")
-            for name in names:
-                if not hasattr(parent, name):
-                    parent.add_module(name, nn.Module())
-                parent = getattr(parent, name)
-            parent.add_module(last, layer.get_submodule(path))
+        for path, module in layer.named_modules():
+            if path in norms:
+                _attach(self, path, module)
+        path, first = next(
+            (path, one) for path, one in layer.named_modules() if isinstance(one, nn.Linear)
+        )
+        _attach(self, path, marker := nn.Module())
+        marker.register_buffer("weight", first.weight.detach().new_empty(0))
         # ModernBERT's encoder asks each layer which attention mask it takes.
         if hasattr(layer, "attention_type"):
             self.attention_type = layer.attention_type
@@ -150,6 +151,15 @@ def _linear(encoder: nn.Module, path: str) -> nn.Linear:
     if not isinstance(found, nn.Linear):
         raise ValueError(f"{path} must be a linear layer, but is {type(found).__name__}.")
     return found
+
+
+def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
+    *names, last = path.split(".")
+    for name in names:
+        if not hasattr(root, name):
+            root.add_module(name, nn.Module())
+        root = getattr(root, name)
+    root.add_module(last, module)
 
 
 def _like(old: nn.Linear, inputs: int, outputs: int, *, bias: bool) -> nn.Linear:

@@ -119,7 +119,7 @@ def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
             shapes["dropped"][path] = {"norms": module.norms, "returns_tuple": module.returns_tuple}
     for path, module in dense.named_modules():
         here = _submodule(encoder, path)
-        if isinstance(module, nn.Linear) and here is not None:
+        if isinstance(module, nn.Linear) and isinstance(here, nn.Linear):
             _describe_linear(path, here, module, shapes)
     if shapes["linear"]:
         _describe_attentions(encoder, dense, shapes)
@@ -131,23 +131,30 @@ def per_layer_config(
 ) -> dict[int | str, dict[str, Any]]:
     """Say the same in the words of transformers' ``per_layer_config``, as far as it has them.
 
-    Empty for layers that are shared: they have no numbers of their own.
+    Empty where it has none: for layers that are shared, and for ranks. It asks for a number of
+    every layer if the config has none of that name for all of them.
     """
     architecture = architecture_of(encoder)
-    if "*" in architecture.layers:
+    if "*" in architecture.layers or not shapes.keys() & {"linear", "dropped"}:
         return {}
-    described: dict[int | str, dict[str, Any]] = {}
-    for number, path in enumerate(layer_paths(encoder, architecture)):
-        if path in shapes.get("dropped", {}):
-            sizes = {"num_attention_heads": 0, "intermediate_size": 0}
-            described[number] = {"skip": ["attention", "mlp"], **sizes}
-        elif shapes.get("linear"):
-            described[number] = _describe_layer(encoder, path, architecture)
-    return described
+    return {
+        number: _describe_layer(encoder, path, architecture)
+        for number, path in enumerate(layer_paths(encoder, architecture))
+    }
 
 
-def _describe_layer(encoder: nn.Module, path: str, architecture: Architecture) -> dict[str, int]:
+def _describe_layer(
+    encoder: PreTrainedModel, path: str, architecture: Architecture
+) -> dict[str, Any]:
     layer = encoder.get_submodule(path)
+    if isinstance(layer, DroppedLayer):
+        config = encoder.config
+        described = {
+            "skip": ["attention", "mlp"],
+            "num_attention_heads": 0,
+            "head_dim": config.hidden_size // config.num_attention_heads,
+        }
+        return described | {architecture.neuron_count: 0}
     widths = {
         slices.units[0]: _inputs_of(layer.get_submodule(name))
         for name, slices in architecture.linear.items()
@@ -158,7 +165,7 @@ def _describe_layer(encoder: nn.Module, path: str, architecture: Architecture) -
     return {
         "num_attention_heads": widths[VALUE] // size,
         "head_dim": size,
-        "intermediate_size": widths[NEURONS],
+        architecture.neuron_count: widths[NEURONS],
     }
 
 
@@ -177,11 +184,11 @@ def _dense_on_meta(encoder: PreTrainedModel) -> nn.Module:
 
 
 def _describe_linear(
-    path: str, here: nn.Module, dense: nn.Linear, shapes: dict[str, dict[str, Any]]
+    path: str, here: nn.Linear, dense: nn.Linear, shapes: dict[str, dict[str, Any]]
 ) -> None:
     if isinstance(here, FactoredLinear):
         shapes["low_rank"][path] = here.in_features
-    shape = (here.get_parameter("weight").shape[0], _inputs_of(here))
+    shape = (here.weight.shape[0], _inputs_of(here))
     if shape != dense.weight.shape:
         shapes["linear"][path] = list(shape)
 

@@ -51,6 +51,7 @@ class Architecture:
         head_size: attribute of the attention that holds the size of a head.
         head_count: attributes that hold the number of heads, where there are any.
         head_width: attributes that hold the size of all heads.
+        neuron_count: attribute of the configuration that holds the number of neurons.
         resizable_heads: whether heads may lose dimensions and keep their scale.
         returns_tuple: whether a layer returns its hidden states within a tuple.
         position_bias: whether the attention is handed a bias of all heads of the dense model.
@@ -63,6 +64,7 @@ class Architecture:
     head_size: str = "attention_head_size"
     head_count: tuple[str, ...] = ("num_attention_heads",)
     head_width: tuple[str, ...] = ("all_head_size",)
+    neuron_count: str = "intermediate_size"
     resizable_heads: bool = True
     returns_tuple: bool = False
     position_bias: bool = False
@@ -96,6 +98,7 @@ _DISTILBERT = Architecture(
     norms=("sa_layer_norm", "output_layer_norm"),
     head_count=("n_heads",),
     head_width=(),
+    neuron_count="hidden_dim",
 )
 
 _MPNET = Architecture(
@@ -197,8 +200,8 @@ class Layer:
         """Yield each linear layer of this layer and the units along it."""
         module = self.encoder.get_submodule(self.path)
         for path, slices in self.architecture.linear.items():
-            if (found := _submodule(module, path)) is not None:
-                assert isinstance(found, nn.Linear)
+            # What is left of a layer that was dropped holds none.
+            if isinstance(found := _submodule(module, path), nn.Linear):
                 yield found, slices
 
     def output_of(self, units: str) -> nn.Linear:

@@ -225,7 +225,7 @@ class UnitPruner(Pruner):
         if LAYERS in self.granularity and len(self.layers) == 1:
             raise ValueError(
                 f"Dropping layers needs more than one, but {type(self._encoder).__name__} has one "
-                "that is shared: leave `layers` out of `granularity`."
+                "(a shared layer is one): leave `layers` out of `granularity`."
             )
 
 

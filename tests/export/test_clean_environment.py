@@ -1,0 +1,109 @@
+"""Exported folders answer where multiprune is not installed, by what their model cards say."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from safetensors.torch import save_file
+from shipped_world import CUT, DENSE, FAMILIES, READ, TASKS, TOKENIZER, logits, network
+
+from multiprune.export.checkpoint import save_model
+from multiprune.export.convert import ExportSettings, export_model
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: Runs the card of each folder, and compares what it answers. Its output is one line of JSON.
+SCRIPT = """
+import json, os, sys
+from safetensors.torch import load_file
+
+world = sys.argv[1]
+read = json.load(open(world + "/read.json"))
+expected = load_file(world + "/expected.safetensors")
+try:
+    import multiprune
+except ModuleNotFoundError:
+    found = {"multiprune": "not installed"}
+else:
+    found = {"multiprune": multiprune.__file__}
+for folder in json.loads(sys.argv[2]):
+    os.chdir(os.path.join(world, folder))
+    card = open("README.md").read()
+    code = card.split("```python\\n")[1].split("```")[0]
+    names = {}
+    exec(compile(code, folder + "/README.md", "exec"), names)
+    for task, (texts, pairs) in read.items():
+        answers = names["logits"](task, texts, pairs)
+        wanted = expected[folder + "/" + task]
+        assert answers.shape == wanted.shape, (folder, task, answers.shape)
+        found[folder + "/" + task] = (answers - wanted).abs().max().item()
+    found[folder + "/remote"] = "trust_remote_code" in code
+print(json.dumps(found))
+"""
+
+
+def clean_environment(folder: Path) -> Path:
+    """Make a virtual environment with all that is installed here but multiprune."""
+    venv.create(folder, with_pip=False)
+    names = {"base": str(folder), "platbase": str(folder)}
+    target = Path(sysconfig.get_path("purelib", "venv", names))
+    for installed in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for entry in Path(installed).iterdir():
+            if "multiprune" not in entry.name and not (target / entry.name).exists():
+                (target / entry.name).symlink_to(entry)
+    return Path(sysconfig.get_path("scripts", "venv", names)) / "python"
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return by folder and task how far the answers are from those before the export."""
+    world = tmp_path_factory.mktemp("world")
+    expected: dict[str, Tensor] = {}
+    for family in FAMILIES:
+        model = network(family)
+        save_model(world / "runs" / family / "model", model, TOKENIZER, TASKS)
+        export_model(world / "runs" / family, world / family, ExportSettings(dtype="fp32"))
+        expected |= {f"{family}/{task}": logits(model, task) for task in TASKS}
+    save_file(expected, world / "expected.safetensors")
+    (world / "read.json").write_text(json.dumps(READ))
+    (world / "script.py").write_text(SCRIPT)
+    python = clean_environment(world / "environment")
+    # Nothing of this process reaches the other one, the caches of its libraries neither.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))
+    } | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(world / "cache")}
+    run = subprocess.run(
+        [str(python), "-I", str(world / "script.py"), str(world), json.dumps([*FAMILIES])],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+        env=environment,
+        cwd=world,
+    )
+    assert run.returncode == 0, run.stderr
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+def test_environment_lacks_multiprune(answers: dict[str, Any]) -> None:
+    assert answers["multiprune"] == "not installed"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_card_gives_the_same_logits_of_every_task(answers: dict[str, Any], family: str) -> None:
+    differences = {task: answers[f"{family}/{task}"] for task in TASKS}
+    assert max(differences.values()) <= 1e-5, differences
+
+
+def test_code_of_the_folder_runs_only_where_shapes_changed(answers: dict[str, Any]) -> None:
+    assert [family for family in FAMILIES if answers[f"{family}/remote"]] == [*CUT]
+    assert [family for family in FAMILIES if not answers[f"{family}/remote"]] == [*DENSE]
