@@ -217,7 +217,7 @@ def semi_structured(rounds: int) -> float | None:
 
     def passes(layers: list[tuple[int, Tensor, Tensor]]) -> Callable[[], None]:
         def call() -> None:
-            # One pass is over before the next is asked for: the queue is to be full.
+            # Many passes for one wait: calls are shorter than what it takes to ask for them.
             for _ in range(20):
                 for count, states, weight in layers:
                     for _ in range(count):
