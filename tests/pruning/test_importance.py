@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from multiprune.models.structure import layers_of
 from multiprune.pruning.importance import (
+    GateFisher,
     GateGradient,
     Importance,
     RandomImportance,
@@ -46,18 +47,18 @@ class Gates:
 
         self.heads, self.neurons = ones(HEADS_PER_LAYER), ones(layer.neurons)
         self.query, self.value = ones(HEADS_PER_LAYER, HEAD_SIZE), ones(HEADS_PER_LAYER, HEAD_SIZE)
-        self.attention, self.feed_forward = ones(), ones()
+        self.layer = ones()
         query, values, neurons = (
             encoder.get_submodule(f"{layer.path}.{path}")
             for path in MODULES.get(name.partition("_")[0], _BERT)
         )
 
         def close_values(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-            gates = self.attention * self.heads[:, None] * self.value
+            gates = self.layer * self.heads[:, None] * self.value
             return (args[0] * gates.reshape(-1),)
 
         def close_neurons(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-            return (args[0] * self.feed_forward * self.neurons,)
+            return (args[0] * self.layer * self.neurons,)
 
         def close_query(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             rest = torch.ones(output.shape[-1] - HIDDEN)  # ModernBERT's key and value
@@ -77,7 +78,7 @@ class Gates:
             query_key=gradient(self.query),
             value=gradient(self.value),
             neurons=gradient(self.neurons),
-            layer=gradient(self.attention) + gradient(self.feed_forward),
+            layer=gradient(self.layer),
         )
 
 
@@ -95,16 +96,20 @@ def assert_close(actual: Scores, expected: Scores) -> None:
         )
 
 
+@pytest.mark.parametrize(("method", "power"), [(GateGradient, 1), (GateFisher, 2)])
 @every_architecture
-def test_gradients_of_gates_are_those_of_gates_in_the_graph(name: str) -> None:
-    encoder, importance = tiny_encoder(name), GateGradient(smoothing=0.5)
+def test_gradients_of_gates_are_those_of_gates_in_the_graph(
+    name: str, method: type[GateGradient], power: int
+) -> None:
+    encoder, importance = tiny_encoder(name), method(smoothing=0.5)
     layers = layers_of(encoder)
     gates = [Gates(encoder, layer, name) for layer in layers]
     for micro_batch in range(2):
         loss_of(encoder, micro_batch).backward()  # type: ignore[no-untyped-call]
     for number, (layer, gate) in enumerate(zip(layers, gates, strict=True)):
-        expected = gate.gradients()
-        assert all(one.max() > 1e-3 for one in vars(expected).values())
+        of = gate.gradients()
+        assert all(one.max() > 1e-3 for one in vars(of).values())
+        expected = Scores(*(one**power for one in vars(of).values()))
         assert_close(importance.measure(layer, number), expected)
 
 

@@ -21,6 +21,7 @@ from multiprune.pruning.removal import (
     UnitCosts,
     relative_scores,
     remove_least_important,
+    scores_per_parameter,
     smallest_size,
 )
 
@@ -378,3 +379,35 @@ def test_removal_is_that_of_the_slow_implementation(seed: int) -> None:
         assert all(total > size for total in totals[:-1])
         for one, old in zip(kept, before, strict=True):
             assert not any((mask & ~old[kind]).any() for kind, mask in vars(one).items())
+
+
+def test_losses_are_compared_per_parameter_they_save() -> None:
+    # A head saves 20 parameters and a neuron 3: heads of 30 and 50 are 1.5 and 2.5, neurons 2, 1, 3.
+    of = [scores([30, 50], [6, 3, 9])]
+    for size, heads, neurons in [
+        (46, [1, 1], [1, 0, 1]),
+        (26, [0, 1], [1, 0, 1]),
+        (23, [0, 1], [0, 0, 1]),
+    ]:
+        kept = [dense()]
+        per_parameter = scores_per_parameter(of, kept, [COSTS])
+        remove_least_important(
+            per_parameter, kept, [COSTS], size=size, granularity=(HEADS, NEURONS)
+        )
+        assert (bits(kept[0].heads), bits(kept[0].neurons)) == (heads, neurons)
+
+
+def test_layers_and_dimensions_are_compared_per_parameter_too() -> None:
+    # The first layer costs 2 for 49 parameters; a dimension of the second costs 2 heads * (1 + 1)
+    # for 20 parameters, five times as much.
+    of = [scores([1, 2], [9, 9, 9], layer=layer) for layer in (2.0, 100.0)]
+    kept = [dense(), dense()]
+    first, second = scores_per_parameter(of, kept, [COSTS] * 2)
+    assert float(first.layer) == pytest.approx(2 / 49)
+    lost = float((second.query_key + second.value)[:, 0].mean() / 2)
+    assert lost == pytest.approx(2 * (1 + 1) / 20)
+    remove_least_important(
+        [first, second], kept, [COSTS] * 2, size=60, granularity=(LAYERS, HEAD_DIMENSIONS)
+    )
+    assert [one.dropped for one in kept] == [True, False]
+    assert kept[1].dimensions == 2

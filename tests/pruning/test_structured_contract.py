@@ -194,8 +194,10 @@ def test_finalize_keeps_the_function_and_leaves_plain_layers(case: Case, steps: 
 @every_method
 def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float) -> None:
     _, pruner, _ = case.trained(steps=2)
-    relative_to_layer = isinstance(pruner, Structured)
-    scores = pruner.absolute_scores() if isinstance(pruner, Structured) else pruner.scores()
+    if isinstance(pruner, Structured) and not pruner.importance.is_loss:
+        scores, relative_to_layer = pruner.absolute_scores(), True
+    else:
+        scores, relative_to_layer = pruner.scores(), False
     pruner.prune(amount)
     kinds = [HEADS, NEURONS]
     kept: list[float] = []

@@ -48,6 +48,9 @@ class Importance(ABC):
     reads_gradients = False
     #: Of the exponential moving average over the steps, if it is measured at every step.
     smoothing = 0.0
+    #: Whether it is a loss, to be divided by the parameters that removing a unit saves; otherwise
+    #: units compare only with those of the same kind and layer.
+    is_loss = False
 
     @abstractmethod
     def measure(self, layer: Layer, number: int) -> Scores:
@@ -72,20 +75,24 @@ class GateGradient(Importance):
         self.smoothing = smoothing
 
     @override
-    @torch.no_grad()
     def measure(self, layer: Layer, number: int) -> Scores:
-        shape = (layer.heads, layer.head_size)
-        value = input_gate_gradient(layer.output_of(VALUE)).view(shape)
-        neurons = input_gate_gradient(layer.output_of(NEURONS))
-        query = next(one for one, it in layer.linear_layers() if QUERY_KEY in it.units)
-        query_key = output_gate_gradient(query)[: layer.size_of(QUERY_KEY)].view(shape)
-        return Scores(
-            heads=value.sum(1).abs(),
-            query_key=query_key.abs(),
-            value=value.abs(),
-            neurons=neurons.abs(),
-            layer=value.sum().abs() + neurons.sum().abs(),
-        )
+        return Scores(*(part.abs() for part in vars(gate_gradients(layer)).values()))
+
+
+class GateFisher(GateGradient):
+    """Second-order estimate of that change, smoothed over steps.
+
+    With the Fisher information of the gates in place of the Hessian, closing a unit costs
+    ``(dL/dz)^2 / 2`` on average (Kwon et al. 2022, "A Fast Post-Training Pruning Framework for
+    Transformers", section 4.1; the factor is left out). Such losses compare across kinds and layers
+    of any size, per parameter that they save.
+    """
+
+    is_loss = True
+
+    @override
+    def measure(self, layer: Layer, number: int) -> Scores:
+        return Scores(*(part.square() for part in vars(gate_gradients(layer)).values()))
 
 
 class WeightMagnitude(Importance):
@@ -133,6 +140,17 @@ class RandomImportance(Importance):
         return Scores(
             draw(layer.heads), draw(*shape), draw(*shape), draw(layer.neurons), draw(1)[0]
         )
+
+
+@torch.no_grad()
+def gate_gradients(layer: Layer) -> Scores:
+    """Return ``dL/dz`` of gates, open at 1, on all units of a layer and on the layer itself."""
+    shape = (layer.heads, layer.head_size)
+    value = input_gate_gradient(layer.output_of(VALUE)).view(shape)
+    neurons = input_gate_gradient(layer.output_of(NEURONS))
+    query = next(one for one, it in layer.linear_layers() if QUERY_KEY in it.units)
+    query_key = output_gate_gradient(query)[: layer.size_of(QUERY_KEY)].view(shape)
+    return Scores(value.sum(1), query_key, value, neurons, value.sum() + neurons.sum())
 
 
 def input_gate_gradient(linear: nn.Linear) -> Tensor:

@@ -137,6 +137,24 @@ def relative_scores(scores: Sequence[Scores], kept: Sequence[Kept]) -> list[Scor
     ]
 
 
+def scores_per_parameter(
+    scores: Sequence[Scores], kept: Sequence[Kept], costs: Sequence[UnitCosts]
+) -> list[Scores]:
+    """Return losses divided by the parameters that removing the unit saves."""
+    return [
+        Scores(
+            heads=score.heads / max(1, here.dimensions * cost.head_dimension),
+            # A dimension goes with its query and key and with its value: the mean of the two is
+            # taken, and their sum is what is lost.
+            query_key=2 * score.query_key / max(1, cost.head_dimension),
+            value=2 * score.value / max(1, cost.head_dimension),
+            neurons=score.neurons / max(1, cost.neuron),
+            layer=score.layer / max(1, here.size(cost)),
+        )
+        for score, here, cost in zip(scores, kept, costs, strict=True)
+    ]
+
+
 def remove_least_important(
     scores: Sequence[Scores],
     kept: Sequence[Kept],
@@ -151,7 +169,8 @@ def remove_least_important(
     whole; one layer stays. What goes last may overshoot: less than one group is left unused.
 
     Args:
-        scores: by layer, comparable between layers and kinds, as ``relative_scores`` makes them.
+        scores: by layer, comparable between layers and kinds, as ``relative_scores`` and
+            ``scores_per_parameter`` make them.
         kept: by layer.
         costs: by layer.
         size: parameters that may stay in these layers, as the budget counts them.

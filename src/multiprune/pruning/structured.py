@@ -9,7 +9,7 @@ from typing_extensions import override
 
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.layer_state import LayerState
-from multiprune.pruning.removal import HEADS, NEURONS, relative_scores
+from multiprune.pruning.removal import HEADS, NEURONS, relative_scores, scores_per_parameter
 from multiprune.pruning.units import UnitPruner
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class ImportanceState(LayerState):
 
 
 class Structured(UnitPruner):
-    """Removes what matters least, relative to its layer.
+    """Removes what matters least: per parameter it saves, or relative to its kind and layer.
 
     Args:
         budget: how much may stay.
@@ -90,8 +90,10 @@ class Structured(UnitPruner):
 
     @override
     def scores(self) -> list[Scores]:
-        kept = [state.kept() for state in self.states]
-        return relative_scores(self.absolute_scores(), kept)
+        kept, scores = [state.kept() for state in self.states], self.absolute_scores()
+        if self.importance.is_loss:
+            return scores_per_parameter(scores, kept, self._costs)
+        return relative_scores(scores, kept)
 
     def absolute_scores(self) -> list[Scores]:
         """Return the importance as it is, by layer, on the CPU."""
