@@ -382,7 +382,7 @@ def test_removal_is_that_of_the_slow_implementation(seed: int) -> None:
 
 
 def test_losses_are_compared_per_parameter_they_save() -> None:
-    # A head saves 20 parameters and a neuron 3: heads of 30 and 50 are 1.5 and 2.5, neurons 2, 1, 3.
+    # A head saves 20 parameters, a neuron 3: heads cost 1.5 and 2.5 for each, neurons 2, 1 and 3.
     of = [scores([30, 50], [6, 3, 9])]
     for size, heads, neurons in [
         (46, [1, 1], [1, 0, 1]),
