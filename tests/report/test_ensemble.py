@@ -238,10 +238,18 @@ def test_methods_are_shared_out_one_by_one(runs: Runs) -> None:
     ensembles = best_ensembles(runs.frame(), Request(CountBudget(count=500_000)))
     assert [one.method for one in ensembles.found] == ["Magnitude"]
     assert list(ensembles.refused) == ["LowRank", "Movement"]
-    assert "LowRank has multitask runs only" in ensembles.refused["LowRank"]
+    assert "but all of these are multitask" in ensembles.refused["LowRank"]
     assert "its only trained size is 600,000" in ensembles.refused["Movement"]
     with pytest.raises(ValueError, match=r"^LowRank: .*\. Magnitude: .*\. Movement: .*\.$"):
         best_ensembles(runs.frame(), Request(CountBudget(count=5)))
+
+
+def test_multitask_runs_alone_are_an_error(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    runs.add({"easy": 0.9, "hard": 0.9}, kept=10)
+    runs.add({"easy": 0.9, "hard": 0.9}, kept=20, pruner="LowRank")
+    with pytest.raises(ValueError, match="runs of single tasks, but all of 2 are multitask"):
+        best_ensembles(runs.frame(), Request(CountBudget(count=50)))
 
 
 def test_nothing_finished_is_an_error(tmp_path: Path) -> None:

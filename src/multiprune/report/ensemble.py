@@ -100,6 +100,10 @@ def best_ensembles(frame: Frame, request: Request, *, ignore: Sequence[str] = ()
     if not frame.rows:
         first = frame.left_out[0]
         raise ValueError(f"At least one run must be finished, but {first.path}: {first.reason}.")
+    if all(len(row.tasks) > 1 for row in frame.rows):
+        raise ValueError(
+            f"An ensemble needs runs of single tasks, but all of {len(frame.rows)} are multitask."
+        )
     comparable(frame.rows)
     found: list[Ensemble] = []
     refused: dict[str, str] = {}
@@ -123,9 +127,7 @@ def best_ensemble(method: str, rows: Sequence[Row], request: Request) -> Ensembl
     rows, left_out = one_a_seed(rows)
     single = [row for row in rows if len(row.tasks) == 1]
     if not single:
-        raise ValueError(
-            f"An ensemble needs runs of single tasks, but {method} has multitask runs only."
-        )
+        raise ValueError("An ensemble needs runs of single tasks, but all of these are multitask.")
     of, tasks = request.budget.of, sorted({row.tasks[0] for row in single})
     dense = multitask_dense(single, of)
     budget = _room(request.budget, dense)
