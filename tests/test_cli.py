@@ -128,14 +128,17 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("command", "option"), [("export", "bitmask"), ("allocate", "encoder_linear")]
+)
+def test_help_imports_nothing_heavy(command: str, option: str) -> None:
     script = (
         "import sys\nfrom multiprune.cli import main\n"
-        "try:\n    main(['export', '--help'])\nexcept SystemExit:\n    pass\n"
+        f"try:\n    main(['{command}', '--help'])\nexcept SystemExit:\n    pass\n"
         "sys.exit(str({'torch', 'transformers'} & set(sys.modules) or 0))\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
     )
     assert run.stderr == "0\n"
-    assert "bitmask" in run.stdout
+    assert option in run.stdout

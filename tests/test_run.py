@@ -250,3 +250,31 @@ def test_data_that_do_not_fit_their_task_are_refused(
     write_mirror(tmp_path / "mirror", **columns)
     said = refused(tmp_path, "task=rte", f"data.mirror={tmp_path / 'mirror'}")
     assert re.search(sentence, said)
+
+
+def test_runs_of_one_seed_share_frozen_embeddings(tmp_path: Path) -> None:
+    tables = {}
+    for task, frozen in [("agreement", True), ("roles", True), ("roles", False)]:
+        small = [one for one in SMALL if not one.startswith("task.") or f".{task}." in one]
+        folder = tmp_path / f"{task} {frozen}"
+        run_in(folder, *small, f"task={task}", f"+encoder.freeze_embeddings={str(frozen).lower()}")
+        weights = load_file(folder / "model" / "model.safetensors")
+        tables[task, frozen] = {
+            name: one
+            for name, one in weights.items()
+            if "embeddings" in name and "LayerNorm" not in name
+        }
+    first, second, trained = tables.values()
+    assert len(first) == 3
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(
+        first["embeddings.word_embeddings.weight"], trained["embeddings.word_embeddings.weight"]
+    )
+
+
+def test_results_count_the_training_examples(finished: Path, tmp_path: Path) -> None:
+    assert results_of(finished)["examples"] == dict.fromkeys(
+        ("agreement", "entailment", "quantity", "roles"), 48
+    )
+    run_in(tmp_path / "capped", *SMALL, "+data.cap.roles=20")
+    assert results_of(tmp_path / "capped")["examples"]["roles"] == 20

@@ -1,4 +1,4 @@
-"""``multiprune export | benchmark``: what is done with a finished run."""
+"""``multiprune export | benchmark | allocate``: what is done with finished runs."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
             "throughput. `allowed` is the speed-up that the multiply-adds allow.",
         )
     )
+    _add_allocate(commands)
     return parser
 
 
@@ -74,6 +75,41 @@ def _add_benchmark(benchmark: argparse.ArgumentParser) -> None:
 
 def _names(text: str) -> list[str]:
     return text.split(",")
+
+
+def _add_allocate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    allocate = commands.add_parser(
+        "allocate",
+        help="share one budget among single-task models so that their mean score is best",
+        description="Choose a trained size for each task so that all models together fit the "
+        "budget and the mean validation score is best. The even split, the split proportional to "
+        "training examples and the best multitask run within the budget stand beside it.",
+    )
+    allocate.add_argument("runs", type=Path, nargs="+", help="folders of runs, searched through")
+    allocate.add_argument(
+        "--budget",
+        required=True,
+        metavar="COUNT|FRACTION",
+        help="for all models together: a number of parameters such as 2000000, or a fraction such "
+        "as 0.2 of ONE dense model with a head for every task, as in a multitask run",
+    )
+    allocate.add_argument("--of", default="encoder_linear", help="encoder_linear, encoder or total")
+    allocate.add_argument(
+        "--embeddings",
+        choices=["own", "shared"],
+        default="own",
+        help="shared: count the embeddings of all single-task models once, which must have been "
+        "trained with +encoder.freeze_embeddings=true",
+    )
+    allocate.add_argument(
+        "--ignore",
+        nargs="+",
+        default=[],
+        metavar="KEY",
+        help="settings that may differ within one method, such as trainer.max_epochs",
+    )
+    allocate.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
+    allocate.set_defaults(command=_allocate)
 
 
 def _numbers(text: str) -> list[int]:
@@ -114,3 +150,20 @@ def _benchmark(options: argparse.Namespace) -> None:
         backends=backends(options.backend, options.device),
         json=options.json,
     )
+
+
+def _allocate(options: argparse.Namespace) -> None:
+    from multiprune.budget.budget import parse_budget
+    from multiprune.report.ensemble import Request, best_ensembles
+    from multiprune.report.ensemble_table import print_ensembles, write_ensembles
+    from multiprune.report.frame import read_runs
+
+    request = Request(
+        parse_budget(options.budget, of=options.of),
+        shared_embeddings=options.embeddings == "shared",
+    )
+    frame = read_runs(*options.runs)
+    ensembles = best_ensembles(frame, request, ignore=options.ignore)
+    if options.json is not None:
+        write_ensembles(ensembles, options.json)
+    print_ensembles(ensembles)

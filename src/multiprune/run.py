@@ -181,6 +181,7 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
         ledger=pruner.ledger().rows(),
         density={k.removeprefix("density/"): v for k, v in densities.items() if "/" in k},
         mask_sha256=mask_digest(pruner.masks()),
+        examples=experiment.data.examples,
         truncated={name: one.truncated for name, one in experiment.data.encoded.items()},
         steps=steps,
         wall_seconds=experiment.stopwatch.wall_seconds,

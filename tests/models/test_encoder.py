@@ -173,3 +173,20 @@ def test_max_length_is_the_smaller_of_positions_and_tokenizer(
     tokenizer.model_max_length = of_tokenizer
     model = BertModel(BertConfig(**SIZES), add_pooling_layer=False)
     assert Encoder(model=model, tokenizer=tokenizer).max_length == expected
+
+
+@pytest.mark.parametrize("source", ["nano", "pretrained"])
+def test_frozen_embeddings_are_all_tables_and_nothing_else(source: str, tmp_path: Path) -> None:
+    if source == "nano":
+        encoder = nano(layers=1, hidden=8, heads=2, intermediate=16, freeze_embeddings=True)
+    else:
+        path = saved(tmp_path, BertModel(BertConfig(**SIZES)))
+        encoder = pretrained(path, freeze_embeddings=True)
+    frozen = {name for name, one in encoder.model.named_parameters() if not one.requires_grad}
+    assert frozen == {
+        f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")
+    }
+
+
+def test_embeddings_are_trained_unless_frozen() -> None:
+    assert all(parameter.requires_grad for parameter in tiny().model.parameters())

@@ -21,6 +21,7 @@ def results_with(**changed: Any) -> Results:
         "ledger": [{"part": "heads", "dense": 5, "kept": 5, "in_scope": False}],
         "density": {"encoder.0.weight": 0.3},
         "mask_sha256": "0123",
+        "examples": {"rte": 40, "stsb": 30},
         "truncated": {"rte": 0, "stsb": 2},
         "steps": 12,
         "wall_seconds": 1.5,

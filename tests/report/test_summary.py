@@ -22,6 +22,7 @@ def results_with(**changed: Any) -> Results:
         ],
         "density": {},
         "mask_sha256": "",
+        "examples": {},
         "truncated": {},
         "steps": 12,
         "wall_seconds": 61.4,

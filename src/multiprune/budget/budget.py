@@ -89,6 +89,19 @@ class CountBudget(Budget):
         return self.count
 
 
+def parse_budget(text: str, *, of: str = "encoder_linear") -> Budget:
+    """Read a whole number as a count of parameters, and any other number as a fraction."""
+    try:
+        number = float(text)
+    except ValueError:
+        raise ValueError(
+            "A budget must be a whole number of parameters or a fraction such as 0.2, but is "
+            f"{text!r}."
+        ) from None
+    whole = text.strip().lstrip("+-").replace("_", "").isdecimal()
+    return CountBudget(count=int(text), of=of) if whole else FractionBudget(fraction=number, of=of)
+
+
 def _largest_fixed(ledger: ParameterLedger, denominator: str) -> str:
     fixed = {
         part: ledger.dense[part] - ledger.prunable.get(part, 0) for part in parts_of(denominator)

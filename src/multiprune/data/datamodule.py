@@ -125,6 +125,11 @@ class MultitaskDataModule(pl.LightningDataModule):
                 padding_token=self.tokenizer.pad_token_id,
             )
 
+    @property
+    def examples(self) -> dict[str, int]:
+        """The number of training examples of each task, after caps."""
+        return {name: len(one.splits["train"]) for name, one in self.encoded.items()}
+
     @override
     def train_dataloader(self) -> TrainBatches:
         rank, world_size = self._place()

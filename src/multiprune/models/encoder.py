@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multiprune.budget.ledger import owned_parameters
 from multiprune.models.modeling_multiprune import KEY, pruned_class
 from multiprune.tasks.synthetic import WORDS
 
@@ -31,10 +32,14 @@ class Encoder:
         return int(min(known))
 
 
-def pretrained(path: str, *, dropout: float | None = None) -> Encoder:
+def pretrained(
+    path: str, *, dropout: float | None = None, freeze_embeddings: bool = False
+) -> Encoder:
     """Load an encoder by its name on the hub, or from a folder.
 
-    ``dropout`` replaces the probabilities of dropout that the encoder was pretrained with.
+    ``dropout`` replaces the probabilities of dropout that the encoder was pretrained with. With
+    ``freeze_embeddings`` its embeddings stay as they were, so that models of several tasks can
+    share them.
 
     Raises:
         FileNotFoundError: if ``path`` looks like a folder and there is none, or no model in it.
@@ -56,19 +61,26 @@ def pretrained(path: str, *, dropout: float | None = None) -> Encoder:
             _set_dropout(config, dropout)
         options = {"add_pooling_layer": False} if has_pooler(config) else {}
         # `from_pretrained` returns a model in evaluation mode, and Lightning keeps it so.
-        return Encoder(
-            model=encoder_class(config).from_pretrained(source, config=config, **options).train(),
-            tokenizer=AutoTokenizer.from_pretrained(source),
-        )
+        model = encoder_class(config).from_pretrained(source, config=config, **options).train()
+        tokenizer = AutoTokenizer.from_pretrained(source)
     except OSError as error:
         raise ValueError(
             f"`encoder.path` must be a folder or a model of the Hugging Face hub that can be "
             f"reached, but {path!r} is not: {str(error).splitlines()[0]}"
         ) from error
+    if freeze_embeddings:
+        _freeze_embeddings(model)
+    return Encoder(model=model, tokenizer=tokenizer)
 
 
 def nano(
-    *, layers: int, hidden: int, heads: int, intermediate: int, dropout: float = 0.0
+    *,
+    layers: int,
+    hidden: int,
+    heads: int,
+    intermediate: int,
+    dropout: float = 0.0,
+    freeze_embeddings: bool = False,
 ) -> Encoder:
     """Make the embedded encoder: a small BERT with random weights.
 
@@ -87,7 +99,10 @@ def nano(
         attention_probs_dropout_prob=dropout,
         max_position_embeddings=tokenizer.model_max_length,
     )
-    return Encoder(model=BertModel(config, add_pooling_layer=False), tokenizer=tokenizer)
+    model = BertModel(config, add_pooling_layer=False)
+    if freeze_embeddings:
+        _freeze_embeddings(model)
+    return Encoder(model=model, tokenizer=tokenizer)
 
 
 def nano_tokenizer() -> PreTrainedTokenizerBase:
@@ -117,6 +132,13 @@ def has_pooler(config: PretrainedConfig) -> bool:
 
     architecture: Any = MODEL_MAPPING[type(config)]
     return "add_pooling_layer" in inspect.signature(architecture).parameters
+
+
+def _freeze_embeddings(model: PreTrainedModel) -> None:
+    """Freeze what the ledger counts as embeddings; the LayerNorm after them is trained."""
+    for owned in owned_parameters(model):
+        if owned.part == "embeddings":
+            owned.parameter.requires_grad_(False)
 
 
 def _set_dropout(config: PretrainedConfig, dropout: float) -> None:

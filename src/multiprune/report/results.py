@@ -37,6 +37,7 @@ class Results:
         ledger: one row a part of the model.
         density: kept / total by path of each pruned tensor.
         mask_sha256: of all masks, for comparing runs.
+        examples: training examples by task, after caps.
         truncated: texts cut to the encoder's length, by task.
         steps: optimizer steps.
         config: the composed configuration.
@@ -49,6 +50,7 @@ class Results:
     ledger: list[dict[str, int | str | bool]]
     density: Mapping[str, float]
     mask_sha256: str
+    examples: Mapping[str, int]
     truncated: Mapping[str, int]
     steps: int
     wall_seconds: float

@@ -1,0 +1,130 @@
+"""Which runs may be compared: the same encoder, denominator and data; and what tells methods apart.
+
+All of it is read off ``results.json``: the composed configuration, the ledger, the examples.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from multiprune.budget.ledger import PARTS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from multiprune.report.frame import Row
+
+# Settings that make no other method: what is learned and from what (that must be the same, or is
+# what a comparison varies), how tasks of a multitask run are mixed, and where and how a run runs.
+NO_METHOD = (
+    "task", "encoder", "budget", "seed", "logger", "checkpoint",
+    "data.mirror", "data.cache", "data.cap", "data.max_length", "data.mixing",
+    "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.use_distributed_sampler",
+    "trainer.log_every_n_steps", "trainer.num_sanity_val_steps", "trainer.enable_model_summary",
+    "trainer.enable_progress_bar",
+)  # fmt: skip
+
+
+def comparable(rows: Sequence[Row]) -> None:
+    """Check that all runs have the same encoder, denominator and, for the tasks they share, data.
+
+    ``loss_weight`` may differ: it is how a task is trained, not what the task is. So may the place
+    that data are read from (``data.mirror``).
+
+    Raises:
+        ValueError: at the first difference (names the two runs and the key).
+    """
+    seen: dict[str, tuple[Any, Row]] = {}
+    for row in rows:
+        for name, value in _subject(row).items():
+            known, before = seen.setdefault(name, (value, row))
+            if known != value:
+                key, ours, theirs = _difference(name, known, value)
+                raise ValueError(
+                    f"Runs of one comparison must have the same {key}, but it is {ours} in "
+                    f"{before.path} and {theirs} in {row.path}."
+                )
+
+
+def methods(rows: Sequence[Row], *, ignore: Sequence[str] = ()) -> dict[str, list[Row]]:
+    """Group runs by method: all settings but those of ``NO_METHOD`` and ``ignore`` (and below).
+
+    A method is called by its pruner's class and the settings in which methods of that class differ.
+    """
+    groups: dict[str, list[Row]] = {}
+    settings: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        leaves = {
+            key: value
+            for key, value in flat(row.config).items()
+            if value is not None and not _below(key, (*NO_METHOD, *ignore))
+        }
+        identity = json.dumps(leaves, sort_keys=True)
+        groups.setdefault(identity, []).append(row)
+        settings[identity] = leaves
+    names = {}
+    for identity, members in groups.items():
+        pruner = members[0].pruner
+        others = [settings[one] for one in groups if groups[one][0].pruner == pruner]
+        names[identity] = " ".join([pruner, *_differing(settings[identity], others)])
+    return {names[identity]: groups[identity] for identity in sorted(groups, key=names.__getitem__)}
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dictionaries to dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in config.items():
+        deeper = isinstance(value, dict)
+        leaves |= flat(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
+    return leaves
+
+
+def _subject(row: Row) -> dict[str, Any]:
+    """Return what must be the same, by the name that a difference is reported under."""
+    data, encoder = row.config.get("data", {}), row.config["encoder"]
+    subject: dict[str, Any] = {
+        "encoder": {
+            key: one for key, one in encoder.items() if one is not None and one is not False
+        },
+        "budget.of": row.of,
+        "data.max_length": data.get("max_length"),
+    }
+    # Each task brings its head, so that heads differ by tasks.
+    subject |= {f"number of {part}": row.ledger.dense[part] for part in PARTS if part != "heads"}
+    for task in row.tasks:
+        definition = row.config["task"][task].items()
+        subject[f"task.{task}"] = {key: one for key, one in definition if key != "loss_weight"}
+        subject[f"data.cap.{task}"] = (data.get("cap") or {}).get(task)
+        if task in row.examples:
+            subject[f"number of training examples of {task}"] = row.examples[task]
+    return subject
+
+
+def _difference(name: str, first: Any, second: Any) -> tuple[str, Any, Any]:
+    """Return the dotted key of the first difference, and both values."""
+    if not isinstance(first, dict) or not isinstance(second, dict):
+        return name, _shown(first), _shown(second)
+    ours, theirs = flat(first), flat(second)
+    # In the order of the configuration, where what matters most comes first.
+    key = next(key for key in ours | theirs if ours.get(key) != theirs.get(key))
+    return f"{name}.{key}", _shown(ours.get(key)), _shown(theirs.get(key))
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not set"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else repr(value)
+
+
+def _below(key: str, prefixes: Sequence[str]) -> bool:
+    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def _differing(settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
+    keys = sorted({key for one in others for key in one})
+    return [
+        f"{key}={settings.get(key, 'default')}"
+        for key in keys
+        if any(one.get(key) != settings.get(key) for one in others)
+    ]

@@ -1,0 +1,90 @@
+"""One way to serve several tasks within a budget, and its scores over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from multiprune.report.comparison import flat
+from multiprune.report.frame import LeftOut, Row
+
+#: Reads the score of a task off a run: ``Row.validation_score`` or ``Row.test_score``.
+Score = Callable[[Row, str], float | None]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A mean over seeds, and their standard deviation if there are several."""
+
+    mean: float
+    deviation: float | None
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to serve all tasks within a budget.
+
+    Attributes:
+        parameters: what counts against the budget.
+        runs: for each task, the runs that serve it, one a seed; a multitask run serves all.
+        sizes: for each task, the parameters of its model; empty for a multitask model.
+    """
+
+    parameters: int
+    runs: Mapping[str, Sequence[Row]]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+
+    def score(self, task: str, score: Score) -> Statistic | None:
+        """Return the score of one task; None if not all of its runs have it."""
+        values = self._by_seed(task, score)
+        return _statistic(list(values.values())) if len(values) == len(self.runs[task]) else None
+
+    def tasks_with(self, score: Score) -> list[str]:
+        """Return the tasks that have the score."""
+        return [task for task in self.runs if self.score(task, score) is not None]
+
+    def mean_score(self, score: Score) -> Statistic | None:
+        """Return the mean over the tasks that have the score; None if none has.
+
+        Its deviation is that of the seeds' means, and unknown if tasks differ in their seeds.
+        """
+        by_task = [self._by_seed(task, score) for task in self.tasks_with(score)]
+        if not by_task:
+            return None
+        seeds = by_task[0].keys()
+        if all(one.keys() == seeds for one in by_task):
+            return _statistic([statistics.fmean(one[seed] for one in by_task) for seed in seeds])
+        mean = statistics.fmean(statistics.fmean(one.values()) for one in by_task)
+        return Statistic(mean, None, min(map(len, by_task)))
+
+    def _by_seed(self, task: str, score: Score) -> dict[int, float]:
+        values = {run.seed: score(run, task) for run in self.runs[task]}
+        return {seed: value for seed, value in values.items() if value is not None}
+
+
+def training_of(row: Row) -> str:
+    """Return what is the same in runs that differ in their seed only, of one method."""
+    same: list[object] = [sorted(row.tasks), row.asked]
+    if len(row.tasks) > 1:
+        weights = {task: row.config["task"][task].get("loss_weight") for task in row.tasks}
+        mixing = flat(row.config.get("data", {}).get("mixing") or {})
+        same += [sorted(weights.items()), sorted(mixing.items())]
+    return repr(same)
+
+
+def one_a_seed(rows: Sequence[Row]) -> tuple[list[Row], list[LeftOut]]:
+    """Keep the last of runs that repeat each other, by path."""
+    last = {(training_of(row), row.seed): row for row in rows}
+    left_out = [
+        LeftOut(row.path, f"repeated by {last[training_of(row), row.seed].path}")
+        for row in rows
+        if last[training_of(row), row.seed] is not row
+    ]
+    return list(last.values()), left_out
+
+
+def _statistic(values: Sequence[float]) -> Statistic:
+    deviation = statistics.stdev(values) if len(values) > 1 else None
+    return Statistic(statistics.fmean(values), deviation, len(values))

@@ -1,0 +1,227 @@
+"""A folder of runs as one table: a row for each finished run, and a list of all others."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from multiprune.budget.ledger import PARTS, ParameterLedger, parts_of
+from multiprune.report.command import HYDRA, command_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from multiprune.report.results import Scores
+
+T = TypeVar("T")
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One finished run.
+
+    Attributes:
+        path: the run's folder.
+        tasks: in the order of its configuration; a single-task run has one.
+        pruner: the class of the pruner.
+        encoder: the path of a pretrained encoder, or what builds it.
+        of: what the run's budget counts: so many ``dense``, ``asked`` and ``kept`` parameters.
+        ledger: of the dense and of the pruned model.
+        metrics: by task, the name of the metric that is its score, the first one.
+        validation: all metrics by task.
+        test: all metrics by task, for tasks whose test data have labels.
+        examples: training examples by task, after caps; empty for runs that did not note them.
+        density: kept / total by path of each pruned tensor.
+        command: what repeats the run; None where Hydra has left no trace of it.
+        config: the composed configuration.
+    """
+
+    path: Path
+    tasks: tuple[str, ...]
+    pruner: str
+    encoder: str
+    seed: int
+    of: str
+    dense: int
+    asked: int
+    kept: int
+    ledger: ParameterLedger
+    metrics: Mapping[str, str]
+    validation: Scores
+    test: Scores
+    examples: Mapping[str, int]
+    density: Mapping[str, float]
+    steps: int
+    wall_seconds: float
+    command: str | None
+    config: Mapping[str, Any]
+
+    def validation_score(self, task: str) -> float:
+        """Return the first metric of ``task`` on validation data."""
+        return self.validation[task][self.metrics[task]]
+
+    def test_score(self, task: str) -> float | None:
+        """Return the first metric of ``task`` on test data; None if those have no labels."""
+        return self.test.get(task, {}).get(self.metrics[task])
+
+    @property
+    def frozen_embeddings(self) -> bool:
+        """Whether the run left the encoder's embeddings as they were, whole and untrained."""
+        kept, dense = self.ledger.kept["embeddings"], self.ledger.dense["embeddings"]
+        return bool(self.config["encoder"].get("freeze_embeddings")) and kept == dense
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A run that is not used, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The finished runs below some folders by path, and what is left out."""
+
+    rows: tuple[Row, ...]
+    left_out: tuple[LeftOut, ...]
+
+
+def read_runs(*paths: Path) -> Frame:
+    """Read every run in ``paths`` and below them, each once.
+
+    A run that is not finished, or whose results cannot be read, is left out with the reason.
+
+    Raises:
+        FileNotFoundError: if a path does not exist, or there is no run in it.
+    """
+    rows: list[Row] = []
+    left_out: list[LeftOut] = []
+    for folder in _run_folders(paths):
+        try:
+            rows.append(read_run(folder))
+        except (ValueError, OSError) as error:
+            left_out.append(LeftOut(folder, str(error)))
+    return Frame(tuple(rows), tuple(left_out))
+
+
+def read_run(folder: Path) -> Row:
+    """Read one run.
+
+    Raises:
+        ValueError: if it is not finished, or its results are not whole (says what is wrong).
+    """
+    try:
+        content = json.loads((folder / RESULTS).read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"unfinished: it has no {RESULTS}") from None
+    except ValueError as error:
+        raise ValueError(f"{RESULTS} is not JSON: {error}") from None
+    config = _at(content, "config", dict)
+    ledger = _ledger(content)
+    metrics = _first_metrics(config)
+    encoder = _at(content, "config.encoder", dict)
+    return Row(
+        path=folder,
+        tasks=tuple(metrics),
+        pruner=_at(content, "config.pruner._target_", str).rpartition(".")[2],
+        encoder=str(encoder.get("path", encoder.get("_target_", ""))),
+        seed=_at(content, "seed", int),
+        of=_denominator(content),
+        dense=_at(content, "budget.dense", int),
+        asked=_at(content, "budget.asked", int),
+        kept=_at(content, "budget.kept", int),
+        ledger=ledger,
+        metrics=metrics,
+        validation=_scores(content, "validation", metrics, required=True),
+        test=_scores(content, "test", metrics, required=False),
+        examples=_at(content, "examples", dict) if "examples" in content else {},
+        density=_at(content, "density", dict),
+        steps=_at(content, "steps", int),
+        wall_seconds=_at(content, "wall_seconds", float),
+        command=command_of(folder),
+        config=config,
+    )
+
+
+def _run_folders(paths: tuple[Path, ...]) -> list[Path]:
+    found: dict[Path, Path] = {}
+    for path in paths:
+        start = path.parent if path.name == RESULTS else path
+        if not start.is_dir():
+            raise FileNotFoundError(f"Runs are read from folders, but {path} is none.")
+        below = [folder for folder in _walk(start) if _is_run(folder)]
+        if not below:
+            raise FileNotFoundError(
+                f"A folder of runs must hold at least one, but {path} has none."
+            )
+        for folder in below:
+            found.setdefault(folder.resolve(), folder)
+    return sorted(found.values())
+
+
+def _walk(start: Path) -> list[Path]:
+    folders = []
+    for name, children, _ in os.walk(start):
+        folder = Path(name)
+        folders.append(folder)
+        # A run's own folders (model, checkpoints) hold no runs, but many files.
+        children[:] = [] if _is_run(folder) else [one for one in children if one[0] != "."]
+    return folders
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / RESULTS).exists() or (folder / HYDRA).is_dir()
+
+
+def _at(content: Any, dotted: str, kind: type[T]) -> T:
+    value = content
+    for key in dotted.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise ValueError(f"{RESULTS} has no `{dotted}`")
+        value = value[key]
+    if kind is float and isinstance(value, int):
+        value = float(value)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"`{dotted}` of {RESULTS} must be a {kind.__name__}, but is {value!r}")
+    return value
+
+
+def _denominator(content: Any) -> str:
+    of = _at(content, "budget.of", str)
+    parts_of(of)
+    return of
+
+
+def _ledger(content: Any) -> ParameterLedger:
+    rows = _at(content, "ledger", list)
+    parts = {_at(row, "part", str): row for row in rows}
+    if missing := [part for part in PARTS if part not in parts]:
+        raise ValueError(f"the ledger of {RESULTS} has no row {missing[0]!r}")
+    dense, kept = (
+        {part: _at(parts[part], column, int) for part in PARTS} for column in ("dense", "kept")
+    )
+    return ParameterLedger(dense, kept)
+
+
+def _first_metrics(config: Mapping[str, Any]) -> dict[str, str]:
+    tasks = _at(config, "task", dict)
+    if not tasks:
+        raise ValueError(f"the configuration in {RESULTS} has no task")
+    return {name: next(iter(_at(task, "metrics", dict)), "") for name, task in tasks.items()}
+
+
+def _scores(content: Any, split: str, metrics: Mapping[str, str], *, required: bool) -> Scores:
+    scores = _at(content, split, dict)
+    for task, metric in metrics.items():
+        if required or task in scores:
+            value = _at(content, f"{split}.{task}.{metric}", float)
+            if not math.isfinite(value):
+                raise ValueError(f"the {split} score of {task} is {value}")
+    return scores

@@ -1,0 +1,91 @@
+"""Writes the folders of finished runs as training would leave them, with scores of one's choice."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+LINEAR = 1_000_000
+EMBEDDINGS = 300_000
+OTHER = 2_000
+#: Parameters of one head.
+HEAD = 130
+
+
+def task_config(name: str, **changed: Any) -> dict[str, Any]:
+    metric = {"_target_": "hydra.utils.get_method", "path": "multiprune.tasks.metrics.accuracy"}
+    source = {"_target_": "multiprune.data.source.HubSource", "path": "glue", "name": name}
+    return {
+        "_target_": "multiprune.tasks.classification.Classification",
+        "text": ["sentence"],
+        "metrics": {"accuracy": metric, "f1": metric},
+        "source": source,
+    } | changed
+
+
+def results(
+    validation: Mapping[str, float],
+    *,
+    kept: int,
+    seed: int = 0,
+    test: Mapping[str, float] | None = None,
+    examples: Mapping[str, int] | None = None,
+    frozen: bool = False,
+    pruner: str = "Magnitude",
+    asked: int | None = None,
+) -> dict[str, Any]:
+    """Return what ``results.json`` holds: ``validation`` and ``test`` are the tasks' scores."""
+    asked = kept if asked is None else asked
+    scores = {
+        split: {task: {"f1": 0.0, "accuracy": one} for task, one in values.items()}
+        for split, values in (("validation", validation), ("test", test or {}))
+    }
+    heads = HEAD * len(validation)
+    dense = {
+        "embeddings": EMBEDDINGS,
+        "encoder_linear": LINEAR,
+        "encoder_other": OTHER,
+        "heads": heads,
+    }
+    ledger = [
+        {"part": part, "dense": size, "kept": kept if part == "encoder_linear" else size}
+        for part, size in dense.items()
+    ]
+    encoder = {"_target_": "multiprune.models.encoder.pretrained", "path": "minilm"}
+    return {
+        "score": sum(validation.values()) / len(validation),
+        **scores,
+        "budget": {"of": "encoder_linear", "dense": LINEAR, "asked": asked, "kept": kept},
+        "ledger": [row | {"in_scope": row["part"] == "encoder_linear"} for row in ledger],
+        "density": {"model.encoder.layer.0.weight": kept / LINEAR},
+        "mask_sha256": "0123",
+        "examples": dict(examples or dict.fromkeys(validation, 100)),
+        "truncated": dict.fromkeys(validation, 0),
+        "steps": 12,
+        "wall_seconds": 3,
+        "seconds_per_step": 0.25,
+        "seed": seed,
+        "config": {
+            "task": {task: task_config(task) for task in validation},
+            "encoder": encoder | ({"freeze_embeddings": True} if frozen else {}),
+            "data": {"batch_size": 32, "max_length": 128, "mirror": f"/home/{seed}", "cap": {}},
+            "budget": {"_target_": "multiprune.budget.CountBudget", "count": asked},
+            "pruner": {"_target_": f"multiprune.pruning.some.{pruner}"},
+            "optimizer": {"learning_rate": 1e-4},
+            "trainer": {"max_epochs": 3, "accelerator": "cpu"},
+            "seed": seed,
+        },
+    }
+
+
+def write(folder: Path, content: Mapping[str, Any], *overrides: str) -> Path:
+    """Write a run's folder."""
+    (folder / ".hydra").mkdir(parents=True)
+    lines = "".join(f"- {json.dumps(one)}\n" for one in overrides)
+    (folder / ".hydra" / "overrides.yaml").write_text(lines or "[]\n")
+    (folder / "results.json").write_text(json.dumps(content))
+    return folder
