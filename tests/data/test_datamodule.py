@@ -117,6 +117,14 @@ def test_seed_decides_the_choice_of_a_cap(tmp_path: Path) -> None:
     assert words(one) != words(other)
 
 
+def test_capped_task_has_the_same_examples_alone_and_among_others(tmp_path: Path) -> None:
+    cap = {"two": 9}
+    alone = set_up(tmp_path, {"two": task()}, cap=cap)
+    among = set_up(tmp_path, {"one": task(), "two": task()}, cap=cap)
+    chosen = [data.encoded["two"].splits["train"]["input_ids"][:] for data in (alone, among)]
+    assert chosen[0] == chosen[1]
+
+
 @pytest.mark.parametrize("cap", [23, 1000])
 def test_cap_above_the_number_of_rows_changes_nothing(tmp_path: Path, cap: int) -> None:
     tasks = {"one": task()}

@@ -101,7 +101,7 @@ class MultitaskDataModule(pl.LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         if self.encoded:
             return
-        for number, (name, task) in enumerate(self.tasks.items()):
+        for name, task in self.tasks.items():
             loaded = {split: self._load(task, split) for split in _SPLITS}
             splits = {split: one.table for split, one in loaded.items() if one is not None}
             if missing := [split for split in _SPLITS[:2] if split not in splits]:
@@ -115,7 +115,9 @@ class MultitaskDataModule(pl.LightningDataModule):
             if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
                 log.warning("%s: %d rows without a label left out.", name, unlabelled)
             if self.cap.get(name, len(splits["train"])) < len(splits["train"]):
-                order = np.random.default_rng([self.seed, number]).permutation(len(splits["train"]))
+                # By name, so that a task has the same examples alone and among others.
+                generator = np.random.default_rng([self.seed, *name.encode()])
+                order = generator.permutation(len(splits["train"]))
                 splits["train"] = splits["train"].select(np.sort(order[: self.cap[name]]))
             self.encoded[name] = EncodedTask(
                 name=name,
