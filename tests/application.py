@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf, open_dict
@@ -48,6 +49,26 @@ def composed(*overrides: str, config_name: str = "train", folder: Path | None = 
     del config["hydra"]
     OmegaConf.set_struct(config, True)
     return config
+
+
+def save_untrained(folder: Path, *, density: float = 0.5, **shape: int) -> Path:
+    """Write a model as a run would, of the embedded tasks, and of random weights and zeros."""
+    from hydra.utils import instantiate
+
+    from multiprune.export.checkpoint import save_model
+    from multiprune.models.encoder import nano
+    from multiprune.models.multitask import MultitaskModel
+
+    encoder = nano(**({"layers": 1, "hidden": 16, "heads": 2, "intermediate": 32} | shape))
+    tasks = dict(instantiate(composed().task, _convert_="all"))
+    model = MultitaskModel(encoder.model, tasks)
+    generator = torch.Generator().manual_seed(0)
+    for module in model.encoder.modules():
+        if isinstance(module, torch.nn.Linear):
+            kept = torch.rand(module.weight.shape, generator=generator) < density
+            module.weight.data.mul_(kept)
+    save_model(folder / "model", model, encoder.tokenizer, tasks)
+    return folder
 
 
 def run_in(folder: Path, *overrides: str) -> float:

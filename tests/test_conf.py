@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 import wandb
-from application import ROOT, composed
+from application import ROOT, composed, save_untrained
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
@@ -16,6 +16,7 @@ from multiprune.pruning.groups import Groups
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.schedule import Schedule
 from multiprune.tasks.task import Task
+from multiprune.training.distillation import Distillation, LogitDistillation
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,11 +37,14 @@ ALL_FILES = sorted(
 )
 
 
+ONLY_THE_USER_KNOWS = {"budget.count", "pruner.mask.run", "distillation.teacher"}
+
+
 def test_every_group_has_options() -> None:
     assert len(ALL_FILES) >= 45
     for group in (
         "task", "encoder", "data", "data/mixing", "budget", "pruner", "pruner/groups", "schedule",
-        "optimizer", "trainer", "logger", "experiment",
+        "optimizer", "distillation", "trainer", "logger", "experiment",
     ):  # fmt: skip
         assert options(group), group
 
@@ -50,7 +54,7 @@ def test_every_option_composes(option: str) -> None:
     group, _, name = option.rpartition("/")
     # Groups that the defaults list leaves out are added.
     config = composed(f"{'+' * (group == 'pruner/groups')}{group}={name}")
-    assert not OmegaConf.missing_keys(config) - {"budget.count"}
+    assert not OmegaConf.missing_keys(config) - ONLY_THE_USER_KNOWS
 
 
 @pytest.mark.parametrize("name", options("task"))
@@ -93,11 +97,24 @@ def test_every_encoder_instantiates(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", options("pruner"))
 @pytest.mark.parametrize("budget", options("budget"))
-def test_every_pruner_takes_every_budget(name: str, budget: str) -> None:
+def test_every_pruner_takes_every_budget(name: str, budget: str, tmp_path: Path) -> None:
     overrides = [f"pruner={name}", f"budget={budget}"]
     config = composed(*overrides, *(["budget.count=10"] if budget == "count" else []))
+    if "mask" in config.pruner:
+        config.pruner.mask.run = str(save_untrained(tmp_path))
     pruner = instantiate(config.pruner, _partial_=True)(budget=instantiate(config.budget))
     assert isinstance(pruner, Pruner)
+
+
+@pytest.mark.parametrize("name", options("distillation"))
+def test_every_distillation_instantiates(name: str) -> None:
+    config = composed(f"distillation={name}")
+    if name != "none":
+        config.distillation.teacher = {"rte": "one", "sst2": "another"}
+    distillation = instantiate(config.distillation, _convert_="all")
+    assert isinstance(distillation, Distillation)
+    if isinstance(distillation, LogitDistillation):
+        assert distillation.teacher == {"rte": "one", "sst2": "another"}
 
 
 @pytest.mark.parametrize("name", options("pruner/groups"))

@@ -29,6 +29,7 @@ class Train:
         schedule: when the rest goes.
         rank_every_n_steps: how often the pruner ranks anew, in optimizer steps.
         optimizer: of the weights.
+        distillation: what is learned from a teacher, beside the labels.
         trainer: the Lightning Trainer.
         logger: one logger or several, by name.
         checkpoint: what a run is resumed from.
@@ -43,6 +44,7 @@ class Train:
     schedule: Any = MISSING
     rank_every_n_steps: int = 10
     optimizer: Any = MISSING
+    distillation: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
     checkpoint: Checkpoint = field(default_factory=Checkpoint)

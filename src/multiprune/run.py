@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from multiprune.data.datamodule import MultitaskDataModule
     from multiprune.tasks.task import Task
+    from multiprune.training.distillation import Distillation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,9 +89,13 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
     """Build everything and read all data, so that wrong input shows before any training."""
     if (folder / "results.json").exists():
         raise ValueError(f"A run needs a folder of its own, but {folder} holds a finished run.")
+    chosen = chosen_tasks(config)
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ValueError(f"A run needs a value of {', '.join(missing)}, but has none.")
     pl.seed_everything(config.seed, verbose=False)
     # What is quick to check comes first, the data last.
     recipe = instantiate(config.optimizer, _convert_="all")
+    distillation: Distillation = instantiate(config.distillation, _convert_="all")
     # Objects are passed to partials: Hydra would take dataclass instances for configuration.
     pruning = Pruning(
         instantiate(config.pruner, _partial_=True, _convert_="all")(
@@ -100,15 +105,25 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
         every_n_steps=config.rank_every_n_steps,
         encoder="model.encoder",
     )
-    tasks: dict[str, Task] = dict(instantiate(chosen_tasks(config), _convert_="all"))
+    tasks: dict[str, Task] = dict(instantiate(chosen, _convert_="all"))
     encoder = instantiate(config.encoder)
     model = MultitaskModel(encoder.model, tasks)
-    module = MultitaskModule(model, tasks, recipe, seed=config.seed, config=plain(config))
+    module = MultitaskModule(
+        model,
+        tasks,
+        recipe,
+        distillation=distillation,
+        seed=config.seed,
+        config=plain(config),
+    )
     pruning.prepare(module)
+    max_length = min(config.data.max_length, encoder.max_length)
+    # After the student: what it starts from does not depend on whether there is a teacher.
+    distillation.prepare(encoder, tasks, max_length)
     data: MultitaskDataModule = instantiate(config.data, _partial_=True, _convert_="all")(
         tasks=tasks,
         tokenizer=encoder.tokenizer,
-        max_length=min(config.data.max_length, encoder.max_length),
+        max_length=max_length,
         seed=config.seed,
     )
     data.prepare_data()

@@ -21,6 +21,7 @@ from multiprune.budget import FractionBudget, FullBudget
 from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.pruning.combined import Combined
 from multiprune.pruning.element_wise import ElementWisePruner
+from multiprune.pruning.fixed import Fixed
 from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.groups import Blocks, Groups, NofM
 from multiprune.pruning.none import NoPruning
@@ -99,9 +100,10 @@ def cases() -> list[Case]:
     found = []
     for file in FILES:
         case = Case(file)
-        if issubclass(case.method, UnitPruner | Combined):
+        if issubclass(case.method, UnitPruner | Combined | Fixed):
             # They prune units of known architectures: test_structured_contract.py holds them to
-            # the same over an encoder, and test_combined.py their combinations.
+            # the same over an encoder, and test_combined.py their combinations. A fixed mask
+            # follows no schedule: test_fixed.py says what it keeps.
             continue
         found.append(case)
         options = inspect.signature(case.method).parameters
@@ -505,6 +507,6 @@ def test_every_file_of_the_configuration_is_a_pruner() -> None:
     assert all(issubclass(Case(file).method, Pruner) for file in FILES)
     left_out = {file.stem for file in FILES} - {case.file.stem for case in cases()}
     assert left_out == {
-        file.stem for file in FILES if file.stem.startswith(("structured", "combined"))
+        file.stem for file in FILES if file.stem.startswith(("structured", "combined", "fixed"))
     }
     assert all(isinstance(case.pruner(), Pruner) for case in cases())

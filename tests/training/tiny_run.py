@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
+from application import save_untrained
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from typing_extensions import override
@@ -112,7 +113,10 @@ def tiny_run(
     module = MultitaskModule(MultitaskModel(encoder.model, data.tasks), data.tasks, recipe)
     dense = pruner_file.stem == "none"
     budget = FullBudget() if dense else FractionBudget(fraction=0.3)
-    pruner = instantiate(OmegaConf.load(pruner_file), _partial_=True)(budget=budget)
+    config = OmegaConf.load(pruner_file)
+    if "mask" in config:
+        config.mask.run = str(save_untrained(folder / "source", density=0.2, layers=2))
+    pruner = instantiate(config, _partial_=True)(budget=budget)
     pruning = Pruning(
         pruner, CubicSchedule(start=0.1, stop=0.7), every_n_steps=2, encoder="model.encoder"
     )

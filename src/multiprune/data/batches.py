@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,7 +31,8 @@ class EncodedTask:
     def batch(self, split: str, rows: Sequence[int]) -> Batch:
         """Collate the given rows of a split."""
         columns = self.splits[split][rows]
-        return collate(self.name, self.task, columns, padding_token=self.padding_token)
+        batch = collate(self.name, self.task, columns, padding_token=self.padding_token)
+        return replace(batch, rows=rows)
 
 
 class TrainBatches:

@@ -124,6 +124,12 @@ def model_folder(path: Path) -> Path:
     )
 
 
+def weights_file(folder: Path) -> Path:
+    """Return where a shipped folder holds the weights of its encoder."""
+    file = folder / BITMASK_WEIGHTS
+    return file if file.is_file() else folder / WEIGHTS
+
+
 def load_encoder(folder: Path) -> PreTrainedModel:
     """Load the encoder of a shipped folder; no code from the folder is run.
 
@@ -132,8 +138,7 @@ def load_encoder(folder: Path) -> PreTrainedModel:
     """
     from transformers import AutoConfig
 
-    file = folder / BITMASK_WEIGHTS
-    file = file if file.is_file() else folder / WEIGHTS
+    file = weights_file(folder)
     state = load_weights(file)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

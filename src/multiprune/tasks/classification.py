@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
+from multiprune.tasks.soft_targets import softened_cross_entropy, softened_divergence
 from multiprune.tasks.task import Rows, Task, label_ids
 
 if TYPE_CHECKING:
@@ -58,6 +59,12 @@ class Classification(Task):
         return functional.cross_entropy(logits.float(), labels)
 
     @override
+    def distillation_loss(
+        self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
+    ) -> Tensor:
+        return softened_divergence(logits, teacher, temperature)
+
+    @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return logits.argmax(-1), labels
 
@@ -98,6 +105,12 @@ class MultiLabel(Task):
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
+
+    @override
+    def distillation_loss(
+        self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
+    ) -> Tensor:
+        return softened_cross_entropy(logits, teacher, temperature)
 
     @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,6 +180,12 @@ class Regression(Task):
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         return functional.mse_loss(logits.float().squeeze(-1), self.scaled(labels))
+
+    @override
+    def distillation_loss(
+        self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
+    ) -> Tensor:
+        return functional.mse_loss(logits.float(), teacher.float())
 
     @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

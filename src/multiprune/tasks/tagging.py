@@ -10,6 +10,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.tasks.classification import checked_labels
+from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.task import IGNORED, Rows, Task, label_ids
 
 if TYPE_CHECKING:
@@ -84,6 +85,13 @@ class Tagging(Task):
         return functional.cross_entropy(
             logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED
         )
+
+    @override
+    def distillation_loss(
+        self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
+    ) -> Tensor:
+        labelled = labels != IGNORED
+        return softened_divergence(logits[labelled], teacher[labelled], temperature)
 
     @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,11 +43,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples of one task: encoder inputs of shape ``(examples, tokens)``, and labels."""
+    """Examples of one task: encoder inputs of shape ``(examples, tokens)``, and labels.
+
+    ``rows`` says where in their split the examples stand, if that is known.
+    """
 
     task: str
     inputs: Mapping[str, Tensor]
     labels: Tensor
+    rows: Sequence[int] = ()
 
     def to(self, device: torch.device, **options: Any) -> Batch:
         """Return this batch on ``device``."""
@@ -112,6 +116,15 @@ class Task(ABC):
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the mean loss of a batch."""
+
+    @abstractmethod
+    def distillation_loss(
+        self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
+    ) -> Tensor:
+        """Return how far the logits of a batch are from a teacher's, on the scale of ``loss``.
+
+        ``labels`` say no more than what counts. ``temperature`` softens distributions.
+        """
 
     @abstractmethod
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

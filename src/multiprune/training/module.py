@@ -13,6 +13,8 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
+from multiprune.training.distillation import NoDistillation
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from multiprune.models.multitask import MultitaskModel
     from multiprune.tasks.task import Batch, Task
+    from multiprune.training.distillation import Distillation
     from multiprune.training.optim import AdamWRecipe
 
 
@@ -58,7 +61,8 @@ class MultitaskModule(pl.LightningModule):
     """Trains one encoder on one-task batches, and evaluates it on every task.
 
     Logs ``train/<task>/loss``, ``val/<task>/<metric>`` and ``val/score``, the mean of the tasks'
-    scores (each the first metric of its task); the same with ``test``.
+    scores (each the first metric of its task); the same with ``test``. The terms that a
+    distillation adds to the loss of a task are logged beside it.
 
     What is random in a training step (dropout) depends on the seed, the rank and the number of the
     batch alone, so that a resumed run repeats it without saved random states.
@@ -72,6 +76,7 @@ class MultitaskModule(pl.LightningModule):
         tasks: Mapping[str, Task],
         optimizer: AdamWRecipe,
         *,
+        distillation: Distillation | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -80,6 +85,8 @@ class MultitaskModule(pl.LightningModule):
         self.model = model
         self.tasks = dict(tasks)
         self.recipe = optimizer
+        # Not a module: a teacher has no place among this one's parameters and in its checkpoints.
+        self.distillation = distillation or NoDistillation()
         self.seed = seed
         self.answers = {split: {name: Answers() for name in tasks} for split in ("val", "test")}
         # Registered, so that Lightning moves them to the model's device.
@@ -93,6 +100,10 @@ class MultitaskModule(pl.LightningModule):
         return logits
 
     @override
+    def on_fit_start(self) -> None:
+        self.distillation.start(self.trainer)
+
+    @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         number = [self.seed, self.global_rank, self.trainer.current_epoch, batch_idx]
         torch.manual_seed(int(np.random.SeedSequence(number).generate_state(1)[0]))
@@ -100,14 +111,16 @@ class MultitaskModule(pl.LightningModule):
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         task = self.tasks[batch.task]
-        loss = task.loss(self(batch), batch.labels)
+        losses = self.distillation.losses(self.model, task, batch)
+        loss = losses.total
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"The training loss must be finite, but is {loss.item()} for task {batch.task} "
                 f"at step {self.global_step}."
             )
         size = len(batch.labels)
-        self.log(f"train/{batch.task}/loss", loss, batch_size=size)
+        for name, term in losses.terms.items():
+            self.log(f"train/{batch.task}/{name}", term, batch_size=size)
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=size)
         return loss * task.loss_weight
 

@@ -1,0 +1,35 @@
+"""Losses between a student's logits and a teacher's: soft targets of Hinton et al. (2015).
+
+Softer distributions have smaller gradients, by the temperature squared; multiplied with it the
+losses weigh the same whatever the temperature (section 2 of the paper).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return ``T^2 KL(softmax(teacher / T) || softmax(student / T))``, the mean over rows.
+
+    Its gradient is that of the paper's cross-entropy; unlike it, it is 0 where both agree. Both are
+    of shape (rows, classes).
+    """
+    expected = functional.log_softmax(teacher.float() / temperature, -1)
+    found = functional.log_softmax(student.float() / temperature, -1)
+    return (expected.exp() * (expected - found)).sum(-1).mean() * temperature**2
+
+
+def softened_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return ``T^2 H(sigmoid(teacher / T), sigmoid(student / T))``, the mean over all decisions."""
+    return (
+        functional.binary_cross_entropy_with_logits(
+            student.float() / temperature, (teacher.float() / temperature).sigmoid()
+        )
+        * temperature**2
+    )

@@ -1,0 +1,244 @@
+"""A teacher's logits and hidden states as targets."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from typing_extensions import override
+
+from multiprune.data.datamodule import MultitaskDataModule
+from multiprune.models.hidden_states import recorded_states
+from multiprune.models.structure import architecture_of
+from multiprune.training.teacher import load_teachers
+from multiprune.training.teacher_logits import teacher_logits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pytorch_lightning as pl
+    from torch import Tensor
+
+    from multiprune.models.encoder import Encoder
+    from multiprune.models.hidden_states import LayerStates
+    from multiprune.models.multitask import MultitaskModel
+    from multiprune.tasks.task import Batch, Task
+    from multiprune.training.teacher import Teacher
+    from multiprune.training.teacher_logits import TeacherLogits
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a batch is trained on, and the terms that it is made of, by name."""
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+
+
+class Distillation(ABC):
+    """Says what the model is trained on.
+
+    It is no module: what it holds is in no checkpoint, no optimizer and no ledger.
+    """
+
+    @abstractmethod
+    def prepare(self, encoder: Encoder, tasks: Mapping[str, Task], max_length: int) -> None:
+        """Load what is learned from; ``max_length`` is that of texts, in tokens.
+
+        Raises:
+            FileNotFoundError: if there is no teacher.
+            ValueError: if this student cannot learn these tasks from it.
+        """
+
+    @abstractmethod
+    def start(self, trainer: pl.Trainer) -> None:
+        """Training is about to start, on all ranks: prepare what it reads in every step."""
+
+    @abstractmethod
+    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
+        """Run the model on a batch of a task, and return what it is trained on."""
+
+
+class NoDistillation(Distillation):
+    """Labels alone, so that nothing branches on "is there a teacher?"."""
+
+    @override
+    def prepare(self, encoder: Encoder, tasks: Mapping[str, Task], max_length: int) -> None:
+        pass
+
+    @override
+    def start(self, trainer: pl.Trainer) -> None:
+        pass
+
+    @override
+    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
+        loss = task.loss(model(batch), batch.labels)
+        return Losses(loss, {"loss": loss})
+
+
+class LogitDistillation(Distillation):
+    """The logits of a teacher: ``(1 - weight) * loss + weight * distillation``.
+
+    The sum is that of Sanh et al. (2020); the second term is the task's ``distillation_loss``.
+
+    The teacher runs once over all training examples before the first step, in fp32 and without
+    dropout; its logits are kept in the cache of the data.
+
+    Args:
+        teacher: a finished run or an exported folder; or one a task, by the task's name.
+        temperature: of the softened distributions.
+        weight: of the teacher, in (0, 1]; the labels have the rest.
+    """
+
+    def __init__(
+        self, *, teacher: str | Mapping[str, str], temperature: float, weight: float
+    ) -> None:
+        if temperature <= 0:
+            raise ValueError(f"`temperature` must be above 0, but is {temperature}.")
+        if not 0 < weight <= 1:
+            raise ValueError(f"`weight` of a distillation must be in (0, 1], but is {weight}.")
+        self.teacher, self.temperature, self.weight = teacher, temperature, weight
+        self.teachers: dict[str, Teacher] = {}
+        self.logits: dict[str, TeacherLogits] = {}
+
+    @override
+    def prepare(self, encoder: Encoder, tasks: Mapping[str, Task], max_length: int) -> None:
+        self.teachers = load_teachers(
+            self.teacher, tasks=tasks, tokenizer=encoder.tokenizer, max_length=max_length
+        )
+
+    @override
+    def start(self, trainer: pl.Trainer) -> None:
+        # The others read what the first rank has written.
+        if trainer.is_global_zero:
+            self._find_logits(trainer)
+        trainer.strategy.barrier("teacher_logits")
+        if not trainer.is_global_zero:
+            self._find_logits(trainer)
+
+    @override
+    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
+        logits = model(batch)
+        loss = task.loss(logits, batch.labels)
+        imitation = self.imitation(task, batch, logits)
+        total = (1 - self.weight) * loss + self.weight * imitation
+        return Losses(total, {"loss": loss, "distillation": imitation})
+
+    def imitation(self, task: Task, batch: Batch, logits: Tensor) -> Tensor:
+        """Return how far logits are from the teacher's."""
+        if not batch.rows:
+            raise ValueError(
+                f"Distillation needs batches that say which rows they hold, but one of "
+                f"{batch.task} does not."
+            )
+        expected = self.logits[batch.task].of(batch.rows).to(logits.device)
+        return task.distillation_loss(logits, expected, batch.labels, self.temperature)
+
+    def _find_logits(self, trainer: pl.Trainer) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not isinstance(data, MultitaskDataModule):
+            raise TypeError(
+                f"Distillation needs a MultitaskDataModule, but trains on a {type(data).__name__}."
+            )
+        self.logits = {
+            name: teacher_logits(
+                teacher,
+                data.encoded[name],
+                folder=data.cache,
+                device=trainer.strategy.root_device,
+            )
+            for name, teacher in self.teachers.items()
+        }
+
+
+class HiddenDistillation(LogitDistillation):
+    """Logits and hidden states: ``distillation = (1 - h) * logits + h * hidden states``.
+
+    The weighting ``h = hidden_weight`` is CoFi's (Xia et al. 2022, section 3.2), with
+    ``layer_pairs`` in place of its search for the nearest layers, and no projection: student and
+    teacher have the same hidden size. Hidden states are too large to be kept, so the teacher runs
+    beside the student in every step, in the precision of the student.
+    """
+
+    def __init__(
+        self,
+        *,
+        teacher: str | Mapping[str, str],
+        temperature: float,
+        weight: float,
+        hidden_weight: float,
+    ) -> None:
+        super().__init__(teacher=teacher, temperature=temperature, weight=weight)
+        if not 0 < hidden_weight <= 1:
+            raise ValueError(f"`hidden_weight` must be in (0, 1], but is {hidden_weight}.")
+        self.hidden_weight = hidden_weight
+
+    @override
+    def prepare(self, encoder: Encoder, tasks: Mapping[str, Task], max_length: int) -> None:
+        super().prepare(encoder, tasks, max_length)
+        architecture_of(encoder.model)
+        size = encoder.model.config.hidden_size
+        for teacher in self.teachers.values():
+            architecture_of(teacher.model.encoder)
+            found = teacher.model.encoder.config.hidden_size
+            if found != size:
+                raise ValueError(
+                    f"A teacher of hidden states must have the student's hidden size, {size}, but "
+                    f"{teacher.folder} has {found}."
+                )
+
+    @override
+    def start(self, trainer: pl.Trainer) -> None:
+        super().start(trainer)
+        for teacher in self.teachers.values():
+            teacher.model.to(trainer.strategy.root_device)
+
+    @override
+    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
+        teacher = self.teachers[batch.task].model.encoder
+        with recorded_states(teacher) as expected, torch.no_grad():
+            teacher(**batch.inputs)
+        with recorded_states(model.encoder) as found:
+            logits = model(batch)
+        loss = task.loss(logits, batch.labels)
+        imitation = self.imitation(task, batch, logits)
+        hidden = hidden_state_loss(found, expected, batch.inputs["attention_mask"])
+        distilled = (1 - self.hidden_weight) * imitation + self.hidden_weight * hidden
+        total = (1 - self.weight) * loss + self.weight * distilled
+        return Losses(total, {"loss": loss, "distillation": imitation, "hidden": hidden})
+
+
+def hidden_state_loss(
+    student: Sequence[LayerStates], teacher: Sequence[LayerStates], attention_mask: Tensor
+) -> Tensor:
+    """Return the squared error of hidden states, a mean over pairs of layers, tokens and entries.
+
+    Tokens of padding do not count.
+    """
+    pairs = layer_pairs([one.is_dropped for one in student], len(teacher))
+    errors = torch.stack(
+        [
+            (student[here].states.float() - teacher[there].states.float()).square().mean(-1)
+            for here, there in pairs
+        ]
+    )
+    return (errors * attention_mask).sum() / attention_mask.sum() / len(pairs)
+
+
+def layer_pairs(student_is_dropped: Sequence[bool], teacher_depth: int) -> list[tuple[int, int]]:
+    """Return which layers, numbered from 0, of student and teacher are compared.
+
+    The ``m``-th of ``M`` layers, from 1, is compared with the ``ceil(m N / M)``-th of ``N``: evenly
+    spaced, the last with the last (the uniform strategy of TinyBERT, Jiao et al. 2020), and each
+    with its like where the depths are equal. A layer that was dropped keeps its number, so that the
+    others keep their partners, and has none itself, unless it is the last: its states are what the
+    heads read.
+    """
+    depth = len(student_is_dropped)
+    return [
+        (number - 1, -(-number * teacher_depth // depth) - 1)
+        for number, is_dropped in enumerate(student_is_dropped, start=1)
+        if not is_dropped or number == depth
+    ]
