@@ -37,17 +37,19 @@ def test_anything_else_is_refused_and_stays(tmp_path: Path) -> None:
         fill(tmp_path / "report", "b")
     assert contents(tmp_path / "report") == {"a", "notes.txt"}
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ValueError, match="but .*file is a file"):
+    with pytest.raises(ValueError, match=r"but .*file is a file"):
         check_replaceable(tmp_path / "file")
 
 
 def test_failure_leaves_the_earlier_report(tmp_path: Path) -> None:
     fill(tmp_path / "report", "a")
-    with (
-        pytest.raises(RuntimeError, match="disk"),
-        report_folder(tmp_path / "report") as beside,
-    ):
-        (beside / "b").write_text("half")
-        raise RuntimeError("disk")
+
+    def fail() -> None:
+        with report_folder(tmp_path / "report") as beside:
+            (beside / "b").write_text("half")
+            raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        fail()
     assert contents(tmp_path / "report") == {"a"}
     assert [one.name for one in tmp_path.iterdir()] == ["report"]

@@ -11,7 +11,7 @@ from report_world import LAYERS, write_model, write_runs
 from multiprune.report import masks
 from multiprune.report.frame import read_run, read_runs
 from multiprune.report.masks import Mask, count_shared, expected_jaccard, pooled, read_masks
-from multiprune.report.overlap import MULTITASK, Overlap, overlaps
+from multiprune.report.overlap import MULTITASK, overlaps
 from multiprune.report.overview import overview
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_chance_is_the_mean_over_random_masks(size: int, first: int, second: int) -> None:
     generator = np.random.default_rng(1)
     found = [
-        count_shared(
-            [Mask.of(drawn(generator, size, one)) for one in (first, second)]
-        ).jaccard()[0, 1]
+        count_shared([Mask.of(drawn(generator, size, one)) for one in (first, second)]).jaccard()[
+            0, 1
+        ]
         for _ in range(3000)
     ]
     error = float(np.std(found)) / len(found) ** 0.5
@@ -107,17 +107,26 @@ def test_overlap_between_tasks_and_seeds(runs: Path) -> None:
     found = overlaps(overview(read_runs(runs)))
     (overlap,) = found.found
     assert overlap.labels == ("easy", "hard", MULTITASK)
-    pairs = {names: (one.jaccard, one.pairs) for names, one in overlap.pairs.items()}
-    # Ten weights in common of twelve, or with the weight of the seed of eleven.
-    assert pairs["easy", "easy"] == (pytest.approx(10 / 12), 1)
-    # Five, and six where the seeds are the same, of sixteen or seventeen.
-    assert pairs["easy", "hard"] == (pytest.approx((6 / 16 + 5 / 17) / 2), 4)
-    assert pairs["easy", MULTITASK] == (pytest.approx((11 / 16 + 10 / 17) / 2), 4)
-    assert overlap.pairs["easy", "hard"].chance == pytest.approx(expected_jaccard(11 / 60, 11 / 60))
-    between = overlap.between_tasks["1", "output.dense"]
-    assert between.jaccard == pytest.approx((6 / 16 + 5 / 17) / 2)
-    seeds = overlap.between_seeds["0", "attention.self.query"]
-    assert seeds.jaccard == pytest.approx((10 / 12 + 10 / 12 + 15 / 17) / 3)
+
+    def jaccard(first: str, second: str, *, same_seed: bool) -> float:
+        shared = overlap.shared(first, second, same_seed=same_seed)
+        assert shared is not None
+        assert shared.pairs == (1 if first == second else 2)
+        return shared.jaccard
+
+    # Ten weights in common, of twelve with those of the seeds.
+    assert jaccard("easy", "easy", same_seed=False) == pytest.approx(10 / 12)
+    assert overlap.shared("easy", "easy", same_seed=True) is None
+    # Five, and six where the seeds are the same.
+    assert jaccard("easy", "hard", same_seed=True) == pytest.approx(6 / 16)
+    assert jaccard("hard", "easy", same_seed=False) == pytest.approx(5 / 17)
+    assert jaccard("easy", MULTITASK, same_seed=True) == pytest.approx(11 / 16)
+    chance = expected_jaccard(11 / 60, 11 / 60)
+    assert overlap.pairs[1].shared.chance == pytest.approx(chance)
+    query, output = ("0", "attention.self.query"), ("1", "output.dense")
+    assert overlap.between_tasks[output].jaccard == pytest.approx(6 / 16)
+    assert overlap.between_both[query].jaccard == pytest.approx(5 / 17)
+    assert overlap.between_seeds[query].jaccard == pytest.approx((10 / 12 + 10 / 12 + 15 / 17) / 3)
     assert overlap.density["0", "attention.self.query"] == pytest.approx((11 + 11 + 16) / 3 / 60)
 
 
@@ -157,5 +166,6 @@ def test_damaged_model_is_listed(runs: Path) -> None:
     found = overlaps(overview(read_runs(runs)))
     reasons = {one.path.name: one.reason for one in found.left_out}
     assert "must be a whole safetensors file" in reasons["easy-100000-0"]
-    overlap: Overlap = found.found[0]
-    assert overlap.pairs["easy", "hard"].pairs == 2
+    shared = found.found[0].shared("easy", "hard", same_seed=True)
+    assert shared is not None
+    assert shared.pairs == 1

@@ -119,11 +119,9 @@ def _overlap(overlap: Overlap) -> dict[str, Any]:
     return {
         "method": overlap.method,
         "asked": overlap.asked,
-        "pairs": [
-            {"of": first, "and": second} | asdict(one)
-            for (first, second), one in overlap.pairs.items()
-        ],
+        "pairs": [asdict(one) for one in overlap.pairs],
         "between_tasks": _by_position(overlap.between_tasks),
+        "between_both": _by_position(overlap.between_both),
         "between_seeds": _by_position(overlap.between_seeds),
         "density": [
             {"layer": layer, "matrix": matrix, "density": density}

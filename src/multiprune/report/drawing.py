@@ -72,6 +72,8 @@ def save(draw: Callable[[], Figure], folder: Path, name: str) -> str:
     with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
         figure, buffer = draw(), io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
+        # What was laid out stays so, which is half of the work.
+        figure.set_layout_engine("none")
         figure.savefig(folder / f"{name}.png", dpi=160, metadata={"Software": None})
     svg = buffer.getvalue()
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")

@@ -36,25 +36,44 @@ class Shared:
         return self.jaccard / self.chance
 
 
+@dataclass(frozen=True)
+class Pair:
+    """Two labels, whether pairs are of runs of the same seed, and what these share."""
+
+    first: str
+    second: str
+    same_seed: bool
+    shared: Shared
+
+
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
     """The overlap of the masks of one method at one size.
 
     Attributes:
         labels: tasks, by name, and ``MULTITASK`` last.
-        pairs: by two labels in their order; two times the same label is between seeds.
-        between_tasks: by position, over pairs of different tasks.
-        between_seeds: by position, over pairs of seeds of the same model.
+        pairs: of labels in their order; those of a label and itself are of different seeds.
+        between_tasks: by position, over pairs of different tasks and the same seed.
+        between_both: by position, over pairs of different tasks and different seeds.
+        between_seeds: by position, over pairs of different seeds of the same model.
         density: by position, over all masks.
     """
 
     method: str
     asked: int
     labels: tuple[str, ...]
-    pairs: Mapping[tuple[str, str], Shared]
+    pairs: Sequence[Pair]
     between_tasks: Mapping[Position, Shared]
+    between_both: Mapping[Position, Shared]
     between_seeds: Mapping[Position, Shared]
     density: Mapping[Position, float]
+
+    def shared(self, first: str, second: str, *, same_seed: bool) -> Shared | None:
+        """Return what two labels share, in either order; None if there are no such pairs."""
+        for one in self.pairs:
+            if {one.first, one.second} == {first, second} and one.same_seed == same_seed:
+                return one.shared
+        return None
 
 
 @dataclass(frozen=True)
@@ -109,28 +128,56 @@ def _overlap(method: str, asked: int, masks: Sequence[tuple[Row, Masks]]) -> Ove
         before = by_position.get(position)
         by_position[position] = counts if before is None else before + counts
     whole = pooled(by_path)
-    indices = list(itertools.combinations(range(len(labels)), 2))
-    seeds = [(i, j) for i, j in indices if labels[i] == labels[j]]
-    # A multitask model has the weights of all tasks: it is no task of its own.
-    tasks = [
-        (i, j)
-        for i, j in indices
-        if labels[i] != labels[j] and MULTITASK not in (labels[i], labels[j])
+    chosen = _Pairs(labels, [row.seed for row, _ in masks])
+    between = itertools.combinations_with_replacement(names, 2)
+    pairs = [
+        Pair(first, second, same_seed, shared)
+        for first, second in between
+        for same_seed in (True, False)
+        if (shared := _shared(whole, chosen.of({first, second}, same_seed)))
     ]
-    pairs = {}
-    for first, second in itertools.combinations_with_replacement(names, 2):
-        chosen = [(i, j) for i, j in indices if {labels[i], labels[j]} == {first, second}]
-        if (one := _shared(whole, chosen)) is not None:
-            pairs[first, second] = one
     return Overlap(
         method=method,
         asked=asked,
         labels=tuple(names),
         pairs=pairs,
-        between_tasks=_by_position(by_position, tasks),
-        between_seeds=_by_position(by_position, seeds),
+        between_tasks=_by_position(by_position, chosen.of_tasks(same_seed=True)),
+        between_both=_by_position(by_position, chosen.of_tasks(same_seed=False)),
+        between_seeds=_by_position(by_position, chosen.of_one_label()),
         density={position: float(one.density.mean()) for position, one in by_position.items()},
     )
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Chooses pairs of masks, by their numbers."""
+
+    labels: Sequence[str]
+    seeds: Sequence[int]
+
+    def of(self, labels: set[str], same_seed: bool) -> list[tuple[int, int]]:
+        # Runs of one label and seed differ in how tasks are mixed.
+        return [
+            (i, j)
+            for i, j in self._all(same_seed)
+            if {self.labels[i], self.labels[j]} == labels and not (same_seed and len(labels) == 1)
+        ]
+
+    def of_one_label(self) -> list[tuple[int, int]]:
+        return [(i, j) for i, j in self._all(False) if self.labels[i] == self.labels[j]]
+
+    def of_tasks(self, *, same_seed: bool) -> list[tuple[int, int]]:
+        # A multitask model has the weights of all tasks: it is no task of its own.
+        return [
+            (i, j)
+            for i, j in self._all(same_seed)
+            if self.labels[i] != self.labels[j]
+            and MULTITASK not in (self.labels[i], self.labels[j])
+        ]
+
+    def _all(self, same_seed: bool) -> list[tuple[int, int]]:
+        pairs = itertools.combinations(range(len(self.labels)), 2)
+        return [(i, j) for i, j in pairs if (self.seeds[i] == self.seeds[j]) == same_seed]
 
 
 def _by_position(

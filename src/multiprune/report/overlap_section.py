@@ -12,7 +12,7 @@ from multiprune.report.plots import heat_map
 
 if TYPE_CHECKING:
     from multiprune.report.blocks import Cell
-    from multiprune.report.overlap import Overlap, Overlaps, Shared
+    from multiprune.report.overlap import Overlap, Overlaps, Pair, Shared
 
 _TITLE = "Which weights tasks share"
 
@@ -29,9 +29,11 @@ def overlap_section(overlaps: Overlaps | None) -> Section:
         text = [
             "The Jaccard index of two masks is the number of weights that both keep over that of "
             "weights that either keeps. By chance, for independent uniform masks of the same "
-            "densities p and q in each matrix, it is p q / (p + q - p q). All runs start from the "
-            "same encoder, whose large weights tend to stay, so that overlap between seeds of one "
-            "task (the diagonal) is what overlap between tasks is to be held against."
+            "densities p and q in each matrix, it is p q / (p + q - p q).",
+            "Runs of one seed start from the same weights and see examples in the same order; runs "
+            "of one pretrained encoder share most of what they start from. So overlap between "
+            "tasks of different seeds (below the diagonal) is to be held against overlap between "
+            "seeds of one task (on it); above the diagonal are tasks of the same seed.",
         ]
     figures = [one for overlap in overlaps.found for one in _figures(overlap, overlaps)]
     return Section(
@@ -47,27 +49,33 @@ def _figures(overlap: Overlap, overlaps: Overlaps) -> list[Figure]:
     index = overlaps.found.index(overlap)
     where = f"{overlap.method}, {overlap.asked:,} parameters"
     labels = overlap.labels
-    values = [[_between(overlap, first, second) for second in labels] for first in labels]
+    values = [
+        [_jaccard(overlap.shared(one, other, same_seed=y < x)) for x, other in enumerate(labels)]
+        for y, one in enumerate(labels)
+    ]
     alt = [
-        f"{first} and {second} {one.jaccard:.2f}" for (first, second), one in overlap.pairs.items()
+        f"{one.first} and {one.second}, {_seeds(one)}: {one.shared.jaccard:.2f}"
+        for one in overlap.pairs
     ]
     figures = [
         Figure(
             name=f"masks-{index}",
-            caption=f"Jaccard index of masks: {where}. The diagonal is between seeds.",
+            caption=f"Jaccard index of masks: {where}. Above the diagonal runs have the same seed, "
+            "on and below it different ones.",
             alt=f"Matrix of overlaps: {'; '.join(alt)}.",
             draw=lambda: heat_map(labels, labels, values),
             wide=False,
         )
     ]
-    if shared := overlap.between_tasks:
+    if shared := overlap.between_tasks or overlap.between_both:
         times = {position: one.times_chance for position, one in shared.items()}
         layers, matrices, cells = grid(times)
         (layer, matrix), most = max(times.items(), key=lambda one: one[1])
         figures.append(
             Figure(
                 name=f"masks-{index}-layers",
-                caption=f"Overlap between tasks in multiples of chance: {where}.",
+                caption=f"Overlap between tasks in multiples of chance: {where}, "
+                f"{'the same seed' if overlap.between_tasks else 'different seeds'}.",
                 alt=f"Heat map by layer and matrix; most is {most:.1f} in layer {layer}, {matrix}.",
                 draw=lambda: heat_map(layers, matrices, cells, digits=1),
                 wide=False,
@@ -76,38 +84,35 @@ def _figures(overlap: Overlap, overlaps: Overlaps) -> list[Figure]:
     return figures
 
 
-def _between(overlap: Overlap, first: str, second: str) -> float | None:
-    one = overlap.pairs.get((first, second)) or overlap.pairs.get((second, first))
-    return None if one is None else one.jaccard
+def _jaccard(shared: Shared | None) -> float | None:
+    return None if shared is None else shared.jaccard
+
+
+def _seeds(pair: Pair) -> str:
+    return "same seed" if pair.same_seed else "other seed"
 
 
 def _pairs(overlaps: Overlaps) -> Table:
     rows = []
     for overlap in overlaps.found:
-        ordered = sorted(overlap.pairs.items(), key=lambda one: -one[1].times_chance)
-        for (first, second), one in ordered:
-            other = "itself, other seeds" if first == second else second
-            rows.append(
-                [
-                    blocks.text(overlap.method),
-                    blocks.count(overlap.asked),
-                    blocks.text(first),
-                    blocks.text(other),
-                    blocks.count(one.pairs),
-                    *_cells(one),
-                    blocks.number(one.times_chance, 2),
-                ]
-            )
+        ordered = sorted(overlap.pairs, key=lambda one: -one.shared.times_chance)
+        rows += [
+            [
+                blocks.text(overlap.method),
+                blocks.count(overlap.asked),
+                blocks.text(one.first),
+                blocks.text(one.second),
+                blocks.text(_seeds(one)),
+                blocks.count(one.shared.pairs),
+                *_cells(one.shared),
+                blocks.number(one.shared.times_chance, 2),
+            ]
+            for one in ordered
+        ]
     columns = [
-        "method",
-        "asked",
-        "mask of",
-        "and of",
-        "pairs",
-        "Jaccard",
-        "by chance",
+        "method", "asked", "mask of", "and of", "seeds", "pairs", "Jaccard", "by chance",
         "times chance",
-    ]
+    ]  # fmt: skip
     caption = f"Who shares most ({MULTITASK}: one model of all tasks)"
     return Table(
         name="mask-pairs", caption=caption, columns=columns, rows=rows, folded=len(rows) > 20
@@ -123,6 +128,7 @@ def _positions(overlaps: Overlaps) -> Table:
             blocks.text(matrix),
             blocks.number(density, 4),
             *_cells(overlap.between_tasks.get((layer, matrix))),
+            *_cells(overlap.between_both.get((layer, matrix))),
             *_cells(overlap.between_seeds.get((layer, matrix))),
         ]
         for overlap in overlaps.found
@@ -130,7 +136,7 @@ def _positions(overlaps: Overlaps) -> Table:
     ]
     columns = [
         "method", "asked", "layer", "matrix", "density", "between tasks", "by chance",
-        "between seeds", "by chance",
+        "between tasks and seeds", "by chance", "between seeds", "by chance",
     ]  # fmt: skip
     caption = "Jaccard index by layer and matrix"
     return Table(name="mask-layers", caption=caption, columns=columns, rows=rows, folded=True)

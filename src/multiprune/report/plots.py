@@ -169,7 +169,10 @@ def _size_axis(axes: Axes, sizes: Sequence[int], dense: int) -> None:
     if wide:
         axes.set_xscale("log")
     place = [math.log(size) if wide else float(size) for size in distinct]
-    apart = (place[-1] - place[0]) / 6
+    # Sizes that differ by a few percent have the same name.
+    apart = max((place[-1] - place[0]) / 6, 0.1 * (1 if wide else distinct[-1]))
+    if distinct[-1] < 1.2 * distinct[0]:
+        axes.set_xlim(0.8 * distinct[0], 1.2 * distinct[-1])
     marked = [0]
     for index in range(1, len(distinct)):
         if place[index] - place[marked[-1]] >= apart:

@@ -113,7 +113,7 @@ def _wall_time(overview: Overview) -> Section:
             blocks.text(kind),
             blocks.count(len(runs)),
             blocks.number(sum(run.wall_seconds for run in runs) / 3600, 2),
-            *(blocks.number(value, 0) for value in _five(run.wall_seconds for run in runs)),
+            *(blocks.number(value, 1) for value in _extremes(run.wall_seconds for run in runs)),
             blocks.number(
                 statistics.median(run.wall_seconds / max(1, run.steps) for run in runs), 4
             ),
@@ -152,7 +152,7 @@ def _wall_time(overview: Overview) -> Section:
     )
 
 
-def _five(values: Iterable[float]) -> list[float]:
+def _extremes(values: Iterable[float]) -> list[float]:
     ordered = sorted(values)
     return [ordered[0], statistics.median(ordered), ordered[-1]]
 
