@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING
 
 from multiprune.budget.ledger import PARTS
@@ -13,8 +12,9 @@ from multiprune.report.layers import grid, mean_density
 from multiprune.report.plots import bars, heat_map, short
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from multiprune.report.layers import Position
     from multiprune.report.overview import Model, Overview
 
 #: As many models are drawn where there would be one figure, or one bar, for each.
@@ -42,6 +42,27 @@ def _drawn(models: Sequence[Model], overview: Overview) -> list[Model]:
 def ledger_section(overview: Overview) -> Section:
     """Show in which part of each model kept parameters are."""
     dense = overview.rows[0].ledger.dense
+    drawn = _drawn(overview.models, overview)
+    names = [_label(model, overview) for model in drawn]
+    kept = [_kept(model) for model in drawn]
+    sums = [f"{name}: {short(sum(one.values()))}" for name, one in zip(names, kept, strict=True)]
+    parts = {part: [one[part] for one in kept] for part in PARTS}
+    figure = Figure(
+        name="ledger",
+        caption=f"Where kept parameters are{_of_all(drawn, overview.models)}.",
+        alt="; ".join(sums),
+        draw=lambda: bars(names, parts),
+    )
+    counted = ", ".join(f"{part} {dense[part]:,}" for part in PARTS if part != "heads")
+    text = [
+        "Every parameter counted once, in the largest seed of each model. One dense model has: "
+        f"{counted}; heads differ by tasks. What is left of ranks or units is in these numbers."
+    ]
+    table = _ledger_table(overview)
+    return Section(name="ledger", title="Ledger", text=text, figures=[figure], tables=[table])
+
+
+def _ledger_table(overview: Overview) -> Table:
     rows = []
     for model in overview.models:
         kept = _kept(model)
@@ -54,36 +75,12 @@ def ledger_section(overview: Overview) -> Section:
                 blocks.count(sum(kept.values())),
             ]
         )
-    drawn = _drawn(overview.models, overview)
-    names = [_label(model, overview) for model in drawn]
-    parts = {part: [_kept(model)[part] for model in drawn] for part in PARTS}
-    figure = Figure(
+    return Table(
         name="ledger",
-        caption="Where kept parameters are" + _of_all(drawn, overview.models) + ".",
-        alt="; ".join(
-            f"{name}: {short(sum(_kept(model).values()))}"
-            for name, model in zip(names, drawn, strict=True)
-        ),
-        draw=lambda: bars(names, parts),
-    )
-    counted = ", ".join(f"{part} {dense[part]:,}" for part in PARTS if part != "heads")
-    return Section(
-        name="ledger",
-        title="Ledger",
-        text=[
-            "Every parameter counted once, in the largest seed of each model. One dense model has: "
-            f"{counted}; heads differ by tasks. What is left of ranks or units is in these numbers."
-        ],
-        figures=[figure],
-        tables=[
-            Table(
-                name="ledger",
-                caption="Kept parameters by part",
-                columns=["method", "tasks", "asked", *PARTS, "in all"],
-                rows=rows,
-                folded=len(rows) > 12,
-            )
-        ],
+        caption="Kept parameters by part",
+        columns=["method", "tasks", "asked", *PARTS, "in all"],
+        rows=rows,
+        folded=len(rows) > 12,
     )
 
 
@@ -103,41 +100,45 @@ def density_section(overview: Overview) -> Section:
         text = ["No run holds densities by layer: nothing was pruned."]
         return Section(name="density", title=title, text=text)
     drawn = _drawn(pruned, overview)
-    values = {
-        _label(model, overview): mean_density([run.density for run in model.runs])
-        for model in drawn
-    }
-    positions = list(dict.fromkeys(position for one in values.values() for position in one))
-    figures = []
-    for index, (name, by_position) in enumerate(values.items()):
-        layers, matrices, cells = grid(by_position)
-        (layer, matrix), least = min(by_position.items(), key=lambda one: one[1])
-        figures.append(
-            Figure(
-                name=f"density-{index}",
-                caption=f"{name}.",
-                alt=f"Heat map of densities; the lowest is {least:.3f} in layer {layer}, {matrix}.",
-                draw=partial(heat_map, layers, matrices, cells, digits=3),
-                wide=False,
-            )
-        )
-    rows = [
-        [
-            blocks.text(layer),
-            blocks.text(matrix),
-            *(blocks.number(one.get((layer, matrix)), 4) for one in values.values()),
-        ]
-        for layer, matrix in positions
-    ]
-    table = Table(
-        name="density",
-        caption="Kept share by layer and matrix, mean over seeds",
-        columns=["layer", "matrix", *values],
-        rows=rows,
-        folded=len(rows) > 12,
-    )
+    densities = [mean_density([run.density for run in model.runs]) for model in drawn]
+    names = [_label(model, overview) for model in drawn]
     text = [
         "What is kept of each matrix, or of its ranks or units, mean over seeds"
         f"{_of_all(drawn, pruned)}. Colours go from 0 to the largest number of each map."
     ]
+    figures = [
+        _heat_map(f"density-{index}", name, one)
+        for index, (name, one) in enumerate(zip(names, densities, strict=True))
+    ]
+    table = _density_table(names, densities)
     return Section(name="density", title=title, text=text, figures=figures, tables=[table])
+
+
+def _heat_map(name: str, caption: str, densities: Mapping[Position, float]) -> Figure:
+    layers, matrices, cells = grid(densities)
+    (layer, matrix), least = min(densities.items(), key=lambda one: one[1])
+    return Figure(
+        name=name,
+        caption=f"{caption}.",
+        alt=f"Heat map of densities; the lowest is {least:.3f} in layer {layer}, {matrix}.",
+        draw=lambda: heat_map(layers, matrices, cells, digits=3),
+        wide=False,
+    )
+
+
+def _density_table(names: Sequence[str], densities: Sequence[Mapping[Position, float]]) -> Table:
+    rows = [
+        [
+            blocks.text(layer),
+            blocks.text(matrix),
+            *(blocks.number(one.get((layer, matrix)), 4) for one in densities),
+        ]
+        for layer, matrix in dict.fromkeys(position for one in densities for position in one)
+    ]
+    return Table(
+        name="density",
+        caption="Kept share by layer and matrix, mean over seeds",
+        columns=["layer", "matrix", *names],
+        rows=rows,
+        folded=len(rows) > 12,
+    )

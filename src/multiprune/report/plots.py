@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -141,9 +142,8 @@ def ranges(names: Sequence[str], values: Sequence[Sequence[float]], xlabel: str)
     figure, axes = blank(5.6, 0.9 + 0.27 * len(names))
     heights = range(len(names), 0, -1)
     for height, one in zip(heights, values, strict=True):
-        ordered = sorted(one)
-        axes.plot([ordered[0], ordered[-1]], [height, height], color=SERIES[0], linewidth=3)
-        axes.plot([ordered[len(ordered) // 2]], [height], "o", color=SERIES[1], markersize=5)
+        axes.plot([min(one), max(one)], [height, height], color=SERIES[0], linewidth=3)
+        axes.plot([statistics.median(one)], [height], "o", color=SERIES[1], markersize=5)
     axes.set_yticks(list(heights), names)
     axes.set_ylim(0.4, len(names) + 0.6)
     axes.set_xlim(left=0)

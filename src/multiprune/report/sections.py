@@ -15,7 +15,7 @@ from multiprune.report.plots import ranges
 from multiprune.report.versus import allocation_section, versus_section
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from multiprune.report.frame import LeftOut, Row
     from multiprune.report.overlap import Overlaps
@@ -107,54 +107,50 @@ def _wall_time(overview: Overview) -> Section:
     for model in overview.models:
         kind = "alone" if len(model.tasks) == 1 else "multitask"
         groups.setdefault((model.method, kind), []).extend(model.runs)
-    rows = [
-        [
-            blocks.text(method),
-            blocks.text(kind),
-            blocks.count(len(runs)),
-            blocks.number(sum(run.wall_seconds for run in runs) / 3600, 2),
-            *(blocks.number(value, 1) for value in _extremes(run.wall_seconds for run in runs)),
-            blocks.number(
-                statistics.median(run.wall_seconds / max(1, run.steps) for run in runs), 4
-            ),
-        ]
-        for (method, kind), runs in groups.items()
-    ]
     names = [f"{method}, {kind}" for method, kind in groups]
     seconds = [[run.wall_seconds for run in runs] for runs in groups.values()]
-    columns = [
-        "method",
-        "models",
-        "runs",
-        "hours",
-        "shortest s",
-        "median s",
-        "longest s",
-        "median s a step",
+    medians = [
+        f"{name}: median {statistics.median(one):,.0f} s"
+        for name, one in zip(names, seconds, strict=True)
     ]
+    figure = Figure(
+        name="wall-time",
+        caption="Seconds a run: from the shortest to the longest, and the median.",
+        alt="; ".join(medians),
+        draw=lambda: ranges(names, seconds, "seconds a run"),
+    )
     hours = sum(row.wall_seconds for row in overview.rows) / 3600
     return Section(
         name="wall-time",
         title="Wall time",
         text=[f"All runs together took {hours:,.2f} hours. Machines may differ between runs."],
-        figures=[
-            Figure(
-                name="wall-time",
-                caption="Seconds a run: from the shortest to the longest, and the median.",
-                alt="; ".join(
-                    f"{name}: median {statistics.median(one):,.0f} s"
-                    for name, one in zip(names, seconds, strict=True)
-                ),
-                draw=lambda: ranges(names, seconds, "seconds a run"),
-            )
-        ],
-        tables=[Table(name="wall-time", caption="Wall time", columns=columns, rows=rows)],
+        figures=[figure],
+        tables=[_wall_time_table(groups)],
     )
 
 
-def _extremes(values: Iterable[float]) -> list[float]:
-    ordered = sorted(values)
-    return [ordered[0], statistics.median(ordered), ordered[-1]]
+def _wall_time_table(groups: Mapping[tuple[str, str], Sequence[Row]]) -> Table:
+    rows = []
+    for (method, kind), runs in groups.items():
+        seconds = [run.wall_seconds for run in runs]
+        steps = [run.wall_seconds / max(1, run.steps) for run in runs]
+        rows.append(
+            [
+                blocks.text(method),
+                blocks.text(kind),
+                blocks.count(len(runs)),
+                blocks.number(sum(seconds) / 3600, 2),
+                blocks.number(min(seconds), 1),
+                blocks.number(statistics.median(seconds), 1),
+                blocks.number(max(seconds), 1),
+                blocks.number(statistics.median(steps), 4),
+            ]
+        )
+    columns = [
+        "method", "models", "runs", "hours", "shortest s", "median s", "longest s",
+        "median s a step",
+    ]  # fmt: skip
+    return Table(name="wall-time", caption="Wall time", columns=columns, rows=rows)
 
 
 def runs_section(overview: Overview) -> Section:
