@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-#: By role. Colours of series differ for all common kinds of colour-blindness, stand out from white
-#: at 3 to 1 or more, and are doubled by markers.
+#: By role; page.css has the same names, for dark pages too. Series have a contrast of 4.5 to the
+#: ground and are 30 or more apart in CIELAB, also as the colour-blind see them (Machado et al. 2009).
 PALETTE = {
     "ink": "#1b1f24",
     "faint": "#6e7781",
     "ground": "#fffffd",
-    "series-0": "#0072b2",
-    "series-1": "#c2500a",
-    "series-2": "#00785a",
-    "series-3": "#aa3377",
-    "series-4": "#7a6100",
-    "series-5": "#565d66",
+    "series-0": "#0081a2",
+    "series-1": "#c34e00",
+    "series-2": "#3a318f",
+    "series-3": "#856e52",
+    "series-4": "#332600",
+    "series-5": "#6f164c",
 }
 SERIES = [color for role, color in PALETTE.items() if role.startswith("series")]
 MARKERS = "osD^vP"
