@@ -2,7 +2,8 @@
 
     python benchmarks/step_overhead.py                       # CPU: MiniLM shape, batch 32 x 64
     python benchmarks/step_overhead.py --shape bert_base --length 128 --device cuda --bf16
-    python benchmarks/step_overhead.py --pruners structured low_rank --fraction 0.5
+    OMP_NUM_THREADS=1 python benchmarks/step_overhead.py --clock process \
+        --pruners structured low_rank --fraction 0.5
 
 The pruners are those of ``conf/pruner``; methods that shrink layers appear twice, before the cut
 and after it. Forward, backward, clipping and AdamW on random tokens, plain PyTorch loop. Models
@@ -34,10 +35,13 @@ from transformers import BertConfig, BertModel
 from multiprune.budget import Budget, FractionBudget, FullBudget
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from multiprune.pruning.pruner import Pruner
 
 #: Hidden size and number of layers; heads are 12, and feed-forward layers 4 times as wide.
 SHAPES = {"minilm": (384, 6), "bert_base": (768, 12)}
+CLOCKS = {"wall": time.perf_counter, "process": time.process_time}
 ELEMENT_WISE = ["magnitude", "movement", "soft_movement", "platon"]
 
 
@@ -51,6 +55,20 @@ def pruner_of(name: str, fraction: float) -> Pruner:
     return pruner
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Tells the time, once the device has done what it was asked for."""
+
+    device: torch.device
+    clock: Callable[[], float]
+
+    def __call__(self) -> float:
+        """Return seconds."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        return self.clock()
+
+
 @dataclass
 class Contestant:
     """A model in training, and how long its steps and its rankings took."""
@@ -58,13 +76,14 @@ class Contestant:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     pruner: Pruner
+    watch: Watch
     steps: list[float] = field(default_factory=list)
     rankings: list[float] = field(default_factory=list)
     is_cut: bool = False
 
     def step(self, tokens: Tensor, *, bf16: bool) -> None:
         """Take one optimizer step, and time it without ranking."""
-        start = now(tokens.device)
+        start = self.watch()
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
             loss = self.model(tokens).last_hidden_state.float().square().mean()
         self.optimizer.zero_grad()
@@ -73,15 +92,15 @@ class Contestant:
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.pruner.after_step()
-        self.steps.append(now(tokens.device) - start)
+        self.steps.append(self.watch() - start)
 
-    def rank(self, device: torch.device, amount: float) -> None:
+    def rank(self, amount: float) -> None:
         """Rank anew, and time it; there is nothing to rank after a cut."""
         if self.is_cut:
             return
-        start = now(device)
+        start = self.watch()
         self.pruner.prune(amount)
-        self.rankings.append(now(device) - start)
+        self.rankings.append(self.watch() - start)
 
     def cut(self) -> Contestant | None:
         """Return a copy with layers that were cut, or None if the method cuts none."""
@@ -91,14 +110,7 @@ class Contestant:
         return other if other.is_cut else None
 
 
-def now(device: torch.device) -> float:
-    """Return the time once the device has done what it was asked for."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def contestant(shape: str, pruner: Pruner, device: torch.device) -> Contestant:
+def contestant(shape: str, pruner: Pruner, watch: Watch) -> Contestant:
     """Build a model with random weights, its optimizer, and a pruner driven by hand."""
     torch.manual_seed(0)
     hidden, layers = SHAPES[shape]
@@ -110,10 +122,10 @@ def contestant(shape: str, pruner: Pruner, device: torch.device) -> Contestant:
         num_attention_heads=12,
     )
     model: nn.Module = BertModel(config, add_pooling_layer=False)
-    model.to(device).train()
+    model.to(watch.device).train()
     pruner.prepare(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    return Contestant(model, optimizer, pruner)
+    return Contestant(model, optimizer, pruner, watch)
 
 
 def interval(dense: list[float], pruned: list[float], added: float) -> tuple[float, float]:
@@ -139,12 +151,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="process: one thread only")
     options = parser.parse_args()
     device = torch.device(options.device)
+    watch = Watch(device, CLOCKS[options.clock])
     tokens = torch.randint(1000, 30000, (options.batch, options.length), device=device)
     contestants = {}
     for name in ["none", *options.pruners]:
-        one = contestant(options.shape, pruner_of(name, options.fraction), device)
+        one = contestant(options.shape, pruner_of(name, options.fraction), watch)
         contestants["dense" if name == "none" else name] = one
         if (cut := one.cut()) is not None:
             contestants[f"{name}, cut"] = cut
@@ -153,7 +167,7 @@ def main() -> None:
         random.Random(number).shuffle(turns)
         for one in turns:
             one.step(tokens, bf16=options.bf16)
-            one.rank(device, 0.5 + 0.5 * number / (options.rounds + 2))
+            one.rank(0.5 + 0.5 * number / (options.rounds + 2))
     report(contestants, options.every)
 
 
@@ -171,7 +185,7 @@ def report(contestants: dict[str, Contestant], every: int) -> None:
         milliseconds = [f"{1e3 * seconds:.1f}" for seconds in (step, ranking, total)]
         ratio = f"{total / statistics.median(dense):.3f}"
         table.add_row(name, *milliseconds, ratio, f"{low:.3f}-{high:.3f}")
-    Console().print(table)
+    Console(width=100).print(table)
 
 
 if __name__ == "__main__":

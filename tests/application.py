@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -59,7 +59,8 @@ def save_untrained(folder: Path, *, density: float = 0.5, **shape: int) -> Path:
     from multiprune.models.encoder import nano
     from multiprune.models.multitask import MultitaskModel
 
-    encoder = nano(**({"layers": 1, "hidden": 16, "heads": 2, "intermediate": 32} | shape))
+    sizes: dict[str, Any] = {"layers": 1, "hidden": 16, "heads": 2, "intermediate": 32}
+    encoder = nano(**(sizes | shape))
     tasks = dict(instantiate(composed().task, _convert_="all"))
     model = MultitaskModel(encoder.model, tasks)
     generator = torch.Generator().manual_seed(0)

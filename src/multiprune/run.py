@@ -25,7 +25,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from multiprune.export.checkpoint import save_model
 from multiprune.models.multitask import MultitaskModel
 from multiprune.pruning.fingerprint import mask_digest
-from multiprune.report.results import Results, scores_by_task
+from multiprune.report.results import Results, is_finished, read_score, scores_by_task
 from multiprune.report.summary import print_summary
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from multiprune.data.datamodule import MultitaskDataModule
     from multiprune.tasks.task import Task
     from multiprune.training.distillation import Distillation
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,9 +63,13 @@ def run(config: DictConfig) -> float:
     Writes ``results.json``, ``metrics.csv``, ``checkpoints/`` and ``model/`` into Hydra's output
     folder. If the folder holds ``checkpoints/last.ckpt`` of an unfinished run, continues that run.
     Wrong input ends a single run with one sentence (``HYDRA_FULL_ERROR=1`` shows where it came
-    from), and leaves no folder behind.
+    from), and leaves no folder behind. A job of a sweep that is finished, with the same
+    configuration, is not run again.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and is_finished(folder, plain(config)):
+        log.info("%s is finished already.", folder)
+        return read_score(folder)
     quiet_libraries()
     try:
         experiment = assemble(config, folder)

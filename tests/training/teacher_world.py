@@ -37,7 +37,7 @@ TASKS: dict[str, Task] = {
     "tags": Tagging(labels=["other", "agent"], **_COMMON),
 }
 LENGTHS = [3, 9, 4, 12, 1, 7, 5]
-SHAPE = {"layers": 2, "hidden": 16, "heads": 2, "intermediate": 32}
+SHAPE: dict[str, Any] = {"layers": 2, "hidden": 16, "heads": 2, "intermediate": 32}
 
 
 def encoder_of(seed: int = 0, **shape: int) -> Encoder:

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from multiprune.report.frame import Row
 
 # Settings that make no other method: what is learned and from what (that must be the same, or is
-# what a comparison varies), how tasks of a multitask run are mixed, and where and how a run runs.
+# what a comparison varies), how tasks of a multitask run are mixed, the runs that a teacher or a
+# mask come from, and where and how a run runs.
 NO_METHOD = (
     "task", "encoder", "budget", "seed", "logger", "checkpoint",
+    "distillation.teacher", "pruner.mask",
     "data.mirror", "data.cache", "data.cap", "data.max_length", "data.mixing",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.use_distributed_sampler",
     "trainer.log_every_n_steps", "trainer.num_sanity_val_steps", "trainer.enable_model_summary",

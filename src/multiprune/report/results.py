@@ -66,6 +66,18 @@ class Results:
         beside.replace(folder / "results.json")
 
 
+def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether a folder holds the results of a run with this configuration."""
+    file = folder / "results.json"
+    # As JSON, which has no tuples and no numbers as keys.
+    return file.is_file() and _read(file)["config"] == json.loads(json.dumps(config))
+
+
+def read_score(folder: Path) -> float:
+    """Return the score of a finished run."""
+    return float(_read(folder / "results.json")["score"])
+
+
 def scores_by_task(logged: Mapping[str, Any], split: str) -> dict[str, dict[str, float]]:
     """Pick ``<split>/<task>/<metric>`` out of what a Trainer has logged."""
     scores: dict[str, dict[str, float]] = {}
@@ -74,6 +86,11 @@ def scores_by_task(logged: Mapping[str, Any], split: str) -> dict[str, dict[str,
         if len(parts) == 3 and parts[0] == split:
             scores.setdefault(parts[1], {})[parts[2]] = float(value)
     return scores
+
+
+def _read(file: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(file.read_text())
+    return content
 
 
 def _versions() -> dict[str, str]:
