@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: By role; page.css has the same names, for dark pages too. Series have a contrast of 4.5 to the
-#: ground and are 30 or more apart in CIELAB, also as the colour-blind see them (Machado et al. 2009).
+#: ground and are 30 or more apart in CIELAB, also for the colour-blind (Machado et al. 2009).
 PALETTE = {
     "ink": "#1b1f24",
     "faint": "#6e7781",
