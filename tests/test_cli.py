@@ -129,13 +129,14 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("command", "option"), [("export", "bitmask"), ("allocate", "encoder_linear")]
+    ("command", "option"),
+    [("export", "bitmask"), ("allocate", "encoder_linear"), ("report", "--masks")],
 )
 def test_help_imports_nothing_heavy(command: str, option: str) -> None:
     script = (
         "import sys\nfrom multiprune.cli import main\n"
         f"try:\n    main(['{command}', '--help'])\nexcept SystemExit:\n    pass\n"
-        "sys.exit(str({'torch', 'transformers'} & set(sys.modules) or 0))\n"
+        "sys.exit(str({'torch', 'transformers', 'matplotlib'} & set(sys.modules) or 0))\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False

@@ -1,4 +1,4 @@
-"""``multiprune export | benchmark | allocate``: what is done with finished runs."""
+"""``multiprune export | benchmark | allocate | report``: what is done with finished runs."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     _add_allocate(commands)
+    _add_report(commands)
     return parser
 
 
@@ -101,15 +102,45 @@ def _add_allocate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         help="shared: count the embeddings of all single-task models once, which must have been "
         "trained with +encoder.freeze_embeddings=true",
     )
-    allocate.add_argument(
+    _add_ignore(allocate)
+    allocate.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
+    allocate.set_defaults(command=_allocate)
+
+
+def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    report = commands.add_parser(
+        "report",
+        help="show finished runs as one page with figures",
+        description="Compare finished runs of one encoder: scores against kept parameters, "
+        "multitask against the best ensemble of single-task models, where parameters are kept, "
+        "wall time, and every run with its command. The page needs no network.",
+    )
+    report.add_argument("runs", type=Path, nargs="+", help="folders of runs, searched through")
+    report.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="new folder, or that of an earlier report (default: report for html; other formats "
+        "are printed)",
+    )
+    report.add_argument("--format", default="html", help="html, markdown, json or csv (runs only)")
+    report.add_argument(
+        "--masks",
+        action="store_true",
+        help="read the model of every run, and show which weights tasks and seeds share",
+    )
+    _add_ignore(report)
+    report.set_defaults(command=_report)
+
+
+def _add_ignore(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--ignore",
         nargs="+",
         default=[],
         metavar="KEY",
         help="settings that may differ within one method, such as trainer.max_epochs",
     )
-    allocate.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
-    allocate.set_defaults(command=_allocate)
 
 
 def _numbers(text: str) -> list[int]:
@@ -167,3 +198,17 @@ def _allocate(options: argparse.Namespace) -> None:
     if options.json is not None:
         write_ensembles(ensembles, options.json)
     print_ensembles(ensembles)
+
+
+def _report(options: argparse.Namespace) -> None:
+    from multiprune.report.write import Report, check_request
+
+    out = Path("report") if options.out is None and options.format == "html" else options.out
+    check_request(options.format, out)
+    report = Report.of(options.runs, ignore=options.ignore, masks=options.masks)
+    if out is None:
+        print(report.text(options.format), end="")
+    else:
+        print(f"{report.write(out, options.format)}: {report.lead}")
+    for one in report.overview.left_out:
+        print(f"Left out: {one.path}: {one.reason}", file=sys.stderr)

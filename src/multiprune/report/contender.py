@@ -15,11 +15,16 @@ Score = Callable[[Row, str], float | None]
 
 @dataclass(frozen=True)
 class Statistic:
-    """A mean over seeds, and their standard deviation if there are several."""
+    """A mean over seeds, their standard deviation if there are several, and the extremes.
+
+    The extremes are unknown where the seeds' own values are.
+    """
 
     mean: float
     deviation: float | None
     seeds: int
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,7 @@ class Contender:
 
     def score(self, task: str, score: Score) -> Statistic | None:
         """Return the score of one task; None if not all of its runs have it."""
-        values = self._by_seed(task, score)
+        values = self.by_seed(task, score)
         return _statistic(list(values.values())) if len(values) == len(self.runs[task]) else None
 
     def tasks_with(self, score: Score) -> list[str]:
@@ -50,7 +55,7 @@ class Contender:
 
         Its deviation is that of the seeds' means, and unknown if tasks differ in their seeds.
         """
-        by_task = [self._by_seed(task, score) for task in self.tasks_with(score)]
+        by_task = [self.by_seed(task, score) for task in self.tasks_with(score)]
         if not by_task:
             return None
         seeds = by_task[0].keys()
@@ -59,7 +64,8 @@ class Contender:
         mean = statistics.fmean(statistics.fmean(one.values()) for one in by_task)
         return Statistic(mean, None, min(map(len, by_task)))
 
-    def _by_seed(self, task: str, score: Score) -> dict[int, float]:
+    def by_seed(self, task: str, score: Score) -> dict[int, float]:
+        """Return the score of one task by seed, for the runs that have it."""
         values = {run.seed: score(run, task) for run in self.runs[task]}
         return {seed: value for seed, value in values.items() if value is not None}
 
@@ -87,4 +93,5 @@ def one_a_seed(rows: Sequence[Row]) -> tuple[list[Row], list[LeftOut]]:
 
 def _statistic(values: Sequence[float]) -> Statistic:
     deviation = statistics.stdev(values) if len(values) > 1 else None
-    return Statistic(statistics.fmean(values), deviation, len(values))
+    mean = statistics.fmean(values)
+    return Statistic(mean, deviation, len(values), min(values), max(values))

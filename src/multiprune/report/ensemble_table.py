@@ -35,9 +35,9 @@ def print_ensembles(ensembles: Ensembles) -> None:
 def write_ensembles(ensembles: Ensembles, file: Path) -> None:
     """Write the same as JSON."""
     content = {
-        "methods": [_document(one) for one in ensembles.found],
+        "methods": [document(one) for one in ensembles.found],
         "refused": dict(ensembles.refused),
-        "left_out": _left_out(ensembles.left_out),
+        "left_out": left_out_document(ensembles.left_out),
     }
     file.write_text(json.dumps(content, indent=2) + "\n")
 
@@ -91,12 +91,13 @@ def _beside(ensemble: Ensemble, split: str) -> Table:
     return table
 
 
-def _document(ensemble: Ensemble) -> dict[str, Any]:
+def document(ensemble: Ensemble) -> dict[str, Any]:
+    """Return what JSON holds of one ensemble."""
     names = ("method", "of", "budget", "dense", "shared", "refused")
     return {name: getattr(ensemble, name) for name in names} | {
         "tasks": list(ensemble.tasks),
         "contenders": {name: _scores(one) for name, one in ensemble.contenders.items()},
-        "left_out": _left_out(ensemble.left_out),
+        "left_out": left_out_document(ensemble.left_out),
     }
 
 
@@ -125,7 +126,8 @@ def _shown(statistic: Statistic | None) -> str:
     return f"{statistic.mean:.3f}{spread}"
 
 
-def _left_out(runs: Iterable[LeftOut]) -> list[dict[str, str]]:
+def left_out_document(runs: Iterable[LeftOut]) -> list[dict[str, str]]:
+    """Return what JSON holds of runs that are not used."""
     return [{"path": str(one.path), "reason": one.reason} for one in runs]
 
 

@@ -1,0 +1,165 @@
+"""A report as JSON, CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from multiprune.report.ensemble_table import document as ensemble_document
+from multiprune.report.ensemble_table import left_out_document
+from multiprune.report.overview import MEAN, SPLITS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from multiprune.report.blocks import Section, Table
+    from multiprune.report.frame import Row
+    from multiprune.report.layers import Position
+    from multiprune.report.overlap import Overlap, Overlaps, Shared
+    from multiprune.report.overview import Comparison, Model, Overview
+
+
+def as_json(overview: Overview, overlaps: Overlaps | None) -> str:
+    """Return all numbers of a report; ``masks`` is null if they were not read."""
+    content = {
+        "encoder": overview.rows[0].encoder,
+        "of": overview.of,
+        "dense": overview.dense,
+        "tasks": list(overview.tasks),
+        "split": overview.split,
+        "models": [_model(one) for one in overview.models],
+        "comparisons": [_comparison(one) for one in overview.comparisons],
+        "masks": None if overlaps is None else _masks(overlaps),
+        "left_out": left_out_document(overview.left_out),
+        "runs": [_run(row) for row in overview.rows],
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def as_csv(overview: Overview) -> str:
+    """Return a line a finished run; scores have a column a task and split, empty where unknown."""
+    tasks = sorted({task for row in overview.rows for task in row.tasks})
+    names = [f"{split}/{task}" for split in SPLITS for task in tasks]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow([*_RUN, *names])
+    for row in overview.rows:
+        scores = [_score(row, split, task) for split in SPLITS for task in tasks]
+        described = _run(row) | {"tasks": " ".join(row.tasks)}
+        writer.writerow([*(described[name] for name in _RUN), *scores])
+    return file.getvalue()
+
+
+def as_markdown(title: str, lead: str, sections: Sequence[Section], *, figures: bool) -> str:
+    """Return the text and tables of a page; ``figures`` are files beside it."""
+    return "\n".join(_markdown(title, lead, sections, figures=figures)) + "\n"
+
+
+_RUN = (
+    "path", "tasks", "pruner", "seed", "of", "dense", "asked", "kept", "steps", "wall_seconds",
+    "command",
+)  # fmt: skip
+
+
+def _run(row: Row) -> dict[str, Any]:
+    described = {name: getattr(row, name) for name in _RUN}
+    scores = {split: {task: _score(row, split, task) for task in row.tasks} for split in SPLITS}
+    return described | {"path": str(row.path), "tasks": list(row.tasks)} | scores
+
+
+def _score(row: Row, split: str, task: str) -> float | None:
+    return SPLITS[split](row, task) if task in row.tasks else None
+
+
+def _model(model: Model) -> dict[str, Any]:
+    contender = model.contender
+    scores: dict[str, dict[str, Any]] = {}
+    for split, score in SPLITS.items():
+        found = {task: contender.score(task, score) for task in model.tasks}
+        found[MEAN] = contender.mean_score(score)
+        scores[split] = {name: None if one is None else asdict(one) for name, one in found.items()}
+    return {
+        "method": model.method,
+        "tasks": list(model.tasks),
+        "asked": model.asked,
+        "parameters": contender.parameters,
+        "seeds": [run.seed for run in model.runs],
+        **scores,
+        "ledger": [dict(run.ledger.kept) for run in model.runs],
+        "density": [dict(run.density) for run in model.runs],
+        "runs": [str(run.path) for run in model.runs],
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    differences = {
+        split: {name: asdict(one) for name, one in by_task.items()}
+        for split, by_task in comparison.differences.items()
+    }
+    return {
+        "method": comparison.method,
+        "budget": comparison.budget,
+        "reason": comparison.reason,
+        "differences": differences,
+        "ensemble": comparison.ensemble and ensemble_document(comparison.ensemble),
+    }
+
+
+def _masks(overlaps: Overlaps) -> dict[str, Any]:
+    return {
+        "found": [_overlap(one) for one in overlaps.found],
+        "left_out": left_out_document(overlaps.left_out),
+    }
+
+
+def _overlap(overlap: Overlap) -> dict[str, Any]:
+    return {
+        "method": overlap.method,
+        "asked": overlap.asked,
+        "pairs": [asdict(one) for one in overlap.pairs],
+        "between_tasks": _by_position(overlap.between_tasks),
+        "between_both": _by_position(overlap.between_both),
+        "between_seeds": _by_position(overlap.between_seeds),
+        "density": [
+            {"layer": layer, "matrix": matrix, "density": density}
+            for (layer, matrix), density in overlap.density.items()
+        ],
+    }
+
+
+def _by_position(shared: Mapping[Position, Shared]) -> list[dict[str, Any]]:
+    return [
+        {"layer": layer, "matrix": matrix} | asdict(one) for (layer, matrix), one in shared.items()
+    ]
+
+
+def _markdown(
+    title: str, lead: str, sections: Sequence[Section], *, figures: bool
+) -> Iterator[str]:
+    yield f"# {title}\n\n{lead}"
+    for section in sections:
+        yield f"\n## {section.title}"
+        yield from (f"\n{paragraph}" for paragraph in section.text)
+        for figure in section.figures if figures else ():
+            yield f"\n![{_words(figure.alt)}]({figure.name}.svg)\n\n{figure.caption}"
+        for table in section.tables:
+            yield from _table(table)
+
+
+def _table(table: Table) -> Iterator[str]:
+    yield f"\n**{table.caption}**\n"
+    yield f"| {' | '.join(table.columns)} |"
+    yield f"|{'|'.join(['---'] * len(table.columns))}|"
+    for row in table.rows:
+        cells = [
+            f"`{cell.text}`" if index == table.copied and cell.text else cell.text
+            for index, cell in enumerate(row)
+        ]
+        yield f"| {' | '.join(map(_words, cells))} |"
+
+
+def _words(words: str) -> str:
+    return words.replace("|", r"\|").replace("\n", " ")

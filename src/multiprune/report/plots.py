@@ -1,0 +1,197 @@
+"""What a report draws."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from multiprune.report.drawing import MARKERS, ON_DARK, ON_LIGHT, PALETTE, SERIES, blank
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from multiprune.report.contender import Statistic
+    from multiprune.report.difference import Difference
+
+#: As many lines are labelled at their ends; more get a legend.
+LABELLED = 4
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of scores over sizes; ``color`` counts through the palette."""
+
+    label: str
+    color: int
+    style: str
+    points: Sequence[tuple[int, Statistic]] = field(default_factory=list)
+
+
+def frontier(lines: Sequence[Line], dense: int, ylabel: str, *, wide: bool) -> Figure:
+    """Draw scores over kept parameters; bands are from the lowest to the highest seed."""
+    figure, axes = blank(*(5.2, 3.3) if wide else (3.6, 2.9))
+    for line in lines:
+        color = SERIES[line.color % len(SERIES)]
+        sizes = [size for size, _ in line.points]
+        axes.plot(
+            sizes,
+            [one.mean for _, one in line.points],
+            line.style,
+            color=color,
+            marker=MARKERS[line.color % len(MARKERS)],
+            markersize=4,
+            label=line.label,
+        )
+        banded = [(size, one) for size, one in line.points if one.low is not None]
+        low, high = ([getattr(one, end) for _, one in banded] for end in ("low", "high"))
+        axes.fill_between([size for size, _ in banded], low, high, color=color, alpha=0.18, lw=0)
+        if len(banded) == 1:
+            # A band of one point has no width.
+            axes.vlines([banded[0][0]], low, high, color=color, alpha=0.5)
+    axes.grid(axis="y")
+    axes.set_ylabel(ylabel)
+    axes.set_xlabel("kept parameters, and of one dense model")
+    _size_axis(axes, [size for line in lines for size, _ in line.points], dense)
+    if wide and len(lines) <= LABELLED:
+        _label_ends(axes, lines)
+    else:
+        figure.legend(loc="outside lower center", ncols=2 if wide else 1)
+    return figure
+
+
+def forest(names: Sequence[str], differences: Sequence[Difference]) -> Figure:
+    """Draw differences and their intervals below each other, beside the line of no difference."""
+    figure, axes = blank(5.6, 0.9 + 0.3 * len(names))
+    heights = range(len(names), 0, -1)
+    axes.axvline(0, color=PALETTE["faint"], linewidth=0.8)
+    for height, one in zip(heights, differences, strict=True):
+        if one.low is not None and one.high is not None:
+            axes.plot([one.low, one.high], [height, height], color=SERIES[0], linewidth=1.5)
+        axes.plot([one.mean], [height], "o", color=SERIES[0], markersize=5)
+        axes.annotate(
+            f"{one.mean:+.3f}", (one.mean, height), (0, 4), textcoords="offset points",
+            ha="center", fontsize=7,
+        )  # fmt: skip
+    axes.set_yticks(list(heights), names)
+    axes.set_ylim(0.4, len(names) + 0.7)
+    axes.set_xlabel("← best ensemble is better · multitask is better →")
+    axes.grid(axis="x")
+    return figure
+
+
+def heat_map(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float | None]],
+    *,
+    digits: int = 2,
+    highest: float | None = None,
+) -> Figure:
+    """Draw numbers from 0 to ``highest`` as colours with the numbers on them; None stays empty."""
+    figure, axes = blank(1.4 + 0.5 * len(columns), 0.9 + 0.24 * len(rows))
+    known = [one for row in values for one in row if one is not None]
+    top = max(known, default=1.0) if highest is None else highest
+    shaded = [[math.nan if one is None else one for one in row] for row in values]
+    axes.pcolormesh(shaded, cmap="cividis", vmin=0, vmax=top or 1, edgecolor="face", lw=0.2)
+    for y, row in enumerate(values):
+        for x, one in enumerate(row):
+            if one is not None:
+                color = ON_LIGHT if one > 0.55 * top else ON_DARK
+                text = f"{one:.{digits}f}"
+                axes.text(x + 0.5, y + 0.5, text, color=color, ha="center", va="center", fontsize=7)
+    axes.set_yticks([y + 0.5 for y in range(len(rows))], rows)
+    axes.set_xticks([x + 0.5 for x in range(len(columns))], columns, rotation=30, ha="right")
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def bars(names: Sequence[str], parts: Mapping[str, Sequence[int]]) -> Figure:
+    """Draw how each bar is made of parts, from left to right."""
+    figure, axes = blank(5.6, 0.9 + 0.27 * len(names))
+    heights = range(len(names), 0, -1)
+    left = [0] * len(names)
+    for index, (part, sizes) in enumerate(parts.items()):
+        axes.barh(
+            list(heights), sizes, left=left, color=SERIES[index], label=part, height=0.7,
+            edgecolor=PALETTE["ground"], linewidth=0.8,
+        )  # fmt: skip
+        left = [start + size for start, size in zip(left, sizes, strict=True)]
+    for height, total in zip(heights, left, strict=True):
+        axes.annotate(
+            short(total), (total, height), (3, 0), textcoords="offset points", va="center",
+            fontsize=7,
+        )  # fmt: skip
+    axes.set_yticks(list(heights), names)
+    axes.set_xlim(0, 1.12 * max(left))
+    axes.xaxis.set_major_formatter(lambda value, _: short(int(value)))
+    axes.set_xlabel("kept parameters")
+    figure.legend(loc="outside upper center", ncols=len(parts))
+    return figure
+
+
+def ranges(names: Sequence[str], values: Sequence[Sequence[float]], xlabel: str) -> Figure:
+    """Draw from the lowest to the highest value of each name, and the median."""
+    figure, axes = blank(5.6, 0.9 + 0.27 * len(names))
+    heights = range(len(names), 0, -1)
+    for height, one in zip(heights, values, strict=True):
+        axes.plot([min(one), max(one)], [height, height], color=SERIES[0], linewidth=3)
+        axes.plot([statistics.median(one)], [height], "o", color=SERIES[1], markersize=5)
+    axes.set_yticks(list(heights), names)
+    axes.set_ylim(0.4, len(names) + 0.6)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x")
+    return figure
+
+
+def short(count: int) -> str:
+    """Write a number of parameters in three digits."""
+    for unit, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g}{letter}"
+    return str(count)
+
+
+def _size_axis(axes: Axes, sizes: Sequence[int], dense: int) -> None:
+    """Mark trained sizes, as far apart as their names need, on a scale that shows all."""
+    distinct = sorted({size for size in sizes if size > 0})
+    if not distinct:
+        return
+    wide = distinct[-1] > 8 * distinct[0]
+    if wide:
+        axes.set_xscale("log")
+    place = [math.log(size) if wide else float(size) for size in distinct]
+    # Sizes that differ by a few percent have the same name.
+    apart = max((place[-1] - place[0]) / 6, 0.1 * (1 if wide else distinct[-1]))
+    if distinct[-1] < 1.2 * distinct[0]:
+        axes.set_xlim(0.8 * distinct[0], 1.2 * distinct[-1])
+    marked = [0]
+    for index in range(1, len(distinct)):
+        if place[index] - place[marked[-1]] >= apart:
+            marked.append(index)
+    names = [f"{short(distinct[i])}\n{distinct[i] / dense:.2g}" for i in marked]
+    axes.set_xticks([distinct[i] for i in marked], names)
+    axes.set_xticks([], minor=True)
+
+
+def _label_ends(axes: Axes, lines: Sequence[Line]) -> None:
+    """Write the name of each line at its end, and move names apart that would overlap."""
+    ends = sorted(lines, key=lambda line: line.points[-1][1].mean)
+    low, high = axes.get_ylim()
+    heights = [line.points[-1][1].mean for line in ends]
+    for lower, upper in pairwise(range(len(heights))):
+        heights[upper] = max(heights[upper], heights[lower] + 0.075 * (high - low))
+    right = max(line.points[-1][0] for line in lines)
+    for height, line in zip(heights, ends, strict=True):
+        axes.annotate(
+            line.label, (right, height), (8, 0), textcoords="offset points", va="center",
+            color=SERIES[line.color % len(SERIES)], fontsize=7.5, annotation_clip=False,
+        )  # fmt: skip

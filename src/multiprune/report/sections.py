@@ -1,0 +1,189 @@
+"""The sections of a report, in the order that a reader wants them."""
+
+from __future__ import annotations
+
+import statistics
+from typing import TYPE_CHECKING
+
+from multiprune.budget.ledger import DENOMINATORS
+from multiprune.report import blocks
+from multiprune.report.blocks import Figure, Section, Table
+from multiprune.report.frontier import frontier_section
+from multiprune.report.kept_section import density_section, ledger_section
+from multiprune.report.overlap_section import overlap_section
+from multiprune.report.plots import ranges
+from multiprune.report.versus import allocation_section, versus_section
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from multiprune.report.frame import LeftOut, Row
+    from multiprune.report.overlap import Overlaps
+    from multiprune.report.overview import Overview
+
+
+def sections(overview: Overview, overlaps: Overlaps | None) -> list[Section]:
+    """Return all sections; ``overlaps`` is None if models were not asked to be read."""
+    return [
+        _compared(overview),
+        frontier_section(overview),
+        versus_section(overview),
+        allocation_section(overview),
+        ledger_section(overview),
+        density_section(overview),
+        overlap_section(overlaps),
+        _wall_time(overview),
+        runs_section(overview),
+    ]
+
+
+def left_out_table(name: str, caption: str, runs: Sequence[LeftOut]) -> Table:
+    """List runs that are not used."""
+    rows = [[blocks.text(str(one.path)), blocks.text(one.reason)] for one in runs]
+    columns = ["run", "reason"]
+    return Table(name=name, caption=caption, columns=columns, rows=rows, folded=len(rows) > 12)
+
+
+def _compared(overview: Overview) -> Section:
+    rows, seeds = overview.rows, sorted({row.seed for row in overview.rows})
+    facts = {
+        "encoder": rows[0].encoder,
+        "what is counted": _counted(overview),
+        "methods": ", ".join(overview.methods),
+        "seeds": ", ".join(map(str, seeds)),
+        "finished runs": f"{len(rows):,}",
+        "left out": f"{len(overview.left_out):,}",
+    }
+    tables = [
+        Table(
+            name="compared",
+            caption="The setting",
+            columns=["", "value"],
+            sortable=False,
+            rows=[[blocks.text(name), blocks.text(value)] for name, value in facts.items()],
+        ),
+        _tasks(overview),
+    ]
+    if overview.left_out:
+        tables.append(left_out_table("left-out", "Runs left out", overview.left_out))
+    text = []
+    others = {
+        row.tasks for row in rows if len(row.tasks) > 1 and set(row.tasks) != set(overview.tasks)
+    }
+    if others:
+        text.append(
+            "Multitask runs of other tasks are in the tables of runs, of the ledger and of wall "
+            f"time only: {'; '.join(sorted(', '.join(one) for one in others))}."
+        )
+    return Section(name="compared", title="What was compared", text=text, tables=tables)
+
+
+def _counted(overview: Overview) -> str:
+    parts = DENOMINATORS[overview.of]
+    named = "" if parts == (overview.of,) else f" ({', '.join(parts)})"
+    return f"{overview.of}{named}: {overview.dense:,} parameters in one dense model"
+
+
+def _tasks(overview: Overview) -> Table:
+    rows = []
+    for task in sorted({task for row in overview.rows for task in row.tasks}):
+        own = [row for row in overview.rows if task in row.tasks]
+        examples = next((row.examples[task] for row in own if task in row.examples), None)
+        rows.append(
+            [
+                blocks.text(task),
+                blocks.text(own[0].metrics[task]),
+                blocks.EMPTY if examples is None else blocks.count(examples),
+                blocks.count(sum(len(row.tasks) == 1 for row in own)),
+                blocks.count(sum(len(row.tasks) > 1 for row in own)),
+            ]
+        )
+    columns = ["task", "metric", "training examples", "runs alone", "multitask runs"]
+    return Table(name="tasks", caption="Tasks", columns=columns, rows=rows)
+
+
+def _wall_time(overview: Overview) -> Section:
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for model in overview.models:
+        kind = "alone" if len(model.tasks) == 1 else "multitask"
+        groups.setdefault((model.method, kind), []).extend(model.runs)
+    names = [f"{method}, {kind}" for method, kind in groups]
+    seconds = [[run.wall_seconds for run in runs] for runs in groups.values()]
+    medians = [
+        f"{name}: median {statistics.median(one):,.0f} s"
+        for name, one in zip(names, seconds, strict=True)
+    ]
+    figure = Figure(
+        name="wall-time",
+        caption="Seconds a run: from the shortest to the longest, and the median.",
+        alt="; ".join(medians),
+        draw=lambda: ranges(names, seconds, "seconds a run"),
+    )
+    hours = sum(row.wall_seconds for row in overview.rows) / 3600
+    return Section(
+        name="wall-time",
+        title="Wall time",
+        text=[f"All runs together took {hours:,.2f} hours. Machines may differ between runs."],
+        figures=[figure],
+        tables=[_wall_time_table(groups)],
+    )
+
+
+def _wall_time_table(groups: Mapping[tuple[str, str], Sequence[Row]]) -> Table:
+    rows = []
+    for (method, kind), runs in groups.items():
+        seconds = [run.wall_seconds for run in runs]
+        steps = [run.wall_seconds / max(1, run.steps) for run in runs]
+        rows.append(
+            [
+                blocks.text(method),
+                blocks.text(kind),
+                blocks.count(len(runs)),
+                blocks.number(sum(seconds) / 3600, 2),
+                blocks.number(min(seconds), 1),
+                blocks.number(statistics.median(seconds), 1),
+                blocks.number(max(seconds), 1),
+                blocks.number(statistics.median(steps), 4),
+            ]
+        )
+    columns = [
+        "method", "models", "runs", "hours", "shortest s", "median s", "longest s",
+        "median s a step",
+    ]  # fmt: skip
+    return Table(name="wall-time", caption="Wall time", columns=columns, rows=rows)
+
+
+def runs_section(overview: Overview) -> Section:
+    """List every finished run with the command that made it."""
+    method = {run.path: model.method for model in overview.models for run in model.runs}
+    rows = []
+    for row in overview.rows:
+        tests = [row.test_score(task) for task in row.tasks]
+        known = [one for one in tests if one is not None]
+        rows.append(
+            [
+                blocks.text(str(row.path)),
+                blocks.text(method.get(row.path, row.pruner)),
+                blocks.text(", ".join(row.tasks)),
+                blocks.count(row.seed),
+                blocks.count(row.asked),
+                blocks.count(row.kept),
+                blocks.number(row.kept / row.dense, 4),
+                blocks.number(statistics.fmean(map(row.validation_score, row.tasks)), 4),
+                blocks.number(statistics.fmean(known) if len(known) == len(tests) else None, 4),
+                blocks.number(row.wall_seconds, 0),
+                blocks.text(row.command or ""),
+            ]
+        )
+    columns = [
+        "run", "method", "tasks", "seed", "asked", "kept", "density", "validation", "test",
+        "wall s", "command",
+    ]  # fmt: skip
+    table = Table(name="runs", caption="Finished runs", columns=columns, rows=rows, copied=10)
+    without = sum(row.command is None for row in overview.rows)
+    text = ["The score is the mean over the run's tasks."]
+    if without:
+        text.append(
+            f"Of {blocks.plural(without, 'run')} the command is not known: Hydra left no trace."
+        )
+    return Section(name="runs", title="Runs", text=text, tables=[table])

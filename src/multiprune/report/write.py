@@ -1,0 +1,112 @@
+"""Runs in, report out: a page with figures, or the same as Markdown, JSON or CSV."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from multiprune.report.blocks import plural
+from multiprune.report.document import as_csv, as_json, as_markdown
+from multiprune.report.drawing import save
+from multiprune.report.folder import check_replaceable, report_folder
+from multiprune.report.frame import read_runs
+from multiprune.report.overlap import overlaps
+from multiprune.report.overview import overview
+from multiprune.report.page import page
+from multiprune.report.sections import sections
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from multiprune.report.blocks import Section
+    from multiprune.report.overlap import Overlaps
+    from multiprune.report.overview import Overview
+
+TITLE = "One budget for all tasks"
+
+#: The file that holds a format.
+FILES: Mapping[str, str] = {
+    "html": "index.html",
+    "markdown": "report.md",
+    "json": "report.json",
+    "csv": "runs.csv",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of some runs; ``overlaps`` is None if masks were not read."""
+
+    overview: Overview
+    overlaps: Overlaps | None
+
+    @classmethod
+    def of(
+        cls, paths: Sequence[Path], *, ignore: Sequence[str] = (), masks: bool = False
+    ) -> Report:
+        """Read runs and compare them; ``ignore`` as in :func:`multiprune.report.overview.overview`.
+
+        Raises:
+            FileNotFoundError: if there is no run in a path.
+            ValueError: if no run is finished, or runs cannot be compared.
+        """
+        found = overview(read_runs(*paths), ignore=ignore)
+        return cls(found, overlaps(found) if masks else None)
+
+    def text(self, format: str) -> str:
+        """Return a format that takes no figures."""
+        if format == "json":
+            return as_json(self.overview, self.overlaps)
+        if format == "csv":
+            return as_csv(self.overview)
+        return as_markdown(TITLE, self.lead, self.sections(), figures=False)
+
+    def write(self, folder: Path, format: str) -> Path:
+        """Write a format, and the figures where it has any, to ``folder``; return the file.
+
+        Raises:
+            ValueError: if the folder holds anything but another report.
+        """
+        with report_folder(folder) as beside:
+            if format in ("html", "markdown"):
+                content = self._with_figures(beside, format)
+            else:
+                content = self.text(format)
+            (beside / FILES[format]).write_text(content, encoding="utf-8")
+        return folder / FILES[format]
+
+    def sections(self) -> list[Section]:
+        """Return what a page shows."""
+        return sections(self.overview, self.overlaps)
+
+    @property
+    def lead(self) -> str:
+        """What was compared, in a sentence."""
+        rows = self.overview.rows
+        return (
+            f"{plural(len(rows), 'finished run')} of {plural(len(self.overview.tasks), 'task')} on "
+            f"{rows[0].encoder}, {plural(len({row.seed for row in rows}), 'seed')}, "
+            f"{plural(len(self.overview.methods), 'method')}; {len(self.overview.left_out):,} left "
+            "out."
+        )
+
+    def _with_figures(self, folder: Path, format: str) -> str:
+        shown = self.sections()
+        figures = [figure for section in shown for figure in section.figures]
+        drawn = {figure.name: save(figure.draw, folder, figure.name) for figure in figures}
+        if format == "markdown":
+            return as_markdown(TITLE, self.lead, shown, figures=True)
+        return page(TITLE, self.lead, shown, drawn)
+
+
+def check_request(format: str, folder: Path | None) -> None:
+    """Check what can be checked before runs are read.
+
+    Raises:
+        ValueError: if the format is unknown, or the folder holds anything but another report.
+    """
+    if format not in FILES:
+        raise ValueError(f"`format` must be one of {', '.join(FILES)}, but is {format!r}.")
+    if folder is not None:
+        check_replaceable(folder)

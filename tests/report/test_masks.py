@@ -1,0 +1,171 @@
+"""Overlap of masks: counts by hand, chance by drawing, and what is read from runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from report_world import LAYERS, write_model, write_runs
+
+from multiprune.report import masks
+from multiprune.report.frame import read_run, read_runs
+from multiprune.report.masks import Mask, count_shared, expected_jaccard, pooled, read_masks
+from multiprune.report.overlap import MULTITASK, overlaps
+from multiprune.report.overview import overview
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+#: The first layer's query, and what is behind it in the order of a matrix.
+SHAPE = (6, 10)
+
+
+def mask(*kept: int, shape: tuple[int, ...] = SHAPE) -> np.ndarray:
+    bits = np.zeros(shape, bool)
+    bits.reshape(-1)[list(kept)] = True
+    return bits
+
+
+def drawn(generator: np.random.Generator, size: int, count: int) -> np.ndarray:
+    return mask(*generator.permutation(size)[:count], shape=(size,))
+
+
+def test_overlap_is_counted_by_hand() -> None:
+    # A bit beyond the last whole byte is one, and what fills that byte up is none.
+    first, second, third = mask(0, 1, 2, 59), mask(1, 2, 3, 4, 59), mask()
+    counts = count_shared([Mask.of(first), Mask.of(second), Mask.of(third)])
+    assert counts.both.tolist() == [[4, 3, 0], [3, 5, 0], [0, 0, 0]]
+    jaccard = counts.jaccard()
+    assert jaccard[0, 1] == pytest.approx(3 / 6)
+    assert jaccard[0, 2] == 0
+    assert np.isnan(jaccard[2, 2])
+    assert counts.density.tolist() == [4 / 60, 5 / 60, 0]
+    assert counts.chance_jaccard()[0, 1] == pytest.approx(expected_jaccard(4 / 60, 5 / 60))
+
+
+def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    drawings = [Mask.of(generator.random((7, 11)) < 0.4) for _ in range(3)]
+    whole = count_shared(drawings)
+    monkeypatch.setattr(masks, "CHUNK", 16)
+    np.testing.assert_array_equal(count_shared(drawings).both, whole.both)
+
+
+@pytest.mark.parametrize(("size", "first", "second"), [(400, 40, 40), (300, 150, 30), (200, 1, 50)])
+def test_chance_is_the_mean_over_random_masks(size: int, first: int, second: int) -> None:
+    generator = np.random.default_rng(1)
+    found = [
+        count_shared([Mask.of(drawn(generator, size, one)) for one in (first, second)]).jaccard()[
+            0, 1
+        ]
+        for _ in range(3000)
+    ]
+    error = float(np.std(found)) / len(found) ** 0.5
+    # What the formula leaves out is of the order of 1 / size.
+    expected = expected_jaccard(first / size, second / size)
+    assert np.mean(found) == pytest.approx(expected, abs=3 * error + 1 / size)
+
+
+def test_chance_at_the_ends() -> None:
+    assert expected_jaccard(1, 1) == 1
+    assert expected_jaccard(1, 0.3) == pytest.approx(0.3)
+    for wrong in (0, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="must be in"):
+            expected_jaccard(wrong, 0.5)
+
+
+def test_pooled_counts_are_those_of_all_weights() -> None:
+    generator = np.random.default_rng(2)
+    layers = [generator.random((2, 50)) < density for density in (0.1, 0.7)]
+    by_path = {str(i): count_shared([Mask.of(one) for one in two]) for i, two in enumerate(layers)}
+    together = np.concatenate(layers, axis=1)
+    expected = (together[0] & together[1]).sum() / (together[0] | together[1]).sum()
+    assert pooled(by_path).jaccard()[0, 1] == pytest.approx(expected)
+
+
+def test_masks_of_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match="must have one shape"):
+        count_shared([Mask.of(mask()), Mask.of(mask(shape=(10, 6)))])
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """Runs of 100,000 parameters with models, in which tasks and seeds keep known weights."""
+    folder = write_runs(tmp_path)
+    kept = {"easy": range(10), "hard": range(5, 15), "easy-hard": range(15)}
+    for name, positions in kept.items():
+        for seed in (0, 1):
+            # Seeds of a task differ in one weight of each matrix.
+            one = mask(*positions, 40 + seed)
+            model = {path.removeprefix("model.encoder."): one for path in LAYERS}
+            write_model(folder / f"{name}-100000-{seed}", model)
+    return folder
+
+
+def test_overlap_between_tasks_and_seeds(runs: Path) -> None:
+    found = overlaps(overview(read_runs(runs)))
+    (overlap,) = found.found
+    assert overlap.labels == ("easy", "hard", MULTITASK)
+
+    def jaccard(first: str, second: str, *, same_seed: bool) -> float:
+        shared = overlap.shared(first, second, same_seed=same_seed)
+        assert shared is not None
+        assert shared.pairs == (1 if first == second else 2)
+        return shared.jaccard
+
+    # Ten weights in common, of twelve with those of the seeds.
+    assert jaccard("easy", "easy", same_seed=False) == pytest.approx(10 / 12)
+    assert overlap.shared("easy", "easy", same_seed=True) is None
+    # Five, and six where the seeds are the same.
+    assert jaccard("easy", "hard", same_seed=True) == pytest.approx(6 / 16)
+    assert jaccard("hard", "easy", same_seed=False) == pytest.approx(5 / 17)
+    assert jaccard("easy", MULTITASK, same_seed=True) == pytest.approx(11 / 16)
+    chance = expected_jaccard(11 / 60, 11 / 60)
+    assert overlap.pairs[1].shared.chance == pytest.approx(chance)
+    query, output = ("0", "attention.self.query"), ("1", "output.dense")
+    assert overlap.between_tasks[output].jaccard == pytest.approx(6 / 16)
+    assert overlap.between_both[query].jaccard == pytest.approx(5 / 17)
+    assert overlap.between_seeds[query].jaccard == pytest.approx((10 / 12 + 10 / 12 + 15 / 17) / 3)
+    assert overlap.density["0", "attention.self.query"] == pytest.approx((11 + 11 + 16) / 3 / 60)
+
+
+def test_runs_without_models_are_listed(runs: Path) -> None:
+    left_out = overlaps(overview(read_runs(runs))).left_out
+    assert len(left_out) == 27 - 6
+    reasons = {one.path.name: one.reason for one in left_out}
+    assert "must be the folder of a finished run" in reasons["easy-400000-0"]
+
+
+def test_mask_that_nothing_stands_beside_is_listed(tmp_path: Path) -> None:
+    folder = write_runs(tmp_path)
+    model = {path.removeprefix("model.encoder."): mask(1) for path in LAYERS}
+    write_model(folder / "easy-100000-0", model)
+    found = overlaps(overview(read_runs(folder)))
+    assert not found.found
+    reasons = {one.path.name: one.reason for one in found.left_out}
+    assert reasons["easy-100000-0"] == "no other mask of Magnitude at 100,000 parameters"
+
+
+def test_masks_that_are_not_known_have_a_reason(runs: Path) -> None:
+    row = read_run(runs / "easy-100000-0")
+    other = {path.replace(".weight", ".ranks"): one for path, one in row.density.items()}
+    for density, reason in (
+        ({}, "nothing was pruned"),
+        (other, "ranks or units were cut"),
+        (dict(row.density) | {"model.encoder.else.weight": 1.0}, "its model has no .*else"),
+    ):
+        changed = read_run(runs / "easy-100000-0")
+        object.__setattr__(changed, "density", density)
+        with pytest.raises(ValueError, match=reason):
+            read_masks(changed)
+
+
+def test_damaged_model_is_listed(runs: Path) -> None:
+    (runs / "easy-100000-0" / "model" / "model.safetensors").write_bytes(b"1234")
+    found = overlaps(overview(read_runs(runs)))
+    reasons = {one.path.name: one.reason for one in found.left_out}
+    assert "must be a whole safetensors file" in reasons["easy-100000-0"]
+    shared = found.found[0].shared("easy", "hard", same_seed=True)
+    assert shared is not None
+    assert shared.pairs == 1
