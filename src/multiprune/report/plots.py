@@ -50,10 +50,13 @@ def frontier(lines: Sequence[Line], dense: int, ylabel: str, *, wide: bool) -> F
         )
         banded = [(size, one) for size, one in line.points if one.low is not None]
         low, high = ([getattr(one, end) for _, one in banded] for end in ("low", "high"))
-        axes.fill_between([size for size, _ in banded], low, high, color=color, alpha=0.18, lw=0)
+        if banded:  # an empty band would take the margins away
+            band = [size for size, _ in banded]
+            axes.fill_between(band, low, high, color=color, alpha=0.18, lw=0)
         if len(banded) == 1:
             # A band of one point has no width.
             axes.vlines([banded[0][0]], low, high, color=color, alpha=0.5)
+    axes.margins(y=0.08)
     axes.grid(axis="y")
     axes.set_ylabel(ylabel)
     axes.set_xlabel("kept parameters, and of one dense model")
