@@ -69,7 +69,9 @@ def test_difference_is_refused_naming_key_and_both_runs(
 def test_what_is_no_encoder_denominator_or_data_may_differ(
     tmp_path: Path, dotted: str, value: Any
 ) -> None:
-    comparable([row(tmp_path / "first"), row(tmp_path / "second", {dotted: value})])
+    first, second = row(tmp_path / "first"), row(tmp_path / "second", {dotted: value})
+    assert (first.config, first.ledger) != (second.config, second.ledger)
+    comparable([first, second])
 
 
 def test_runs_of_other_tasks_are_comparable_if_what_they_share_is_the_same(tmp_path: Path) -> None:
