@@ -139,6 +139,7 @@ class Gates:
             module.register_buffer(f"gates_{kind}_step", torch.zeros((), device=like.device))
         module.register_buffer("gates_target", zero.clone())
         module.register_buffer("gates_learning", zero.bool())
+        self._first_size = float(self.expected_size())
 
     def remove(self) -> None:
         """Delete all buffers."""
@@ -162,6 +163,10 @@ class Gates:
     def set_target(self, size: float) -> None:
         """Set the expected size that is aimed at."""
         self._buffer("target").fill_(size)
+
+    def aim(self, amount: float, size: float) -> None:
+        """Aim ``amount`` of the way from where the expected size began to ``size``."""
+        self.set_target(self._first_size + amount * (size - self._first_size))
 
     def log_alpha(self) -> list[Tensor]:
         """Return what is learned, a vector for each count."""

@@ -67,7 +67,6 @@ class LowRankL0(RankPruner):
 
         counts = [target.layer.rank for target in self.targets]
         self.gates.add_to(model if encoder is None else encoder, counts, expected_size)
-        self._start = float(self.gates.expected_size())
         for target, gate in zip(self.targets, self.gates.estimated(), strict=True):
             target.layer.set_gates(torch.ones_like(gate), torch.ones_like(gate))
 
@@ -95,8 +94,7 @@ class LowRankL0(RankPruner):
             super().prune(amount)
             self._fold_gates()
             return
-        budget = 1 - self._excess / self._dense
-        self.gates.set_target(self._start + amount * (budget - self._start))
+        self.gates.aim(amount, 1 - self._excess / self._dense)
         if not self.gates.learning:
             self.gates.start()
             self._show_gates()

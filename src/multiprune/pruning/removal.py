@@ -32,6 +32,10 @@ class UnitCosts:
     neuron: int
     rest: int
 
+    def of(self, heads: int, dimensions: int, neurons: int) -> int:
+        """Return the size of a layer with so many heads, dimensions of each, and neurons."""
+        return heads * dimensions * self.head_dimension + neurons * self.neuron + self.rest
+
 
 @dataclass
 class Kept:
@@ -72,25 +76,44 @@ class Kept:
         if self.dropped:
             return 0
         heads, neurons = int(self.heads.count_nonzero()), int(self.neurons.count_nonzero())
-        return heads * self.dimensions * costs.head_dimension + neurons * costs.neuron + costs.rest
+        return costs.of(heads, self.dimensions, neurons)
 
 
-@dataclass
-class _Count:
-    """How many of each kind one layer has left, while candidates are walked through."""
+class _Remaining:
+    """What one layer has left while candidates are walked through.
 
-    heads: int
-    dimensions: int
-    neurons: int
-    costs: UnitCosts
+    Dimensions are counted first: which of each head go depends on how many.
+    """
+
+    def __init__(self, kept: Kept, costs: UnitCosts) -> None:
+        self.kept, self.costs = kept, costs
+        self.heads, self.neurons = (
+            int(kept.heads.count_nonzero()),
+            int(kept.neurons.count_nonzero()),
+        )
+        self.dimensions = kept.dimensions
 
     @property
     def size(self) -> int:
-        return (
-            self.heads * self.dimensions * self.costs.head_dimension
-            + self.neurons * self.costs.neuron
-            + self.costs.rest
-        )
+        return 0 if self.kept.dropped else self.costs.of(self.heads, self.dimensions, self.neurons)
+
+    def remove(self, candidate: _Candidate) -> None:
+        """Remove a head, a neuron, or a dimension of every head, unless it is the last."""
+        if candidate.kind == HEADS and self.heads > 1:
+            self.kept.heads[candidate.index] = False
+            self.heads -= 1
+        elif candidate.kind == NEURONS and self.neurons > 1:
+            self.kept.neurons[candidate.index] = False
+            self.neurons -= 1
+        elif candidate.kind == HEAD_DIMENSIONS and self.dimensions > 1:
+            self.dimensions -= 1
+
+    def choose_dimensions(self, score: Scores) -> None:
+        """Keep the best dimensions of each head, as many as are left."""
+        here = self.kept
+        if not here.dropped and self.dimensions < here.dimensions:
+            here.query_key.copy_(_largest_in_rows(score.query_key, here.query_key, self.dimensions))
+            here.value.copy_(_largest_in_rows(score.value, here.value, self.dimensions))
 
 
 @dataclass(frozen=True)
@@ -108,16 +131,14 @@ def smallest_size(
 
     Which layer stays is known only when it is the last, so it counts as the largest.
     """
-    counts = [
-        _Count(
+    sizes = [
+        cost.of(
             1 if HEADS in granularity else len(one.heads),
             1 if HEAD_DIMENSIONS in granularity else one.dimensions,
             1 if NEURONS in granularity else len(one.neurons),
-            cost,
         )
         for one, cost in zip(kept, costs, strict=True)
     ]
-    sizes = [count.size for count in counts]
     return max(sizes) if LAYERS in granularity else sum(sizes)
 
 
@@ -176,49 +197,26 @@ def remove_least_important(
         size: parameters that may stay in these layers, as the budget counts them.
         granularity: kinds that may go, some of ``GRANULARITIES``.
     """
-    total = sum(one.size(cost) for one, cost in zip(kept, costs, strict=True))
-    counts = [
-        _Count(
-            int(one.heads.count_nonzero()),
-            one.dimensions,
-            int(one.neurons.count_nonzero()),
-            cost,
-        )
-        for one, cost in zip(kept, costs, strict=True)
-    ]
-    alive = sum(not one.dropped for one in kept)
     candidates = sorted(
         _candidates(scores, kept, granularity),
         key=lambda one: (one.score, one.kind, one.layer, one.index),
     )
-    dimensions_gone = [0] * len(kept)
+    remaining = [_Remaining(one, cost) for one, cost in zip(kept, costs, strict=True)]
+    total = sum(one.size for one in remaining)
+    alive = sum(not one.kept.dropped for one in remaining)
     for candidate in candidates:
         if total <= size:
             break
-        here, count = kept[candidate.layer], counts[candidate.layer]
-        if here.dropped:
-            continue
-        before = count.size
-        if candidate.kind == LAYERS and alive > 1:
-            here.drop()
+        layer = remaining[candidate.layer]
+        before = layer.size
+        if candidate.kind != LAYERS:
+            layer.remove(candidate)
+        elif alive > 1:
+            layer.kept.drop()
             alive -= 1
-            total -= before
-            continue
-        if candidate.kind == HEADS and count.heads > 1:
-            here.heads[candidate.index] = False
-            count.heads -= 1
-        elif candidate.kind == NEURONS and count.neurons > 1:
-            here.neurons[candidate.index] = False
-            count.neurons -= 1
-        elif candidate.kind == HEAD_DIMENSIONS and count.dimensions > 1:
-            dimensions_gone[candidate.layer] += 1
-            count.dimensions -= 1
-        total -= before - count.size
-    for here, score, gone in zip(kept, scores, dimensions_gone, strict=True):
-        if gone and not here.dropped:
-            keep = here.dimensions - gone
-            here.query_key.copy_(_largest_in_rows(score.query_key, here.query_key, keep))
-            here.value.copy_(_largest_in_rows(score.value, here.value, keep))
+        total -= before - layer.size
+    for layer, score in zip(remaining, scores, strict=True):
+        layer.choose_dimensions(score)
 
 
 def _candidates(

@@ -136,7 +136,6 @@ class StructuredL0(UnitPruner):
         states = self.gated_states()
         counts = [states[number].gate(kind).numel() for number, kind in self._vectors()]
         self.gates.add_to(self._encoder, counts, self._expected_size)
-        self._start = float(self.gates.expected_size())
         for layer, state in zip(self.layers, states, strict=True):
             self._hooks += state.attach(layer)
 
@@ -167,8 +166,7 @@ class StructuredL0(UnitPruner):
             super().prune(amount)
             self._fold_gates()
             return
-        budget = 1 - self.excess / self._full(self._costs)
-        self.gates.set_target(self._start + amount * (budget - self._start))
+        self.gates.aim(amount, 1 - self.excess / self._full(self._costs))
         if not self.gates.learning:
             self.gates.start()
             self._show_gates()

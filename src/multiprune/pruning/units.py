@@ -194,7 +194,10 @@ class UnitPruner(Pruner):
 
     def _full(self, costs: Sequence[UnitCosts]) -> int:
         """Count what the layers had before they were pruned."""
-        return sum(full_size(one, cost) for one, cost in zip(self.layers, costs, strict=True))
+        return sum(
+            cost.of(one.heads, one.head_size, one.neurons)
+            for one, cost in zip(self.layers, costs, strict=True)
+        )
 
     def _dense_ledger(self, model: nn.Module, encoder: nn.Module | None) -> ParameterLedger:
         weights, all_parameters = self._full(self._weights), self._full(self._parameters)
@@ -250,12 +253,6 @@ def _others(layer: Layer) -> int:
     staying = [*norms, *(linear for linear, _ in layer.linear_layers())]
     counted = {id(one) for part in staying for one in part.parameters()}
     return sum(one.numel() for one in module.parameters() if id(one) not in counted)
-
-
-def full_size(layer: Layer, costs: UnitCosts) -> int:
-    """Return what a layer costs before it is pruned."""
-    dimensions = layer.heads * layer.head_size
-    return dimensions * costs.head_dimension + layer.neurons * costs.neuron + costs.rest
 
 
 def _mask(parameter: Tensor, mask: Tensor, to_gradients: bool) -> None:
