@@ -5,6 +5,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -13,6 +14,7 @@ from application import SMALL, run_in
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from multiprune.report.predictions import read_predictions
 from multiprune.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -270,6 +272,25 @@ def test_runs_of_one_seed_share_frozen_embeddings(tmp_path: Path) -> None:
     assert not torch.equal(
         first["embeddings.word_embeddings.weight"], trained["embeddings.word_embeddings.weight"]
     )
+
+
+def test_predictions_by_example_give_the_scores_again(finished: Path) -> None:
+    results, answers = results_of(finished), read_predictions(finished)
+    for split in ("validation", "test"):
+        for task in ("agreement", "entailment"):
+            one = answers[split][task]
+            assert one.examples.tolist() == list(range(len(one.labels)))
+            right = np.mean(one.predictions.numpy() == one.labels.numpy())
+            assert results[split][task]["accuracy"] == pytest.approx(right, abs=1e-6)
+        numbers = answers[split]["quantity"]
+        correlation = np.corrcoef(numbers.predictions.numpy(), numbers.labels.numpy())[0, 1]
+        assert results[split]["quantity"]["pearson"] == pytest.approx(correlation, abs=1e-5)
+        words = answers[split]["roles"]
+        assert np.unique(words.examples.numpy()).tolist() == list(
+            range(int(words.examples.max()) + 1)
+        )
+        right = np.mean(words.predictions.numpy() == words.labels.numpy())
+        assert results[split]["roles"]["accuracy"] == pytest.approx(right, abs=1e-6)
 
 
 def test_results_count_the_training_examples(finished: Path, tmp_path: Path) -> None:

@@ -125,6 +125,13 @@ def test_capped_task_has_the_same_examples_alone_and_among_others(tmp_path: Path
     assert chosen[0] == chosen[1]
 
 
+def test_cap_of_each_stands_for_the_tasks_that_are_not_named(tmp_path: Path) -> None:
+    tasks = {"one": task(), "two": task()}
+    data = set_up(tmp_path, tasks, cap={"each": 9, "two": 5})
+    assert data.examples == {"one": 9, "two": 5}
+    assert words(data) == words(set_up(tmp_path, tasks, cap={"one": 9}))
+
+
 @pytest.mark.parametrize("cap", [23, 1000])
 def test_cap_above_the_number_of_rows_changes_nothing(tmp_path: Path, cap: int) -> None:
     tasks = {"one": task()}

@@ -36,7 +36,6 @@ def row(folder: Path, change: dict[str, Any] | None = None, **described: Any) ->
         ("ledger.1.dense", 999, "number of encoder_linear, but it is 1,000,000 in {0} and 999 in"),
         ("ledger.0.dense", 1, "number of embeddings, but"),
         ("config.data.max_length", 64, "data.max_length, but it is 128 in {0} and 64 in"),
-        ("config.data.cap", {"rte": 9}, "data.cap.rte, but it is not set in {0} and 9 in"),
         ("config.task.rte.source.name", "mnli", "task.rte.source.name, but it is 'rte' in {0}"),
         ("config.task.rte.text", ["a", "b"], "task.rte.text, but"),
         ("examples.rte", 99, "number of training examples of rte, but it is 100 in {0} and 99"),
@@ -54,10 +53,20 @@ def test_difference_is_refused_naming_key_and_both_runs(
     assert message.endswith(f"in {second}.")
 
 
+def test_caps_are_compared_where_runs_did_not_note_their_examples(tmp_path: Path) -> None:
+    rows = [
+        row(tmp_path / name, {"examples": {}, "config.data.cap": cap})
+        for name, cap in (("first", {}), ("second", {"rte": 9}))
+    ]
+    with pytest.raises(ValueError, match=r"data\.cap\.rte, but it is not set in .* and 9 in"):
+        comparable(rows)
+
+
 @pytest.mark.parametrize(
     ("dotted", "value"),
     [
         ("config.data.mirror", "/elsewhere"),
+        ("config.data.cap", {"rte": 1000}),
         ("config.data.cap", {"sst2": 9}),
         ("config.task.rte.loss_weight", 0.5),
         ("config.encoder.dropout", None),

@@ -19,7 +19,7 @@ from multiprune.tasks.classification import Classification, Regression
 from multiprune.tasks.metrics import accuracy, pearson
 from multiprune.tasks.synthetic import agreement, quantity
 from multiprune.tasks.task import Batch, Task
-from multiprune.training.module import Answers, MultitaskModule, ResumeError, mean_score
+from multiprune.training.module import GatheredAnswers, MultitaskModule, ResumeError, mean_score
 from multiprune.training.optim import AdamWRecipe
 
 if TYPE_CHECKING:
@@ -110,15 +110,30 @@ def test_score_is_the_plain_mean() -> None:
 
 
 def test_answers_are_gathered_over_updates() -> None:
-    answers = Answers()
-    answers.update(torch.tensor([1, 2, 3]), torch.tensor([1, 0, 3]))
-    answers.update(torch.tensor([4]), torch.tensor([5]))
-    predictions, labels = answers.compute()
-    assert predictions.tolist() == [1, 2, 3, 4]
-    assert labels.tolist() == [1, 0, 3, 5]
-    answers.reset()
-    answers.update(torch.tensor([7, 8]), torch.tensor([9, 0]))
-    assert [one.tolist() for one in answers.compute()] == [[7, 8], [9, 0]]
+    gathered = GatheredAnswers()
+    gathered.update(torch.tensor([1, 2, 3]), torch.tensor([1, 0, 3]), torch.tensor([0, 0, 1]))
+    gathered.update(torch.tensor([4]), torch.tensor([5]), torch.tensor([2]))
+    assert [one.tolist() for one in gathered.compute()] == [
+        [1, 2, 3, 4],
+        [1, 0, 3, 5],
+        [0, 0, 1, 2],
+    ]
+    gathered.reset()
+    gathered.update(torch.tensor([7, 8]), torch.tensor([9, 0]), torch.tensor([3, 4]))
+    assert [one.tolist() for one in gathered.compute()] == [[7, 8], [9, 0], [3, 4]]
+
+
+def test_the_last_answers_stay_with_the_examples_they_belong_to(tmp_path: Path) -> None:
+    module = module_with().eval()
+    first, second = (replace(batch_of("choice", 2, seed), rows=[seed, 7]) for seed in (3, 4))
+    with torch.no_grad():
+        expected = torch.cat([module(one).argmax(-1) for one in (first, second)])
+    trainer_in(tmp_path).validate(module, loader([first, second]), verbose=False)
+    answers = module.answers["val"]["choice"]
+    assert answers.examples.tolist() == [3, 7, 4, 7]
+    assert torch.equal(answers.predictions, expected)
+    assert answers.labels.tolist() == [0, 1, 0, 1]
+    assert "number" not in module.answers["val"]
 
 
 @pytest.mark.parametrize("split", ["val", "test"])

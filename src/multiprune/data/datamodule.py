@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Stands for every task that ``cap`` does not name.
+EACH = "each"
+
 _SPLITS = ("train", "validation", "test")
 
 # The hub's sign for an example whose label is not public.
@@ -42,7 +45,8 @@ class MultitaskDataModule(pl.LightningDataModule):
         batch_size: examples of a training batch, on each rank.
         mixing: how often each task is trained.
         mirror: folder of a local mirror to read instead of the hub.
-        cap: for some tasks, the most training examples to use (a random choice under the seed).
+        cap: by task, the most training examples to use (a random choice under the seed); ``each``
+            stands for every task that is not named.
         sort_window: so many consecutive batches of a task share examples of similar length.
         evaluation_batch_size: examples of a validation or test batch, on each rank.
         cache: folder of encoded rows, shared by all runs.
@@ -67,7 +71,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         super().__init__()
         if not tasks:
             raise ValueError("Training needs at least one task, but there is none.")
-        if unknown := set(cap or {}) - set(tasks):
+        if unknown := set(cap or {}) - set(tasks) - {EACH}:
             raise ValueError(
                 f"`data.cap` must name tasks of this run ({', '.join(tasks)}), but names "
                 f"{', '.join(sorted(unknown))}."
@@ -114,11 +118,11 @@ class MultitaskDataModule(pl.LightningDataModule):
                 log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
             if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
                 log.warning("%s: %d rows without a label left out.", name, unlabelled)
-            if self.cap.get(name, len(splits["train"])) < len(splits["train"]):
+            rows = len(splits["train"])
+            if (most := self.cap.get(name, self.cap.get(EACH, rows))) < rows:
                 # By name, so that a task has the same examples alone and among others.
-                generator = np.random.default_rng([self.seed, *name.encode()])
-                order = generator.permutation(len(splits["train"]))
-                splits["train"] = splits["train"].select(np.sort(order[: self.cap[name]]))
+                order = np.random.default_rng([self.seed, *name.encode()]).permutation(rows)
+                splits["train"] = splits["train"].select(np.sort(order[:most]))
             self.encoded[name] = EncodedTask(
                 name=name,
                 task=task,

@@ -97,9 +97,10 @@ def _subject(row: Row) -> dict[str, Any]:
     for task in row.tasks:
         definition = row.config["task"][task].items()
         subject[f"task.{task}"] = {key: one for key, one in definition if key != "loss_weight"}
-        subject[f"data.cap.{task}"] = (data.get("cap") or {}).get(task)
         if task in row.examples:
             subject[f"number of training examples of {task}"] = row.examples[task]
+        else:
+            subject[f"data.cap.{task}"] = (data.get("cap") or {}).get(task)
     return subject
 
 

@@ -98,6 +98,10 @@ class Tagging(Task):
         labelled = labels != IGNORED
         return logits.argmax(-1)[labelled], labels[labelled]
 
+    @override
+    def answers_by_example(self, labels: Tensor) -> Tensor:
+        return (labels != IGNORED).sum(-1)
+
 
 def first_subword_labels(word_ids: Sequence[int | None], tags: Sequence[int]) -> list[int]:
     """Give each word's tag to its first sub-word, and ``IGNORED`` to all other tokens."""

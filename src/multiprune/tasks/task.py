@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import torch
     from datasets import Dataset
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
@@ -129,6 +129,10 @@ class Task(ABC):
     @abstractmethod
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return decided predictions and the labels to compare them with."""
+
+    def answers_by_example(self, labels: Tensor) -> Tensor:
+        """Return how many answers ``predictions`` gives to each example of a batch."""
+        return torch.ones(len(labels), dtype=torch.long, device=labels.device)
 
     @property
     def score_name(self) -> str:

@@ -13,6 +13,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
+from multiprune.tasks.answers import Answers
 from multiprune.training.distillation import NoDistillation
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ class ResumeError(ValueError):
     """A checkpoint belongs to another configuration."""
 
 
-class Answers(Metric):
-    """Predictions and labels of a whole evaluation set, gathered over all ranks."""
+class GatheredAnswers(Metric):
+    """The answers to a whole evaluation set, gathered over all ranks."""
 
     full_state_update = False
 
@@ -44,17 +45,23 @@ class Answers(Metric):
         super().__init__()
         self.predictions: list[Tensor]
         self.labels: list[Tensor]
-        self.add_state("predictions", default=[], dist_reduce_fx="cat")
-        self.add_state("labels", default=[], dist_reduce_fx="cat")
+        self.examples: list[Tensor]
+        for state in ("predictions", "labels", "examples"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
 
     @override
-    def update(self, predictions: Tensor, labels: Tensor) -> None:
+    def update(self, predictions: Tensor, labels: Tensor, examples: Tensor) -> None:
         self.predictions.append(predictions)
         self.labels.append(labels)
+        self.examples.append(examples)
 
     @override
-    def compute(self) -> tuple[Tensor, Tensor]:
-        return dim_zero_cat(self.predictions), dim_zero_cat(self.labels)
+    def compute(self) -> tuple[Tensor, Tensor, Tensor]:
+        return (
+            dim_zero_cat(self.predictions),
+            dim_zero_cat(self.labels),
+            dim_zero_cat(self.examples),
+        )
 
 
 class MultitaskModule(pl.LightningModule):
@@ -88,10 +95,14 @@ class MultitaskModule(pl.LightningModule):
         # Not a module: a teacher has no place among this one's parameters and in its checkpoints.
         self.distillation = distillation or NoDistillation()
         self.seed = seed
-        self.answers = {split: {name: Answers() for name in tasks} for split in ("val", "test")}
+        self.gathered = {
+            split: {name: GatheredAnswers() for name in tasks} for split in ("val", "test")
+        }
+        #: What was answered last, by split and task.
+        self.answers: dict[str, dict[str, Answers]] = {"val": {}, "test": {}}
         # Registered, so that Lightning moves them to the model's device.
         self.metrics = torch.nn.ModuleList(
-            answers for by_task in self.answers.values() for answers in by_task.values()
+            gathered for by_task in self.gathered.values() for gathered in by_task.values()
         )
 
     @override
@@ -178,19 +189,26 @@ class MultitaskModule(pl.LightningModule):
                 )
 
     def _collect(self, split: str, batch: Batch) -> None:
-        predictions, labels = self.tasks[batch.task].predictions(self(batch), batch.labels)
-        self.answers[split][batch.task].update(predictions, labels)
+        task = self.tasks[batch.task]
+        predictions, labels = task.predictions(self(batch), batch.labels)
+        rows = torch.tensor(batch.rows or [-1] * len(batch.labels), device=labels.device)
+        examples = rows.repeat_interleave(task.answers_by_example(batch.labels))
+        self.gathered[split][batch.task].update(predictions, labels, examples)
 
     def _log_scores(self, split: str) -> None:
         scores = []
         for name, task in self.tasks.items():
-            answers = self.answers[split][name]
-            if answers.update_count == 0:
+            gathered = self.gathered[split][name]
+            if gathered.update_count == 0:
                 continue
             # torchmetrics turns the answer to a single example into a scalar.
-            predictions, labels = map(torch.atleast_1d, answers.compute())
-            answers.reset()
-            values = {key: metric(predictions, labels) for key, metric in task.metrics.items()}
+            answers = Answers(*map(torch.atleast_1d, gathered.compute()))
+            self.answers[split][name] = answers
+            gathered.reset()
+            values = {
+                key: metric(answers.predictions, answers.labels)
+                for key, metric in task.metrics.items()
+            }
             scores.append(values[task.score_name])
             self._log({f"{split}/{name}/{key}": value for key, value in values.items()})
         if scores:
