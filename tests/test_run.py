@@ -14,6 +14,8 @@ from application import SMALL, run_in
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from multiprune.report.frame import read_run
+from multiprune.report.masks import read_masks
 from multiprune.report.predictions import read_predictions
 from multiprune.tasks.classification import Classification
 
@@ -291,6 +293,33 @@ def test_predictions_by_example_give_the_scores_again(finished: Path) -> None:
         )
         right = np.mean(words.predictions.numpy() == words.labels.numpy())
         assert results[split]["roles"]["accuracy"] == pytest.approx(right, abs=1e-6)
+
+
+def test_saved_masks_are_the_weights_that_are_not_zero(finished: Path) -> None:
+    masks, weights = read_masks(read_run(finished)), load_file(finished / "model/model.safetensors")
+    assert masks.keys() == results_of(finished)["density"].keys()
+    for path, mask in masks.items():
+        kept = weights[path.removeprefix("model.encoder.")].numpy() != 0
+        np.testing.assert_array_equal(np.unpackbits(mask.bits)[: mask.size], kept.reshape(-1))
+
+
+@pytest.mark.parametrize(
+    ("pruner", "kind", "matrix"),
+    [
+        ("structured_magnitude", "neurons", "intermediate.dense"),
+        ("low_rank_gradual", "intermediate.dense.ranks", "intermediate.dense.down"),
+    ],
+)
+def test_saved_masks_say_which_units_and_ranks_were_kept(
+    pruner: str, kind: str, matrix: str, tmp_path: Path
+) -> None:
+    run_in(tmp_path, *SMALL, f"pruner={pruner}", "budget.fraction=0.4")
+    masks, weights = read_masks(read_run(tmp_path)), load_file(tmp_path / "model/model.safetensors")
+    (path,) = [one for one in masks if one.endswith(f"layer.0.{kind}")]
+    (weight,) = [one for name, one in weights.items() if name.endswith(f"{matrix}.weight")]
+    kept = int(np.unpackbits(masks[path].bits)[: masks[path].size].sum())
+    assert kept == len(weight)
+    assert kept < masks[path].size == {"neurons": 32}.get(kind, 16)
 
 
 def test_results_count_the_training_examples(finished: Path, tmp_path: Path) -> None:

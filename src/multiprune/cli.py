@@ -127,7 +127,7 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     report.add_argument(
         "--masks",
         action="store_true",
-        help="read the model of every run, and show which weights tasks and seeds share",
+        help="read the masks of every run, and show what tasks and seeds share",
     )
     _add_ignore(report)
     report.set_defaults(command=_report)

@@ -25,6 +25,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from multiprune.export.checkpoint import save_model
 from multiprune.models.multitask import MultitaskModel
 from multiprune.pruning.fingerprint import mask_digest
+from multiprune.report.masks import write_masks
 from multiprune.report.predictions import write_predictions
 from multiprune.report.results import Results, is_finished, read_score, scores_by_task
 from multiprune.report.summary import print_summary
@@ -61,11 +62,11 @@ class Experiment:
 def run(config: DictConfig) -> float:
     """Train, prune and evaluate what ``config`` describes; return the score on validation data.
 
-    Writes ``results.json``, ``predictions.safetensors``, ``metrics.csv``, ``checkpoints/`` and
-    ``model/`` into Hydra's output folder. If the folder holds ``checkpoints/last.ckpt`` of an
-    unfinished run, continues that run. Wrong input ends a single run with one sentence
-    (``HYDRA_FULL_ERROR=1`` shows where it came from), and leaves no folder behind. A job of a sweep
-    that is finished, with the same configuration, is not run again.
+    Writes ``results.json``, ``metrics.csv``, ``predictions.safetensors``, ``masks.safetensors``,
+    ``checkpoints/`` and ``model/`` into Hydra's output folder. If that holds
+    ``checkpoints/last.ckpt`` of an unfinished run, continues that run. Wrong input ends a single
+    run with one sentence (``HYDRA_FULL_ERROR=1`` shows where it came from), and leaves no folder
+    behind. A job of a sweep that is finished, with the same configuration, is not run again.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode == RunMode.MULTIRUN and is_finished(folder, plain(config)):
@@ -230,7 +231,7 @@ def met_budget(experiment: Experiment) -> dict[str, Any]:
 
 @rank_zero_only
 def write(experiment: Experiment, results: Results) -> None:
-    """Write the model and its answers, then the results that say that the run is complete."""
+    """Write model, answers and masks, then the results, which say that the run is complete."""
     save_model(
         experiment.folder / "model",
         experiment.module.model,
@@ -239,6 +240,7 @@ def write(experiment: Experiment, results: Results) -> None:
     )
     answers = experiment.module.answers
     write_predictions(experiment.folder, {"validation": answers["val"], "test": answers["test"]})
+    write_masks(experiment.folder, experiment.pruning.pruner.masks())
     results.write(experiment.folder)
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from run_folders import results, write
-from safetensors.torch import save_file
+
+from multiprune.report.masks import write_masks
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import numpy as np
 
 SIZES = (100_000, 200_000, 400_000)
 #: Validation scores of seed 0 by size; those of test data are 0.1 below.
@@ -49,13 +50,6 @@ def _write(folder: Path, scores: dict[str, float], size: int, seed: int) -> None
     write(folder / name, content, f"task=[{','.join(scores)}]", f"seed={seed}")
 
 
-def write_model(run: Path, kept: dict[str, np.ndarray]) -> None:
-    """Write the weights of a run: ones where they are kept, by path from the encoder."""
-    shutil.rmtree(run / "model", ignore_errors=True)
-    (run / "model").mkdir()
-    for name in ("config.json", "heads.json"):
-        (run / "model" / name).write_text("{}")
-    save_file(
-        {path: torch.from_numpy(mask.astype(np.float32)) for path, mask in kept.items()},
-        run / "model" / "model.safetensors",
-    )
+def write_kept(run: Path, kept: dict[str, np.ndarray]) -> None:
+    """Write what a run has kept."""
+    write_masks(run, {path: torch.from_numpy(mask) for path, mask in kept.items()})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from page_reader import PageReader, read_page
-from report_world import LAYERS, SIZES, write_model, write_runs
+from report_world import LAYERS, SIZES, write_kept, write_runs
 from run_folders import EMBEDDINGS, HEAD, OTHER, results, write
 
 from multiprune.cli import main
@@ -24,8 +24,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     kept = np.zeros((4, 5), bool)
     kept[0] = True
     for name in ("easy", "hard"):
-        model = {path.removeprefix("model.encoder."): kept for path in LAYERS}
-        write_model(folder / f"{name}-100000-0", model)
+        write_kept(folder / f"{name}-100000-0", dict.fromkeys(LAYERS, kept))
     return folder
 
 

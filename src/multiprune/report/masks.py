@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from multiprune.report.layers import ENCODER
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from multiprune.report.frame import Row
+
+FILE = "masks.safetensors"
 
 #: Bits that are counted at a time, of every mask at once: a megabyte of each as float32.
 CHUNK = 1 << 18
@@ -109,25 +114,38 @@ def count_shared(masks: Sequence[Mask]) -> Counts:
     return Counts(both, np.outer(kept, kept) / masks[0].size, masks[0].size)
 
 
+def write_masks(folder: Path, masks: Mapping[str, Tensor]) -> None:
+    """Write what a run has kept, boolean tensors by path, as ``masks.safetensors``: bits."""
+    packed = {path: Mask.of(mask.cpu().numpy()) for path, mask in masks.items()}
+    shapes = json.dumps({path: mask.shape for path, mask in packed.items()})
+    beside = folder / f"{FILE}.writing"
+    save_file({path: mask.bits for path, mask in packed.items()}, beside, {"shapes": shapes})
+    beside.replace(folder / FILE)
+
+
 def read_masks(row: Row) -> Masks:
-    """Read which weights a run has kept, by path as in its densities.
+    """Read what a run has kept, by path as in its densities.
 
     Raises:
-        ValueError: if it has no model, an unreadable one, or one whose masks are not known.
+        FileNotFoundError: if it has not saved its masks.
+        ValueError: if nothing was pruned, or the file is damaged.
     """
     if not row.density:
         raise ValueError("nothing was pruned")
-    if cut := [path for path in row.density if not path.endswith(".weight")]:
-        raise ValueError(f"ranks or units were cut, and which of them is not stored ({cut[0]})")
-    # Imported late: transformers takes seconds.
-    from multiprune.export.kept import kept_weights
-
-    kept = kept_weights(row.path)
-    masks = {path: kept.get(path.removeprefix(ENCODER)) for path in row.density}
-    found = {path: Mask.of(one.numpy()) for path, one in masks.items() if one is not None}
-    if absent := sorted(masks.keys() - found.keys()):
-        raise ValueError(f"its model has no {absent[0]}")
-    return found
+    file = row.path / FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"it has no {FILE}")
+    try:
+        with safe_open(file, "np") as stored:
+            shapes = json.loads((stored.metadata() or {}).get("shapes", "{}"))
+            masks = {
+                path: Mask(stored.get_tensor(path), tuple(shape)) for path, shape in shapes.items()
+            }
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{FILE} must be whole, but: {error}") from error
+    if differing := sorted(masks.keys() ^ row.density.keys()):
+        raise ValueError(f"{FILE} must hold what was pruned, but {differing[0]} is not in both")
+    return masks
 
 
 def count_by_path(masks: Sequence[Masks]) -> dict[str, Counts]:

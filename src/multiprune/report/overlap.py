@@ -1,4 +1,4 @@
-"""Which tasks keep the same weights: masks of one method and size, between tasks and seeds."""
+"""What tasks share: masks of one method and size, between tasks and seeds."""
 
 from __future__ import annotations
 

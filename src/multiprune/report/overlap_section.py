@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from multiprune.report.blocks import Cell
     from multiprune.report.overlap import Overlap, Overlaps, Pair, Shared
 
-_TITLE = "Which weights tasks share"
+_TITLE = "What tasks share"
 
 
 def overlap_section(overlaps: Overlaps | None) -> Section:
     """Show the overlap of masks at each method and size; None if it was not asked for."""
     if overlaps is None:
-        text = ["Masks were not read: ask for it with --masks, which reads the model of every run."]
+        text = ["Masks were not read: ask for it with --masks."]
         return Section(name="masks", title=_TITLE, text=text)
     tables = [_pairs(overlaps), _positions(overlaps), _left_out(overlaps)]
     if not overlaps.found:
-        text = ["No two runs of one method and size have models whose masks can be compared."]
+        text = ["No two runs of one method and size have masks that can be compared."]
     else:
         text = [
-            "The Jaccard index of two masks is the number of weights that both keep over that of "
-            "weights that either keeps. By chance, for independent uniform masks of the same "
-            "densities p and q in each matrix, it is p q / (p + q - p q).",
+            "The Jaccard index of two masks is the number of weights (or ranks, or units) that "
+            "both keep over that of those that either keeps. By chance, for independent uniform "
+            "masks of the same densities p and q in each matrix, it is p q / (p + q - p q).",
             "Runs of one seed start from the same weights and see examples in the same order; runs "
             "of one pretrained encoder share most of what they start from. So overlap between "
             "tasks of different seeds (below the diagonal) is to be held against overlap between "
