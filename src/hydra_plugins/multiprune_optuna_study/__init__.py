@@ -1,0 +1,1 @@
+"""A sweeper for Hydra; `hydra_plugins` is where Hydra looks for it."""

@@ -1,0 +1,192 @@
+"""``hydra/sweeper=optuna_study``: Optuna proposes runs by the results of those before.
+
+Hydra's own Optuna plug-in demands an Optuna of 2021, does not go on where it was stopped, and ends
+the sweep when a job fails.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import OmegaConf
+from typing_extensions import override
+
+from hydra_plugins.multiprune_optuna_study import _settings  # noqa: F401 - registers itself
+from hydra_plugins.multiprune_optuna_study._space import SearchSpace, search_space
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from hydra.core.utils import JobReturn
+    from hydra.types import HydraContext, TaskFunction
+    from omegaconf import DictConfig
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
+
+_DIRECTIONS = ("maximize", "minimize")
+
+
+class OptunaStudy(Sweeper):
+    """Searches with Optuna; the study lies in the sweep's folder, and goes on when started again.
+
+    A run is a trial, and its folder is called after the trial's number. A run that failed is a
+    failed trial, and the others go on. Trials whose runs were under way when the sweep was stopped
+    are launched again, into their folders.
+    """
+
+    def __init__(
+        self,
+        *,
+        objectives: Sequence[str],
+        trials: int,
+        batch: int,
+        sampler: Any = None,
+        params: Mapping[str, str] | None = None,
+    ) -> None:
+        if find_spec("optuna") is None:
+            raise ModuleNotFoundError(
+                "hydra/sweeper=optuna_study needs Optuna, but it is not installed: "
+                "pip install 'multiprune[optuna]'."
+            )
+        words = [one.split(" ") for one in objectives]
+        if not words or any(len(one) != 2 or one[0] not in _DIRECTIONS for one in words):
+            raise ValueError(
+                "Objectives must be `maximize KEY` or `minimize KEY` of results.json, but are "
+                f"{list(objectives)}."
+            )
+        if min(trials, batch) < 1:
+            raise ValueError(f"`trials` and `batch` must be at least 1, but are {trials}, {batch}.")
+        self.objectives = {key: direction for direction, key in words}
+        self.trials, self.batch = trials, batch
+        self.sampler, self.params = sampler, dict(params or {})
+
+    @override
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    @override
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.config is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        space = search_space(parser.parse_overrides(lines))
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        study = self._study(folder)
+        for batch in interrupted(study):
+            self._launch(study, space, batch)
+        while (left := self.trials - len(study.trials)) > 0:
+            asked = [study.ask(dict(space.distributions)) for _ in range(min(self.batch, left))]
+            self._launch(study, space, [study.trials[one.number] for one in asked])
+        return self._finish(study, folder)
+
+    def _study(self, folder: Path) -> Study:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+        from optuna.study import StudyDirection
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
+            study_name=folder.name,
+            directions=[StudyDirection[one.upper()] for one in self.objectives.values()],
+            sampler=self.sampler,
+            load_if_exists=True,
+        )
+        known = study.user_attrs.get("objectives", self.objectives)
+        if known != self.objectives:
+            raise ValueError(
+                f"The study in {folder} must go on with its own objectives, {known}, but they are "
+                f"{self.objectives}."
+            )
+        study.set_user_attr("objectives", self.objectives)
+        return study
+
+    def _launch(self, study: Study, space: SearchSpace, trials: Sequence[FrozenTrial]) -> None:
+        jobs = [space.overrides(trial.params) for trial in trials]
+        self.validate_batch_is_legal(jobs)
+        assert self.launcher is not None
+        returned = self.launcher.launch(jobs, initial_job_idx=trials[0].number)
+        for trial, job in zip(trials, returned, strict=True):
+            self._tell(study, trial, job)
+
+    def _tell(self, study: Study, trial: FrozenTrial, job: JobReturn) -> None:
+        from optuna.trial import TrialState
+
+        try:
+            values = self._values(job)
+        except Exception as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            log.warning("Trial %d failed: %s", trial.number, reason)
+            study.tell(trial.number, state=TrialState.FAIL)
+            return
+        study.tell(trial.number, values)
+
+    def _values(self, job: JobReturn) -> list[float]:
+        if job.status is not JobStatus.COMPLETED:
+            raise job._return_value
+        assert job.hydra_cfg is not None
+        file = Path(job.hydra_cfg.hydra.runtime.output_dir) / "results.json"
+        results = json.loads(file.read_text())
+        return [float(_at(results, key, file)) for key in self.objectives]
+
+    def _finish(self, study: Study, folder: Path) -> list[dict[str, Any]]:
+        """Write and show the trials that no other beats in every objective."""
+        from optuna.trial import TrialState
+
+        if not any(trial.state is TrialState.COMPLETE for trial in study.trials):
+            raise RuntimeError(f"A study needs a run that ends well, but all in {folder} failed.")
+        best = [
+            {
+                "trial": trial.number,
+                **dict(zip(self.objectives, trial.values, strict=True)),
+                "params": trial.params,
+            }
+            for trial in sorted(study.best_trials, key=lambda one: one.values[-1])
+        ]
+        beside = folder / "best_trials.json.writing"
+        beside.write_text(json.dumps(best, indent=2) + "\n")
+        beside.replace(folder / "best_trials.json")
+        for one in best:
+            log.info("Not beaten: %s", one)
+        return best
+
+
+def interrupted(study: Study) -> list[list[FrozenTrial]]:
+    """Return the trials that were under way when the study was stopped, in runs of numbers."""
+    from optuna.trial import TrialState
+
+    batches: list[list[FrozenTrial]] = []
+    for trial in study.get_trials(states=[TrialState.RUNNING]):
+        if batches and batches[-1][-1].number == trial.number - 1:
+            batches[-1].append(trial)
+        else:
+            batches.append([trial])
+    return batches
+
+
+def _at(results: Mapping[str, Any], dotted: str, file: Path) -> Any:
+    value: Any = results
+    for key in dotted.split("."):
+        if not isinstance(value, dict) or key not in value:
+            raise ValueError(f"An objective must be a number in {file}, but `{dotted}` is not.")
+        value = value[key]
+    return value
