@@ -1,9 +1,9 @@
 """What a safetensors file says of the tensors in it, in a form that notices damage.
 
-The header's metadata has one key (safetensors writes several in random order), whose value is JSON
+The header's metadata has one key (safetensors writes several in random order). Its value is JSON
 with ``version``; ``tensors``, a description that is the format's own; and ``checksum``, the CRC-32
-of ``tensors`` as compact JSON with sorted keys. The checksum of a stored tensor is the CRC-32 of its
-dtype, its shape and its bytes.
+of ``tensors`` as compact JSON with sorted keys. The checksum of a stored tensor is the CRC-32 of
+its dtype, its shape and its bytes.
 """
 
 from __future__ import annotations
