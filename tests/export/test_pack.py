@@ -232,11 +232,11 @@ def test_runs_of_half_precision_pack(tmp_path: Path) -> None:
         model = model_of(tasks, 0.3, seed=seed).to(torch.bfloat16)
         folders.append(save(tmp_path / str(seed), model))
     pack(folders, tmp_path / "out")
-    model = loaded(tmp_path / "out")
-    assert model.encoder.dtype == torch.bfloat16
+    packed = loaded(tmp_path / "out")
+    assert packed.encoder.dtype == torch.bfloat16
     expected = multiprune.load(folders[1]).encoder.get_parameter(QUERY)
-    model.switch("number")
-    assert torch.equal(model.encoder.get_parameter(QUERY), expected)
+    packed.switch("number")
+    assert torch.equal(packed.encoder.get_parameter(QUERY), expected)
 
 
 def test_masks_take_what_is_unsure_about_the_shared_weights(tmp_path: Path) -> None:
@@ -335,17 +335,17 @@ def test_other_tensors_that_have_moved_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("shape", "named"),
+    ("hidden", "intermediate", "heads", "named"),
     [
-        ({"hidden": 32, "intermediate": 12, "heads": 2}, "hidden_size is 16"),
-        ({"hidden": 16, "intermediate": 8, "heads": 2}, "intermediate_size is 12"),
-        ({"hidden": 16, "intermediate": 12, "heads": 4}, "num_attention_heads is 2"),
+        (32, 12, 2, "hidden_size is 16"),
+        (16, 8, 2, "intermediate_size is 12"),
+        (16, 12, 4, "num_attention_heads is 2"),
     ],
 )
 def test_other_encoders_are_refused(
-    shape: dict[str, int], named: str, runs: list[Path], tmp_path: Path
+    hidden: int, intermediate: int, heads: int, named: str, runs: list[Path], tmp_path: Path
 ) -> None:
-    encoder = nano(layers=2, **shape).model
+    encoder = nano(layers=2, hidden=hidden, heads=heads, intermediate=intermediate).model
     other = save(tmp_path / "other", MultitaskModel(encoder, {"number": TASKS["number"]}))
     said = refused([runs[0], other], tmp_path / "out")
     assert named in said

@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 MASKS = "masks.safetensors"
 HEADER = Header("multiprune.masks", version=1)
 
+#: What each byte of a packed mask stands for, shape (256, 8): -1 where a bit is set, or else 0.
+_ENTRIES = -((torch.arange(256).unsqueeze(-1) >> torch.arange(8)) & 1)
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -61,11 +64,14 @@ def pack_bits(mask: Tensor) -> Tensor:
     return torch.frombuffer(bytearray(written), dtype=torch.uint8)
 
 
-def unpack_bits(packed: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return the boolean mask of a shape that ``pack_bits`` was given, on the device of it."""
+def unpack_bits(packed: Tensor, shape: Sequence[int], dtype: torch.dtype = torch.bool) -> Tensor:
+    """Return the mask of a shape that ``pack_bits`` was given, on the device of ``packed``.
+
+    As integers, kept entries have all bits set, and the others none.
+    """
     size = torch.Size(shape)
-    places = 1 << torch.arange(8, dtype=torch.uint8, device=packed.device)
-    return (packed.unsqueeze(-1) & places).view(-1)[: size.numel()].view(size) != 0
+    rows = _ENTRIES.to(packed.device, dtype).index_select(0, packed.int())
+    return rows.view(-1)[: size.numel()].view(size)
 
 
 def save_masks(models: Sequence[Kept], weights: Mapping[str, Tensor], file: Path) -> list[int]:

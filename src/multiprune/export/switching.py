@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from multiprune.export.bitmask import INTEGERS
 from multiprune.export.checkpoint import MEANING, load_encoder, load_heads
 from multiprune.export.loading import ShippedModel, load_tokenizer
 from multiprune.export.packed import MASKS, Kept, load_masks, unpack_bits
@@ -34,8 +35,10 @@ class SharedWeight(nn.Module):
 
     def part_of(self, number: int) -> Tensor:
         """Return the tensor as a model has it."""
-        mask = unpack_bits(self.masks[number], self.weight.shape)
-        return torch.where(mask, self.weight, self.weight.new_zeros(()))
+        # Bits of weights and mask meet as integers, some four times as fast as `torch.where`.
+        integer = INTEGERS[self.weight.itemsize]
+        part = unpack_bits(self.masks[number], self.weight.shape, integer)
+        return part.bitwise_and_(self.weight.view(integer)).view(self.weight.dtype)
 
 
 class PackedModel(ShippedModel):
