@@ -87,6 +87,45 @@ def test_vocabulary_is_that_of_a_file(finished: Path, tmp_path: Path) -> None:
     )
 
 
+def test_runs_of_frozen_weights_are_packed_and_answer_as_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [one for one in SMALL if not one.startswith("task.")]
+    small += ["pruner=frozen_movement", "optimizer.weight_decay=0.1"]
+    tasks = ("agreement", "quantity")
+    for task in tasks:
+        rows = next(one for one in SMALL if one.startswith(f"task.{task}."))
+        fraction = f"budget.fraction={0.2 if task == 'agreement' else 0.4}"
+        # The embedded encoder starts with the same random weights whatever the task.
+        run_in(tmp_path / task, *small, f"task={task}", rows, fraction)
+    out = tmp_path / "out"
+    capsys.readouterr()
+    main(["pack", *(str(tmp_path / task) for task in tasks), "--out", str(out)])
+    said = capsys.readouterr().out
+    tables, line = said.rsplit("\n\n", 1)
+    assert f"{tables}\n" in (out / "README.md").read_text()
+    size = sum(file.stat().st_size for file in out.iterdir())
+    assert line == f"{out}: {size / 1e6:.2f} MB\n"
+    # 2,048 weights of linear layers: floor(0.2 * 2,048) and floor(0.4 * 2,048) of them are kept.
+    assert f"| agreement | {409 / 2048:.4f} |" in said
+    assert f"| quantity | {819 / 2048:.4f} |" in said
+    packed = multiprune.load(out)
+    for task in (*tasks, *tasks):
+        alone = multiprune.load(tmp_path / task)
+        texts = ["the dogs sleep", "one fox"]
+        torch.testing.assert_close(packed.logits(task, texts), alone.logits(task, texts))
+
+
+def test_wrong_runs_are_not_packed(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refusal(capsys, "pack", finished, "--out", tmp_path / "out")
+    assert "needs two runs" in said
+    said = refusal(capsys, "pack", finished, tmp_path, "--out", tmp_path / "out")
+    assert f"{tmp_path} must be the folder of a finished run" in said
+    assert not any(tmp_path.iterdir())
+
+
 def test_folder_that_is_no_run_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,7 +169,12 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("command", "option"),
-    [("export", "bitmask"), ("allocate", "encoder_linear"), ("report", "--masks")],
+    [
+        ("export", "bitmask"),
+        ("pack", "frozen_movement"),
+        ("allocate", "encoder_linear"),
+        ("report", "--masks"),
+    ],
 )
 def test_help_imports_nothing_heavy(command: str, option: str) -> None:
     script = (

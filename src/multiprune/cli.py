@@ -1,4 +1,4 @@
-"""``multiprune export | benchmark | allocate | report``: what is done with finished runs."""
+"""``multiprune export | pack | benchmark | allocate | report``: what is done with finished runs."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     export.set_defaults(command=_export)
 
+    _add_pack(commands)
     _add_benchmark(
         commands.add_parser(
             "benchmark",
@@ -47,6 +48,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_allocate(commands)
     _add_report(commands)
     return parser
+
+
+def _add_pack(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    pack = commands.add_parser(
+        "pack",
+        help="write the models of runs that share frozen weights to one folder",
+        description="Write models that keep parts of the same weights, trained with "
+        "pruner=frozen_movement from one encoder, to one folder: the weights once, and a mask and "
+        "the heads of each run. What is loaded from it switches masks by the task it is asked for.",
+    )
+    pack.add_argument("runs", type=Path, nargs="+", help="folders of runs, or of exported models")
+    pack.add_argument("--out", type=Path, required=True, help="new folder")
+    pack.set_defaults(command=_pack)
 
 
 def _add_benchmark(benchmark: argparse.ArgumentParser) -> None:
@@ -154,19 +168,35 @@ def _numbers(text: str) -> list[int]:
 
 def _export(options: argparse.Namespace) -> None:
     # Imported late, so that --help answers at once.
-    import transformers
-
     from multiprune.export.convert import ExportSettings, export_model
 
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    _quiet_transformers()
     settings = ExportSettings(format=options.format, storage=options.storage, dtype=options.dtype)
     corpus = None
     if options.vocabulary is not None:
         corpus = options.vocabulary.read_text().splitlines()
     export_model(options.run, options.out, settings, corpus=corpus)
-    size = sum(file.stat().st_size for file in options.out.iterdir())
-    print(f"{options.out}: {size / 1e6:.2f} MB")
+    _print_size(options.out)
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from multiprune.export.pack import pack
+
+    _quiet_transformers()
+    print(pack(options.runs, options.out))
+    _print_size(options.out)
+
+
+def _quiet_transformers() -> None:
+    import transformers
+
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _print_size(folder: Path) -> None:
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{folder}: {size / 1e6:.2f} MB")
 
 
 def _benchmark(options: argparse.Namespace) -> None:

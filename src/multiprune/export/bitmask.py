@@ -6,18 +6,14 @@ configurations are left), never coded its masks below one bit a weight, and need
 
 The file holds a tensor ``<name>`` as it is where nothing is saved, and else ``<name>.values``, the
 weights that are not +0.0 in row-major order, of shape (count,), beside ``<name>.mask``, the bytes
-of ``multiprune.export.mask``. The header's metadata has one key (safetensors writes several in
-random order), ``multiprune.bitmask``: JSON with ``version``; ``tensors``, for each name the
-``coding`` of its mask (null where it is dense), its ``shape``, and the ``checksums`` of what is
-stored; and ``checksum``, the CRC-32 of ``tensors`` as compact JSON with sorted keys. The checksum
-of a stored tensor is the CRC-32 of its dtype, its shape and its bytes.
+of ``multiprune.export.mask``. The header's metadata (``multiprune.export.header``) have the key
+``multiprune.bitmask``, and describe for each name the ``coding`` of its mask (null where it is
+dense), its ``shape``, and the ``checksums`` of what is stored.
 """
 
 from __future__ import annotations
 
-import json
 import uuid
-import zlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -28,13 +24,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from multiprune.export import mask as masks
+from multiprune.export.header import Header, check_names, check_stored, checksum
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
 KEY = "multiprune.bitmask"
-VERSION = 1
+HEADER = Header(KEY, version=1)
 
 #: Bytes that compression must save, because a compressed tensor takes more of the header.
 OVERHEAD = 256
@@ -62,14 +59,12 @@ def compress(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     entries: dict[str, Entry] = {}
     for name, tensor in tensors.items():
         coding, parts = _split(tensor.detach().cpu().contiguous())
-        entries[name] = Entry(coding, list(tensor.shape), [_checksum(part) for part in parts])
+        entries[name] = Entry(coding, list(tensor.shape), [checksum(part) for part in parts])
         for key, part in zip(entries[name].parts(name), parts, strict=True):
             if key in stored:
                 raise ValueError(f"Two tensors must not be stored as `{key}`, but `{name}` is too.")
             stored[key] = part
-    described = {name: asdict(entry) for name, entry in entries.items()}
-    header = {"version": VERSION, "checksum": _crc(described), "tensors": described}
-    return stored, {KEY: json.dumps(header, separators=(",", ":"))}
+    return stored, HEADER.write({name: asdict(entry) for name, entry in entries.items()})
 
 
 def decompress(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Tensor]:
@@ -139,39 +134,16 @@ def _decompress(
     names: Collection[str], read: Callable[[str], Tensor], metadata: Mapping[str, str]
 ) -> dict[str, Tensor]:
     """Return the dense tensors; ``read`` is asked for one tensor's parts at a time."""
-    entries = _entries(metadata)
-    described = {part for name, entry in entries.items() for part in entry.parts(name)}
-    for name in sorted(described.symmetric_difference(names)):
-        wrong = "is missing" if name in described else "is there besides"
-        raise ValueError(
-            f"Stored tensors must be those that the metadata name, but `{name}` {wrong}."
-        )
+    entries = {name: Entry(**entry) for name, entry in HEADER.read(metadata).items()}
+    check_names(names, {part for name, entry in entries.items() for part in entry.parts(name)})
     return {name: _restore(name, entry, read) for name, entry in entries.items()}
-
-
-def _entries(metadata: Mapping[str, str]) -> dict[str, Entry]:
-    """Return the metadata's entries by name, once version and checksum are found to be right."""
-    if KEY not in metadata:
-        raise ValueError(f"Metadata must have the key `{KEY}`, but have {sorted(metadata)}.")
-    try:
-        header = json.loads(metadata[KEY])
-    except json.JSONDecodeError as error:
-        raise ValueError(f"Metadata `{KEY}` must be JSON, but {error}.") from error
-    version = header.get("version") if isinstance(header, dict) else None
-    if version != VERSION:
-        raise ValueError(f"Version of `{KEY}` must be {VERSION}, but is {version!r}.")
-    tensors = header.get("tensors")
-    if _crc(tensors) != header.get("checksum"):
-        raise ValueError(f"Metadata `{KEY}` must match their checksum, but were changed.")
-    return {name: Entry(**entry) for name, entry in tensors.items()}
 
 
 def _restore(name: str, entry: Entry, read: Callable[[str], Tensor]) -> Tensor:
     """Return one dense tensor."""
     parts = [read(key) for key in entry.parts(name)]
-    for key, part, checksum in zip(entry.parts(name), parts, entry.checksums, strict=True):
-        if _checksum(part) != checksum:
-            raise ValueError(f"Stored tensor `{key}` must match its checksum, but was changed.")
+    for key, part, expected in zip(entry.parts(name), parts, entry.checksums, strict=True):
+        check_stored(key, part, expected)
     if entry.coding is None:
         return parts[0]
     values, written = parts
@@ -189,16 +161,3 @@ def _restore(name: str, entry: Entry, read: Callable[[str], Tensor]) -> Tensor:
     except ValueError as error:
         raise ValueError(f"Mask of `{name}` must fit its values and shape, but {error}.") from error
     return dense
-
-
-def _checksum(stored: Tensor) -> int:
-    """Return the CRC-32 of a tensor's dtype, shape and bytes."""
-    kind = f"{stored.dtype} {list(stored.shape)}".encode()
-    # a tensor without elements may have strides that a view refuses
-    content = stored.reshape(-1).view(torch.uint8).numpy().data if stored.numel() else b""
-    return zlib.crc32(content, zlib.crc32(kind))
-
-
-def _crc(described: object) -> int:
-    """Return the CRC-32 of what the metadata say, as compact JSON with sorted keys."""
-    return zlib.crc32(json.dumps(described, separators=(",", ":"), sort_keys=True).encode())

@@ -62,8 +62,18 @@ Zeros are not stored: `multiprune.load` restores the dense tensors bit for bit, 
 `transformers` does not know the format.
 """
 
+_PACKED = """\
+Several models share one set of weights: a mask says which of them a task has, and only its own head
+is its own besides. `multiprune.load` gives the encoder the weights of the task that is asked for;
+plain `transformers` does not know the format.
+"""
+
 _ONNX = """\
 `onnxruntime` runs the model: inputs are what the tokenizer gives, outputs are logits by task.
+"""
+
+_SIZES = """\
+Density is what a task has of the weights of linear layers.
 """
 
 _OURS = """\
@@ -89,6 +99,12 @@ def write_card(folder: Path, model: ShippedModel, results: Path) -> None:
     (folder / "README.md").write_text("\n".join(parts))
 
 
+def write_packed_card(folder: Path, meaning: Mapping[str, Mapping[str, Any]], sizes: str) -> None:
+    """Write ``README.md`` into a folder of models that share weights; ``sizes`` are tables."""
+    parts = ["# Pruned text encoders\n", _PACKED, _OURS, *_tasks(meaning), "## Sizes\n", _SIZES]
+    (folder / "README.md").write_text("\n".join([*parts, sizes]))
+
+
 def _how_to_load(folder: Path, model: ShippedModel) -> list[str]:
     if any(folder.glob("*.onnx")):
         return [_ONNX]
@@ -109,7 +125,7 @@ def _tasks(meaning: Mapping[str, Mapping[str, Any]]) -> list[str]:
         [task, one["kind"], ", ".join(one.get("text", [])), _outputs(one)]
         for task, one in meaning.items()
     ]
-    return ["## Tasks\n", _table(["task", "kind", "reads", "outputs"], rows)]
+    return ["## Tasks\n", table(["task", "kind", "reads", "outputs"], rows)]
 
 
 def _outputs(one: Mapping[str, Any]) -> str:
@@ -131,14 +147,15 @@ def _results(results: Mapping[str, Any], model: ShippedModel) -> list[str]:
     return [
         "## Scores on validation data\n",
         f"Measured at the end of the run; the weights here are {dtype}.\n",
-        _table(["task", "metric", "score"], tasks),
+        table(["task", "metric", "score"], tasks),
         "## Parameters\n",
         f"Asked for {budget['asked']:,} and kept {budget['kept']:,} of {budget['dense']:,} "
         f"({budget['of']}).\n",
-        _table(["part", "dense", "kept"], ledger),
+        table(["part", "dense", "kept"], ledger),
     ]
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)

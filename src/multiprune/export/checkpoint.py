@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 WEIGHTS, HEADS, MEANING = "model.safetensors", "heads.safetensors", "heads.json"
 #: Holds the weights in place of ``WEIGHTS`` where zeros are not stored.
 BITMASK_WEIGHTS = "model.bitmask.safetensors"
+#: Holds the weights that several models share, stored likewise; no model has all of them.
+SHARED_WEIGHTS = "shared.bitmask.safetensors"
 
 
 def save_model(
@@ -55,6 +57,12 @@ def save_model(
         save_encoder(beside, model.encoder)
         tokenizer.save_pretrained(beside)
         save_heads(beside, model.heads, meaning)
+
+
+def check_is_new(out: Path) -> None:
+    """Raise a FileExistsError if there is something at ``out``."""
+    if out.exists():
+        raise FileExistsError(f"`--out` must be a folder that does not exist yet, but {out} does.")
 
 
 @contextmanager
@@ -87,6 +95,15 @@ def save_encoder(folder: Path, encoder: PreTrainedModel, *, bitmask: bool = Fals
 
     With ``bitmask``, zeros are not stored.
     """
+    if bitmask:
+        save_bitmask(encoder.state_dict(), folder / BITMASK_WEIGHTS)
+    else:
+        encoder.save_pretrained(folder)
+    save_config(folder, encoder)
+
+
+def save_config(folder: Path, encoder: PreTrainedModel) -> None:
+    """Write an encoder's configuration, and the code that builds shapes that were pruned."""
     config = copy.deepcopy(encoder.config)
     config.architectures, config.dtype = [type(encoder).__name__], encoder.dtype
     if shapes := shapes_of(encoder):
@@ -96,10 +113,6 @@ def save_encoder(folder: Path, encoder: PreTrainedModel, *, bitmask: bool = Fals
         setattr(config, KEY, shapes | {"pooler": getattr(encoder, "pooler", None) is not None})
         if described := per_layer_config(encoder, shapes):
             config.per_layer_config = described
-    if bitmask:
-        save_bitmask(encoder.state_dict(), folder / BITMASK_WEIGHTS)
-    else:
-        encoder.save_pretrained(folder)
     config.save_pretrained(folder)
 
 
@@ -114,7 +127,13 @@ def model_folder(path: Path) -> Path:
 
     Raises:
         FileNotFoundError: if there is none.
+        ValueError: if there are several, packed.
     """
+    if is_packed(path):
+        raise ValueError(
+            f"{path} must hold one model, but holds several that share weights: name the run or "
+            "the export of one of them."
+        )
     for folder in (path, path / "model"):
         if (folder / "config.json").is_file() and (folder / MEANING).is_file():
             return folder
@@ -124,10 +143,15 @@ def model_folder(path: Path) -> Path:
     )
 
 
+def is_packed(folder: Path) -> bool:
+    """Whether a folder holds several models that share weights."""
+    return (folder / SHARED_WEIGHTS).is_file()
+
+
 def weights_file(folder: Path) -> Path:
     """Return where a shipped folder holds the weights of its encoder."""
-    file = folder / BITMASK_WEIGHTS
-    return file if file.is_file() else folder / WEIGHTS
+    files = [folder / name for name in (SHARED_WEIGHTS, BITMASK_WEIGHTS)]
+    return next((file for file in files if file.is_file()), folder / WEIGHTS)
 
 
 def load_encoder(folder: Path) -> PreTrainedModel:
@@ -185,15 +209,20 @@ def load_heads(folder: Path, hidden: int) -> tuple[nn.ModuleDict, dict[str, dict
 
 def load_weights(file: Path) -> dict[str, Tensor]:
     """Read tensors; a damaged file is refused in one sentence."""
-    if not file.is_file():
-        raise ValueError(f"{file.parent} must hold the weights {file.name}, but does not.")
-    check_digest(file)
-    if file.name == BITMASK_WEIGHTS:
+    check_file(file)
+    if file.name in (BITMASK_WEIGHTS, SHARED_WEIGHTS):
         return load_bitmask(file)
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} must be a whole safetensors file, but: {error}.") from error
+
+
+def check_file(file: Path) -> None:
+    """Raise a ValueError, one sentence, if a file of weights is missing or damaged."""
+    if not file.is_file():
+        raise ValueError(f"{file.parent} must hold {file.name}, but does not.")
+    check_digest(file)
 
 
 def _build(config: PretrainedConfig, *, with_pooler: bool) -> nn.Module:

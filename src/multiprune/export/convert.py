@@ -9,6 +9,7 @@ import torch
 
 from multiprune.export.card import write_card
 from multiprune.export.checkpoint import (
+    check_is_new,
     model_folder,
     save_encoder,
     save_heads,
@@ -69,8 +70,8 @@ def export_model(
     Raises:
         FileExistsError: if ``out`` exists.
     """
-    if out.exists():
-        raise FileExistsError(f"`--out` must be a folder that does not exist yet, but {out} does.")
+    check_is_new(out)
+    results = model_folder(source).parent / "results.json"
     model = load(source)
     if corpus is not None:
         model.tokenizer = prune_vocabulary(model.encoder, model.tokenizer, corpus)
@@ -86,4 +87,4 @@ def export_model(
             save_encoder(folder, model.encoder, bitmask=settings.storage == "bitmask")
         save_heads(folder, model.heads, model.meaning)
         model.tokenizer.save_pretrained(folder)
-        write_card(folder, model, model_folder(source).parent / "results.json")
+        write_card(folder, model, results)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from multiprune.export.checkpoint import load_encoder, load_heads, model_folder
+from multiprune.export.checkpoint import is_packed, load_encoder, load_heads, model_folder
 from multiprune.models.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -41,11 +41,15 @@ class ShippedModel(nn.Module):
     @override
     def forward(self, task: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of a task: (examples, outputs), or (examples, tokens, outputs)."""
-        if task not in self.heads:
-            raise ValueError(f"The task must be one of {', '.join(self.heads)}, but is {task!r}.")
+        self.check_task(task)
         states = self.encoder(**inputs).last_hidden_state
         logits: Tensor = self.heads[task](states, inputs["attention_mask"])
         return logits
+
+    def check_task(self, task: str) -> None:
+        """Raise a ValueError if the model does not know a task."""
+        if task not in self.heads:
+            raise ValueError(f"The task must be one of {', '.join(self.heads)}, but is {task!r}.")
 
     @torch.no_grad()
     def logits(self, task: str, texts: Sequence[Any], pairs: Sequence[str] | None = None) -> Tensor:
@@ -66,10 +70,17 @@ class ShippedModel(nn.Module):
 def load(path: str | Path) -> ShippedModel:
     """Load the model of a finished run, or an exported one; no code from the folder is run.
 
+    Several that were packed are one ``multiprune.export.switching.PackedModel``.
+
     Raises:
         FileNotFoundError: if there is no model.
         ValueError: if a file is damaged, or weights have not the shapes that ``config.json`` names.
     """
+    if is_packed(Path(path)):
+        # Imported late: it is made from what is here.
+        from multiprune.export.switching import load_packed
+
+        return load_packed(Path(path))
     folder = model_folder(Path(path))
     encoder = load_encoder(folder)
     heads, meaning = load_heads(folder, encoder.config.hidden_size)

@@ -39,6 +39,10 @@ class Target:
         """The dense gradient that backward has left, if the parameter took part."""
         return self._parameter.grad
 
+    def drop_gradient(self) -> None:
+        """Leave no gradient: optimizers pass such a parameter by, with momentum and decay."""
+        self._parameter.grad = None
+
     @property
     def mask(self) -> Tensor:
         """What is kept: boolean, of the parameter's shape, one byte a weight."""

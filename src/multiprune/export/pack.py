@@ -1,0 +1,63 @@
+"""From runs that keep parts of the same weights to one folder that answers all their tasks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from multiprune.export.bitmask import save_bitmask
+from multiprune.export.card import write_packed_card
+from multiprune.export.checkpoint import (
+    SHARED_WEIGHTS,
+    check_is_new,
+    load_encoder,
+    model_folder,
+    save_config,
+    save_heads,
+    written_as_a_whole,
+)
+from multiprune.export.loading import load, load_tokenizer
+from multiprune.export.packed import MASKS, save_masks
+from multiprune.export.packed_sizes import Apart, size_tables
+from multiprune.export.shared import SharedWeights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from typing import Any
+
+
+def pack(runs: Sequence[Path], out: Path) -> str:
+    """Write the models of ``runs``, finished or exported, to the new folder ``out``.
+
+    The folder holds once each weight that any of them keeps, a mask for each run, and all heads.
+    Returns tables of what that takes.
+
+    Raises:
+        FileExistsError: if ``out`` exists.
+        ValueError: if the runs do not share weights, or a task is in two of them.
+    """
+    check_is_new(out)
+    if len(runs) < 2:
+        raise ValueError(f"Packing needs two runs or more, but has {len(runs)}.")
+    folders = [model_folder(run) for run in runs]
+    shared, heads, apart = SharedWeights(), nn.ModuleDict(), []
+    meaning: dict[str, dict[str, Any]] = {}
+    for run, folder in zip(runs, folders, strict=True):
+        model = load(folder)
+        shared.add(str(run), model)
+        heads.update(dict(model.heads.items()))
+        meaning |= {task: dict(one) for task, one in model.meaning.items()}
+        apart.append(Apart.of(model))
+    encoder = load_encoder(folders[0])
+    encoder.load_state_dict(shared.weights)
+    with written_as_a_whole(out) as folder:
+        save_bitmask(shared.weights, folder / SHARED_WEIGHTS)
+        mask_bytes = save_masks(shared.models, shared.weights, folder / MASKS)
+        save_config(folder, encoder)
+        save_heads(folder, heads, meaning)
+        load_tokenizer(folders[0]).save_pretrained(folder)
+        tables = size_tables(folder, encoder, shared.models, mask_bytes, apart)
+        write_packed_card(folder, meaning, tables)
+    return tables
