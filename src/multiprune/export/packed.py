@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-MASKS = "masks.safetensors"
+MASKS = "shared.masks.safetensors"
 HEADER = Header("multiprune.masks", version=1)
 
 #: What each byte of a packed mask stands for, shape (256, 8): -1 where a bit is set, or else 0.
