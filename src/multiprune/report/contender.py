@@ -12,6 +12,8 @@ from multiprune.report.frame import LeftOut, Row
 #: Reads the score of a task off a run: ``Row.validation_score`` or ``Row.test_score``.
 Score = Callable[[Row, str], float | None]
 
+SPLITS: Mapping[str, Score] = {"validation": Row.validation_score, "test": Row.test_score}
+
 
 @dataclass(frozen=True)
 class Statistic:

@@ -8,18 +8,21 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from multiprune.report.against_ensembles import MEAN
+from multiprune.report.contender import SPLITS
 from multiprune.report.ensemble_table import document as ensemble_document
 from multiprune.report.ensemble_table import left_out_document
-from multiprune.report.overview import MEAN, SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from multiprune.report.against_ensembles import Comparison
     from multiprune.report.blocks import Section, Table
     from multiprune.report.frame import Row
     from multiprune.report.layers import Position
+    from multiprune.report.model import Model
     from multiprune.report.overlap import Overlap, Overlaps, Shared
-    from multiprune.report.overview import Comparison, Model, Overview
+    from multiprune.report.overview import Overview
 
 
 def as_json(overview: Overview, overlaps: Overlaps | None) -> str:
