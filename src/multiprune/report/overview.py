@@ -66,8 +66,11 @@ class Overview:
         return [model for model in self.models if model.method == method and model.tasks == (task,)]
 
 
-def overview(frame: Frame, *, ignore: Sequence[str] = ()) -> Overview:
+def overview(frame: Frame, *, ignore: Sequence[str] = (), by_examples: bool = False) -> Overview:
     """Compare the finished runs of ``frame``; ``ignore`` as in :func:`methods`.
+
+    ``by_examples`` takes runs with other numbers of training examples as other models, which are
+    not compared here.
 
     Raises:
         ValueError: if there is none, or they cannot be compared.
@@ -75,16 +78,17 @@ def overview(frame: Frame, *, ignore: Sequence[str] = ()) -> Overview:
     if not frame.rows:
         first = frame.left_out[0]
         raise ValueError(f"At least one run must be finished, but {first.path}: {first.reason}.")
-    comparable(frame.rows)
+    comparable(frame.rows, by_examples=by_examples)
     models: list[Model] = []
     left_out = list(frame.left_out)
     for method, rows in methods(frame.rows, ignore=ignore).items():
-        rows, repeated = one_a_seed(rows)
-        left_out += repeated
-        models += models_of(method, rows)
+        for alike in _by_examples(rows) if by_examples else [rows]:
+            once, repeated = one_a_seed(alike)
+            left_out += repeated
+            models += models_of(method, once)
     tasks = _suite(frame.rows)
     has_tests = all(row.test_score(task) is not None for row in frame.rows for task in row.tasks)
-    comparisons = comparisons_of(models, tasks)
+    comparisons = [] if by_examples else comparisons_of(models, tasks)
     draws = ExampleDraws(side for one in comparisons for side in one.sides or ())
     return Overview(
         rows=frame.rows,
@@ -96,6 +100,13 @@ def overview(frame: Frame, *, ignore: Sequence[str] = ()) -> Overview:
         comparisons=[with_differences(one, draws) for one in comparisons],
         left_out=left_out,
     )
+
+
+def _by_examples(rows: Sequence[Row]) -> list[list[Row]]:
+    alike: dict[str, list[Row]] = {}
+    for row in rows:
+        alike.setdefault(repr(sorted(row.examples.items())), []).append(row)
+    return list(alike.values())
 
 
 def _suite(rows: Sequence[Row]) -> tuple[str, ...]:
