@@ -36,7 +36,9 @@ def test_some_intervals_over_seeds_only_are_counted() -> None:
 
 
 def test_one_seed_stands_for_itself() -> None:
-    assert interval_text([difference(1)])[1:] == [
+    over, alone = interval_text([difference(1)])
+    assert "interval over evaluation examples (1,000" in over
+    assert [alone] == [
         "With 1 seed an interval is over examples only: it holds for this seed, and says nothing "
         "of others."
     ]

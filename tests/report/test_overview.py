@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from run_folders import results, write
 
-from multiprune.report.against_ensembles import MEAN
+from multiprune.report.difference import MEAN
 from multiprune.report.frame import read_runs
 from multiprune.report.overview import Overview, overview
 from multiprune.report.sections import sections

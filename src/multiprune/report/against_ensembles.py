@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from multiprune.budget.budget import CountBudget
 from multiprune.report.contender import SPLITS
-from multiprune.report.difference import score_difference
+from multiprune.report.difference import differences_by_task
 from multiprune.report.ensemble import Ensemble, Request, best_ensemble
 
 if TYPE_CHECKING:
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from multiprune.report.example_draws import ExampleDraws
     from multiprune.report.frame import Row
     from multiprune.report.model import Model
-
-#: Stands for the mean over tasks where a task could stand.
-MEAN = "mean"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +64,11 @@ def with_differences(comparison: Comparison, draws: ExampleDraws) -> Comparison:
     """Add how far the multitask model is above the ensemble."""
     if comparison.ensemble is None:
         return comparison
-    differences = {split: _differences(comparison, split, draws) for split in SPLITS}
+    differences: dict[str, dict[str, Difference]] = {split: {} for split in SPLITS}
+    if comparison.sides is not None:
+        differences = {
+            split: differences_by_task(*comparison.sides, split, draws) for split in SPLITS
+        }
     return replace(comparison, differences=differences)
 
 
@@ -81,17 +82,3 @@ def _compare(method: str, rows: Sequence[Row], tasks: tuple[str, ...], budget: i
     except ValueError as error:
         return Comparison(method=method, budget=budget, reason=str(error))
     return Comparison(method=method, budget=budget, ensemble=ensemble)
-
-
-def _differences(comparison: Comparison, split: str, draws: ExampleDraws) -> dict[str, Difference]:
-    if comparison.sides is None:
-        return {}
-    ours, theirs = comparison.sides
-    score = SPLITS[split]
-    known = [task for task in ours.tasks_with(score) if task in theirs.tasks_with(score)]
-    groups = {task: [task] for task in known} | ({MEAN: known} if known else {})
-    found = {
-        name: score_difference(ours, theirs, members, split, draws)
-        for name, members in groups.items()
-    }
-    return {name: one for name, one in found.items() if one is not None}

@@ -13,6 +13,7 @@ from multiprune.report.contender import SPLITS
 from multiprune.report.difference import score_difference
 from multiprune.report.example_draws import ExampleDraws
 from multiprune.report.frame import Row
+from multiprune.report.model import of_size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 #: What a model of one task may have: the size of the multitask model, or that over all tasks.
 EQUAL_SIZE, EQUAL_TOTAL = "equal size", "equal total"
-
-#: Sizes are equal that differ by less, since methods may keep a few parameters less than asked.
-TOLERANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +144,7 @@ def _pairs(overview: Overview, task: str, models: Sequence[Model]) -> list[Pair]
             together = _best([one for one in same if one in suite and one.asked == size])
             room = size if budget == EQUAL_SIZE else size // len(overview.tasks)
             single = [one for one in same if one.tasks == (task,)]
-            alone = _at(single, room, exactly=budget == EQUAL_SIZE)
+            alone = of_size(single, room) if budget == EQUAL_SIZE else _within(single, room)
             pairs.append(
                 Pair(
                     method=method,
@@ -162,17 +160,9 @@ def _pairs(overview: Overview, task: str, models: Sequence[Model]) -> list[Pair]
     return pairs
 
 
-def _at(models: Sequence[Model], room: int, *, exactly: bool) -> Model | None:
-    """Return the largest model within ``room``; ``exactly`` if no other is near it."""
-    sizes = {model.contender.parameters: model for model in models}
-    if exactly:
-        near = {abs(size - room): size for size in sizes if abs(size - room) <= TOLERANCE * room}
-        return sizes[near[min(near)]] if near else None
-    return max(
-        (model for size, model in sizes.items() if size <= room),
-        key=lambda model: model.contender.parameters,
-        default=None,
-    )
+def _within(models: Sequence[Model], room: int) -> Model | None:
+    fitting = [model for model in models if model.contender.parameters <= room]
+    return max(fitting, key=lambda model: model.contender.parameters, default=None)
 
 
 def _best(models: Sequence[Model]) -> Model | None:

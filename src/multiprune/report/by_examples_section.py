@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from multiprune.report import blocks
 from multiprune.report.blocks import Figure, Section, Table
-from multiprune.report.by_examples import EQUAL_SIZE, EQUAL_TOTAL, TOLERANCE, examples_of
+from multiprune.report.by_examples import EQUAL_SIZE, EQUAL_TOTAL, examples_of
 from multiprune.report.interval_text import interval_text
+from multiprune.report.model import TOLERANCE
 from multiprune.report.plots import Line, over_examples, short
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def _text(overview: Overview, found: ByExamples) -> list[str]:
         *text,
         "The same budget means two things. Of equal size: the task alone has a model as large as "
         f"the multitask model, within {100 * TOLERANCE:.0f} %, so that serving all tasks so costs "
-        f"{len(tasks)} times as much. Equal total: it has the largest model that was trained within an "
-        f"even share, 1/{len(tasks)}, of the multitask model's size.",
+        f"{len(tasks)} times as much. Equal total: it has the largest model that was trained "
+        f"within an even share, 1/{len(tasks)}, of the multitask model's size.",
         "Differences are together less alone, on this task, paired by seed.",
         *interval_text(differences),
     ]

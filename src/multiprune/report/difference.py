@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 RESAMPLES = 10_000
 
+#: Stands for the mean over tasks where a task could stand.
+MEAN = "mean"
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -61,6 +64,20 @@ def score_difference(
             return Difference(mean, tuple(seeds), reason=reason)
     low, high = paired_interval(first, second)
     return Difference(mean, tuple(seeds), low, high, reason is None, reason)
+
+
+def differences_by_task(
+    ours: Contender, theirs: Contender, split: str, draws: ExampleDraws
+) -> dict[str, Difference]:
+    """Return the differences of all tasks whose scores both sides have, and of their ``MEAN``."""
+    ours_with, theirs_with = (one.tasks_with(SPLITS[split]) for one in (ours, theirs))
+    known = [task for task in theirs_with if task in ours_with]
+    groups = {task: [task] for task in known} | ({MEAN: known} if known else {})
+    found = {
+        name: score_difference(ours, theirs, members, split, draws)
+        for name, members in groups.items()
+    }
+    return {name: one for name, one in found.items() if one is not None}
 
 
 def _drawn(

@@ -8,8 +8,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from multiprune.report.against_ensembles import MEAN
 from multiprune.report.contender import SPLITS
+from multiprune.report.difference import MEAN
 from multiprune.report.ensemble_table import document as ensemble_document
 from multiprune.report.ensemble_table import left_out_document
 
@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from multiprune.report.against_ensembles import Comparison
+    from multiprune.report.auxiliary import Effect
     from multiprune.report.blocks import Section, Table
     from multiprune.report.by_examples import ByExamples, Pair
+    from multiprune.report.difference import Difference
     from multiprune.report.frame import Row
     from multiprune.report.layers import Position
     from multiprune.report.model import Model
@@ -36,6 +38,7 @@ def as_json(overview: Overview, overlaps: Overlaps | None, found: ByExamples | N
         "split": overview.split,
         "models": [_model(one) for one in overview.models],
         "comparisons": [_comparison(one) for one in overview.comparisons],
+        "effects": [_effect(one) for one in overview.effects],
         "masks": None if overlaps is None else _masks(overlaps),
         "examples": None if found is None else [_pair(one) for one in found.pairs],
         "left_out": left_out_document(overview.left_out),
@@ -103,16 +106,29 @@ def _model(model: Model) -> dict[str, Any]:
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    differences = {
-        split: {name: asdict(one) for name, one in by_task.items()}
-        for split, by_task in comparison.differences.items()
-    }
     return {
         "method": comparison.method,
         "budget": comparison.budget,
         "reason": comparison.reason,
-        "differences": differences,
+        "differences": _by_split(comparison.differences),
         "ensemble": comparison.ensemble and ensemble_document(comparison.ensemble),
+    }
+
+
+def _effect(effect: Effect) -> dict[str, Any]:
+    return {
+        "method": effect.whole.method,
+        "parameters": effect.whole.contender.parameters,
+        "tasks": list(effect.whole.tasks),
+        "left_out": effect.left_out,
+        "differences": _by_split(effect.differences),
+    }
+
+
+def _by_split(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str, Any]:
+    return {
+        split: {name: asdict(one) for name, one in by_task.items()}
+        for split, by_task in differences.items()
     }
 
 

@@ -35,6 +35,8 @@ def _over(differences: Sequence[Difference]) -> str:
             f"{bracket} seeds only ({RESAMPLES:,} resamples): it says how much depends on the "
             f"seed, not on the evaluation data. Examples are not resampled: {reasons[0]}."
         )
+    if not reasons and all(len(one.seeds) == 1 for one in differences):
+        return f"{bracket} evaluation examples ({DRAWS:,} resamples, the same for both sides)."
     text = (
         f"{bracket} seeds and evaluation examples ({RESAMPLES:,} resamples of seeds, {DRAWS:,} of "
         "examples, the same for both sides and all seeds)."
@@ -56,12 +58,20 @@ def _of_one_seed(differences: Sequence[Difference]) -> str:
     return "With 1 seed there is no interval."
 
 
-# Simulated: 1,000 worlds of 1,000 examples that both sides get right in about 79 % of cases. The
-# spread of the difference between seeds was 0.9, 3 and 11.5 times that between resamples.
+# Simulated: 1,000 worlds a number, with 1,000 examples of which both sides get 79 % right. First
+# where the difference varies as much between seeds as between resamples of the examples, then where
+# it varies so many times as much.
+_SIMULATED = {
+    2: (98, (3, 78), (11, 59)),
+    3: (99, (4, 85), (15, 76)),
+    4: (98, (4, 88), (17, 81)),
+}
 _COVERAGE = {
-    2: "With 2 seeds an interval over seeds and examples held the true mean in 98 % of simulated "
-    "cases where the difference varied as much between seeds as between resamples of the examples, "
-    "in 78 % where it varied 3 times as much, and in 59 % where 11 times; not in 95 %.",
+    seeds: f"With {seeds} seeds an interval over seeds and examples held the true mean in {like} % "
+    "of simulated cases where the difference varied as much between seeds as between resamples of "
+    f"the examples, in {some[1]} % where it varied {some[0]} times as much, and in {most[1]} % "
+    f"where {most[0]} times; not in 95 %."
+    for seeds, (like, some, most) in _SIMULATED.items()
 }
 
 # The range of n values misses the median of their distribution with 2 * 0.5^n; from 4 on, simulated

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from multiprune.report.frame import Row
 
 
+#: Sizes are equal that differ by less, since methods may keep a few parameters less than asked.
+TOLERANCE = 0.01
+
+
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """Runs of one method that differ in their seed only."""
@@ -49,3 +53,9 @@ def models_of(method: str, rows: Sequence[Row]) -> list[Model]:
         served = dict.fromkeys(sorted(runs[0].tasks), runs)
         models.append(Model(method=method, contender=Contender(size, served)))
     return sorted(models, key=lambda model: (model.tasks, model.contender.parameters))
+
+
+def of_size(models: Sequence[Model], size: int) -> Model | None:
+    """Return the model nearest to ``size``, if it is within ``TOLERANCE`` of it."""
+    near = {abs(model.contender.parameters - size): model for model in models}
+    return near[min(near)] if near and min(near) <= TOLERANCE * size else None

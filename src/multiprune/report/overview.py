@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from multiprune.report.against_ensembles import Comparison, comparisons_of, with_differences
+from multiprune.report.auxiliary import Effect, effects_of, with_effects
 from multiprune.report.comparison import comparable, methods
 from multiprune.report.contender import SPLITS, Score, one_a_seed
 from multiprune.report.example_draws import ExampleDraws
@@ -31,6 +32,7 @@ class Overview:
         of: what is counted.
         split: ``test`` where all runs have test scores, else ``validation``.
         models: by method and size.
+        effects: of tasks on each other.
         left_out: runs that are in the list of runs at most.
     """
 
@@ -41,6 +43,7 @@ class Overview:
     split: str
     models: Sequence[Model]
     comparisons: Sequence[Comparison]
+    effects: Sequence[Effect]
     left_out: Sequence[LeftOut]
 
     @property
@@ -89,7 +92,9 @@ def overview(frame: Frame, *, ignore: Sequence[str] = (), by_examples: bool = Fa
     tasks = _suite(frame.rows)
     has_tests = all(row.test_score(task) is not None for row in frame.rows for task in row.tasks)
     comparisons = [] if by_examples else comparisons_of(models, tasks)
-    draws = ExampleDraws(side for one in comparisons for side in one.sides or ())
+    effects = [] if by_examples else effects_of(models)
+    compared = [*(one.sides or () for one in comparisons), *(one.sides for one in effects)]
+    draws = ExampleDraws(side for sides in compared for side in sides)
     return Overview(
         rows=frame.rows,
         tasks=tasks,
@@ -98,6 +103,7 @@ def overview(frame: Frame, *, ignore: Sequence[str] = (), by_examples: bool = Fa
         split="test" if has_tests else "validation",
         models=models,
         comparisons=[with_differences(one, draws) for one in comparisons],
+        effects=[with_effects(one, draws) for one in effects],
         left_out=left_out,
     )
 

@@ -110,18 +110,24 @@ def heat_map(
     *,
     digits: int = 2,
     highest: float | None = None,
+    signed: bool = False,
 ) -> Figure:
-    """Draw numbers from 0 to ``highest`` as colours with the numbers on them; None stays empty."""
+    """Draw numbers from 0 to ``highest`` as colours with the numbers on them; None stays empty.
+
+    ``signed`` numbers go as far below 0 as above, in two hues.
+    """
     figure, axes = blank(1.4 + 0.5 * len(columns), 0.9 + 0.24 * len(rows))
-    known = [one for row in values for one in row if one is not None]
-    top = max(known, default=1.0) if highest is None else highest
+    known = [abs(one) for row in values for one in row if one is not None]
+    top = (max(known, default=1.0) if highest is None else highest) or 1
     shaded = [[math.nan if one is None else one for one in row] for row in values]
-    axes.pcolormesh(shaded, cmap="cividis", vmin=0, vmax=top or 1, edgecolor="face", lw=0.2)
+    colors, low = ("PuOr", -top) if signed else ("cividis", 0)
+    axes.pcolormesh(shaded, cmap=colors, vmin=low, vmax=top, edgecolor="face", lw=0.2)
     for y, row in enumerate(values):
         for x, one in enumerate(row):
             if one is not None:
-                color = ON_LIGHT if one > 0.55 * top else ON_DARK
-                text = f"{one:.{digits}f}"
+                is_light = abs(one) < 0.6 * top if signed else one > 0.55 * top
+                color = ON_LIGHT if is_light else ON_DARK
+                text = f"{one:{'+' * signed}.{digits}f}"
                 axes.text(x + 0.5, y + 0.5, text, color=color, ha="center", va="center", fontsize=7)
     axes.set_yticks([y + 0.5 for y in range(len(rows))], rows)
     axes.set_xticks([x + 0.5 for x in range(len(columns))], columns, rotation=30, ha="right")

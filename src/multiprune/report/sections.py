@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from multiprune.budget.ledger import DENOMINATORS
 from multiprune.report import blocks
+from multiprune.report.auxiliary_section import auxiliary_section
 from multiprune.report.blocks import Cell, Figure, Section, Table
 from multiprune.report.by_examples_section import by_examples_section
 from multiprune.report.frontier import frontier_section
@@ -31,6 +32,7 @@ def sections(overview: Overview, overlaps: Overlaps | None) -> list[Section]:
         frontier_section(overview),
         versus_section(overview),
         allocation_section(overview),
+        auxiliary_section(overview),
         ledger_section(overview),
         density_section(overview),
         overlap_section(overlaps),
@@ -79,15 +81,21 @@ def _compared(overview: Overview) -> Section:
     if overview.left_out:
         tables.append(left_out_table("left-out", "Runs left out", overview.left_out))
     text = []
-    others = {
-        row.tasks for row in rows if len(row.tasks) > 1 and set(row.tasks) != set(overview.tasks)
-    }
-    if others:
+    shown = {overview.tasks, *_in_effects(overview)}
+    multitask = {tuple(sorted(row.tasks)) for row in rows if len(row.tasks) > 1}
+    if others := multitask - shown:
         text.append(
             "Multitask runs of other tasks are in the tables of runs, of the ledger and of wall "
             f"time only: {'; '.join(sorted(', '.join(one) for one in others))}."
         )
     return Section(name="compared", title="What was compared", text=text, tables=tables)
+
+
+def _in_effects(overview: Overview) -> set[tuple[str, ...]]:
+    """Return the sets of tasks that are compared with one another."""
+    return {one.whole.tasks for one in overview.effects} | {
+        tuple(task for task in one.whole.tasks if task != one.left_out) for one in overview.effects
+    }
 
 
 def _counted(overview: Overview) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from multiprune.report import blocks
-from multiprune.report.against_ensembles import MEAN
 from multiprune.report.blocks import Figure, Section, Table
+from multiprune.report.difference import MEAN
 from multiprune.report.interval_text import interval_text
 from multiprune.report.plots import forest, heat_map, short
 
