@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -47,29 +49,38 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         copy_runs(options.run, Path(name), options)
-        start = time.perf_counter()
+        clock = [seconds()]
         frame = read_runs(Path(name))
-        read = time.perf_counter()
+        clock.append(seconds())
         comparable(frame.rows)
         groups = methods(frame.rows)
-        compared = time.perf_counter()
+        clock.append(seconds())
         budget = CountBudget(count=frame.rows[0].dense * options.tasks // 3)
         for method, rows in groups.items():
             best_ensemble(method, rows, Request(budget))
-        shared = time.perf_counter()
+        clock.append(seconds())
         subprocess.run([*COMMAND, name, "--out", f"{name}/report"], check=True)
-        reported = time.perf_counter()
+        clock.append(seconds())
         size = (Path(name) / "report" / "index.html").stat().st_size
     assert len(frame.rows) == options.folders
-    table = Table(f"{options.folders} runs", "seconds")
-    table.add_row("read", f"{read - start:.2f}")
-    table.add_row("compare, group by method", f"{compared - read:.2f}")
-    table.add_row(f"share among {options.tasks} tasks", f"{shared - compared:.2f}")
-    table.add_row(
+    table = Table(f"{options.folders} runs", "seconds", "processor seconds")
+    steps = [
+        "read",
+        "compare, group by method",
+        f"share among {options.tasks} tasks",
         f"multiprune report, a process of its own, a page of {size / 1e6:.1f} MB",
-        f"{reported - shared:.2f}",
-    )
+    ]
+    for step, (before, after) in zip(steps, pairwise(clock), strict=True):
+        table.add_row(
+            step, *(f"{end - start:.2f}" for start, end in zip(before, after, strict=True))
+        )
     Console().print(table)
+
+
+def seconds() -> tuple[float, float]:
+    """Return a clock's time, and that of the processor for this process and those it waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter(), time.process_time() + children.ru_utime + children.ru_stime
 
 
 def copy_runs(run: Path, target: Path, options: argparse.Namespace) -> None:
