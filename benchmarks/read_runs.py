@@ -5,22 +5,25 @@
 
 Copies ``results.json`` and ``.hydra`` of one finished run, so that folders are as large as real
 ones: as runs of each of a few made-up tasks and of all of them, with 20 sizes and as many seeds as
-it takes.
+it takes, and with answers to so many examples of validation and as many of test data a task.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import random
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -28,8 +31,11 @@ from multiprune.budget import CountBudget
 from multiprune.report.comparison import comparable, methods
 from multiprune.report.ensemble import Request, best_ensemble
 from multiprune.report.frame import read_runs
+from multiprune.report.predictions import write_predictions
+from multiprune.tasks.answers import Answers
 
 SIZES = 20
+METRIC = {"_target_": "hydra.utils.get_method", "path": "multiprune.tasks.metrics.accuracy"}
 COMMAND = (sys.executable, "-c", "from multiprune.cli import main; main()", "report")
 
 
@@ -39,62 +45,87 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--folders", type=int, default=1000)
     parser.add_argument("--tasks", type=int, default=10)
+    parser.add_argument("--examples", type=int, default=1000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        copy_runs(options.run, Path(name), options.folders, options.tasks)
-        start = time.perf_counter()
+        copy_runs(options.run, Path(name), options)
+        clock = [seconds()]
         frame = read_runs(Path(name))
-        read = time.perf_counter()
+        clock.append(seconds())
         comparable(frame.rows)
         groups = methods(frame.rows)
-        compared = time.perf_counter()
+        clock.append(seconds())
         budget = CountBudget(count=frame.rows[0].dense * options.tasks // 3)
         for method, rows in groups.items():
             best_ensemble(method, rows, Request(budget))
-        shared = time.perf_counter()
+        clock.append(seconds())
         subprocess.run([*COMMAND, name, "--out", f"{name}/report"], check=True)
-        reported = time.perf_counter()
+        clock.append(seconds())
         size = (Path(name) / "report" / "index.html").stat().st_size
     assert len(frame.rows) == options.folders
-    table = Table(f"{options.folders} runs", "seconds")
-    table.add_row("read", f"{read - start:.2f}")
-    table.add_row("compare, group by method", f"{compared - read:.2f}")
-    table.add_row(f"share among {options.tasks} tasks", f"{shared - compared:.2f}")
-    table.add_row(
+    table = Table(f"{options.folders} runs", "seconds", "processor seconds")
+    steps = [
+        "read",
+        "compare, group by method",
+        f"share among {options.tasks} tasks",
         f"multiprune report, a process of its own, a page of {size / 1e6:.1f} MB",
-        f"{reported - shared:.2f}",
-    )
+    ]
+    for step, (before, after) in zip(steps, pairwise(clock), strict=True):
+        table.add_row(
+            step, *(f"{end - start:.2f}" for start, end in zip(before, after, strict=True))
+        )
     Console().print(table)
 
 
-def copy_runs(run: Path, target: Path, folders: int, tasks: int) -> None:
+def seconds() -> tuple[float, float]:
+    """Return a clock's time, and that of the processor for this process and those it waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.perf_counter(), time.process_time() + children.ru_utime + children.ru_stime
+
+
+def copy_runs(run: Path, target: Path, options: argparse.Namespace) -> None:
     """Write runs of one task each, and of all, by the results of ``run``."""
     content: dict[str, Any] = json.loads((run / "results.json").read_text())
-    first = next(iter(content["config"]["task"]))
-    definition = content["config"]["task"][first]
-    metric = next(iter(definition["metrics"]))
-    generator = random.Random(0)
-    names = [f"task{number}" for number in range(tasks)]
-    for number in range(folders):
-        which = number % (tasks + 1)
+    definition = next(iter(content["config"]["task"].values())) | {"metrics": {"accuracy": METRIC}}
+    generator = np.random.default_rng(0)
+    names = [f"task{number}" for number in range(options.tasks)]
+    for number in range(options.folders):
+        which = number % (options.tasks + 1)
         own = names[which : which + 1] or names
-        size = number // (tasks + 1) % SIZES + 1
+        size = number // (options.tasks + 1) % SIZES + 1
         kept = content["budget"]["dense"] * size // SIZES
+        answers = {
+            split: {task: answers_of(generator, options.examples) for task in own}
+            for split in ("validation", "test")
+        }
         changed = {
-            "validation": {task: {metric: generator.random()} for task in own},
-            "test": {},
+            **{split: scores(by_task) for split, by_task in answers.items()},
             "examples": dict.fromkeys(own, 1000),
             "budget": content["budget"] | {"asked": kept, "kept": kept},
             "ledger": [
                 one | {"kept": kept} if one["part"] == "encoder_linear" else one
                 for one in content["ledger"]
             ],
-            "seed": number // (tasks + 1) // SIZES,
+            "seed": number // (options.tasks + 1) // SIZES,
             "config": content["config"] | {"task": dict.fromkeys(own, definition)},
         }
         folder = target / "sweep" / str(number)
         shutil.copytree(run / ".hydra", folder / ".hydra")
+        write_predictions(folder, answers)
         (folder / "results.json").write_text(json.dumps(content | changed, indent=2))
+
+
+def answers_of(generator: np.random.Generator, examples: int) -> Answers:
+    """Return answers that are right or not by chance; all labels are 1."""
+    right = torch.from_numpy(generator.random(examples) < generator.random()).long()
+    return Answers(right, torch.ones_like(right), torch.arange(examples))
+
+
+def scores(answers: dict[str, Answers]) -> dict[str, dict[str, float]]:
+    """Return the accuracy of each task."""
+    return {
+        task: {"accuracy": float(one.predictions.double().mean())} for task, one in answers.items()
+    }
 
 
 if __name__ == "__main__":

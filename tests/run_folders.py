@@ -5,8 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
+
+from multiprune.report.predictions import write_predictions
+from multiprune.tasks.answers import Answers
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 LINEAR = 1_000_000
@@ -89,3 +95,13 @@ def write(folder: Path, content: Mapping[str, Any], *overrides: str) -> Path:
     (folder / ".hydra" / "overrides.yaml").write_text(lines or "[]\n")
     (folder / "results.json").write_text(json.dumps(content))
     return folder
+
+
+def write_answers(run: Path, right: Mapping[str, Sequence[bool]], split: str = "test") -> None:
+    """Write which examples of each task a run got right; all labels are 1."""
+    by_task = {}
+    for task, one in right.items():
+        predictions = torch.from_numpy(np.asarray(one, np.int64))
+        examples = torch.arange(len(predictions))
+        by_task[task] = Answers(predictions, torch.ones_like(predictions), examples)
+    write_predictions(run, {split: by_task})

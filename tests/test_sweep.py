@@ -6,7 +6,37 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import pytest
+import yaml
+from application import ROOT, composed
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+SWEEPS = sorted(file.stem for file in (ROOT / "sweep").glob("*.yaml"))
+
+
+def values_of(key: str, values: object) -> list[str]:
+    """Return the overrides that a parameter of a sweep stands for."""
+    (parsed,) = OverridesParser.create().parse_overrides([f"{key}={values}"])
+    found = list(parsed.sweep_string_iterator()) if parsed.is_sweep_override() else [str(values)]
+    return [f"{key}={value}" for value in found]
+
+
+def test_there_are_sweeps() -> None:
+    assert len(SWEEPS) >= 4
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_value_of_a_sweep_composes(name: str) -> None:
+    content = yaml.safe_load((ROOT / "sweep" / f"{name}.yaml").read_text())
+    swept = [values_of(*one) for one in content["hydra"]["sweeper"]["params"].items()]
+    # Not every job, but every value in some job.
+    for index in range(max(map(len, swept))):
+        job = [values[index % len(values)] for values in swept]
+        tasks = next((one.partition("=")[2] for one in job if one.startswith("task=")), "demo")
+        config = composed(*job)
+        if tasks[0] == "[":
+            assert list(config.task) == tasks[1:-1].split(",")
+        assert set(config.data.cap) <= set(config.task)
 
 
 def sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:

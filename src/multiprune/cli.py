@@ -138,10 +138,17 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "are printed)",
     )
     report.add_argument("--format", default="html", help="html, markdown, json or csv (runs only)")
-    report.add_argument(
+    what = report.add_mutually_exclusive_group()
+    what.add_argument(
         "--masks",
         action="store_true",
         help="read the masks of every run, and show what tasks and seeds share",
+    )
+    what.add_argument(
+        "--by-examples",
+        action="store_true",
+        help="runs differ in their numbers of training examples (data.cap), of one task at a time: "
+        "show it alone and together with the others, by that number",
     )
     _add_ignore(report)
     report.set_defaults(command=_report)
@@ -235,7 +242,10 @@ def _report(options: argparse.Namespace) -> None:
 
     out = Path("report") if options.out is None and options.format == "html" else options.out
     check_request(options.format, out)
-    report = Report.of(options.runs, ignore=options.ignore, masks=options.masks)
+    if options.by_examples:
+        report = Report.of_examples(options.runs, ignore=options.ignore)
+    else:
+        report = Report.of(options.runs, ignore=options.ignore, masks=options.masks)
     if out is None:
         print(report.text(options.format), end="")
     else:

@@ -50,7 +50,8 @@ def test_difference_is_refused_naming_key_and_both_runs(
         comparable(rows)
     message = str(caught.value)
     assert said.format(first) in message
-    assert message.endswith(f"in {second}.")
+    way = "; `multiprune report --by-examples` is for such runs" if "examples" in dotted else ""
+    assert message.endswith(f"in {second}{way}.")
 
 
 def test_caps_are_compared_where_runs_did_not_note_their_examples(tmp_path: Path) -> None:
@@ -60,6 +61,7 @@ def test_caps_are_compared_where_runs_did_not_note_their_examples(tmp_path: Path
     ]
     with pytest.raises(ValueError, match=r"data\.cap\.rte, but it is not set in .* and 9 in"):
         comparable(rows)
+    comparable(rows, by_examples=True)
 
 
 @pytest.mark.parametrize(

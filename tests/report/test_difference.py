@@ -8,8 +8,9 @@ from run_folders import results, write
 from scipy import stats
 
 from multiprune.report.contender import Contender
-from multiprune.report.difference import paired_interval, score_difference
-from multiprune.report.frame import Row, read_runs
+from multiprune.report.difference import Difference, paired_interval, score_difference
+from multiprune.report.example_draws import ExampleDraws
+from multiprune.report.frame import read_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,10 +70,14 @@ def test_scores_that_are_no_pairs_are_refused() -> None:
         paired_interval(scores(1, 2), scores(1, 2, 3))
 
 
+def difference(ours: Contender, theirs: Contender, split: str = "validation") -> Difference | None:
+    return score_difference(ours, theirs, list(ours.runs), split, ExampleDraws([ours, theirs]))
+
+
 def test_only_seeds_that_all_have_are_paired(tmp_path: Path) -> None:
     ours = contender(tmp_path / "ours", easy={0: 0.9, 1: 0.7, 5: 0.1}, hard={0: 0.5, 1: 0.5})
     theirs = contender(tmp_path / "theirs", easy={0: 0.8, 1: 0.8}, hard={1: 0.3, 0: 0.4, 2: 0.0})
-    found = score_difference(ours, theirs, ["easy", "hard"], Row.validation_score)
+    found = difference(ours, theirs)
     assert found is not None
     assert found.seeds == (0, 1)
     # Seed 0: (0.1 + 0.1) / 2, seed 1: (-0.1 + 0.2) / 2.
@@ -85,8 +90,8 @@ def test_one_seed_has_no_interval_and_none_no_difference(tmp_path: Path) -> None
     ours = contender(tmp_path / "ours", easy={0: 0.9})
     same = contender(tmp_path / "same", easy={0: 0.8})
     other = contender(tmp_path / "other", easy={1: 0.8})
-    found = score_difference(ours, same, ["easy"], Row.validation_score)
+    found = difference(ours, same)
     assert found is not None
     assert (found.low, found.high) == (None, None)
-    assert score_difference(ours, other, ["easy"], Row.validation_score) is None
-    assert score_difference(ours, same, ["easy"], Row.test_score) is None
+    assert difference(ours, other) is None
+    assert difference(ours, same, "test") is None

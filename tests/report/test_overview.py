@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from run_folders import results, write
+from run_folders import results, write, write_answers
 
+from multiprune.report.difference import MEAN
 from multiprune.report.frame import read_runs
-from multiprune.report.overview import MEAN, Overview, overview
+from multiprune.report.overview import Overview, overview
 from multiprune.report.sections import sections
 
 if TYPE_CHECKING:
@@ -60,13 +61,13 @@ def test_single_tasks_alone_are_shared_out_at_even_shares_of_their_sizes(runs: R
 def test_suite_is_what_most_multitask_runs_learn_and_others_are_named(runs: Runs) -> None:
     for seed in (0, 1):
         runs.add(f"both{seed}", {"easy": 0.9, "hard": 0.8}, kept=10, seed=seed)
-    runs.add("three", {"easy": 0.9, "hard": 0.8, "third": 0.1}, kept=10)
+    runs.add("four", {"easy": 0.9, "hard": 0.8, "third": 0.1, "fourth": 0.1}, kept=10)
     found = runs.overview()
     assert found.tasks == ("easy", "hard")
     assert [model.tasks for model in found.multitask("Magnitude")] == [("easy", "hard")]
     text = " ".join(sections(found, None)[0].text)
     assert "Multitask runs of other tasks" in text
-    assert "easy, hard, third" in text
+    assert "easy, fourth, hard, third" in text
 
 
 def test_task_that_was_not_trained_alone_is_named(runs: Runs) -> None:
@@ -93,6 +94,24 @@ def test_methods_are_compared_each_with_itself(runs: Runs) -> None:
         one.method: one.differences["validation"][MEAN].mean for one in runs.overview().comparisons
     }
     assert found == {"Magnitude": pytest.approx(0.1), "Movement": pytest.approx(0.4)}
+
+
+def test_examples_are_resampled_where_runs_have_answers(runs: Runs) -> None:
+    for name, scores, kept in (
+        ("both", {"easy": 0.75, "hard": 0.75}, 20),
+        ("easy", {"easy": 0.25}, 10),
+        ("hard", {"hard": 0.25}, 10),
+    ):
+        runs.add(name, scores, kept=kept, test=scores)
+        right = {task: [x < 100 * score for x in range(100)] for task, score in scores.items()}
+        write_answers(runs.folder / name, right)
+    found = runs.overview()
+    difference = found.comparisons[0].differences["test"][MEAN]
+    assert (difference.mean, difference.seeds, difference.examples) == (0.5, (0,), True)
+    # Two tasks with 100 examples each, on which a side alone is right in half of all cases.
+    assert (difference.low, difference.high) == pytest.approx((0.43, 0.57), abs=0.011)
+    versus = next(one for one in sections(found, None) if one.name == "versus")
+    assert "interval over evaluation examples (1,000 resamples" in " ".join(versus.text)
 
 
 def test_validation_is_shown_unless_every_run_was_tested(runs: Runs) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from report_world import write_runs
+from run_folders import results, write
 
 from multiprune.cli import main
 
@@ -118,3 +119,15 @@ def test_phone_needs_no_sideways_scrolling_and_dark_is_dark(worked: Path, tmp_pa
     seen = seen_in(worked, tmp_path, "--window-size=500,900", dark)
     assert seen["wide"]
     assert sum(map(int, re.findall(r"\d+", seen["ground"]))) < 3 * 40
+
+
+def test_page_by_examples_opens_without_an_error(tmp_path: Path) -> None:
+    for number, score in ((10, 0.5), (100, 0.6)):
+        for scores in ({"easy": 0.9, "rare": score}, {"rare": score}):
+            examples = {"easy": 100, "rare": number}
+            content = results(scores, kept=100, examples={task: examples[task] for task in scores})
+            write(tmp_path / "runs" / f"{len(scores)}-{number}", content)
+    main(["report", str(tmp_path / "runs"), "--by-examples", "--out", str(tmp_path / "report")])
+    document, said = opened(tmp_path / "report" / "index.html", tmp_path)
+    assert said == []
+    assert "table-examples-equal-size" in document

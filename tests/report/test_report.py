@@ -162,8 +162,11 @@ def test_page_lists_every_run_and_what_is_left_out(page: PageReader, runs: Path)
 
 def test_page_says_how_far_to_trust_it(page: PageReader) -> None:
     words = " ".join(page.words)
-    assert "Runs do not save predictions by example" in words
+    assert "interval over seeds only" in words
+    assert "easy-hard-200000-0 has no predictions.safetensors" in words
     assert "holds the true mean in 75 % of cases, not 95 %" in words
+    missing = {(row[1], row[2]) for row in page.tables["missing"]}
+    assert ("200,000", "test interval over examples") in missing
     assert "from the lowest to the highest seed" in words
 
 

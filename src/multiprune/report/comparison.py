@@ -28,24 +28,27 @@ NO_METHOD = (
 )  # fmt: skip
 
 
-def comparable(rows: Sequence[Row]) -> None:
+def comparable(rows: Sequence[Row], *, by_examples: bool = False) -> None:
     """Check that all runs have the same encoder, denominator and, for the tasks they share, data.
 
     ``loss_weight`` may differ: it is how a task is trained, not what the task is. So may the place
-    that data are read from (``data.mirror``).
+    that data are read from (``data.mirror``), and the number of training examples if runs are
+    compared ``by_examples``.
 
     Raises:
         ValueError: at the first difference (names the two runs and the key).
     """
     seen: dict[str, tuple[Any, Row]] = {}
     for row in rows:
-        for name, value in _subject(row).items():
+        examples = {} if by_examples else _examples(row)
+        for name, value in (_subject(row) | examples).items():
             known, before = seen.setdefault(name, (value, row))
             if known != value:
                 key, ours, theirs = _difference(name, known, value)
+                way = "; `multiprune report --by-examples` is for such runs" * (name in examples)
                 raise ValueError(
                     f"Runs of one comparison must have the same {key}, but it is {ours} in "
-                    f"{before.path} and {theirs} in {row.path}."
+                    f"{before.path} and {theirs} in {row.path}{way}."
                 )
 
 
@@ -97,11 +100,18 @@ def _subject(row: Row) -> dict[str, Any]:
     for task in row.tasks:
         definition = row.config["task"][task].items()
         subject[f"task.{task}"] = {key: one for key, one in definition if key != "loss_weight"}
-        if task in row.examples:
-            subject[f"number of training examples of {task}"] = row.examples[task]
-        else:
-            subject[f"data.cap.{task}"] = (data.get("cap") or {}).get(task)
     return subject
+
+
+def _examples(row: Row) -> dict[str, Any]:
+    """Return the numbers of training examples, or the caps of a run that did not note them."""
+    cap = row.config.get("data", {}).get("cap") or {}
+    return dict(
+        (f"number of training examples of {task}", row.examples[task])
+        if task in row.examples
+        else (f"data.cap.{task}", cap.get(task))
+        for task in row.tasks
+    )
 
 
 def _difference(name: str, first: Any, second: Any) -> tuple[str, Any, Any]:

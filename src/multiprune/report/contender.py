@@ -12,6 +12,8 @@ from multiprune.report.frame import LeftOut, Row
 #: Reads the score of a task off a run: ``Row.validation_score`` or ``Row.test_score``.
 Score = Callable[[Row, str], float | None]
 
+SPLITS: Mapping[str, Score] = {"validation": Row.validation_score, "test": Row.test_score}
+
 
 @dataclass(frozen=True)
 class Statistic:
@@ -75,9 +77,13 @@ def training_of(row: Row) -> str:
     same: list[object] = [sorted(row.tasks), row.asked]
     if len(row.tasks) > 1:
         weights = {task: row.config["task"][task].get("loss_weight") for task in row.tasks}
-        mixing = flat(row.config.get("data", {}).get("mixing") or {})
-        same += [sorted(weights.items()), sorted(mixing.items())]
+        same += [sorted(weights.items()), mixing_of(row)]
     return repr(same)
+
+
+def mixing_of(row: Row) -> list[tuple[str, object]]:
+    """Return the settings by which the tasks of a multitask run are mixed."""
+    return sorted(flat(row.config.get("data", {}).get("mixing") or {}).items())
 
 
 def one_a_seed(rows: Sequence[Row]) -> tuple[list[Row], list[LeftOut]]:

@@ -8,22 +8,28 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from multiprune.report.contender import SPLITS
+from multiprune.report.difference import MEAN
 from multiprune.report.ensemble_table import document as ensemble_document
 from multiprune.report.ensemble_table import left_out_document
-from multiprune.report.overview import MEAN, SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from multiprune.report.against_ensembles import Comparison
+    from multiprune.report.auxiliary import Effect
     from multiprune.report.blocks import Section, Table
+    from multiprune.report.by_examples import ByExamples, Pair
+    from multiprune.report.difference import Difference
     from multiprune.report.frame import Row
     from multiprune.report.layers import Position
+    from multiprune.report.model import Model
     from multiprune.report.overlap import Overlap, Overlaps, Shared
-    from multiprune.report.overview import Comparison, Model, Overview
+    from multiprune.report.overview import Overview
 
 
-def as_json(overview: Overview, overlaps: Overlaps | None) -> str:
-    """Return all numbers of a report; ``masks`` is null if they were not read."""
+def as_json(overview: Overview, overlaps: Overlaps | None, found: ByExamples | None) -> str:
+    """Return all numbers of a report; ``masks`` and ``examples`` are null if not asked for."""
     content = {
         "encoder": overview.rows[0].encoder,
         "of": overview.of,
@@ -32,7 +38,9 @@ def as_json(overview: Overview, overlaps: Overlaps | None) -> str:
         "split": overview.split,
         "models": [_model(one) for one in overview.models],
         "comparisons": [_comparison(one) for one in overview.comparisons],
+        "effects": [_effect(one) for one in overview.effects],
         "masks": None if overlaps is None else _masks(overlaps),
+        "examples": None if found is None else [_pair(one) for one in found.pairs],
         "left_out": left_out_document(overview.left_out),
         "runs": [_run(row) for row in overview.rows],
     }
@@ -45,11 +53,12 @@ def as_csv(overview: Overview) -> str:
     names = [f"{split}/{task}" for split in SPLITS for task in tasks]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*_RUN, *names])
+    writer.writerow([*_RUN, *(f"examples/{task}" for task in tasks), *names])
     for row in overview.rows:
         scores = [_score(row, split, task) for split in SPLITS for task in tasks]
         described = _run(row) | {"tasks": " ".join(row.tasks)}
-        writer.writerow([*(described[name] for name in _RUN), *scores])
+        examples = [row.examples.get(task) for task in tasks]
+        writer.writerow([*(described[name] for name in _RUN), *examples, *scores])
     return file.getvalue()
 
 
@@ -67,7 +76,8 @@ _RUN = (
 def _run(row: Row) -> dict[str, Any]:
     described = {name: getattr(row, name) for name in _RUN}
     scores = {split: {task: _score(row, split, task) for task in row.tasks} for split in SPLITS}
-    return described | {"path": str(row.path), "tasks": list(row.tasks)} | scores
+    words = {"path": str(row.path), "tasks": list(row.tasks), "examples": dict(row.examples)}
+    return described | words | scores
 
 
 def _score(row: Row, split: str, task: str) -> float | None:
@@ -87,6 +97,7 @@ def _model(model: Model) -> dict[str, Any]:
         "asked": model.asked,
         "parameters": contender.parameters,
         "seeds": [run.seed for run in model.runs],
+        "examples": dict(model.runs[0].examples),
         **scores,
         "ledger": [dict(run.ledger.kept) for run in model.runs],
         "density": [dict(run.density) for run in model.runs],
@@ -95,16 +106,38 @@ def _model(model: Model) -> dict[str, Any]:
 
 
 def _comparison(comparison: Comparison) -> dict[str, Any]:
-    differences = {
-        split: {name: asdict(one) for name, one in by_task.items()}
-        for split, by_task in comparison.differences.items()
-    }
     return {
         "method": comparison.method,
         "budget": comparison.budget,
         "reason": comparison.reason,
-        "differences": differences,
+        "differences": _by_split(comparison.differences),
         "ensemble": comparison.ensemble and ensemble_document(comparison.ensemble),
+    }
+
+
+def _effect(effect: Effect) -> dict[str, Any]:
+    return {
+        "method": effect.whole.method,
+        "parameters": effect.whole.contender.parameters,
+        "tasks": list(effect.whole.tasks),
+        "left_out": effect.left_out,
+        "differences": _by_split(effect.differences),
+    }
+
+
+def _by_split(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str, Any]:
+    return {
+        split: {name: asdict(one) for name, one in by_task.items()}
+        for split, by_task in differences.items()
+    }
+
+
+def _pair(pair: Pair) -> dict[str, Any]:
+    names = ("task", "method", "examples", "budget", "size", "reason")
+    sides = {"together": pair.together, "alone": pair.alone}
+    return {name: getattr(pair, name) for name in names} | {
+        "differences": {split: asdict(one) for split, one in pair.differences.items()},
+        **{name: None if one is None else _model(one) for name, one in sides.items()},
     }
 
 

@@ -55,6 +55,8 @@ _STYLE: Any = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "legend.fontsize": 7.5,
+    # As long as a dashed line takes to be seen beside its marker.
+    "legend.handlelength": 3.6,
 }
 
 

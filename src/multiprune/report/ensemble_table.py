@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from multiprune.report.contender import SPLITS
 from multiprune.report.frame import Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from multiprune.report.contender import Contender, Score, Statistic
+    from multiprune.report.contender import Contender, Statistic
     from multiprune.report.ensemble import Ensemble, Ensembles
     from multiprune.report.frame import LeftOut
-
-_SPLITS: dict[str, Score] = {"validation": Row.validation_score, "test": Row.test_score}
 
 
 def print_ensembles(ensembles: Ensembles) -> None:
@@ -61,9 +60,9 @@ def _print(console: Console, ensemble: Ensemble) -> None:
 
 def _choice(ensemble: Ensemble) -> Table:
     """Return the sizes of the best ensemble."""
-    best, splits = ensemble.contenders["best"], _SPLITS.values()
+    best, splits = ensemble.contenders["best"], SPLITS.values()
     table = Table("task")
-    for column in ("parameters", "seeds", *_SPLITS):
+    for column in ("parameters", "seeds", *SPLITS):
         table.add_column(column, justify="right")
     for task in ensemble.tasks:
         scores = [_shown(best.score(task, one)) for one in splits]
@@ -78,7 +77,7 @@ def _choice(ensemble: Ensemble) -> Table:
 
 def _beside(ensemble: Ensemble, split: str) -> Table:
     """Return the scores of all contenders on one split, by task and on average."""
-    score, contenders = _SPLITS[split], ensemble.contenders.values()
+    score, contenders = SPLITS[split], ensemble.contenders.values()
     table = Table(split)
     for name in ensemble.contenders:
         table.add_column(name, justify="right")
@@ -105,12 +104,12 @@ def _scores(contender: Contender) -> dict[str, Any]:
     tasks = {
         task: {
             "parameters": contender.sizes.get(task),
-            **{split: _plain(contender.score(task, score)) for split, score in _SPLITS.items()},
+            **{split: _plain(contender.score(task, score)) for split, score in SPLITS.items()},
             "runs": [str(run.path) for run in contender.runs[task]],
         }
         for task in contender.runs
     }
-    means = {split: _plain(contender.mean_score(score)) for split, score in _SPLITS.items()}
+    means = {split: _plain(contender.mean_score(score)) for split, score in SPLITS.items()}
     return {"parameters": contender.parameters, "mean": means, "tasks": tasks}
 
 

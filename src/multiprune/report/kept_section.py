@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from multiprune.report.layers import Position
-    from multiprune.report.overview import Model, Overview
+    from multiprune.report.model import Model
+    from multiprune.report.overview import Overview
 
 #: As many models are drawn where there would be one figure, or one bar, for each.
 DRAWN = 6

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from multiprune.report.frame import Row
-    from multiprune.report.overview import Model, Overview
+    from multiprune.report.model import Model
+    from multiprune.report.overview import Overview
 
 #: Names a model of several tasks in place of a task.
 MULTITASK = "multitask"

@@ -9,61 +9,17 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from multiprune.budget.budget import CountBudget
+from multiprune.report.against_ensembles import Comparison, comparisons_of, with_differences
+from multiprune.report.auxiliary import Effect, effects_of, with_effects
 from multiprune.report.comparison import comparable, methods
-from multiprune.report.contender import Contender, Score, one_a_seed, training_of
-from multiprune.report.difference import Difference, score_difference
-from multiprune.report.ensemble import Ensemble, Request, best_ensemble
-from multiprune.report.frame import LeftOut, Row
+from multiprune.report.contender import SPLITS, Score, one_a_seed
+from multiprune.report.example_draws import ExampleDraws
+from multiprune.report.model import Model, models_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from multiprune.report.frame import Frame
-
-SPLITS: Mapping[str, Score] = {"validation": Row.validation_score, "test": Row.test_score}
-
-#: Stands for the mean over tasks where a task could stand.
-MEAN = "mean"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Model:
-    """Runs of one method that differ in their seed only."""
-
-    method: str
-    contender: Contender
-
-    @property
-    def runs(self) -> Sequence[Row]:
-        """One run a seed."""
-        return next(iter(self.contender.runs.values()))
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """By name."""
-        return tuple(self.contender.runs)
-
-    @property
-    def asked(self) -> int:
-        """The parameters asked for."""
-        return self.runs[0].asked
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """The best ensemble of one method within the size of a multitask model, and that model.
-
-    Attributes:
-        ensemble: None where there is none; then ``reason`` says why.
-        differences: multitask less the best ensemble, by split and by task or ``MEAN``.
-    """
-
-    method: str
-    budget: int
-    ensemble: Ensemble | None
-    reason: str | None
-    differences: Mapping[str, Mapping[str, Difference]]
+    from multiprune.report.frame import Frame, LeftOut, Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +32,7 @@ class Overview:
         of: what is counted.
         split: ``test`` where all runs have test scores, else ``validation``.
         models: by method and size.
+        effects: of tasks on each other.
         left_out: runs that are in the list of runs at most.
     """
 
@@ -86,6 +43,7 @@ class Overview:
     split: str
     models: Sequence[Model]
     comparisons: Sequence[Comparison]
+    effects: Sequence[Effect]
     left_out: Sequence[LeftOut]
 
     @property
@@ -111,8 +69,11 @@ class Overview:
         return [model for model in self.models if model.method == method and model.tasks == (task,)]
 
 
-def overview(frame: Frame, *, ignore: Sequence[str] = ()) -> Overview:
+def overview(frame: Frame, *, ignore: Sequence[str] = (), by_examples: bool = False) -> Overview:
     """Compare the finished runs of ``frame``; ``ignore`` as in :func:`methods`.
+
+    ``by_examples`` takes runs with other numbers of training examples as other models, which are
+    not compared here.
 
     Raises:
         ValueError: if there is none, or they cannot be compared.
@@ -120,15 +81,20 @@ def overview(frame: Frame, *, ignore: Sequence[str] = ()) -> Overview:
     if not frame.rows:
         first = frame.left_out[0]
         raise ValueError(f"At least one run must be finished, but {first.path}: {first.reason}.")
-    comparable(frame.rows)
+    comparable(frame.rows, by_examples=by_examples)
     models: list[Model] = []
     left_out = list(frame.left_out)
     for method, rows in methods(frame.rows, ignore=ignore).items():
-        rows, repeated = one_a_seed(rows)
-        left_out += repeated
-        models += _models(method, rows)
+        for alike in _by_examples(rows) if by_examples else [rows]:
+            once, repeated = one_a_seed(alike)
+            left_out += repeated
+            models += models_of(method, once)
     tasks = _suite(frame.rows)
     has_tests = all(row.test_score(task) is not None for row in frame.rows for task in row.tasks)
+    comparisons = [] if by_examples else comparisons_of(models, tasks)
+    effects = [] if by_examples else effects_of(models)
+    compared = [*(one.sides or () for one in comparisons), *(one.sides for one in effects)]
+    draws = ExampleDraws(side for sides in compared for side in sides)
     return Overview(
         rows=frame.rows,
         tasks=tasks,
@@ -136,23 +102,17 @@ def overview(frame: Frame, *, ignore: Sequence[str] = ()) -> Overview:
         dense=frame.rows[0].dense,
         split="test" if has_tests else "validation",
         models=models,
-        comparisons=_comparisons(models, tasks),
+        comparisons=[with_differences(one, draws) for one in comparisons],
+        effects=[with_effects(one, draws) for one in effects],
         left_out=left_out,
     )
 
 
-def _models(method: str, rows: Sequence[Row]) -> list[Model]:
+def _by_examples(rows: Sequence[Row]) -> list[list[Row]]:
     alike: dict[str, list[Row]] = {}
     for row in rows:
-        alike.setdefault(training_of(row), []).append(row)
-    models = []
-    for runs in alike.values():
-        runs.sort(key=lambda run: run.seed)
-        # The budget must hold whichever seed is taken.
-        size = max(run.ledger.kept_in(run.of) for run in runs)
-        served = dict.fromkeys(sorted(runs[0].tasks), runs)
-        models.append(Model(method=method, contender=Contender(size, served)))
-    return sorted(models, key=lambda model: (model.tasks, model.contender.parameters))
+        alike.setdefault(repr(sorted(row.examples.items())), []).append(row)
+    return list(alike.values())
 
 
 def _suite(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -161,50 +121,3 @@ def _suite(rows: Sequence[Row]) -> tuple[str, ...]:
     if counts:
         return max(counts, key=lambda tasks: (counts[tasks], len(tasks), tasks))
     return tuple(sorted({task for row in rows for task in row.tasks}))
-
-
-def _comparisons(models: Sequence[Model], tasks: tuple[str, ...]) -> list[Comparison]:
-    """Compare at the sizes of multitask models, or at even shares of the sizes of single tasks."""
-    if len(tasks) == 1:
-        return []
-    comparisons = []
-    for method in dict.fromkeys(model.method for model in models):
-        own = [model for model in models if model.method == method]
-        suite = [model for model in own if model.tasks == tasks]
-        single = [model for model in own if len(model.tasks) == 1 and model.tasks[0] in tasks]
-        if not single:
-            continue
-        sizes = {model.contender.parameters for model in suite}
-        even = {len(tasks) * model.contender.parameters for model in single}
-        rows = [run for model in (*suite, *single) for run in model.runs]
-        comparisons += [_compare(method, rows, tasks, size) for size in sorted(sizes or even)]
-    return comparisons
-
-
-def _compare(method: str, rows: Sequence[Row], tasks: tuple[str, ...], budget: int) -> Comparison:
-    try:
-        alone = {row.tasks[0] for row in rows if len(row.tasks) == 1}
-        if absent := sorted(set(tasks) - alone):
-            raise ValueError(f"There is no single-task run of {', '.join(absent)}.")
-        request = Request(CountBudget(count=budget, of=rows[0].of))
-        ensemble = best_ensemble(method, rows, request)
-    except ValueError as error:
-        return Comparison(
-            method=method, budget=budget, ensemble=None, reason=str(error), differences={}
-        )
-    differences = {split: _differences(ensemble, score) for split, score in SPLITS.items()}
-    return Comparison(
-        method=method, budget=budget, ensemble=ensemble, reason=None, differences=differences
-    )
-
-
-def _differences(ensemble: Ensemble, score: Score) -> dict[str, Difference]:
-    if "multitask" not in ensemble.contenders:
-        return {}
-    ours, theirs = ensemble.contenders["multitask"], ensemble.contenders["best"]
-    known = [task for task in ours.tasks_with(score) if task in theirs.tasks_with(score)]
-    groups = {task: [task] for task in known} | ({MEAN: known} if known else {})
-    found = {
-        name: score_difference(ours, theirs, members, score) for name, members in groups.items()
-    }
-    return {name: one for name, one in found.items() if one is not None}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from multiprune.report.drawing import MARKERS, ON_DARK, ON_LIGHT, PALETTE, SERIES, blank
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -25,7 +25,7 @@ LABELLED = 4
 
 @dataclass(frozen=True)
 class Line:
-    """A curve of scores over sizes; ``color`` counts through the palette."""
+    """A curve of scores over sizes or examples; ``color`` counts through the palette."""
 
     label: str
     color: int
@@ -36,11 +36,33 @@ class Line:
 def frontier(lines: Sequence[Line], dense: int, ylabel: str, *, wide: bool) -> Figure:
     """Draw scores over kept parameters; bands are from the lowest to the highest seed."""
     figure, axes = blank(*(5.2, 3.3) if wide else (3.6, 2.9))
+    _draw(axes, lines, ylabel)
+    axes.set_xlabel("kept parameters, and of one dense model")
+    sizes = sorted({size for line in lines for size, _ in line.points if size > 0})
+    _number_axis(axes, sizes, lambda size: f"{short(size)}\n{size / dense:.2g}", factor=8)
+    if wide and len(lines) <= LABELLED:
+        _label_ends(axes, lines)
+    else:
+        figure.legend(loc="outside lower center", ncols=2 if wide else 1)
+    return figure
+
+
+def over_examples(lines: Sequence[Line], ylabel: str) -> Figure:
+    """Draw scores over numbers of training examples, on a logarithmic scale."""
+    figure, axes = blank(5.2, 3.5)
+    _draw(axes, lines, ylabel)
+    axes.set_xlabel("training examples")
+    numbers = sorted({number for line in lines for number, _ in line.points if number > 0})
+    _number_axis(axes, numbers, lambda number: f"{number:,}", factor=1)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _draw(axes: Axes, lines: Sequence[Line], ylabel: str) -> None:
     for line in lines:
         color = SERIES[line.color % len(SERIES)]
-        sizes = [size for size, _ in line.points]
         axes.plot(
-            sizes,
+            [place for place, _ in line.points],
             [one.mean for _, one in line.points],
             line.style,
             color=color,
@@ -48,10 +70,10 @@ def frontier(lines: Sequence[Line], dense: int, ylabel: str, *, wide: bool) -> F
             markersize=4,
             label=line.label,
         )
-        banded = [(size, one) for size, one in line.points if one.low is not None]
+        banded = [(place, one) for place, one in line.points if one.low is not None]
         low, high = ([getattr(one, end) for _, one in banded] for end in ("low", "high"))
         if banded:  # an empty band would take the margins away
-            band = [size for size, _ in banded]
+            band = [place for place, _ in banded]
             axes.fill_between(band, low, high, color=color, alpha=0.18, lw=0)
         if len(banded) == 1:
             # A band of one point has no width.
@@ -59,13 +81,6 @@ def frontier(lines: Sequence[Line], dense: int, ylabel: str, *, wide: bool) -> F
     axes.margins(y=0.08)
     axes.grid(axis="y")
     axes.set_ylabel(ylabel)
-    axes.set_xlabel("kept parameters, and of one dense model")
-    _size_axis(axes, [size for line in lines for size, _ in line.points], dense)
-    if wide and len(lines) <= LABELLED:
-        _label_ends(axes, lines)
-    else:
-        figure.legend(loc="outside lower center", ncols=2 if wide else 1)
-    return figure
 
 
 def forest(names: Sequence[str], differences: Sequence[Difference]) -> Figure:
@@ -95,18 +110,24 @@ def heat_map(
     *,
     digits: int = 2,
     highest: float | None = None,
+    signed: bool = False,
 ) -> Figure:
-    """Draw numbers from 0 to ``highest`` as colours with the numbers on them; None stays empty."""
+    """Draw numbers from 0 to ``highest`` as colours with the numbers on them; None stays empty.
+
+    ``signed`` numbers go as far below 0 as above, in two hues.
+    """
     figure, axes = blank(1.4 + 0.5 * len(columns), 0.9 + 0.24 * len(rows))
-    known = [one for row in values for one in row if one is not None]
-    top = max(known, default=1.0) if highest is None else highest
+    known = [abs(one) for row in values for one in row if one is not None]
+    top = (max(known, default=1.0) if highest is None else highest) or 1
     shaded = [[math.nan if one is None else one for one in row] for row in values]
-    axes.pcolormesh(shaded, cmap="cividis", vmin=0, vmax=top or 1, edgecolor="face", lw=0.2)
+    colors, low = ("PuOr", -top) if signed else ("cividis", 0)
+    axes.pcolormesh(shaded, cmap=colors, vmin=low, vmax=top, edgecolor="face", lw=0.2)
     for y, row in enumerate(values):
         for x, one in enumerate(row):
             if one is not None:
-                color = ON_LIGHT if one > 0.55 * top else ON_DARK
-                text = f"{one:.{digits}f}"
+                is_light = abs(one) < 0.6 * top if signed else one > 0.55 * top
+                color = ON_LIGHT if is_light else ON_DARK
+                text = f"{one:{'+' * signed}.{digits}f}"
                 axes.text(x + 0.5, y + 0.5, text, color=color, ha="center", va="center", fontsize=7)
     axes.set_yticks([y + 0.5 for y in range(len(rows))], rows)
     axes.set_xticks([x + 0.5 for x in range(len(columns))], columns, rotation=30, ha="right")
@@ -163,16 +184,20 @@ def short(count: int) -> str:
     return str(count)
 
 
-def _size_axis(axes: Axes, sizes: Sequence[int], dense: int) -> None:
-    """Mark trained sizes, as far apart as their names need, on a scale that shows all."""
-    distinct = sorted({size for size in sizes if size > 0})
+def _number_axis(
+    axes: Axes, distinct: Sequence[int], name: Callable[[int], str], *, factor: float
+) -> None:
+    """Mark rising numbers, as far apart as their names need, on a scale that shows all.
+
+    It is logarithmic if the largest is more than ``factor`` times the smallest.
+    """
     if not distinct:
         return
-    wide = distinct[-1] > 8 * distinct[0]
+    wide = distinct[-1] > factor * distinct[0]
     if wide:
         axes.set_xscale("log")
-    place = [math.log(size) if wide else float(size) for size in distinct]
-    # Sizes that differ by a few percent have the same name.
+    place = [math.log(number) if wide else float(number) for number in distinct]
+    # Numbers that differ by a few percent have the same name.
     apart = max((place[-1] - place[0]) / 6, 0.1 * (1 if wide else distinct[-1]))
     if distinct[-1] < 1.2 * distinct[0]:
         axes.set_xlim(0.8 * distinct[0], 1.2 * distinct[-1])
@@ -180,8 +205,7 @@ def _size_axis(axes: Axes, sizes: Sequence[int], dense: int) -> None:
     for index in range(1, len(distinct)):
         if place[index] - place[marked[-1]] >= apart:
             marked.append(index)
-    names = [f"{short(distinct[i])}\n{distinct[i] / dense:.2g}" for i in marked]
-    axes.set_xticks([distinct[i] for i in marked], names)
+    axes.set_xticks([distinct[i] for i in marked], [name(distinct[i]) for i in marked])
     axes.set_xticks([], minor=True)
 
 

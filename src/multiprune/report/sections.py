@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from multiprune.budget.ledger import DENOMINATORS
 from multiprune.report import blocks
-from multiprune.report.blocks import Figure, Section, Table
+from multiprune.report.auxiliary_section import auxiliary_section
+from multiprune.report.blocks import Cell, Figure, Section, Table
+from multiprune.report.by_examples_section import by_examples_section
 from multiprune.report.frontier import frontier_section
 from multiprune.report.kept_section import density_section, ledger_section
 from multiprune.report.overlap_section import overlap_section
@@ -17,6 +19,7 @@ from multiprune.report.versus import allocation_section, versus_section
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from multiprune.report.by_examples import ByExamples
     from multiprune.report.frame import LeftOut, Row
     from multiprune.report.overlap import Overlaps
     from multiprune.report.overview import Overview
@@ -29,9 +32,20 @@ def sections(overview: Overview, overlaps: Overlaps | None) -> list[Section]:
         frontier_section(overview),
         versus_section(overview),
         allocation_section(overview),
+        auxiliary_section(overview),
         ledger_section(overview),
         density_section(overview),
         overlap_section(overlaps),
+        _wall_time(overview),
+        runs_section(overview),
+    ]
+
+
+def sections_by_examples(overview: Overview, found: ByExamples) -> list[Section]:
+    """Return the sections on runs that differ in their numbers of training examples."""
+    return [
+        _compared(overview),
+        by_examples_section(overview, found),
         _wall_time(overview),
         runs_section(overview),
     ]
@@ -67,15 +81,21 @@ def _compared(overview: Overview) -> Section:
     if overview.left_out:
         tables.append(left_out_table("left-out", "Runs left out", overview.left_out))
     text = []
-    others = {
-        row.tasks for row in rows if len(row.tasks) > 1 and set(row.tasks) != set(overview.tasks)
-    }
-    if others:
+    shown = {overview.tasks, *_in_effects(overview)}
+    multitask = {tuple(sorted(row.tasks)) for row in rows if len(row.tasks) > 1}
+    if others := multitask - shown:
         text.append(
             "Multitask runs of other tasks are in the tables of runs, of the ledger and of wall "
             f"time only: {'; '.join(sorted(', '.join(one) for one in others))}."
         )
     return Section(name="compared", title="What was compared", text=text, tables=tables)
+
+
+def _in_effects(overview: Overview) -> set[tuple[str, ...]]:
+    """Return the sets of tasks that are compared with one another."""
+    return {one.whole.tasks for one in overview.effects} | {
+        tuple(task for task in one.whole.tasks if task != one.left_out) for one in overview.effects
+    }
 
 
 def _counted(overview: Overview) -> str:
@@ -88,18 +108,24 @@ def _tasks(overview: Overview) -> Table:
     rows = []
     for task in sorted({task for row in overview.rows for task in row.tasks}):
         own = [row for row in overview.rows if task in row.tasks]
-        examples = next((row.examples[task] for row in own if task in row.examples), None)
+        examples = sorted({row.examples[task] for row in own if task in row.examples})
         rows.append(
             [
                 blocks.text(task),
                 blocks.text(own[0].metrics[task]),
-                blocks.EMPTY if examples is None else blocks.count(examples),
+                _from_to(examples),
                 blocks.count(sum(len(row.tasks) == 1 for row in own)),
                 blocks.count(sum(len(row.tasks) > 1 for row in own)),
             ]
         )
     columns = ["task", "metric", "training examples", "runs alone", "multitask runs"]
     return Table(name="tasks", caption="Tasks", columns=columns, rows=rows)
+
+
+def _from_to(counts: Sequence[int]) -> Cell:
+    if len(counts) < 2:
+        return blocks.count(counts[0]) if counts else blocks.EMPTY
+    return Cell(f"{counts[0]:,} to {counts[-1]:,}", counts[-1])
 
 
 def _wall_time(overview: Overview) -> Section:

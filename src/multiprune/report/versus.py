@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING
 
 from multiprune.report import blocks
 from multiprune.report.blocks import Figure, Section, Table
-from multiprune.report.difference import RESAMPLES
-from multiprune.report.overview import MEAN
+from multiprune.report.difference import MEAN
+from multiprune.report.interval_text import interval_text
 from multiprune.report.plots import forest, heat_map, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from multiprune.report.against_ensembles import Comparison
     from multiprune.report.contender import Contender
     from multiprune.report.difference import Difference
     from multiprune.report.ensemble import Ensemble
-    from multiprune.report.overview import Comparison, Overview
+    from multiprune.report.overview import Overview
 
 _CONTENDERS = {
     "multitask": "multitask",
@@ -108,26 +109,11 @@ def _text(overview: Overview, differences: Sequence[Difference]) -> list[str]:
             *text,
             "No multitask model has a seed in common with its ensemble, or there is none.",
         ]
-    text.append(
-        "Differences are multitask less best ensemble, paired by seed. Brackets hold a 95 % "
-        f"percentile bootstrap interval over seeds ({RESAMPLES:,} resamples). Runs do not save "
-        "predictions by example, so that examples are not resampled: the interval says how much "
-        "depends on the seed, not on the evaluation data."
-    )
-    if (fewest := min(len(one.seeds) for one in differences)) <= max(_COVERAGE):
-        text.append(f"With {blocks.plural(fewest, 'seed')} {_COVERAGE[fewest]}")
-    return text
-
-
-# The range of n values misses the median of their distribution with 2 * 0.5^n; from 4 on, simulated
-# for normal scores.
-_COVERAGE = {
-    1: "there is no interval.",
-    2: "it is the range of the seeds, which holds the true mean in 50 % of cases, not 95 %.",
-    3: "it is the range of the seeds, which holds the true mean in 75 % of cases, not 95 %.",
-    4: "it holds the true mean in about 80 % of cases, not 95 %.",
-    5: "it holds the true mean in about 85 % of cases, not 95 %.",
-}
+    return [
+        *text,
+        "Differences are multitask less best ensemble, paired by seed.",
+        *interval_text(differences),
+    ]
 
 
 def _forest(overview: Overview, compared: Sequence[tuple[Comparison, Difference]]) -> Figure:
@@ -198,6 +184,7 @@ def _missing(overview: Overview) -> Table:
     for one in overview.comparisons:
         reasons = {"any ensemble": one.reason} if one.reason else {}
         reasons |= dict(one.ensemble.refused) if one.ensemble is not None else {}
+        reasons |= _not_over_examples(one)
         rows += [
             [
                 blocks.text(one.method),
@@ -214,6 +201,14 @@ def _missing(overview: Overview) -> Table:
         rows=rows,
         folded=len(rows) > 6,
     )
+
+
+def _not_over_examples(comparison: Comparison) -> dict[str, str]:
+    return {
+        f"{split} interval over examples": by_task[MEAN].reason or ""
+        for split, by_task in comparison.differences.items()
+        if MEAN in by_task and not by_task[MEAN].examples
+    }
 
 
 def _shares(overview: Overview, method: str) -> Figure:

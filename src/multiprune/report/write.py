@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from multiprune.report.blocks import plural
+from multiprune.report.by_examples import by_examples
 from multiprune.report.document import as_csv, as_json, as_markdown
 from multiprune.report.drawing import save
 from multiprune.report.folder import check_replaceable, report_folder
@@ -13,13 +14,14 @@ from multiprune.report.frame import read_runs
 from multiprune.report.overlap import overlaps
 from multiprune.report.overview import overview
 from multiprune.report.page import page
-from multiprune.report.sections import sections
+from multiprune.report.sections import sections, sections_by_examples
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from multiprune.report.blocks import Section
+    from multiprune.report.by_examples import ByExamples
     from multiprune.report.overlap import Overlaps
     from multiprune.report.overview import Overview
 
@@ -36,10 +38,16 @@ FILES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of some runs; ``overlaps`` is None if masks were not read."""
+    """What is known of some runs.
+
+    Attributes:
+        overlaps: None if masks were not read.
+        by_examples: None if all runs must have the same numbers of training examples.
+    """
 
     overview: Overview
-    overlaps: Overlaps | None
+    overlaps: Overlaps | None = None
+    by_examples: ByExamples | None = None
 
     @classmethod
     def of(
@@ -52,12 +60,24 @@ class Report:
             ValueError: if no run is finished, or runs cannot be compared.
         """
         found = overview(read_runs(*paths), ignore=ignore)
-        return cls(found, overlaps(found) if masks else None)
+        return cls(found, overlaps=overlaps(found) if masks else None)
+
+    @classmethod
+    def of_examples(cls, paths: Sequence[Path], *, ignore: Sequence[str] = ()) -> Report:
+        """Read runs of other numbers of training examples, and compare them by those.
+
+        Raises:
+            FileNotFoundError: if there is no run in a path.
+            ValueError: if no run is finished, runs cannot be compared, or numbers of examples do
+                not vary, or of two tasks at a time.
+        """
+        found = overview(read_runs(*paths), ignore=ignore, by_examples=True)
+        return cls(found, by_examples=by_examples(found))
 
     def text(self, format: str) -> str:
         """Return a format that takes no figures."""
         if format == "json":
-            return as_json(self.overview, self.overlaps)
+            return as_json(self.overview, self.overlaps, self.by_examples)
         if format == "csv":
             return as_csv(self.overview)
         return as_markdown(TITLE, self.lead, self.sections(), figures=False)
@@ -78,6 +98,8 @@ class Report:
 
     def sections(self) -> list[Section]:
         """Return what a page shows."""
+        if self.by_examples is not None:
+            return sections_by_examples(self.overview, self.by_examples)
         return sections(self.overview, self.overlaps)
 
     @property

@@ -1,0 +1,186 @@
+"""Scores on resamples of the examples, from the predictions in the folders of runs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from run_folders import results, write, write_answers
+from scipy import stats
+
+from multiprune.report import example_draws
+from multiprune.report.contender import Contender
+from multiprune.report.difference import Difference, score_difference
+from multiprune.report.example_draws import DRAWS, ExampleDraws
+from multiprune.report.frame import Row, read_run
+from multiprune.report.predictions import FILE, read_predictions, write_predictions
+from multiprune.tasks.answers import Answers
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+
+def first(count: int, of: int = 100) -> list[bool]:
+    """The first so many examples are right."""
+    return [index < count for index in range(of)]
+
+
+def answered(folder: Path, seed: int = 0, *, score: float | None = None, **right: Any) -> Row:
+    """Write and read a run that got these examples right, or is said to have another score."""
+    scores = {task: float(np.mean(one)) if score is None else score for task, one in right.items()}
+    run = write(folder, results(scores, kept=10, seed=seed, test=scores))
+    write_answers(run, right)
+    return read_run(run)
+
+
+def contender(*runs: Row) -> Contender:
+    return Contender(10, dict.fromkeys(runs[0].tasks, runs))
+
+
+def difference(ours: Sequence[Row], theirs: Sequence[Row]) -> Difference:
+    sides = contender(*ours), contender(*theirs)
+    found = score_difference(*sides, list(ours[0].tasks), "test", ExampleDraws(sides))
+    assert found is not None
+    return found
+
+
+def test_one_seed_has_the_interval_of_its_examples(tmp_path: Path) -> None:
+    ours = answered(tmp_path / "ours", easy=first(80))
+    theirs = answered(tmp_path / "theirs", easy=first(60))
+    found = difference([ours], [theirs])
+    assert (found.examples, found.reason) == (True, None)
+    assert found.mean == pytest.approx(0.2)
+    # Of 100 resampled examples, those that one side has right alone are binomial.
+    expected = stats.binom(100, 0.2).ppf([0.025, 0.975]) / 100
+    assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.011)
+
+
+def test_examples_that_both_sides_answer_alike_add_no_spread(tmp_path: Path) -> None:
+    found = difference(
+        [answered(tmp_path / "ours", easy=first(50), hard=first(9, of=10))],
+        [answered(tmp_path / "theirs", easy=first(50), hard=first(9, of=10))],
+    )
+    assert (found.mean, found.low, found.high) == (0, 0, 0)
+
+
+def test_tasks_are_resampled_each_on_its_own(tmp_path: Path) -> None:
+    alone: dict[str, Any] = {"easy": first(80)}
+    both: dict[str, Any] = {"easy": first(80), "hard": first(80)}
+    none: dict[str, Any] = {"easy": first(0), "hard": first(0)}
+    one = difference([answered(tmp_path / "a", **alone)], [answered(tmp_path / "b", easy=first(0))])
+    two = difference([answered(tmp_path / "c", **both)], [answered(tmp_path / "d", **none)])
+    # The mean of two independent scores varies less by the square root of two.
+    assert _width(one) / _width(two) == pytest.approx(2**0.5, rel=0.1)
+
+
+def test_seeds_and_examples_spread_further_than_either(tmp_path: Path) -> None:
+    ours = [answered(tmp_path / f"ours{seed}", seed, easy=first(70 + 10 * seed)) for seed in (0, 1)]
+    theirs = [answered(tmp_path / f"theirs{seed}", seed, easy=first(50)) for seed in (0, 1)]
+    both = difference(ours, theirs)
+    (one, other) = (difference([a], [b]) for a, b in zip(ours, theirs, strict=True))
+    assert both.seeds == (0, 1)
+    assert both.mean == pytest.approx(0.25)
+    assert both.low is not None
+    assert both.high is not None
+    # Seeds alone go from 0.2 to 0.3.
+    assert both.low < 0.2
+    assert both.high > 0.3
+    assert _width(both) > max(_width(one), _width(other))
+
+
+def _width(found: Difference) -> float:
+    assert found.low is not None
+    assert found.high is not None
+    return found.high - found.low
+
+
+def test_answers_to_one_example_are_drawn_together(tmp_path: Path) -> None:
+    # 20 sentences of 10 words each, of which all are right or none.
+    predictions = torch.tensor([1] * 100 + [0] * 100)
+    answers = Answers(predictions, torch.ones(200), torch.arange(20).repeat_interleave(10))
+    run = answered(tmp_path / "run", words=first(100, of=200))
+    apart = ExampleDraws([contender(run)]).of(run, "words", "test").scores
+    write_predictions(run.path, {"test": {"words": answers}})
+    together = ExampleDraws([contender(run)]).of(run, "words", "test").scores
+    assert np.std(apart) == pytest.approx((0.25 / 200) ** 0.5, rel=0.1)
+    assert np.std(together) == pytest.approx((0.25 / 20) ** 0.5, rel=0.1)
+
+
+def reason(row: Row, split: str = "test") -> str:
+    with pytest.raises(ValueError, match=r".") as caught:
+        ExampleDraws([contender(row)]).of(row, "easy", split)
+    return str(caught.value)
+
+
+def test_what_cannot_be_resampled_says_why(tmp_path: Path) -> None:
+    row = answered(tmp_path / "run", easy=first(50))
+    assert reason(row, "validation") == f"{row.path / FILE} has no answers to validation/easy"
+    whole = (row.path / FILE).read_bytes()
+    (row.path / FILE).write_bytes(whole[:-1])
+    assert "must be a whole safetensors file" in reason(row)
+    (row.path / FILE).unlink()
+    assert reason(row) == f"{row.path} has no {FILE}"
+    unknown = Answers(torch.ones(2), torch.ones(2), torch.tensor([-1, -1]))
+    write_predictions(row.path, {"test": {"easy": unknown}})
+    assert "does not say which example an answer to easy is of" in reason(row)
+    other = answered(tmp_path / "other", easy=first(50), score=0.5002)
+    assert "predictions do not give the score that results.json has: 0.5000" in reason(other)
+    assert "0.5002 for test/easy in" in reason(other)
+    close = answered(tmp_path / "close", easy=first(50), score=0.50009)
+    drawn = ExampleDraws([contender(close)]).of(close, "easy", "test")
+    assert len(drawn.scores) == DRAWS
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        {"_target_": "hydra.utils.get_method", "path": "mine.accuracy"},
+        {"_target_": "hydra.utils.get_method", "path": "multiprune.tasks.metrics.other"},
+        {"_target_": "mine.Accuracy", "weight": 3},
+    ],
+)
+def test_metrics_of_others_are_not_imported(definition: dict[str, Any], tmp_path: Path) -> None:
+    row = answered(tmp_path / "run", easy=first(50))
+    config = {"task": {"easy": {"metrics": {"accuracy": definition}}}}
+    assert "must be one of multiprune.tasks.metrics, but that of easy is" in reason(
+        replace(row, config=config)
+    )
+
+
+def test_runs_that_were_not_asked_the_same_have_an_interval_over_seeds(tmp_path: Path) -> None:
+    ours = [answered(tmp_path / f"ours{seed}", seed, easy=first(80 + seed)) for seed in (0, 1)]
+    theirs = [answered(tmp_path / f"theirs{seed}", seed, easy=first(50)) for seed in (0, 1)]
+    answers = read_predictions(theirs[1].path)["test"]["easy"]
+    for name, changed in (
+        (
+            "labels",
+            replace(answers, predictions=1 - answers.predictions, labels=answers.labels * 0),
+        ),
+        ("examples", replace(answers, examples=answers.examples + 1)),
+    ):
+        write_predictions(theirs[1].path, {"test": {"easy": changed}})
+        found = difference(ours, theirs)
+        assert not found.examples, name
+        assert found.reason == (
+            f"test examples or labels of easy differ in {ours[0].path} and {theirs[1].path}"
+        )
+        assert (found.low, found.high) == pytest.approx((0.30, 0.31))
+
+
+def test_predictions_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = answered(tmp_path / "run", easy=first(50), hard=first(20))
+    read: list[Path] = []
+
+    def counted(folder: Path) -> Any:
+        read.append(folder)
+        return read_predictions(folder)
+
+    monkeypatch.setattr(example_draws, "read_predictions", counted)
+    draws = ExampleDraws([contender(row), contender(row)])
+    for task in ("easy", "hard", "easy"):
+        draws.of(row, task, "test")
+    assert read == [row.path]
