@@ -1,4 +1,4 @@
-"""``multiprune export | benchmark | allocate | report``: what is done with finished runs."""
+"""``multiprune export | benchmark | allocate | report | sync``: what is done with runs."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_allocate(commands)
     _add_report(commands)
+    _add_sync(commands)
     return parser
 
 
@@ -129,8 +130,23 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         action="store_true",
         help="read the masks of every run, and show what tasks and seeds share",
     )
+    report.add_argument(
+        "--wandb",
+        metavar="ENTITY/PROJECT",
+        help="instead of a page, save a workspace to W&B for the runs that were logged there",
+    )
+    report.add_argument(
+        "--wandb-json", type=Path, metavar="FILE", help="write that workspace to a file instead"
+    )
     _add_ignore(report)
     report.set_defaults(command=_report)
+
+
+def _add_sync(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sync = commands.add_parser("sync", help="send offline W&B runs")
+    sync.add_argument("runs", type=Path, nargs="+", help="folders of runs, searched through")
+    sync.add_argument("--dry-run", action="store_true", help="only say what would be sent")
+    sync.set_defaults(command=_sync)
 
 
 def _add_ignore(command: argparse.ArgumentParser) -> None:
@@ -201,6 +217,9 @@ def _allocate(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    if options.wandb is not None or options.wandb_json is not None:
+        _dashboard(options)
+        return
     from multiprune.report.write import Report, check_request
 
     out = Path("report") if options.out is None and options.format == "html" else options.out
@@ -212,3 +231,18 @@ def _report(options: argparse.Namespace) -> None:
         print(f"{report.write(out, options.format)}: {report.lead}")
     for one in report.overview.left_out:
         print(f"Left out: {one.path}: {one.reason}", file=sys.stderr)
+
+
+def _dashboard(options: argparse.Namespace) -> None:
+    from multiprune.report.dashboard import publish
+    from multiprune.report.frame import read_runs
+
+    if options.wandb is None:
+        raise ValueError("`--wandb-json` needs `--wandb ENTITY/PROJECT` beside it.")
+    print(publish(read_runs(*options.runs).rows, options.wandb, options.wandb_json))
+
+
+def _sync(options: argparse.Namespace) -> None:
+    from multiprune.report.sync import sync
+
+    sync(options.runs, dry_run=options.dry_run)
