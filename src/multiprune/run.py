@@ -108,6 +108,7 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
         raise ValueError(f"A run needs a value of {', '.join(missing)}, but has none.")
     pl.seed_everything(config.seed, verbose=False)
     # What is quick to check comes first, the data last.
+    loggers = list(instantiate(config.logger).values())
     recipe = instantiate(config.optimizer, _convert_="all")
     distillation: Distillation = instantiate(config.distillation, _convert_="all")
     # Objects are passed to partials: Hydra would take dataclass instances for configuration.
@@ -147,7 +148,7 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
     last = Last(folder / "checkpoints", every_n_steps=config.checkpoint.every_n_steps)
     trainer = instantiate(config.trainer, _partial_=True)(
         default_root_dir=str(folder),
-        logger=list(instantiate(config.logger).values()),
+        logger=loggers,
         callbacks=[pruning, stopwatch, LearningRateMonitor(logging_interval="step"), best, last],
     )
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
