@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from application import composed
 from hydra.core.hydra_config import HydraConfig
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def described(*overrides: str, folder: Path, sweep: Path | None = None) -> Description:
     config = composed(*overrides, folder=folder)
     if sweep is not None:
-        hydra = HydraConfig.get()
+        hydra: Any = HydraConfig.get()
         with flag_override(hydra, ["readonly", "struct"], False):
             hydra.mode, hydra.sweep.dir = "MULTIRUN", str(sweep)
             hydra.job.override_dirname = ",".join(overrides)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from multiprune.report.sync import check_key
 
 try:
-    import wandb_workspaces.reports.v2 as panels
-    import wandb_workspaces.workspaces as workspaces
+    from wandb_workspaces.reports.v2 import interface as panels
+    from wandb_workspaces.workspaces import interface as workspaces
 except ModuleNotFoundError as error:
     raise RuntimeError(
         "`--wandb` needs the package wandb-workspaces, which is not installed: "
@@ -70,7 +70,7 @@ def save(workspace: workspaces.Workspace) -> str:
         RuntimeError: if there is no key.
     """
     check_key()
-    return str(workspace.save().url)
+    return str(workspace.save().url)  # type: ignore[no-untyped-call]
 
 
 def publish(rows: Sequence[Row], place: str, file: Path | None) -> str:
@@ -82,7 +82,7 @@ def publish(rows: Sequence[Row], place: str, file: Path | None) -> str:
     return str(file)
 
 
-def _frontier() -> list[panels.ScatterPlot | panels.LinePlot]:
+def _frontier() -> list[panels.PanelTypes]:
     return [
         panels.ScatterPlot(title="Score against kept parameters", x=_KEPT, y=_SCORE, log_x=True),
         panels.LinePlot(title="Score while pruning", x=_STEP, y=["val/score"]),
@@ -107,7 +107,7 @@ def _varied(rows: Sequence[Row]) -> panels.ParallelCoordinatesPlot:
     )
 
 
-def _tasks(rows: Sequence[Row]) -> list[panels.ScatterPlot | panels.LinePlot]:
+def _tasks(rows: Sequence[Row]) -> list[panels.PanelTypes]:
     metrics = {task: metric for row in rows for task, metric in row.metrics.items()}
     names = {task: f"val/{task}/{metric}" for task, metric in metrics.items()}
     return [
@@ -125,5 +125,5 @@ def _tasks(rows: Sequence[Row]) -> list[panels.ScatterPlot | panels.LinePlot]:
     ]
 
 
-def _densities() -> list[panels.MediaBrowser]:
+def _densities() -> list[panels.PanelTypes]:
     return [panels.MediaBrowser(title="Density by layer", media_keys=["density_by_layer"])]

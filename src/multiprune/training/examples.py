@@ -28,12 +28,12 @@ def worst_examples(task: Task, rows: Rows, answers: Answers, count: int) -> Tabl
         count: how many examples, or as many as there are.
     """
     known = answers.sorted()
-    examples, inverse = known.examples.unique(return_inverse=True)
+    examples, inverse = torch.unique(known.examples, return_inverse=True)
     errors = _errors(known)
     means = torch.bincount(inverse, errors) / torch.bincount(inverse)
     worst = means.argsort(descending=True, stable=True)[:count]
     texts = {column: rows.table[column][:] for column in task.text}
-    table = []
+    table: list[list[str | float]] = []
     for place in worst.tolist():
         mine, row = inverse == place, int(examples[place])
         table.append(
