@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from transformers import BertConfig, BertModel
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from multiprune.models.encoder import Encoder, nano_tokenizer
 from multiprune.pruning.groups import Groups
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 CONF = ROOT / "conf"
+WANDB_SWEEPS = sorted((ROOT / "sweep").glob("*.wandb.yaml"))
 
 
 def options(group: str) -> list[str]:
@@ -172,7 +174,10 @@ def test_every_trainer_instantiates(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", options("logger"))
 def test_every_logger_instantiates(name: str, tmp_path: Path) -> None:
-    config = composed(f"logger={name}", folder=tmp_path)
+    store = [f"logger.mlflow.store={tmp_path}"] if name == "mlflow" else []
+    config = composed(f"logger={name}", *store, folder=tmp_path)
+    if name == "mlflow":
+        pytest.importorskip("mlflow", reason="MLflow is large, and an extra of its own")
     (logger,) = instantiate(config.logger).values()
     logger.log_metrics({"loss": 1.0}, step=3)
     logger.save()
@@ -187,7 +192,9 @@ def test_loggers_combine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", sorted((ROOT / "sweep").glob("*.yaml")), ids=lambda file: file.stem
+    "file",
+    sorted(set((ROOT / "sweep").glob("*.yaml")) - set(WANDB_SWEEPS)),
+    ids=lambda file: file.stem,
 )
 def test_every_sweep_names_only_known_keys(file: Path) -> None:
     sweep: DictConfig = OmegaConf.load(file)  # type: ignore[assignment]
@@ -198,7 +205,23 @@ def test_every_sweep_names_only_known_keys(file: Path) -> None:
 
 
 def test_there_are_sweeps() -> None:
-    assert list((ROOT / "sweep").glob("*.yaml"))
+    assert set((ROOT / "sweep").glob("*.yaml")) > set(WANDB_SWEEPS) > set()
+
+
+@pytest.mark.parametrize("file", WANDB_SWEEPS, ids=lambda file: file.stem)
+def test_every_sweep_of_wandb_names_only_known_keys(file: Path) -> None:
+    # As W&B's agent makes the command of a run, from what the server gives it.
+    sweep: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    assert (ROOT / sweep["program"]).is_file()
+    assert "${args_no_hyphens}" in sweep["command"]
+    fixed = [one for one in sweep["command"] if "=" in one and not one.startswith("hydra.")]
+    for key, parameter in sweep["parameters"].items():
+        for value in parameter["values"]:
+            given = {"args": {key: {"value": value}}}
+            arguments = create_sweep_command_args(given)["args_no_hyphens"]
+            config = composed(*fixed, *arguments)
+            assert "wandb" in config.logger
+            assert "." not in key or OmegaConf.select(config, key) == value
 
 
 @pytest.mark.parametrize("key", ["colour=red", "pruner.colour=red", "data.mixing.colour=red"])

@@ -1,4 +1,4 @@
-"""``multiprune export | pack | benchmark | allocate | report``: what is done with finished runs."""
+"""``multiprune export | pack | benchmark | allocate | report | sync``: what is done with runs."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_allocate(commands)
     _add_report(commands)
+    _add_sync(commands)
     return parser
 
 
@@ -150,8 +151,23 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="runs differ in their numbers of training examples (data.cap), of one task at a time: "
         "show it alone and together with the others, by that number",
     )
+    report.add_argument(
+        "--wandb",
+        metavar="ENTITY/PROJECT",
+        help="instead of a page, save a workspace to W&B for the runs that were logged there",
+    )
+    report.add_argument(
+        "--wandb-json", type=Path, metavar="FILE", help="write that workspace to a file instead"
+    )
     _add_ignore(report)
     report.set_defaults(command=_report)
+
+
+def _add_sync(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    sync = commands.add_parser("sync", help="send offline W&B runs")
+    sync.add_argument("runs", type=Path, nargs="+", help="folders of runs, searched through")
+    sync.add_argument("--dry-run", action="store_true", help="only say what would be sent")
+    sync.set_defaults(command=_sync)
 
 
 def _add_ignore(command: argparse.ArgumentParser) -> None:
@@ -238,6 +254,9 @@ def _allocate(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    if options.wandb is not None or options.wandb_json is not None:
+        _dashboard(options)
+        return
     from multiprune.report.write import Report, check_request
 
     out = Path("report") if options.out is None and options.format == "html" else options.out
@@ -252,3 +271,18 @@ def _report(options: argparse.Namespace) -> None:
         print(f"{report.write(out, options.format)}: {report.lead}")
     for one in report.overview.left_out:
         print(f"Left out: {one.path}: {one.reason}", file=sys.stderr)
+
+
+def _dashboard(options: argparse.Namespace) -> None:
+    from multiprune.report.dashboard import publish
+    from multiprune.report.frame import read_runs
+
+    if options.wandb is None:
+        raise ValueError("`--wandb-json` needs `--wandb ENTITY/PROJECT` beside it.")
+    print(publish(read_runs(*options.runs).rows, options.wandb, options.wandb_json))
+
+
+def _sync(options: argparse.Namespace) -> None:
+    from multiprune.report.sync import sync
+
+    sync(options.runs, dry_run=options.dry_run)

@@ -24,15 +24,19 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from multiprune.export.checkpoint import save_model
 from multiprune.models.multitask import MultitaskModel
+from multiprune.naming import describe
 from multiprune.pruning.fingerprint import mask_digest
 from multiprune.report.masks import write_masks
+from multiprune.report.outcome import density_map, summary
 from multiprune.report.predictions import write_predictions
 from multiprune.report.results import Results, is_finished, read_score, scores_by_task
 from multiprune.report.summary import print_summary
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
+from multiprune.training.examples import worst_examples
 from multiprune.training.module import MultitaskModule, ResumeError
 from multiprune.training.timing import Stopwatch
+from multiprune.training.tracking import Outcome, Table, conclude, tracked
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -79,16 +83,17 @@ def run(config: DictConfig) -> float:
         discard_empty_run(folder)
         raise refusal(error) from error
     last = folder / "checkpoints" / "last.ckpt"
-    try:
-        experiment.trainer.fit(
-            experiment.module,
-            experiment.data,
-            ckpt_path=str(last) if last.is_file() else None,
-            weights_only=False,
-        )
-    except (ResumeError, FloatingPointError) as error:
-        raise refusal(error) from error
-    results = finish(experiment, config)
+    with tracked(experiment.trainer.loggers, describe(plain(config), folder)):
+        try:
+            experiment.trainer.fit(
+                experiment.module,
+                experiment.data,
+                ckpt_path=str(last) if last.is_file() else None,
+                weights_only=False,
+            )
+        except (ResumeError, FloatingPointError) as error:
+            raise refusal(error) from error
+        results = finish(experiment, config)
     if experiment.trainer.is_global_zero:
         print_summary(results, folder)
     return results.score
@@ -103,6 +108,7 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
         raise ValueError(f"A run needs a value of {', '.join(missing)}, but has none.")
     pl.seed_everything(config.seed, verbose=False)
     # What is quick to check comes first, the data last.
+    loggers = list(instantiate(config.logger).values())
     recipe = instantiate(config.optimizer, _convert_="all")
     distillation: Distillation = instantiate(config.distillation, _convert_="all")
     # Objects are passed to partials: Hydra would take dataclass instances for configuration.
@@ -142,7 +148,7 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
     last = Last(folder / "checkpoints", every_n_steps=config.checkpoint.every_n_steps)
     trainer = instantiate(config.trainer, _partial_=True)(
         default_root_dir=str(folder),
-        logger=list(instantiate(config.logger).values()),
+        logger=loggers,
         callbacks=[pruning, stopwatch, LearningRateMonitor(logging_interval="step"), best, last],
     )
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
@@ -242,6 +248,29 @@ def write(experiment: Experiment, results: Results) -> None:
     write_predictions(experiment.folder, {"validation": answers["val"], "test": answers["test"]})
     write_masks(experiment.folder, experiment.pruning.pruner.masks())
     results.write(experiment.folder)
+    track(experiment, results)
+
+
+def track(experiment: Experiment, results: Results) -> None:
+    """Show what came of a run to its loggers."""
+    density = results.density
+
+    def predictions(count: int) -> dict[str, Table]:
+        tables = {}
+        for name, task in experiment.tasks.items():
+            if (rows := experiment.data.rows(name, "validation")) is not None:
+                answers = experiment.module.answers["val"][name]
+                tables[name] = worst_examples(task, rows, answers, count)
+        return tables
+
+    outcome = Outcome(
+        steps=results.steps,
+        summary=summary(results),
+        figures={"density_by_layer": lambda: density_map(density)} if density else {},
+        predictions=predictions,
+        model=experiment.folder / "model",
+    )
+    conclude(experiment.trainer.loggers, outcome)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

@@ -136,6 +136,12 @@ class MultitaskDataModule(pl.LightningDataModule):
         """The number of training examples of each task, after caps."""
         return {name: len(one.splits["train"]) for name, one in self.encoded.items()}
 
+    def rows(self, name: str, split: str) -> Rows | None:
+        """Return what the examples of a split stand for, in their order; before any cap."""
+        task = self.tasks[name]
+        rows = task.source.load(split, mirror=self.mirror)
+        return None if rows is None else _labelled(rows, task)
+
     @override
     def train_dataloader(self) -> TrainBatches:
         rank, world_size = self._place()

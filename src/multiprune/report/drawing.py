@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from PIL import Image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,14 @@ def save(draw: Callable[[], Figure], folder: Path, name: str) -> str:
     svg = buffer.getvalue()
     (folder / f"{name}.svg").write_text(svg, encoding="utf-8")
     return inline(svg, name)
+
+
+def image(draw: Callable[[], Figure]) -> Image.Image:
+    """Return a figure as pixels."""
+    buffer = io.BytesIO()
+    with mpl.rc_context(_STYLE):
+        draw().savefig(buffer, format="png", dpi=160)
+    return Image.open(buffer).convert("RGB")
 
 
 def inline(svg: str, name: str) -> str:

@@ -68,6 +68,10 @@ class Classification(Task):
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return logits.argmax(-1), labels
 
+    @override
+    def shown(self, answers: Tensor) -> str:
+        return self.labels[int(answers[0])]
+
 
 @dataclass(kw_only=True)
 class MultiLabel(Task):
@@ -115,6 +119,11 @@ class MultiLabel(Task):
     @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return (logits > 0).long(), labels
+
+    @override
+    def shown(self, answers: Tensor) -> str:
+        present = zip(self.labels, answers[0].tolist(), strict=True)
+        return ", ".join(label for label, one in present if one)
 
 
 @dataclass(kw_only=True)
@@ -190,6 +199,10 @@ class Regression(Task):
     @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         return self.unscaled(logits.float().squeeze(-1)), labels
+
+    @override
+    def shown(self, answers: Tensor) -> str:
+        return f"{float(answers[0]):.4g}"
 
 
 def checked_labels(labels: Sequence[str]) -> list[str]:

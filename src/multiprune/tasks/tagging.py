@@ -102,6 +102,10 @@ class Tagging(Task):
     def answers_by_example(self, labels: Tensor) -> Tensor:
         return (labels != IGNORED).sum(-1)
 
+    @override
+    def shown(self, answers: Tensor) -> str:
+        return " ".join(self.labels[tag] for tag in answers.tolist())
+
 
 def first_subword_labels(word_ids: Sequence[int | None], tags: Sequence[int]) -> list[int]:
     """Give each word's tag to its first sub-word, and ``IGNORED`` to all other tokens."""

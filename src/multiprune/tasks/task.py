@@ -134,6 +134,10 @@ class Task(ABC):
         """Return how many answers ``predictions`` gives to each example of a batch."""
         return torch.ones(len(labels), dtype=torch.long, device=labels.device)
 
+    @abstractmethod
+    def shown(self, answers: Tensor) -> str:
+        """Write the answers to one example, or its labels, as a person reads them."""
+
     @property
     def score_name(self) -> str:
         """The name of the metric that is the task's score."""

@@ -88,7 +88,8 @@ class MultitaskModule(pl.LightningModule):
         config: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters({"config": dict(config or {})})
+        # Loggers are told by `tracked`.
+        self.save_hyperparameters({"config": dict(config or {})}, logger=False)
         self.model = model
         self.tasks = dict(tasks)
         self.recipe = optimizer
