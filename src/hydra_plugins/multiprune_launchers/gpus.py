@@ -1,0 +1,124 @@
+"""``hydra/launcher=gpus``: as many jobs at a time as there are GPUs, each with one of its own."""
+
+# No `from __future__ import annotations`: Hydra runs a plug-in before its module is known by name,
+# and dataclasses look there for what annotations mean.
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from multiprune.launching.job import Job
+    from multiprune.launching.processes import Died
+    from multiprune.launching.progress import SweepProgress
+
+log = logging.getLogger(__name__)
+
+OUTPUT = "output.log"
+
+
+@dataclass
+class GpusLauncherConf:
+    """What ``hydra.launcher`` holds.
+
+    Attributes:
+        workers: how many jobs at a time, which see no GPU; None for one job a GPU.
+        preload: modules that are imported once for all jobs.
+    """
+
+    _target_: str = "hydra_plugins.multiprune_launchers.gpus.GpusLauncher"
+    workers: int | None = None
+    preload: list[str] = field(default_factory=lambda: ["multiprune.run"])
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="gpus", node=GpusLauncherConf, provider="multiprune"
+)
+
+
+class GpusLauncher(Launcher):
+    """Runs each job in a process of its own, which prints to ``output.log`` in the job's folder."""
+
+    def __init__(self, workers: int | None, preload: Sequence[str]) -> None:
+        self._count, self._preload = workers, preload
+
+    @override
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        # Imported late: who asks for another launcher does not wait.
+        from multiprune.launching.devices import threads, workers
+        from multiprune.launching.processes import warm_up
+
+        self._context, self._function, self._config = hydra_context, task_function, config
+        try:
+            self._workers = workers(self._count, os.environ)
+        except ValueError as error:
+            raise SystemExit(f"error: {error}") from error
+        # Goes on while the sweeper and this launcher compose the jobs.
+        warm_up(
+            ["multiprune.launching.job", *self._preload],
+            threads=threads(len(self._workers), os.environ),
+        )
+
+    @override
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        from multiprune.launching.job import compose, execute, failed
+        from multiprune.launching.processes import Died, run_each
+        from multiprune.launching.progress import SweepProgress
+
+        setup_globals()
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        try:
+            jobs = compose(
+                self._context, self._config, self._function, job_overrides, initial_job_idx
+            )
+        except ValueError as error:
+            raise SystemExit(f"error: {error}") from error
+        log.info("Launching %d jobs, %d at a time", len(jobs), len(self._workers))
+        with SweepProgress([str(job) for job in jobs], workers=len(self._workers)) as progress:
+            outcomes = run_each(
+                execute,
+                jobs,
+                workers=self._workers,
+                outputs=[job.folder / OUTPUT for job in jobs],
+                observer=_Observer(progress, jobs),
+            )
+        return [
+            failed(job, _error(outcome)) if isinstance(outcome, Died) else outcome
+            for job, outcome in zip(jobs, outcomes, strict=True)
+        ]
+
+
+class _Observer:
+    def __init__(self, progress: "SweepProgress", jobs: Sequence["Job"]) -> None:
+        self._progress, self._jobs = progress, jobs
+
+    def started(self, position: int) -> None:
+        self._progress.started(position)
+
+    def ended(self, position: int, outcome: "JobReturn | Died") -> None:
+        from multiprune.outcome import sentence
+
+        problem = None
+        if not isinstance(outcome, JobReturn):
+            problem = f"the process {outcome}"
+        elif outcome.status == JobStatus.FAILED:
+            problem = sentence(outcome._return_value)
+        if problem is not None:
+            problem += f" ({self._jobs[position].folder / OUTPUT})"
+        self._progress.ended(position, problem)
+
+
+def _error(died: "Died") -> RuntimeError:
+    return RuntimeError(f"The process of the job {died}.")
