@@ -1,4 +1,4 @@
-"""``multiprune export | benchmark | allocate | report``: what is done with finished runs."""
+"""``multiprune export | benchmark | allocate | report | status``: what is done with runs."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_allocate(commands)
     _add_report(commands)
+    _add_status(commands)
     return parser
 
 
@@ -133,6 +134,21 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     report.set_defaults(command=_report)
 
 
+def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    status = commands.add_parser(
+        "status",
+        help="show how far runs have come, and what became of them",
+        description="Show state, steps, density, score and time left of every run in some folders, "
+        "while they run and afterwards. Only the folders are read. `lost` is a run that can no "
+        "longer be running, although it did not say that it ended.",
+    )
+    status.add_argument("runs", type=Path, nargs="+", help="folders of runs, searched through")
+    status.add_argument(
+        "--format", choices=["table", "json"], default="table", help="(default: %(default)s)"
+    )
+    status.set_defaults(command=_status)
+
+
 def _add_ignore(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--ignore",
@@ -212,3 +228,13 @@ def _report(options: argparse.Namespace) -> None:
         print(f"{report.write(out, options.format)}: {report.lead}")
     for one in report.overview.left_out:
         print(f"Left out: {one.path}: {one.reason}", file=sys.stderr)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from multiprune.report.jobs import as_json, print_jobs, read_jobs
+
+    jobs = read_jobs(*options.runs)
+    if options.format == "json":
+        print(as_json(jobs), end="")
+    else:
+        print_jobs(jobs)

@@ -13,13 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from multiprune.report.status import STATUS
+from multiprune.status import STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from multiprune.report.status import StatusFile
+    from multiprune.status import StatusFile
 
 
 def is_job() -> bool:

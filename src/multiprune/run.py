@@ -31,8 +31,8 @@ from multiprune.outcome import (
 )
 from multiprune.pruning.fingerprint import mask_digest
 from multiprune.report.results import Results, is_finished, read_score, scores_by_task
-from multiprune.report.status import StatusFile
 from multiprune.report.summary import print_summary
+from multiprune.status import StatusFile
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
 from multiprune.training.module import MultitaskModule, ResumeError

@@ -86,14 +86,17 @@ class GpusLauncher(Launcher):
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error
         log.info("Launching %d jobs, %d at a time", len(jobs), len(self._workers))
-        with SweepProgress([str(job) for job in jobs], workers=len(self._workers)) as progress:
-            outcomes = run_each(
-                execute,
-                jobs,
-                workers=self._workers,
-                outputs=[job.folder / OUTPUT for job in jobs],
-                observer=_Observer(progress, jobs),
-            )
+        try:
+            with SweepProgress([str(job) for job in jobs], workers=len(self._workers)) as progress:
+                outcomes = run_each(
+                    execute,
+                    jobs,
+                    workers=self._workers,
+                    outputs=[job.folder / OUTPUT for job in jobs],
+                    observer=_Observer(progress, jobs),
+                )
+        except KeyboardInterrupt:
+            raise SystemExit("The sweep was interrupted, and the jobs that ran with it.") from None
         return [
             failed(job, _error(outcome)) if isinstance(outcome, Died) else outcome
             for job, outcome in zip(jobs, outcomes, strict=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from multiprune.budget.ledger import PARTS, ParameterLedger, parts_of
 from multiprune.report.command import command_of
 from multiprune.report.runs import RESULTS, run_folders
-from multiprune.report.status import reason_unfinished
+from multiprune.status import reason_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multiprune.report.command import HYDRA
-from multiprune.report.status import STATUS
+from multiprune.status import STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
