@@ -186,6 +186,7 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
         raise ValueError(
             "Training must end, but neither `trainer.max_epochs` nor `trainer.max_steps` is set."
         )
+    check_processes(trainer)
     return Experiment(
         folder=folder,
         tasks=tasks,
@@ -196,6 +197,18 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
         stopwatch=stopwatch,
         trainer=trainer,
     )
+
+
+def check_processes(trainer: pl.Trainer) -> None:
+    """Refuse a job whose further processes would be started by repeating the launcher's command."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    is_started_here = environment is not None and not environment.creates_processes_externally
+    launcher = HydraConfig.get().launcher._target_
+    if is_job() and is_started_here and not launcher.endswith(".BasicLauncher"):
+        raise ValueError(
+            f"A job of {launcher.rpartition('.')[2]} is one process, but `trainer` asks for "
+            f"{trainer.world_size}; hydra/launcher=basic can start them."
+        )
 
 
 def chosen_tasks(config: DictConfig) -> DictConfig:
