@@ -142,7 +142,7 @@ def utc_now() -> datetime:
 
 
 def _iso(time: datetime) -> str:
-    return time.isoformat(timespec="seconds")
+    return time.isoformat(timespec="milliseconds")
 
 
 def _is_alive(pid: int) -> bool:

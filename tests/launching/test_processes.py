@@ -6,7 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from multiprune.launching.processes import Died, run_each, warm_up
+from multiprune.launching.processes import Died, Observer, run_each, warm_up
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,12 +41,13 @@ def large(size: int) -> bytes:
 def run(items: list[str], folder: Path, *places: str) -> tuple[list[str | Died], list[str]]:
     warm_up([__name__], threads="1")
     notes = Notes()
+    observer: Observer[str] = notes
     outcomes = run_each(
         answer,
         items,
         workers=[{"PLACE": place} for place in places],
         outputs=[folder / f"{position}.log" for position in range(len(items))],
-        observer=notes,
+        observer=observer,
     )
     return outcomes, notes.events
 
