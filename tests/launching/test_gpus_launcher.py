@@ -140,7 +140,6 @@ def test_processor_jobs_see_no_gpu_and_share_the_cores(tmp_path: Path) -> None:
     [
         (["value=1,2"], "", "needs a GPU, or hydra.launcher.workers=N"),
         (["value=1,2", "hydra.launcher.workers=0"], "0", "must be at least 1, but is 0"),
-        (["value=1,1"], "0", "Each job needs a folder of its own"),
         (["valeu=1,2"], "0", "Could not override 'valeu'"),
         (["value=1,two"], "0", "Value 'two' of type 'str' could not be converted"),
     ],
@@ -154,6 +153,14 @@ def test_what_cannot_be_is_refused_before_any_job(
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
     assert not records(tmp_path, "begun")
+
+
+def test_jobs_of_one_folder_do_not_write_over_each_other(tmp_path: Path) -> None:
+    done = sweep(tmp_path, "value=1,2,1", "hydra.sweep.subdir=${hydra.job.override_dirname}")
+    assert done.returncode == 1
+    assert set(records(tmp_path)) == {0, 1}
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("failed")]
+    assert f"#2 value=1: A job needs a folder of its own, but {tmp_path / 'value=1'} is" in line
 
 
 def test_second_sweep_into_a_folder_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from multiprune.launching.processes import Died, Observer, run_each, warm_up
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -44,9 +45,8 @@ def run(items: list[str], folder: Path, *places: str) -> tuple[list[str | Died],
     observer: Observer[str] = notes
     outcomes = run_each(
         answer,
-        items,
+        [(item, folder / f"{position}.log") for position, item in enumerate(items)],
         workers=[{"PLACE": place} for place in places],
-        outputs=[folder / f"{position}.log" for position in range(len(items))],
         observer=observer,
     )
     return outcomes, notes.events
@@ -70,10 +70,26 @@ def test_processes_that_die_return_how(tmp_path: Path) -> None:
 def test_result_may_be_larger_than_a_pipe(tmp_path: Path) -> None:
     size = 5_000_000
     warm_up([__name__], threads="1")
-    outputs = [tmp_path / "output.log"]
-    outcomes = run_each(large, [size], workers=[{}], outputs=outputs, observer=Notes())
+    items = [(size, tmp_path / "output.log")]
+    outcomes = run_each(large, items, workers=[{}], observer=Notes())
     assert outcomes == [bytes(size)]
 
 
 def test_no_items_are_no_work(tmp_path: Path) -> None:
     assert run([], tmp_path, "here") == ([], [])
+
+
+def test_only_one_item_is_asked_for_ahead(tmp_path: Path) -> None:
+    warm_up([__name__], threads="1")
+    notes = Notes()
+
+    def items() -> Iterator[tuple[str, Path]]:
+        for name in ("a", "b", "c"):
+            notes.events.append(f"{name} asked for")
+            yield name, tmp_path / f"{name}.log"
+
+    run_each(answer, items(), workers=[{"PLACE": "here"}], observer=notes)
+    assert notes.events == [
+        *("a asked for", "0 started", "b asked for", "0 a on here"),
+        *("1 started", "c asked for", "1 b on here", "2 started", "2 c on here"),
+    ]

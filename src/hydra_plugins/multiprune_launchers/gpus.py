@@ -4,12 +4,13 @@
 # and dataclasses look there for what annotations mean.
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -56,18 +57,18 @@ class GpusLauncher(Launcher):
     ) -> None:
         # Imported late: who asks for another launcher does not wait.
         from multiprune.launching.devices import threads, workers
+        from multiprune.launching.job import Application
         from multiprune.launching.processes import warm_up
 
-        self._context, self._function, self._config = hydra_context, task_function, config
+        self._config = config
         try:
+            self._application = Application.of(hydra_context, config, task_function)
             self._workers = workers(self._count, os.environ)
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error
-        # Goes on while the sweeper and this launcher compose the jobs.
-        warm_up(
-            ["multiprune.launching.job", *self._preload],
-            threads=threads(len(self._workers), os.environ),
-        )
+        # Goes on while the sweeper tries whether the jobs can be composed.
+        preload = ["multiprune.launching.job", *self._preload]
+        warm_up(preload, threads=threads(len(self._workers), os.environ))
 
     @override
     def launch(
@@ -79,22 +80,22 @@ class GpusLauncher(Launcher):
 
         setup_globals()
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        log.info("Launching %d jobs, %d at a time", len(job_overrides), len(self._workers))
+        names = [
+            " ".join([f"#{number}", *filter_overrides(own)])
+            for number, own in enumerate(job_overrides, initial_job_idx)
+        ]
+        jobs: list[Job] = []
+
+        def composed() -> Iterator[tuple["Job", Path]]:
+            for job in compose(self._application, job_overrides, initial_job_idx):
+                jobs.append(job)
+                yield job, job.folder / OUTPUT
+
         try:
-            jobs = compose(
-                self._context, self._config, self._function, job_overrides, initial_job_idx
-            )
-        except ValueError as error:
-            raise SystemExit(f"error: {error}") from error
-        log.info("Launching %d jobs, %d at a time", len(jobs), len(self._workers))
-        try:
-            with SweepProgress([str(job) for job in jobs], workers=len(self._workers)) as progress:
-                outcomes = run_each(
-                    execute,
-                    jobs,
-                    workers=self._workers,
-                    outputs=[job.folder / OUTPUT for job in jobs],
-                    observer=_Observer(progress, jobs),
-                )
+            with SweepProgress(names, workers=len(self._workers)) as progress:
+                observer = _Observer(progress, jobs)
+                outcomes = run_each(execute, composed(), workers=self._workers, observer=observer)
         except KeyboardInterrupt:
             raise SystemExit("The sweep was interrupted, and the jobs that ran with it.") from None
         return [

@@ -6,7 +6,6 @@ import importlib
 import inspect
 import pickle
 import traceback
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,32 +15,55 @@ from hydra.core.utils import (
     JobReturn,
     JobRuntime,
     JobStatus,
-    filter_overrides,
     run_job,
     setup_globals,
 )
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from hydra.types import HydraContext, TaskFunction
 
 
 @dataclass(frozen=True)
-class Job:
-    """A job; the function that it runs is known by its module and name, as ``main`` is."""
+class Application:
+    """What all jobs of a sweep share; the function that they run is known by name, as ``main``."""
 
-    number: int
-    config: DictConfig
     context: HydraContext
+    config: DictConfig
+    name: str
     module: str
     function: str
-    application: str
-    folder: Path
 
-    def __str__(self) -> str:
-        return " ".join([f"#{self.number}", *filter_overrides(self.overrides)])
+    @classmethod
+    def of(cls, context: HydraContext, config: DictConfig, function: TaskFunction) -> Application:
+        """Note what another process needs to run the jobs of this one's application.
+
+        Raises:
+            ValueError: if ``function`` cannot be imported by its name.
+        """
+        name = str(JobRuntime.instance().get("name"))
+        found = cls(context, config, name, function.__module__, function.__qualname__)
+        if found.task_function() is not function:
+            raise ValueError(f"A job's function must be one of a module, but {function!r} is not.")
+        return found
+
+    def task_function(self) -> TaskFunction | None:
+        """Return the function itself, in any process."""
+        found = getattr(importlib.import_module(self.module), self.function, None)
+        # ``hydra.main`` has wrapped it.
+        return inspect.unwrap(found) if callable(found) else None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, and why it must not run, if it must not."""
+
+    application: Application
+    config: DictConfig
+    folder: Path
+    problem: str | None
 
     @property
     def overrides(self) -> list[str]:
@@ -50,43 +72,36 @@ class Job:
 
 
 def compose(
-    context: HydraContext,
-    config: DictConfig,
-    function: TaskFunction,
-    overrides: Sequence[Sequence[str]],
-    first: int,
-) -> list[Job]:
-    """Compose the configurations of all jobs, so that a wrong one shows before any is started.
+    application: Application, overrides: Sequence[Sequence[str]], first: int
+) -> Iterator[Job]:
+    """Compose the jobs, one when it is asked for; the first has the number ``first``.
 
     Raises:
-        HydraException: if an override does not fit.
-        ValueError: if two jobs have the same folder, or ``function`` cannot be imported by name.
+        HydraException: if an override does not fit. Sweepers try that before.
     """
-    application = str(JobRuntime.instance().get("name"))
-    jobs = []
+    numbers: dict[Path, int] = {}
     for number, own in enumerate(overrides, first):
-        composed = context.config_loader.load_sweep_config(config, list(own))
-        with open_dict(composed):
-            composed.hydra.job.id = composed.hydra.job.num = number
-        module, name = function.__module__, function.__qualname__
-        folder = _folder(composed)
-        jobs.append(Job(number, composed, context, module, name, application, folder))
-    if jobs and _function(jobs[0]) is not function:
-        raise ValueError(f"A job's function must be one of a module, but {function!r} is not.")
-    for folder, count in Counter(job.folder for job in jobs).items():
-        if count > 1:
-            raise ValueError(f"Each job needs a folder of its own, but {count} share {folder}.")
-    return jobs
+        loader = application.context.config_loader
+        config = loader.load_sweep_config(application.config, list(own))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        folder = _folder(config)
+        problem = None
+        if (other := numbers.setdefault(folder, number)) != number:
+            problem = f"A job needs a folder of its own, but {folder} is that of #{other}."
+        yield Job(application, config, folder, problem)
 
 
 def execute(job: Job) -> JobReturn:
     """Run a job in this process, as Hydra's own launcher would."""
+    if job.problem is not None:
+        return failed(job, ValueError(job.problem))
     setup_globals()
-    JobRuntime.instance().set("name", job.application)
-    function = _function(job)
+    JobRuntime.instance().set("name", job.application.name)
+    function = job.application.task_function()
     assert function is not None
     returned = run_job(
-        hydra_context=job.context,
+        hydra_context=job.application.context,
         task_function=function,
         config=job.config,
         job_dir_key="hydra.sweep.dir",
@@ -117,12 +132,6 @@ def _folder(config: DictConfig) -> Path:
         return Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
     finally:
         HydraConfig.instance().cfg = before
-
-
-def _function(job: Job) -> TaskFunction | None:
-    # ``hydra.main`` has wrapped it.
-    found = getattr(importlib.import_module(job.module), job.function, None)
-    return inspect.unwrap(found) if callable(found) else None
 
 
 def _sendable(returned: JobReturn) -> JobReturn:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 from multiprune.launching.devices import THREADS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from multiprocessing.context import ForkServerProcess
     from pathlib import Path
 
@@ -76,43 +76,45 @@ def warm_up(preload: Sequence[str], *, threads: str) -> None:
 
 def run_each(
     function: Callable[[Item], Value],
-    items: Sequence[Item],
+    items: Iterable[tuple[Item, Path]],
     *,
     workers: Sequence[Mapping[str, str]],
-    outputs: Sequence[Path],
     observer: Observer[Value],
 ) -> list[Value | Died]:
     """Call ``function`` on every item, each in a process of its own, and return what comes back.
 
     Args:
         function: importable by name; what it takes and returns can be pickled.
-        items: by the order in which they are begun, and in which results are returned.
+        items: by the order in which they are begun, and in which results are returned, each with
+            the file that its process prints to, after what is there. The next one is asked for
+            while all workers are busy, so that they need not wait for it.
         workers: one for each process that runs at a time: what its environment holds, which no
             other process has meanwhile.
-        outputs: the file that each item's process prints to, after what is there.
         observer: is told of what happens.
 
     An exception here, such as KeyboardInterrupt, stops all processes first.
     """
-    waiting = deque(enumerate(items))
+    waiting = enumerate(items)
+    upcoming = next(waiting, None)
     free = deque(workers)
     running: list[_Process[Value]] = []
     outcomes: dict[int, Value | Died] = {}
     with _stopped_at_the_end(running):
-        while waiting or running:
-            while waiting and free:
-                position, item = waiting.popleft()
+        while upcoming is not None or running:
+            while upcoming is not None and free:
+                position, (item, output) = upcoming
                 process = _Process[Value](position, free.popleft())
-                process.start(function, item, outputs[position])
+                process.start(function, item, output)
                 running.append(process)
                 observer.started(position)
+                upcoming = next(waiting, None)
             wait([one for process in running for one in process.waited_for()])
             for process in [one for one in running if one.has_ended()]:
                 running.remove(process)
                 free.append(process.environment)
                 outcomes[process.position] = process.outcome()
                 observer.ended(process.position, process.outcome())
-    return [outcomes[position] for position in range(len(items))]
+    return [outcomes[position] for position in range(len(outcomes))]
 
 
 @dataclass
