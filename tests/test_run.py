@@ -3,20 +3,26 @@ from __future__ import annotations
 import csv
 import json
 import re
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import pytorch_lightning as pl
 import torch
 from application import SMALL, run_in
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModel
 
 from multiprune.report.frame import read_run
 from multiprune.report.masks import read_masks
 from multiprune.report.predictions import read_predictions
+from multiprune.run import check_processes
 from multiprune.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -328,3 +334,28 @@ def test_results_count_the_training_examples(finished: Path, tmp_path: Path) -> 
     )
     run_in(tmp_path / "capped", *SMALL, "+data.cap.roles=20")
     assert results_of(tmp_path / "capped")["examples"]["roles"] == 20
+
+
+@pytest.mark.parametrize(
+    ("launcher", "mode", "devices", "refused"),
+    [
+        ("hydra_plugins.multiprune_launchers.gpus.GpusLauncher", RunMode.MULTIRUN, 2, True),
+        ("hydra_plugins.multiprune_launchers.gpus.GpusLauncher", RunMode.MULTIRUN, 1, False),
+        ("hydra._internal.core_plugins.basic_launcher.BasicLauncher", RunMode.MULTIRUN, 2, False),
+        ("hydra._internal.core_plugins.basic_launcher.BasicLauncher", RunMode.RUN, 2, False),
+    ],
+)
+def test_job_whose_processes_would_repeat_the_sweep_is_refused(
+    launcher: str,
+    mode: RunMode,
+    devices: int,
+    refused: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    content = {"hydra": {"mode": mode, "launcher": {"_target_": launcher}}}
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create(content))
+    strategy = "ddp" if devices > 1 else "auto"
+    trainer = pl.Trainer(accelerator="cpu", devices=devices, strategy=strategy, logger=False)
+    expected = pytest.raises(ValueError, match=r"GpusLauncher is one process, but .* asks for 2")
+    with expected if refused else nullcontext():
+        check_processes(trainer)

@@ -1,4 +1,4 @@
-"""``multiprune export | pack | benchmark | allocate | report | sync``: what is done with runs."""
+"""``multiprune export | pack | benchmark | allocate | report | status | sync``."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_allocate(commands)
     _add_report(commands)
+    _add_status(commands)
     _add_sync(commands)
     return parser
 
@@ -170,6 +171,21 @@ def _add_sync(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     sync.set_defaults(command=_sync)
 
 
+def _add_status(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    status = commands.add_parser(
+        "status",
+        help="show how far runs have come, and what became of them",
+        description="Show state, steps, density, score and time left of every run in some folders, "
+        "while they run and afterwards. Only the folders are read. `lost` is a run that can no "
+        "longer be running, although it did not say that it ended.",
+    )
+    status.add_argument("runs", type=Path, nargs="+", help="folders of runs, searched through")
+    status.add_argument(
+        "--format", choices=["table", "json"], default="table", help="(default: %(default)s)"
+    )
+    status.set_defaults(command=_status)
+
+
 def _add_ignore(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--ignore",
@@ -286,3 +302,13 @@ def _sync(options: argparse.Namespace) -> None:
     from multiprune.report.sync import sync
 
     sync(options.runs, dry_run=options.dry_run)
+
+
+def _status(options: argparse.Namespace) -> None:
+    from multiprune.report.jobs import as_json, print_jobs, read_jobs
+
+    jobs = read_jobs(*options.runs)
+    if options.format == "json":
+        print(as_json(jobs), end="")
+    else:
+        print_jobs(jobs)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,6 @@ import torch
 import transformers
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
@@ -25,16 +22,26 @@ from pytorch_lightning.utilities import rank_zero_only
 from multiprune.export.checkpoint import save_model
 from multiprune.models.multitask import MultitaskModel
 from multiprune.naming import describe
+from multiprune.outcome import (
+    discard_empty_run,
+    ended_by_sigterm,
+    is_job,
+    refusal,
+    reported,
+    sentence,
+)
 from multiprune.pruning.fingerprint import mask_digest
 from multiprune.report.masks import write_masks
 from multiprune.report.outcome import density_map, summary
 from multiprune.report.predictions import write_predictions
 from multiprune.report.results import Results, is_finished, read_score, scores_by_task
 from multiprune.report.summary import print_summary
+from multiprune.status import StatusFile
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
 from multiprune.training.examples import worst_examples
 from multiprune.training.module import MultitaskModule, ResumeError
+from multiprune.training.status import ReportStatus
 from multiprune.training.timing import Stopwatch
 from multiprune.training.tracking import Outcome, Table, conclude, tracked
 
@@ -67,42 +74,68 @@ def run(config: DictConfig) -> float:
     """Train, prune and evaluate what ``config`` describes; return the score on validation data.
 
     Writes ``results.json``, ``metrics.csv``, ``predictions.safetensors``, ``masks.safetensors``,
-    ``checkpoints/`` and ``model/`` into Hydra's output folder. If that holds
-    ``checkpoints/last.ckpt`` of an unfinished run, continues that run. Wrong input ends a single
-    run with one sentence (``HYDRA_FULL_ERROR=1`` shows where it came from), and leaves no folder
-    behind. A job of a sweep that is finished, with the same configuration, is not run again.
+    ``checkpoints/`` and ``model/`` into Hydra's output folder, and ``status.json`` while it goes
+    on. If that holds ``checkpoints/last.ckpt`` of an unfinished run, continues that run. Wrong
+    input ends a single run with one sentence (``HYDRA_FULL_ERROR=1`` shows where it came from), and
+    leaves no folder behind. A job of a sweep that is finished, with the same configuration, is not
+    run again.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if HydraConfig.get().mode == RunMode.MULTIRUN and is_finished(folder, plain(config)):
+    if is_job() and is_finished(folder, plain(config)):
         log.info("%s is finished already.", folder)
         return read_score(folder)
     quiet_libraries()
-    try:
-        experiment = assemble(config, folder)
-    except (ValueError, TypeError, OSError, HydraException) as error:
-        discard_empty_run(folder)
-        raise refusal(error) from error
-    last = folder / "checkpoints" / "last.ckpt"
-    with tracked(experiment.trainer.loggers, describe(plain(config), folder)):
-        try:
-            experiment.trainer.fit(
-                experiment.module,
-                experiment.data,
-                ckpt_path=str(last) if last.is_file() else None,
-                weights_only=False,
-            )
-        except (ResumeError, FloatingPointError) as error:
-            raise refusal(error) from error
-        results = finish(experiment, config)
+    # Set by Lightning, from what a launcher of several processes says of this one.
+    is_first: bool = getattr(rank_zero_only, "rank", 0) == 0
+    status = StatusFile(folder, writes=is_first)
+    with reported(status):
+        experiment = prepare(config, status)
+        with tracked(experiment.trainer.loggers, describe(plain(config), folder)):
+            train(experiment)
+            with ended_by_sigterm():
+                results = finish(experiment, config)
+        status.end(
+            "finished",
+            score=results.score,
+            density=results.budget["kept"] / results.budget["dense"],
+        )
     if experiment.trainer.is_global_zero:
         print_summary(results, folder)
     return results.score
 
 
-def assemble(config: DictConfig, folder: Path) -> Experiment:
+def prepare(config: DictConfig, status: StatusFile) -> Experiment:
+    """Assemble what ``config`` describes, or refuse it."""
+    try:
+        with ended_by_sigterm():
+            return assemble(config, status)
+    except (ValueError, TypeError, OSError, HydraException) as error:
+        status.end("failed", reason=sentence(error))
+        if not is_job():
+            rank_zero_only(discard_empty_run)(status.folder)
+        raise refusal(error) from error
+
+
+def train(experiment: Experiment) -> None:
+    """Train from the beginning, or from where the run in this folder was stopped."""
+    last = experiment.folder / "checkpoints" / "last.ckpt"
+    try:
+        experiment.trainer.fit(
+            experiment.module,
+            experiment.data,
+            ckpt_path=str(last) if last.is_file() else None,
+            weights_only=False,
+        )
+    except (ResumeError, FloatingPointError) as error:
+        raise refusal(error) from error
+
+
+def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     """Build everything and read all data, so that wrong input shows before any training."""
+    folder = status.folder
     if (folder / "results.json").exists():
         raise ValueError(f"A run needs a folder of its own, but {folder} holds a finished run.")
+    status.begin()
     chosen = chosen_tasks(config)
     if missing := sorted(OmegaConf.missing_keys(config)):
         raise ValueError(f"A run needs a value of {', '.join(missing)}, but has none.")
@@ -149,12 +182,20 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
     trainer = instantiate(config.trainer, _partial_=True)(
         default_root_dir=str(folder),
         logger=loggers,
-        callbacks=[pruning, stopwatch, LearningRateMonitor(logging_interval="step"), best, last],
+        callbacks=[
+            pruning,
+            stopwatch,
+            LearningRateMonitor(logging_interval="step"),
+            best,
+            last,
+            ReportStatus(status),
+        ],
     )
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
         raise ValueError(
             "Training must end, but neither `trainer.max_epochs` nor `trainer.max_steps` is set."
         )
+    check_processes(trainer)
     return Experiment(
         folder=folder,
         tasks=tasks,
@@ -165,6 +206,18 @@ def assemble(config: DictConfig, folder: Path) -> Experiment:
         stopwatch=stopwatch,
         trainer=trainer,
     )
+
+
+def check_processes(trainer: pl.Trainer) -> None:
+    """Refuse a job whose further processes would be started by repeating the launcher's command."""
+    environment = getattr(trainer.strategy, "cluster_environment", None)
+    is_started_here = environment is not None and not environment.creates_processes_externally
+    launcher = HydraConfig.get().launcher._target_
+    if is_job() and is_started_here and not launcher.endswith(".BasicLauncher"):
+        raise ValueError(
+            f"A job of {launcher.rpartition('.')[2]} is one process, but `trainer` asks for "
+            f"{trainer.world_size}; hydra/launcher=basic can start them."
+        )
 
 
 def chosen_tasks(config: DictConfig) -> DictConfig:
@@ -290,26 +343,3 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
     # That is where a resumed run continues.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-
-
-def refusal(error: Exception) -> BaseException:
-    """Return what to raise for wrong input: a sentence, or the error itself within a sweep."""
-    if HydraConfig.get().mode == RunMode.MULTIRUN or os.environ.get("HYDRA_FULL_ERROR") == "1":
-        return error
-    key = getattr(error, "full_key", None)
-    where = f" (in {key})" if key else ""
-    reason = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
-    sentence = next(iter(str(reason).splitlines()), type(reason).__name__)
-    return SystemExit(f"error: {sentence}{where}")
-
-
-@rank_zero_only
-def discard_empty_run(folder: Path) -> None:
-    """Remove what Hydra has written into the folder of a run that never began to train."""
-    if (folder / "checkpoints").exists() or (folder / "results.json").exists():
-        return
-    shutil.rmtree(folder / ".hydra", ignore_errors=True)
-    for file in folder.glob("*.log"):
-        file.unlink()
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()

@@ -21,11 +21,20 @@ def command_of(folder: Path) -> str | None:
     None where Hydra has left no trace, or none that can be read.
     """
     try:
-        overrides = yaml.load((folder / HYDRA / "overrides.yaml").read_text(), _Loader) or []
         words = ["python", "train.py", *_primary_config(folder / HYDRA / "hydra.yaml")]
-        return shlex.join([*words, *map(str, overrides)])
+        return shlex.join([*words, *overrides_of(folder)])
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return None
+
+
+def overrides_of(folder: Path) -> list[str]:
+    """Return the overrides of the run in ``folder``.
+
+    Raises:
+        OSError, ValueError, TypeError, yaml.YAMLError: if Hydra has left none that can be read.
+    """
+    content = yaml.load((folder / HYDRA / "overrides.yaml").read_text(), _Loader) or []
+    return [str(one) for one in content]
 
 
 def _primary_config(file: Path) -> list[str]:

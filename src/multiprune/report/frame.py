@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from multiprune.budget.ledger import PARTS, ParameterLedger, parts_of
-from multiprune.report.command import HYDRA, command_of
+from multiprune.report.command import command_of
+from multiprune.report.runs import RESULTS, run_folders
+from multiprune.status import reason_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from multiprune.report.results import Scores
 
 T = TypeVar("T")
-
-RESULTS = "results.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +102,7 @@ def read_runs(*paths: Path) -> Frame:
     """
     rows: list[Row] = []
     left_out: list[LeftOut] = []
-    for folder in _run_folders(paths):
+    for folder in run_folders(paths):
         try:
             rows.append(read_run(folder))
         except (ValueError, OSError) as error:
@@ -120,7 +119,8 @@ def read_run(folder: Path) -> Row:
     try:
         content = json.loads((folder / RESULTS).read_bytes())
     except FileNotFoundError:
-        raise ValueError(f"unfinished: it has no {RESULTS}") from None
+        reason = reason_unfinished(folder) or f"it has no {RESULTS}"
+        raise ValueError(f"unfinished: {reason}") from None
     except ValueError as error:
         raise ValueError(f"{RESULTS} is not JSON: {error}") from None
     config = _at(content, "config", dict)
@@ -148,36 +148,6 @@ def read_run(folder: Path) -> Row:
         command=command_of(folder),
         config=config,
     )
-
-
-def _run_folders(paths: tuple[Path, ...]) -> list[Path]:
-    found: dict[Path, Path] = {}
-    for path in paths:
-        start = path.parent if path.name == RESULTS else path
-        if not start.is_dir():
-            raise FileNotFoundError(f"Runs are read from folders, but {path} is none.")
-        below = [folder for folder in _walk(start) if _is_run(folder)]
-        if not below:
-            raise FileNotFoundError(
-                f"A folder of runs must hold at least one, but {path} has none."
-            )
-        for folder in below:
-            found.setdefault(folder.resolve(), folder)
-    return sorted(found.values())
-
-
-def _walk(start: Path) -> list[Path]:
-    folders = []
-    for name, children, _ in os.walk(start):
-        folder = Path(name)
-        folders.append(folder)
-        # A run's own folders (model, checkpoints) hold no runs, but many files.
-        children[:] = [] if _is_run(folder) else [one for one in children if one[0] != "."]
-    return folders
-
-
-def _is_run(folder: Path) -> bool:
-    return (folder / RESULTS).exists() or (folder / HYDRA).is_dir()
 
 
 def _at(content: Any, dotted: str, kind: type[T]) -> T:

@@ -1,0 +1,128 @@
+"""``hydra/launcher=gpus``: as many jobs at a time as there are GPUs, each with one of its own."""
+
+# No `from __future__ import annotations`: Hydra runs a plug-in before its module is known by name,
+# and dataclasses look there for what annotations mean.
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from multiprune.launching.job import Job
+    from multiprune.launching.processes import Died
+    from multiprune.launching.progress import SweepProgress
+
+log = logging.getLogger(__name__)
+
+OUTPUT = "output.log"
+
+
+@dataclass
+class GpusLauncherConf:
+    """What ``hydra.launcher`` holds.
+
+    Attributes:
+        workers: how many jobs at a time, which see no GPU; None for one job a GPU.
+        preload: modules that are imported once for all jobs.
+    """
+
+    _target_: str = "hydra_plugins.multiprune_launchers.gpus.GpusLauncher"
+    workers: int | None = None
+    preload: list[str] = field(default_factory=lambda: ["multiprune.run"])
+
+
+ConfigStore.instance().store(
+    group="hydra/launcher", name="gpus", node=GpusLauncherConf, provider="multiprune"
+)
+
+
+class GpusLauncher(Launcher):
+    """Runs each job in a process of its own, which prints to ``output.log`` in the job's folder."""
+
+    def __init__(self, workers: int | None, preload: Sequence[str]) -> None:
+        self._count, self._preload = workers, preload
+
+    @override
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        # Imported late: who asks for another launcher does not wait.
+        from multiprune.launching.devices import threads, workers
+        from multiprune.launching.job import Application
+        from multiprune.launching.processes import warm_up
+
+        self._config = config
+        try:
+            self._application = Application.of(hydra_context, config, task_function)
+            self._workers = workers(self._count, os.environ)
+        except ValueError as error:
+            raise SystemExit(f"error: {error}") from error
+        # Goes on while the sweeper tries whether the jobs can be composed.
+        preload = ["multiprune.launching.job", *self._preload]
+        warm_up(preload, threads=threads(len(self._workers), os.environ))
+
+    @override
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        from multiprune.launching.job import compose, execute, failed
+        from multiprune.launching.processes import Died, run_each
+        from multiprune.launching.progress import SweepProgress
+
+        setup_globals()
+        configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
+        log.info("Launching %d jobs, %d at a time", len(job_overrides), len(self._workers))
+        names = [
+            " ".join([f"#{number}", *filter_overrides(own)])
+            for number, own in enumerate(job_overrides, initial_job_idx)
+        ]
+        jobs: list[Job] = []
+
+        def composed() -> Iterator[tuple["Job", Path]]:
+            for job in compose(self._application, job_overrides, initial_job_idx):
+                jobs.append(job)
+                yield job, job.folder / OUTPUT
+
+        try:
+            with SweepProgress(names, workers=len(self._workers)) as progress:
+                observer = _Observer(progress, jobs)
+                outcomes = run_each(execute, composed(), workers=self._workers, observer=observer)
+        except KeyboardInterrupt:
+            raise SystemExit("The sweep was interrupted, and the jobs that ran with it.") from None
+        return [
+            failed(job, _error(outcome)) if isinstance(outcome, Died) else outcome
+            for job, outcome in zip(jobs, outcomes, strict=True)
+        ]
+
+
+class _Observer:
+    def __init__(self, progress: "SweepProgress", jobs: Sequence["Job"]) -> None:
+        self._progress, self._jobs = progress, jobs
+
+    def started(self, position: int) -> None:
+        self._progress.started(position)
+
+    def ended(self, position: int, outcome: "JobReturn | Died") -> None:
+        from multiprune.outcome import sentence
+
+        problem = None
+        if not isinstance(outcome, JobReturn):
+            problem = f"the process {outcome}"
+        elif outcome.status == JobStatus.FAILED:
+            problem = sentence(outcome._return_value)
+        if problem is not None:
+            problem += f" ({self._jobs[position].folder / OUTPUT})"
+        self._progress.ended(position, problem)
+
+
+def _error(died: "Died") -> RuntimeError:
+    return RuntimeError(f"The process of the job {died}.")

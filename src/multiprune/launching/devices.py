@@ -1,0 +1,60 @@
+"""Which GPUs there are to hand out, and what a job must find in its environment to see its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+THREADS = "OMP_NUM_THREADS"
+
+# In a process of its own: a CUDA context here would take memory from the jobs.
+_COUNT = "import torch; print(torch.cuda.device_count())"
+
+
+def workers(count: int | None, environment: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return, for each job that runs at a time, what its environment must hold.
+
+    Args:
+        count: how many jobs at a time, which see no GPU; None for one job a GPU.
+        environment: of this process; ``CUDA_VISIBLE_DEVICES`` in it lists the GPUs to hand out, by
+            number or by name. Otherwise all are.
+
+    Raises:
+        ValueError: if there is no GPU and no ``count``, or ``count`` is below 1.
+    """
+    if count is not None:
+        if count < 1:
+            raise ValueError(f"`hydra.launcher.workers` must be at least 1, but is {count}.")
+        return [{VISIBLE: ""}] * count
+    if devices := _devices(environment):
+        return [{VISIBLE: device} for device in devices]
+    raise ValueError(
+        "hydra/launcher=gpus needs a GPU, or hydra.launcher.workers=N for jobs without one, but "
+        "there is none."
+    )
+
+
+def threads(jobs: int, environment: Mapping[str, str]) -> str:
+    """Return how many threads each of ``jobs`` at a time may use: all cores, shared evenly."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return environment.get(THREADS) or str(max(1, (cores or 1) // jobs))
+
+
+def _devices(environment: Mapping[str, str]) -> list[str]:
+    if VISIBLE not in environment:
+        return [str(number) for number in range(_count())]
+    listed = [one.strip() for one in environment[VISIBLE].split(",")]
+    # CUDA ignores an entry that is no device, and all after it.
+    end = next((at for at, one in enumerate(listed) if one in ("", "-1")), len(listed))
+    return listed[:end]
+
+
+def _count() -> int:
+    command = [sys.executable, "-c", _COUNT]
+    return int(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)

@@ -1,0 +1,150 @@
+"""One job of a Hydra sweep: what is sent to its process, and what comes back."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pickle
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import (
+    JobReturn,
+    JobRuntime,
+    JobStatus,
+    run_job,
+    setup_globals,
+)
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from hydra.types import HydraContext, TaskFunction
+
+
+@dataclass(frozen=True)
+class Application:
+    """What all jobs of a sweep share; the function that they run is known by name, as ``main``."""
+
+    context: HydraContext
+    config: DictConfig
+    name: str
+    module: str
+    function: str
+
+    @classmethod
+    def of(cls, context: HydraContext, config: DictConfig, function: TaskFunction) -> Application:
+        """Note what another process needs to run the jobs of this one's application.
+
+        Raises:
+            ValueError: if ``function`` cannot be imported by its name.
+        """
+        name = str(JobRuntime.instance().get("name"))
+        found = cls(context, config, name, function.__module__, function.__qualname__)
+        if found.task_function() is not function:
+            raise ValueError(f"A job's function must be one of a module, but {function!r} is not.")
+        return found
+
+    def task_function(self) -> TaskFunction | None:
+        """Return the function itself, in any process."""
+        found = getattr(importlib.import_module(self.module), self.function, None)
+        # ``hydra.main`` has wrapped it.
+        return inspect.unwrap(found) if callable(found) else None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, and why it must not run, if it must not."""
+
+    application: Application
+    config: DictConfig
+    folder: Path
+    problem: str | None
+
+    @property
+    def overrides(self) -> list[str]:
+        """What makes this job different from what the sweep extends."""
+        return [str(one) for one in self.config.hydra.overrides.task]
+
+
+def compose(
+    application: Application, overrides: Sequence[Sequence[str]], first: int
+) -> Iterator[Job]:
+    """Compose the jobs, one when it is asked for; the first has the number ``first``.
+
+    Raises:
+        HydraException: if an override does not fit. Sweepers try that before.
+    """
+    numbers: dict[Path, int] = {}
+    for number, own in enumerate(overrides, first):
+        loader = application.context.config_loader
+        config = loader.load_sweep_config(application.config, list(own))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        folder = _folder(config)
+        problem = None
+        if (other := numbers.setdefault(folder, number)) != number:
+            problem = f"A job needs a folder of its own, but {folder} is that of #{other}."
+        yield Job(application, config, folder, problem)
+
+
+def execute(job: Job) -> JobReturn:
+    """Run a job in this process, as Hydra's own launcher would."""
+    if job.problem is not None:
+        return failed(job, ValueError(job.problem))
+    setup_globals()
+    JobRuntime.instance().set("name", job.application.name)
+    function = job.application.task_function()
+    assert function is not None
+    returned = run_job(
+        hydra_context=job.application.context,
+        task_function=function,
+        config=job.config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
+    if returned.status == JobStatus.FAILED:
+        # Only the exception goes back, not where it came from.
+        traceback.print_exception(returned._return_value)
+    return _sendable(returned)
+
+
+def failed(job: Job, error: Exception) -> JobReturn:
+    """Return what a job would have, had it raised ``error``."""
+    config = job.config.copy()
+    hydra = OmegaConf.masked_copy(config, "hydra")
+    with open_dict(config):
+        del config["hydra"]
+    returned = JobReturn(overrides=job.overrides, cfg=config, hydra_cfg=hydra)
+    returned.status, returned.return_value = JobStatus.FAILED, error
+    return returned
+
+
+def _folder(config: DictConfig) -> Path:
+    before = HydraConfig.instance().cfg
+    # For what is interpolated.
+    HydraConfig.instance().set_config(config)
+    try:
+        return Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _sendable(returned: JobReturn) -> JobReturn:
+    try:
+        pickle.loads(pickle.dumps(returned))
+    except Exception as error:
+        value = returned._return_value
+        name = type(value).__name__
+        if returned.status == JobStatus.FAILED:
+            returned.return_value = RuntimeError(f"{name}: {value}")
+        else:
+            returned.status = JobStatus.FAILED
+            returned.return_value = TypeError(
+                f"A job must return what can be pickled, but returned a {name}: {error}"
+            )
+    return returned

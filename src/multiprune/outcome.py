@@ -1,0 +1,89 @@
+"""How a run ends that does not end well: refused, failed or interrupted."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+
+from multiprune.status import STATUS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from multiprune.status import StatusFile
+
+
+def is_job() -> bool:
+    """Whether this run is one of a sweep."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+@contextmanager
+def reported(status: StatusFile) -> Iterator[None]:
+    """Write into ``status`` how it ended, if it does not end well."""
+    try:
+        yield
+    except Exception as error:
+        status.end("failed", reason=sentence(error))
+        raise
+    except BaseException as error:
+        # A refusal, or else Ctrl-C or SIGTERM, which Lightning turns into ways to exit.
+        refused = error.__cause__ if isinstance(error, SystemExit) else None
+        if isinstance(refused, Exception):
+            status.end("failed", reason=sentence(refused))
+        status.end("interrupted")
+        raise
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM raise, as Ctrl-C does. Training is ended by Lightning, after a whole batch."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def sentence(error: Exception) -> str:
+    """Return what is wrong, in one line, and where Hydra met it."""
+    key = getattr(error, "full_key", None)
+    where = f" (in {key})" if key else ""
+    reason = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
+    return next(iter(str(reason).splitlines()), type(reason).__name__) + where
+
+
+def refusal(error: Exception) -> BaseException:
+    """Return what to raise for wrong input: a sentence."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        return error
+    # A sweep goes on after an exception.
+    return ValueError(sentence(error)) if is_job() else SystemExit(f"error: {sentence(error)}")
+
+
+def discard_empty_run(folder: Path) -> None:
+    """Remove what Hydra and this run have written into the folder, if no run ever trained there."""
+    if (folder / "checkpoints").exists() or (folder / "results.json").exists():
+        return
+    shutil.rmtree(folder / ".hydra", ignore_errors=True)
+    for file in (*folder.glob("*.log"), folder / STATUS):
+        file.unlink(missing_ok=True)
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,163 @@
+"""``status.json``: what a run is doing, or what became of it; written while it goes on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+from dataclasses import asdict, dataclass, fields, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+STATUS = "status.json"
+
+#: How long a run on another machine may be silent before it counts as lost.
+SILENCE = timedelta(minutes=15)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Status:
+    """What ``status.json`` holds.
+
+    Attributes:
+        state: ``running``, ``finished``, ``failed`` or ``interrupted``.
+        reason: one sentence on why it failed.
+        step: optimizer steps done.
+        total_steps: None until training begins.
+        density: kept / total of what the budget counts, as last logged.
+        score: on validation data, of the last evaluation.
+        seconds_per_step: wall time with evaluation, since this start of the run.
+        started: of this start of the run, UTC, ISO 8601.
+        updated: when this was written, UTC, ISO 8601.
+    """
+
+    state: str = "running"
+    reason: str = ""
+    step: int = 0
+    total_steps: int | None = None
+    density: float | None = None
+    score: float | None = None
+    seconds_per_step: float | None = None
+    started: str
+    updated: str
+    pid: int
+    host: str
+
+    def is_lost(self, now: datetime) -> bool:
+        """Whether a run that says that it is running cannot be: killed, or its machine is gone."""
+        if self.state != "running":
+            return False
+        if self.host == platform.node():
+            return not _is_alive(self.pid)
+        return now - datetime.fromisoformat(self.updated) > SILENCE
+
+    def seconds_left(self, now: datetime) -> float | None:
+        """Return how long a running run will go on training; None if that is not known yet."""
+        if self.state != "running" or self.total_steps is None or self.seconds_per_step is None:
+            return None
+        since = (now - datetime.fromisoformat(self.updated)).total_seconds()
+        return max(0.0, (self.total_steps - self.step) * self.seconds_per_step - since)
+
+
+def read_status(folder: Path) -> Status | None:
+    """Return the status of the run in ``folder``; None if it has left none.
+
+    Raises:
+        ValueError: if there is one that cannot be read.
+    """
+    try:
+        content = json.loads((folder / STATUS).read_bytes())
+        known = {one.name for one in fields(Status)}
+        return Status(**{key: value for key, value in content.items() if key in known})
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{folder / STATUS} must be as it was written, but: {error}") from None
+
+
+def reason_unfinished(folder: Path) -> str | None:
+    """Return what its status says of a run without results; None if it has left none."""
+    try:
+        status = read_status(folder)
+    except ValueError as error:
+        return str(error)
+    if status is None:
+        return None
+    state = "lost" if status.is_lost(utc_now()) else status.state
+    step = f" at step {status.step}" if status.step and state != "failed" else ""
+    return f"{state}{step}" + (f": {status.reason}" if status.reason else "")
+
+
+class StatusFile:
+    """Writes the status of the run in ``folder``, beside the file, which then takes its place.
+
+    Nothing is written before :meth:`begin`, nor after :meth:`end`.
+
+    Args:
+        folder: of the run.
+        writes: whether this process is the one that writes, among those of a run.
+    """
+
+    def __init__(self, folder: Path, *, writes: bool = True) -> None:
+        self.folder = folder
+        self._writes = writes
+        self._status: Status | None = None
+
+    def begin(self) -> None:
+        """Say that the run is running, in this process."""
+        now = _iso(utc_now())
+        self._status = Status(started=now, updated=now, pid=os.getpid(), host=platform.node())
+        self._write()
+
+    def update(self, **changes: Any) -> None:
+        """Change some fields of a running run."""
+        if self._status is not None and self._status.state == "running":
+            self._status = replace(self._status, **changes, updated=_iso(utc_now()))
+            self._write()
+
+    def end(self, state: str, **changes: Any) -> None:
+        """Say what became of the run; only the first word counts."""
+        self.update(state=state, **changes)
+
+    def _write(self) -> None:
+        if not self._writes or self._status is None:
+            return
+        beside = self.folder / f"{STATUS}.writing"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            beside.write_text(json.dumps(asdict(self._status), indent=2) + "\n")
+            beside.replace(self.folder / STATUS)
+        except OSError as error:
+            # No run ends, or hides why it ends, because nobody can be told.
+            log.warning("The status of %s could not be written: %s", self.folder, error)
+
+
+def utc_now() -> datetime:
+    """Return the time that status files are compared with."""
+    return datetime.now(UTC)
+
+
+def _iso(time: datetime) -> str:
+    return time.isoformat(timespec="milliseconds")
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return not _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only waits for its parent to notice, where Linux tells."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (OSError, IndexError):
+        return False

@@ -1,0 +1,144 @@
+"""``multiprune status`` on folders as runs leave them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from typing import TYPE_CHECKING
+
+import pytest
+from run_folders import results, write
+
+from multiprune.cli import main
+from multiprune.report.duration import duration
+from multiprune.report.frame import read_runs
+from multiprune.report.jobs import read_jobs, totals
+from multiprune.status import STATUS, Status, utc_now
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# No process has it: the largest is 2 ** 22.
+NO_PID = 2**22 + 1
+
+
+def unfinished(folder: Path, *overrides: str, **fields: object) -> None:
+    write(folder, {}, *overrides)
+    (folder / "results.json").unlink()
+    now = utc_now().isoformat()
+    status = Status(started=now, updated=now, pid=os.getpid(), host=platform.node())
+    content = dataclasses.asdict(dataclasses.replace(status, **fields))  # type: ignore[arg-type]
+    (folder / STATUS).write_text(json.dumps(content))
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    content = results({"rte": 0.75}, kept=250_000)
+    write(tmp_path / "9", content, "task=rte", "seed=9")
+    going = {"step": 20, "total_steps": 120, "density": 0.5, "score": 0.7, "seconds_per_step": 60.0}
+    unfinished(tmp_path / "10", "task=rte", "seed=10", **going)
+    unfinished(tmp_path / "11", "task=rte", "seed=11", state="failed", reason="[It] was refused.")
+    unfinished(tmp_path / "12", "task=rte", "seed=12", **(going | {"pid": NO_PID}))
+    unfinished(tmp_path / "13", "task=rte", "seed=13", state="interrupted", step=5)
+    (tmp_path / "14" / ".hydra").mkdir(parents=True)
+    return tmp_path
+
+
+def test_state_of_every_job_is_known_in_order(sweep: Path) -> None:
+    jobs = read_jobs(sweep)
+    assert [(job.path.name, job.state) for job in jobs] == [
+        ("9", "finished"),
+        ("10", "running"),
+        ("11", "failed"),
+        ("12", "lost"),
+        ("13", "interrupted"),
+        ("14", "unknown"),
+    ]
+    finished, running, failed, lost, _, unknown = jobs
+    assert (finished.step, finished.total_steps, finished.score) == (12, 12, 0.75)
+    assert finished.density == 0.25
+    assert running.overrides == ("task=rte", "seed=10")
+    assert running.seconds_left == pytest.approx(100 * 60, abs=5)
+    assert failed.reason == "[It] was refused."
+    assert (lost.step, lost.seconds_left) == (20, None)
+    assert unknown.overrides == ()
+
+
+def test_totals_count_the_states(sweep: Path) -> None:
+    assert totals(read_jobs(sweep)) == (
+        "6 jobs: 1 finished, 1 running, 1 failed, 1 interrupted, 1 lost, 1 unknown; those that run "
+        "train for 1 h 40 min more."
+    )
+    assert totals(read_jobs(sweep / "9")) == "1 job: 1 finished."
+
+
+def test_finished_run_is_finished_whatever_its_status_says(tmp_path: Path) -> None:
+    unfinished(tmp_path / "run", pid=NO_PID)
+    content = results({"rte": 0.75}, kept=10)
+    (tmp_path / "run" / "results.json").write_text(json.dumps(content))
+    (job,) = read_jobs(tmp_path)
+    assert (job.state, job.score) == ("finished", 0.75)
+
+
+def test_damage_is_told_and_no_more(sweep: Path) -> None:
+    (sweep / "10" / STATUS).write_text("{")
+    (sweep / "9" / "results.json").write_text("{")
+    jobs = {job.path.name: job for job in read_jobs(sweep)}
+    assert [jobs[name].state for name in ("9", "10", "11")] == ["unknown", "unknown", "failed"]
+    assert "must be as it was written" in jobs["10"].reason
+    assert "results.json cannot be read" in jobs["9"].reason
+
+
+def test_table_shows_what_differs(
+    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    (sweep / "14" / ".hydra").rmdir()
+    (sweep / "14").rmdir()
+    main(["status", str(sweep)])
+    shown = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
+    assert ["9", "seed=9", "finished", "12/12", "0.250", "0.7500", ""] in rows
+    assert ["11", "seed=11", "failed: [It] was refused.", "0", "", "", ""] in rows
+    assert ["12", "seed=12", "lost", "20/120", "0.500", "0.7000", ""] in rows
+    assert "5 jobs: 1 finished" in shown
+
+
+def test_json_holds_everything(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["status", str(sweep), "--format", "json"])
+    content = json.loads(capsys.readouterr().out)
+    assert [one["state"] for one in content] == [job.state for job in read_jobs(sweep)]
+    assert content[1]["overrides"] == ["task=rte", "seed=10"]
+    assert content[1]["path"] == str(sweep / "10")
+
+
+def test_report_says_why_runs_are_unfinished(sweep: Path) -> None:
+    reasons = {one.path.name: one.reason for one in read_runs(sweep).left_out}
+    assert reasons == {
+        "10": "unfinished: running at step 20",
+        "11": "unfinished: failed: [It] was refused.",
+        "12": "unfinished: lost at step 20",
+        "13": "unfinished: interrupted at step 5",
+        "14": "unfinished: it has no results.json",
+    }
+
+
+def test_folder_without_runs_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="error: A folder of runs must hold at least one"):
+        main(["status", str(tmp_path)])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (59.6, "60 s"),
+        (150, "2 min"),
+        (6_000, "1 h 40 min"),
+        (200_000, "2 d 7 h"),
+    ],
+)
+def test_durations_are_short(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
