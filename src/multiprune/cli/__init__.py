@@ -1,0 +1,31 @@
+"""``multiprune export | pack | benchmark | allocate | report | status | sync``.
+
+What a command needs is imported when it runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from multiprune.cli.models import add_model_commands
+from multiprune.cli.runs import add_run_commands
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; wrong input ends it with one sentence."""
+    parser = argparse.ArgumentParser(
+        prog="multiprune", description="Export, measure and compare what was pruned."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add_model_commands(commands)
+    add_run_commands(commands)
+    options = parser.parse_args(arguments)
+    try:
+        options.command(options)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        sys.exit(f"error: {next(iter(str(error).splitlines()), type(error).__name__)}")

@@ -1,0 +1,137 @@
+"""Commands that make or measure models: export, pack, benchmark."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprune.cli import Commands
+
+
+def add_model_commands(commands: Commands) -> None:
+    """Add ``export``, ``pack`` and ``benchmark``."""
+    _add_export(commands)
+    _add_pack(commands)
+    _add_benchmark(commands)
+
+
+def _add_export(commands: Commands) -> None:
+    export = commands.add_parser("export", help="write the model of a run to a folder")
+    export.add_argument("run", type=Path, help="folder of a run, or of an exported model")
+    export.add_argument("--out", type=Path, required=True, help="new folder")
+    export.add_argument("--format", default="transformers", help="transformers or onnx")
+    export.add_argument("--storage", default="dense", help="dense, or bitmask: store no zeros")
+    export.add_argument("--dtype", help="fp32, fp16 or bf16")
+    export.add_argument(
+        "--vocabulary",
+        type=Path,
+        metavar="FILE",
+        help="keep only tokens that these texts, one a line, are made of",
+    )
+    export.set_defaults(command=_export)
+
+
+def _export(options: argparse.Namespace) -> None:
+    from multiprune.export.convert import ExportSettings, export_model
+
+    _quiet_transformers()
+    settings = ExportSettings(format=options.format, storage=options.storage, dtype=options.dtype)
+    corpus = None
+    if options.vocabulary is not None:
+        corpus = options.vocabulary.read_text().splitlines()
+    export_model(options.run, options.out, settings, corpus=corpus)
+    _print_size(options.out)
+
+
+def _add_pack(commands: Commands) -> None:
+    pack = commands.add_parser(
+        "pack",
+        help="write the models of runs that share frozen weights to one folder",
+        description="Write models that keep parts of the same weights, trained with "
+        "pruner=frozen_movement from one encoder, to one folder: the weights once, and a mask and "
+        "the heads of each run. What is loaded from it switches masks by the task it is asked for.",
+    )
+    pack.add_argument("runs", type=Path, nargs="+", help="folders of runs, or of exported models")
+    pack.add_argument("--out", type=Path, required=True, help="new folder")
+    pack.set_defaults(command=_pack)
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from multiprune.export.pack import pack
+
+    _quiet_transformers()
+    print(pack(options.runs, options.out))
+    _print_size(options.out)
+
+
+def _add_benchmark(commands: Commands) -> None:
+    benchmark = commands.add_parser(
+        "benchmark",
+        help="measure size and speed, beside dense",
+        description="Measure pruned encoders beside dense ones of the same configuration, with "
+        "random weights: parameters, bytes on disk, peak memory, multiply-adds, latency "
+        "(median and 90th percentile of forward passes that take turns, without padding), and "
+        "throughput. `allowed` is the speed-up that the multiply-adds allow.",
+    )
+    benchmark.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="RUN_OR_DIR",
+        help="folder of a run, or of an exported model",
+    )
+    for flag, count, default in (
+        ("--batch", "examples", "1,8,32"),
+        ("--length", "tokens", "32,128"),
+    ):
+        text = f"numbers of {count} (default: %(default)s)"
+        benchmark.add_argument(flag, type=_numbers, metavar="N,N", default=default, help=text)
+    text = "how often each model takes its turn (default: %(default)s)"
+    benchmark.add_argument("--rounds", type=int, metavar="N", default=10, help=text)
+    text = "by what models are run (default: %(default)s)"
+    every = "eager,compiled,onnx"
+    benchmark.add_argument("--backend", type=_names, metavar="NAME,NAME", default=every, help=text)
+    text = "cpu, cuda (default: those there are)"
+    benchmark.add_argument("--device", type=_names, metavar="NAME,NAME", help=text)
+    benchmark.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
+    benchmark.set_defaults(command=_benchmark)
+
+
+def _benchmark(options: argparse.Namespace) -> None:
+    from multiprune.measure import backends, report
+
+    report(
+        options.paths,
+        batches=options.batch,
+        lengths=options.length,
+        rounds=options.rounds,
+        backends=backends(options.backend, options.device),
+        json=options.json,
+    )
+
+
+def _names(text: str) -> list[str]:
+    return text.split(",")
+
+
+def _numbers(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"must be whole numbers from 1 on, such as 1,8, but is {text!r}"
+        )
+    return [int(part) for part in parts]
+
+
+def _quiet_transformers() -> None:
+    import transformers
+
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def _print_size(folder: Path) -> None:
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    print(f"{folder}: {size / 1e6:.2f} MB")
