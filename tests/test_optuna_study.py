@@ -28,6 +28,7 @@ APPLICATION = """
 import json, os, pathlib
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from multiprune.status import GaveUpError
 
 @hydra.main(version_base="1.3", config_path=None, config_name=None)
 def main(config):
@@ -39,6 +40,8 @@ def main(config):
     if number == config.get("killed_at", -1) and not (folder / "killed").exists():
         (folder / "killed").touch()
         os._exit(9)
+    if number == config.get("gives_up_at", -1):
+        raise GaveUpError("Three were better.")
     if number == config.get("fails_at", -1):
         raise ValueError("This one is bad.")
     if number != config.get("empty_at", -1):
@@ -114,10 +117,13 @@ def test_stopped_study_goes_on_with_the_runs_that_were_under_way(tmp_path: Path)
 
 def test_runs_that_fail_do_not_stop_the_others(tmp_path: Path) -> None:
     folder = tmp_path / "study"
-    said = study(folder, SEEDED, "+fails_at=1", "+empty_at=3", "hydra.sweeper.batch=2")
+    said = study(
+        folder, SEEDED, "+fails_at=1", "+empty_at=3", "+gives_up_at=4", "hydra.sweeper.batch=2"
+    )
+    assert "Trial 4 gave up: Three were better." in said
     assert "Trial 1 failed: This one is bad." in said
     assert "Trial 3 failed: " in said
-    assert sorted(results(folder)) == [0, 2, 4, 5]
+    assert sorted(results(folder)) == [0, 2, 5]
     (best,) = best_trials(folder)
     assert best["score"] == max(one["score"] for one in results(folder).values())
 

@@ -33,6 +33,7 @@ class Train:
         trainer: the Lightning Trainer.
         logger: one logger or several, by name.
         checkpoint: what a run is resumed from.
+        give_up: when a job of a sweep ends itself; null is never.
         seed: of everything random.
     """
 
@@ -48,6 +49,7 @@ class Train:
     trainer: Any = MISSING
     logger: Any = MISSING
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    give_up: Any = None
     seed: int = 0
 
 

@@ -1,4 +1,4 @@
-"""How a run ends that does not end well: refused, failed or interrupted."""
+"""How a run ends that does not end well: refused, failed, interrupted or given up."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
-from multiprune.status import STATUS
+from multiprune.status import STATUS, GaveUpError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,9 @@ def reported(status: StatusFile) -> Iterator[None]:
     """Write into ``status`` how it ended, if it does not end well."""
     try:
         yield
+    except GaveUpError as error:
+        status.end("given up", reason=str(error))
+        raise
     except Exception as error:
         status.end("failed", reason=sentence(error))
         raise

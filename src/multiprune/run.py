@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from multiprune.data.datamodule import MultitaskDataModule
     from multiprune.tasks.task import Task
     from multiprune.training.distillation import Distillation
+    from multiprune.training.give_up import GiveUp
 
 
 log = logging.getLogger(__name__)
@@ -176,6 +177,7 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     )
     data.prepare_data()
     data.setup()
+    give_up = [] if config.give_up is None else [giving_up(config, pruning)]
     best = BestFinished(folder / "checkpoints", pruning)
     stopwatch = Stopwatch()
     last = Last(folder / "checkpoints", every_n_steps=config.checkpoint.every_n_steps)
@@ -189,6 +191,7 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
             best,
             last,
             ReportStatus(status),
+            *give_up,
         ],
     )
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
@@ -206,6 +209,15 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
         stopwatch=stopwatch,
         trainer=trainer,
     )
+
+
+def giving_up(config: DictConfig, pruning: Pruning) -> GiveUp:
+    """Return what ends a job that others have beaten."""
+    if not is_job():
+        raise ValueError("Only a job of a sweep can give up, but this is a run of its own.")
+    give_up: GiveUp = instantiate(config.give_up)
+    give_up.kept = pruning.pruner.budget.resolve(pruning.pruner.ledger())
+    return give_up
 
 
 def check_processes(trainer: pl.Trainer) -> None:

@@ -19,13 +19,17 @@ STATUS = "status.json"
 SILENCE = timedelta(minutes=15)
 
 
+class GaveUpError(RuntimeError):
+    """A job of a sweep has ended itself, because others were better."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Status:
     """What ``status.json`` holds.
 
     Attributes:
-        state: ``running``, ``finished``, ``failed`` or ``interrupted``.
-        reason: one sentence on why it failed.
+        state: ``running``, ``finished``, ``failed``, ``interrupted`` or ``given up``.
+        reason: one sentence on why it failed, or gave up.
         step: optimizer steps done.
         total_steps: None until training begins.
         density: kept / total of what the budget counts, as last logged.
@@ -88,7 +92,8 @@ def reason_unfinished(folder: Path) -> str | None:
     if status is None:
         return None
     state = "lost" if status.is_lost(utc_now()) else status.state
-    step = f" at step {status.step}" if status.step and state != "failed" else ""
+    says_step = state in ("failed", "given up")
+    step = f" at step {status.step}" if status.step and not says_step else ""
     return f"{state}{step}" + (f": {status.reason}" if status.reason else "")
 
 

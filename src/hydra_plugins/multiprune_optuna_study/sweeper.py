@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from hydra_plugins.multiprune_optuna_study import _settings  # noqa: F401 - registers itself
 from hydra_plugins.multiprune_optuna_study._space import SearchSpace, search_space
+from multiprune.status import GaveUpError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,8 +41,8 @@ class OptunaStudy(Sweeper):
     """Searches with Optuna; the study lies in the sweep's folder, and goes on when started again.
 
     A run is a trial, and its folder is called after the trial's number. A run that failed is a
-    failed trial, and the others go on. Trials whose runs were under way when the sweep was stopped
-    are launched again, into their folders.
+    failed trial, one that gave up a pruned one, and the others go on. Trials whose runs were under
+    way when the sweep was stopped are launched again, into their folders.
     """
 
     def __init__(
@@ -133,6 +134,10 @@ class OptunaStudy(Sweeper):
 
         try:
             values = self._values(job)
+        except GaveUpError as reason:
+            log.info("Trial %d gave up: %s", trial.number, reason)
+            study.tell(trial.number, state=TrialState.PRUNED)
+            return
         except Exception as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             log.warning("Trial %d failed: %s", trial.number, reason)

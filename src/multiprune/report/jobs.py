@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-STATES = ("finished", "running", "failed", "interrupted", "lost", "unknown")
+STATES = ("finished", "running", "failed", "given up", "interrupted", "lost", "unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
