@@ -22,7 +22,6 @@ from multiprune.training.distillation import Distillation, LogitDistillation
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from omegaconf import DictConfig
 
 CONF = ROOT / "conf"
 WANDB_SWEEPS = sorted((ROOT / "sweep").glob("*.wandb.yaml"))
@@ -189,19 +188,6 @@ def test_every_logger_instantiates(name: str, tmp_path: Path) -> None:
 def test_loggers_combine(tmp_path: Path) -> None:
     config = composed("logger=[csv,tensorboard]", folder=tmp_path)
     assert set(config.logger) == {"csv", "tensorboard"}
-
-
-@pytest.mark.parametrize(
-    "file",
-    sorted(set((ROOT / "sweep").glob("*.yaml")) - set(WANDB_SWEEPS)),
-    ids=lambda file: file.stem,
-)
-def test_every_sweep_names_only_known_keys(file: Path) -> None:
-    sweep: DictConfig = OmegaConf.load(file)  # type: ignore[assignment]
-    assert "train" in sweep.defaults
-    for key, values in sweep.hydra.sweeper.params.items():
-        for value in str(values).split(","):
-            composed(f"{key}={value}")
 
 
 def test_there_are_sweeps() -> None:

@@ -41,6 +41,7 @@ def test_there_are_sweeps() -> None:
 @pytest.mark.parametrize("name", SWEEPS)
 def test_every_value_of_a_sweep_composes(name: str) -> None:
     content = yaml.safe_load((ROOT / "sweep" / f"{name}.yaml").read_text())
+    assert "train" in content["defaults"]
     swept = [values_of(*one) for one in content["hydra"]["sweeper"]["params"].items()]
     # Not every job, but every value in some job.
     for index in range(max(map(len, swept))):
