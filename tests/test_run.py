@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import re
+import weakref
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from multiprune.models.multitask import MultitaskModel
 from multiprune.report.frame import read_run
 from multiprune.report.masks import read_masks
 from multiprune.report.predictions import read_predictions
@@ -326,6 +329,27 @@ def test_saved_masks_say_which_units_and_ranks_were_kept(
     kept = int(np.unpackbits(masks[path].bits)[: masks[path].size].sum())
     assert kept == len(weight)
     assert kept < masks[path].size == {"neurons": 32}.get(kind, 16)
+
+
+def test_model_of_a_run_does_not_outlive_the_beginning_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models: list[weakref.ref[MultitaskModel]] = []
+    build = MultitaskModel.__init__
+
+    def noted(model: MultitaskModel, *arguments: Any) -> None:
+        build(model, *arguments)
+        models.append(weakref.ref(model))
+
+    monkeypatch.setattr(MultitaskModel, "__init__", noted)
+    gc.disable()
+    try:
+        for name in ("first", "second"):
+            run_in(tmp_path / name, *SMALL)
+    finally:
+        gc.enable()
+    assert len(models) == 2
+    assert models[0]() is None
 
 
 def test_results_count_the_training_examples(finished: Path, tmp_path: Path) -> None:

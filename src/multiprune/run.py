@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
 from dataclasses import dataclass
@@ -85,6 +86,9 @@ def run(config: DictConfig) -> float:
     if is_job() and is_finished(folder, plain(config)):
         log.info("%s is finished already.", folder)
         return read_score(folder)
+    # A Trainer and its module refer to each other, and Python rarely looks for such circles: the
+    # models of a sweep's earlier jobs would stay in memory.
+    gc.collect()
     quiet_libraries()
     # Set by Lightning, from what a launcher of several processes says of this one.
     is_first: bool = getattr(rank_zero_only, "rank", 0) == 0
