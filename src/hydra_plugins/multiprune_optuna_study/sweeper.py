@@ -134,8 +134,8 @@ class OptunaStudy(Sweeper):
 
         try:
             values = self._values(job)
-        except GaveUpError as reason:
-            log.info("Trial %d gave up: %s", trial.number, reason)
+        except GaveUpError as error:
+            log.info("Trial %d gave up: %s", trial.number, error)
             study.tell(trial.number, state=TrialState.PRUNED)
             return
         except Exception as error:
