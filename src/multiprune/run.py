@@ -48,6 +48,7 @@ from multiprune.training.tracking import Outcome, Table, conclude, tracked
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from pytorch_lightning.loggers.logger import Logger
 
     from multiprune.data.datamodule import MultitaskDataModule
     from multiprune.tasks.task import Task
@@ -185,24 +186,8 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     best = BestFinished(folder / "checkpoints", pruning)
     stopwatch = Stopwatch()
     last = Last(folder / "checkpoints", every_n_steps=config.checkpoint.every_n_steps)
-    trainer = instantiate(config.trainer, _partial_=True)(
-        default_root_dir=str(folder),
-        logger=loggers,
-        callbacks=[
-            pruning,
-            stopwatch,
-            LearningRateMonitor(logging_interval="step"),
-            best,
-            last,
-            ReportStatus(status),
-            *give_up,
-        ],
-    )
-    if trainer.max_epochs == -1 and trainer.max_steps == -1:
-        raise ValueError(
-            "Training must end, but neither `trainer.max_epochs` nor `trainer.max_steps` is set."
-        )
-    check_processes(trainer)
+    rates = LearningRateMonitor(logging_interval="step")
+    callbacks = [pruning, stopwatch, rates, best, last, ReportStatus(status), *give_up]
     return Experiment(
         folder=folder,
         tasks=tasks,
@@ -211,8 +196,23 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
         pruning=pruning,
         best=best,
         stopwatch=stopwatch,
-        trainer=trainer,
+        trainer=build_trainer(config, folder, loggers, callbacks),
     )
+
+
+def build_trainer(
+    config: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[pl.Callback]
+) -> pl.Trainer:
+    """Build the Trainer, which must come to an end, and be what the launcher can start."""
+    trainer: pl.Trainer = instantiate(config.trainer, _partial_=True)(
+        default_root_dir=str(folder), logger=loggers, callbacks=callbacks
+    )
+    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+        raise ValueError(
+            "Training must end, but neither `trainer.max_epochs` nor `trainer.max_steps` is set."
+        )
+    check_processes(trainer)
+    return trainer
 
 
 def giving_up(config: DictConfig, pruning: Pruning) -> GiveUp:
