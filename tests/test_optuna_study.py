@@ -75,6 +75,14 @@ def results(folder: Path) -> dict[int, dict[str, Any]]:
     }
 
 
+def states(folder: Path) -> list[str]:
+    """Return what Optuna itself has noted of the trials."""
+    backend = optuna.storages.journal.JournalFileBackend(str(folder / "study.journal"))
+    storage = optuna.storages.JournalStorage(backend)
+    loaded = optuna.load_study(study_name=folder.name, storage=storage)
+    return [trial.state.name for trial in loaded.trials]
+
+
 def best_trials(folder: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads((folder / "best_trials.json").read_text())
     return found
@@ -124,6 +132,7 @@ def test_runs_that_fail_do_not_stop_the_others(tmp_path: Path) -> None:
     assert "Trial 1 failed: This one is bad." in said
     assert "Trial 3 failed: " in said
     assert sorted(results(folder)) == [0, 2, 5]
+    assert states(folder) == ["COMPLETE", "FAIL", "COMPLETE", "FAIL", "PRUNED", "COMPLETE"]
     (best,) = best_trials(folder)
     assert best["score"] == max(one["score"] for one in results(folder).values())
 
