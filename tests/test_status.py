@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from multiprune.status import SILENCE, STATUS, Status, StatusFile, read_status, utc_now
+from multiprune.status import (
+    SILENCE,
+    STATUS,
+    Status,
+    StatusFile,
+    read_status,
+    reason_unfinished,
+    utc_now,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +120,54 @@ def test_run_elsewhere_is_lost_when_it_is_silent() -> None:
     silence = SILENCE.total_seconds()
     assert not status(**elsewhere, silent_for=silence / 2).is_lost(utc_now())  # type: ignore[arg-type]
     assert status(**elsewhere, silent_for=2 * silence).is_lost(utc_now())  # type: ignore[arg-type]
+
+
+def test_run_waits_for_this_process_or_in_a_queue(tmp_path: Path) -> None:
+    file = StatusFile(tmp_path)
+    file.wait()
+    waiting = read_status(tmp_path)
+    assert waiting is not None
+    assert (waiting.state, waiting.pid) == ("waiting", os.getpid())
+    assert not waiting.is_lost(utc_now())
+    # Nobody is left to start it.
+    assert dataclasses.replace(waiting, pid=pid_of_ended()).is_lost(utc_now())
+    elsewhere = dataclasses.replace(waiting, host="elsewhere.example", updated="2026-01-01T00:00Z")
+    assert not elsewhere.is_lost(utc_now())
+    file.wait(queued=True)
+    queued = read_status(tmp_path)
+    assert queued is not None
+    assert (queued.state, queued.host) == ("waiting", "")
+    assert not queued.is_lost(utc_now())
+
+
+def test_run_that_waits_to_go_on_is_as_far_as_it_was(tmp_path: Path) -> None:
+    file = StatusFile(tmp_path)
+    file.begin()
+    file.update(step=65, score=0.5)
+    file.end("interrupted")
+    StatusFile(tmp_path).wait(reason="It was preempted.", queued=True)
+    waiting = read_status(tmp_path)
+    assert waiting is not None
+    assert (waiting.state, waiting.step, waiting.score) == ("waiting", 65, 0.5)
+    assert reason_unfinished(tmp_path) == "waiting at step 65: It was preempted."
+
+
+@pytest.mark.parametrize("state", ["finished", "failed", "interrupted"])
+def test_run_is_lost_only_if_it_has_not_said_what_became_of_it(tmp_path: Path, state: str) -> None:
+    StatusFile(tmp_path).lose("It was never there.")
+    assert read_status(tmp_path) is None
+    file = StatusFile(tmp_path)
+    file.begin()
+    StatusFile(tmp_path).lose("Its node is gone.")
+    lost = read_status(tmp_path)
+    assert lost is not None
+    assert (lost.state, lost.reason, lost.is_lost(utc_now())) == ("lost", "Its node is gone.", True)
+    file.begin()
+    file.end(state)
+    StatusFile(tmp_path).lose("Its node is gone.")
+    ended = read_status(tmp_path)
+    assert ended is not None
+    assert ended.state == state
 
 
 def test_time_left_counts_from_the_last_word() -> None:

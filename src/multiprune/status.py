@@ -28,8 +28,9 @@ class Status:
     """What ``status.json`` holds.
 
     Attributes:
-        state: ``running``, ``finished``, ``failed``, ``interrupted`` or ``given up``.
-        reason: one sentence on why it failed, or gave up.
+        state: ``waiting``, ``running``, ``finished``, ``failed``, ``interrupted``, ``given up`` or
+            ``lost``.
+        reason: one sentence on why that is so.
         step: optimizer steps done.
         total_steps: None until training begins.
         density: kept / total of what the budget counts, as last logged.
@@ -37,6 +38,8 @@ class Status:
         seconds_per_step: wall time with evaluation, since this start of the run.
         started: of this start of the run, UTC, ISO 8601.
         updated: when this was written, UTC, ISO 8601.
+        pid: of the process that runs it, or that will see to it that it is run; 0 if that is none.
+        host: where that process is; empty if there is none.
     """
 
     state: str = "running"
@@ -52,12 +55,15 @@ class Status:
     host: str
 
     def is_lost(self, now: datetime) -> bool:
-        """Whether a run that says that it is running cannot be: killed, or its machine is gone."""
-        if self.state != "running":
+        """Whether a run that says that it runs, or will, cannot: killed, or its machine is gone."""
+        if self.state == "lost":
+            return True
+        if self.state not in ("running", "waiting") or not self.host:
             return False
         if self.host == platform.node():
             return not _is_alive(self.pid)
-        return now - datetime.fromisoformat(self.updated) > SILENCE
+        is_silent = now - datetime.fromisoformat(self.updated) > SILENCE
+        return is_silent and self.state == "running"
 
     def seconds_left(self, now: datetime) -> float | None:
         """Return how long a running run will go on training; None if that is not known yet."""
@@ -100,7 +106,7 @@ def reason_unfinished(folder: Path) -> str | None:
 class StatusFile:
     """Writes the status of the run in ``folder``, beside the file, which then takes its place.
 
-    Nothing is written before :meth:`begin`, nor after :meth:`end`.
+    Of what a run does, nothing is written before :meth:`begin`, nor after :meth:`end`.
 
     Args:
         folder: of the run.
@@ -118,6 +124,29 @@ class StatusFile:
         self._status = Status(started=now, updated=now, pid=os.getpid(), host=platform.node())
         self._write()
 
+    def wait(self, *, reason: str = "", queued: bool = False) -> None:
+        """Say that the run waits to begin, or to go on.
+
+        Args:
+            reason: why.
+            queued: whether it waits in a queue of its own; otherwise for this process, and is lost
+                if that ends.
+        """
+        now = _iso(utc_now())
+        pid, host = (0, "") if queued else (os.getpid(), platform.node())
+        before = self._read() or Status(started=now, updated=now, pid=pid, host=host)
+        self._status = replace(
+            before, state="waiting", reason=reason, updated=now, pid=pid, host=host
+        )
+        self._write()
+
+    def lose(self, reason: str) -> None:
+        """Say that a run is lost, unless it has said itself what became of it."""
+        before = self._read()
+        if before is not None and before.state in ("running", "waiting"):
+            self._status = replace(before, state="lost", reason=reason, updated=_iso(utc_now()))
+            self._write()
+
     def update(self, **changes: Any) -> None:
         """Change some fields of a running run."""
         if self._status is not None and self._status.state == "running":
@@ -127,6 +156,12 @@ class StatusFile:
     def end(self, state: str, **changes: Any) -> None:
         """Say what became of the run; only the first word counts."""
         self.update(state=state, **changes)
+
+    def _read(self) -> Status | None:
+        try:
+            return read_status(self.folder)
+        except ValueError:
+            return None
 
     def _write(self) -> None:
         if not self._writes or self._status is None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multiprune.launching.processes import Died, Observer, run_each, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class Notes:
@@ -28,6 +29,9 @@ def answer(item: str) -> str:
     if item == "later":
         # By then the other one has been asked for, since it needs no more than its start.
         signal.sigtimedwait([], 0.3)
+    if item.startswith("after "):
+        while not (Path(os.environ["PLACE"]) / item.removeprefix("after ")).exists():
+            time.sleep(0.01)
     if item == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if item == "gone":
@@ -79,17 +83,20 @@ def test_no_items_are_no_work(tmp_path: Path) -> None:
     assert run([], tmp_path, "here") == ([], [])
 
 
-def test_only_one_item_is_asked_for_ahead(tmp_path: Path) -> None:
+def test_items_are_asked_for_while_the_workers_are_busy(tmp_path: Path) -> None:
     warm_up([__name__], threads="1")
     notes = Notes()
 
     def items() -> Iterator[tuple[str, Path]]:
-        for name in ("a", "b", "c"):
+        # The first one says so only after the last one was asked for.
+        for name in ("after c", "b", "c"):
             notes.events.append(f"{name} asked for")
+            (tmp_path / name).touch()
             yield name, tmp_path / f"{name}.log"
 
-    run_each(answer, items(), workers=[{"PLACE": "here"}], observer=notes)
+    run_each(answer, items(), workers=[{"PLACE": str(tmp_path)}], observer=notes)
     assert notes.events == [
-        *("a asked for", "0 started", "b asked for", "0 a on here"),
-        *("1 started", "c asked for", "1 b on here", "2 started", "2 c on here"),
+        *("after c asked for", "0 started", "b asked for", "c asked for"),
+        *(f"0 after c on {tmp_path}", "1 started", f"1 b on {tmp_path}"),
+        *("2 started", f"2 c on {tmp_path}"),
     ]

@@ -90,6 +90,7 @@ class GpusLauncher(Launcher):
         def composed() -> Iterator[tuple["Job", Path]]:
             for job in compose(self._application, job_overrides, initial_job_idx):
                 jobs.append(job)
+                job.wait()
                 yield job, job.folder / OUTPUT
 
         try:

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pickle
 import traceback
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,11 @@ from hydra.core.utils import (
     setup_globals,
 )
 from omegaconf import DictConfig, OmegaConf, open_dict
+
+from multiprune.report.command import HYDRA
+from multiprune.report.results import is_finished, read_score
+from multiprune.report.runs import RESULTS
+from multiprune.status import StatusFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -70,6 +76,30 @@ class Job:
         """What makes this job different from what the sweep extends."""
         return [str(one) for one in self.config.hydra.overrides.task]
 
+    def wait(self, *, queued: bool = False) -> None:
+        """Say in the job's folder that it will be run, by this process or out of a queue."""
+        if self.problem is not None or (self.folder / RESULTS).exists():
+            return
+        StatusFile(self.folder).wait(queued=queued)
+        # Hydra writes it when the job begins; until then it tells which one this is.
+        notes = self.folder / HYDRA / "overrides.yaml"
+        if not notes.exists():
+            notes.parent.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(OmegaConf.create(self.overrides), notes)
+
+    def finished_before(self) -> JobReturn | None:
+        """Return what a job has returned that has results of the same configuration."""
+        if not (self.folder / RESULTS).exists():
+            return None
+        config = self.config.copy()
+        with known_to_hydra(self.config), open_dict(config):
+            del config["hydra"]
+            plain = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(plain, dict)
+        if not is_finished(self.folder, {str(key): value for key, value in plain.items()}):
+            return None
+        return _returned(self, JobStatus.COMPLETED, read_score(self.folder))
+
 
 def compose(
     application: Application, overrides: Sequence[Sequence[str]], first: int
@@ -115,23 +145,38 @@ def execute(job: Job) -> JobReturn:
 
 def failed(job: Job, error: Exception) -> JobReturn:
     """Return what a job would have, had it raised ``error``."""
+    return _returned(job, JobStatus.FAILED, error)
+
+
+def unknown(job: Job) -> JobReturn:
+    """Return what stands for a job that nobody waits for."""
+    return _returned(job, JobStatus.COMPLETED, None)
+
+
+@contextmanager
+def known_to_hydra(config: DictConfig) -> Iterator[None]:
+    """Let ``config`` be the one that Hydra's interpolations refer to."""
+    before = HydraConfig.instance().cfg
+    HydraConfig.instance().set_config(config)
+    try:
+        yield
+    finally:
+        HydraConfig.instance().cfg = before
+
+
+def _returned(job: Job, status: JobStatus, value: object) -> JobReturn:
     config = job.config.copy()
     hydra = OmegaConf.masked_copy(config, "hydra")
     with open_dict(config):
         del config["hydra"]
     returned = JobReturn(overrides=job.overrides, cfg=config, hydra_cfg=hydra)
-    returned.status, returned.return_value = JobStatus.FAILED, error
+    returned.status, returned.return_value = status, value
     return returned
 
 
 def _folder(config: DictConfig) -> Path:
-    before = HydraConfig.instance().cfg
-    # For what is interpolated.
-    HydraConfig.instance().set_config(config)
-    try:
+    with known_to_hydra(config):
         return Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
-    finally:
-        HydraConfig.instance().cfg = before
 
 
 def _sendable(returned: JobReturn) -> JobReturn:

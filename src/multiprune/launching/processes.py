@@ -12,6 +12,7 @@ import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -86,29 +87,32 @@ def run_each(
     Args:
         function: importable by name; what it takes and returns can be pickled.
         items: by the order in which they are begun, and in which results are returned, each with
-            the file that its process prints to, after what is there. The next one is asked for
-            while all workers are busy, so that they need not wait for it.
+            the file that its process prints to, after what is there. They are asked for one by one
+            while the workers are busy, which need not wait for them.
         workers: one for each process that runs at a time: what its environment holds, which no
             other process has meanwhile.
         observer: is told of what happens.
 
     An exception here, such as KeyboardInterrupt, stops all processes first.
     """
-    waiting = enumerate(items)
-    upcoming = next(waiting, None)
+    source = enumerate(items)
+    upcoming: deque[tuple[int, tuple[Item, Path]]] = deque(islice(source, 1))
     free = deque(workers)
     running: list[_Process[Value]] = []
     outcomes: dict[int, Value | Died] = {}
     with _stopped_at_the_end(running):
-        while upcoming is not None or running:
-            while upcoming is not None and free:
-                position, (item, output) = upcoming
+        while upcoming or running:
+            while upcoming and free:
+                position, (item, output) = upcoming.popleft()
                 process = _Process[Value](position, free.popleft())
                 process.start(function, item, output)
                 running.append(process)
                 observer.started(position)
-                upcoming = next(waiting, None)
-            wait([one for process in running for one in process.waited_for()])
+                upcoming.extend(islice(source, 0 if upcoming else 1))
+            more = list(islice(source, 1))
+            upcoming.extend(more)
+            waited_for = [one for process in running for one in process.waited_for()]
+            wait(waited_for, timeout=0 if more else None)
             for process in [one for one in running if one.has_ended()]:
                 running.remove(process)
                 free.append(process.environment)

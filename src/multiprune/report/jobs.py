@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-STATES = ("finished", "running", "failed", "given up", "interrupted", "lost", "unknown")
+STATES = ("finished", "running", "waiting", "failed", "given up", "interrupted", "lost", "unknown")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Job:
     """One run.
 
     Attributes:
-        state: that of its ``status.json``; ``lost`` if that says that it is running, and nothing
+        state: that of its ``status.json``; ``lost`` if that says that it runs, or will, and nothing
             runs; ``unknown`` if it has left no status that can be read.
         seconds_left: of training, for a running job.
     """
