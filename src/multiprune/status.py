@@ -144,7 +144,12 @@ class StatusFile:
         """Say that a run is lost, unless it has said itself what became of it."""
         before = self._read()
         if before is not None and before.state in ("running", "waiting"):
-            self._status = replace(before, state="lost", reason=reason, updated=_iso(utc_now()))
+            self.overrule("lost", reason)
+
+    def overrule(self, state: str, reason: str) -> None:
+        """Say what became of a run, whatever it has said itself."""
+        if (before := self._read()) is not None:
+            self._status = replace(before, state=state, reason=reason, updated=_iso(utc_now()))
             self._write()
 
     def update(self, **changes: Any) -> None:

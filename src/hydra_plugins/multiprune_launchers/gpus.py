@@ -114,10 +114,12 @@ class _Observer:
 
     def ended(self, position: int, outcome: "JobReturn | Died") -> None:
         from multiprune.outcome import sentence
+        from multiprune.status import StatusFile
 
         problem = None
         if not isinstance(outcome, JobReturn):
             problem = f"the process {outcome}"
+            StatusFile(self._jobs[position].folder).lose(f"The process {outcome}.")
         elif outcome.status == JobStatus.FAILED:
             problem = sentence(outcome._return_value)
         if problem is not None:

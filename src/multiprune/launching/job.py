@@ -21,10 +21,11 @@ from hydra.core.utils import (
 )
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from multiprune.outcome import sentence
 from multiprune.report.command import HYDRA
 from multiprune.report.results import is_finished, read_score
 from multiprune.report.runs import RESULTS
-from multiprune.status import StatusFile
+from multiprune.status import StatusFile, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -140,7 +141,19 @@ def execute(job: Job) -> JobReturn:
     if returned.status == JobStatus.FAILED:
         # Only the exception goes back, not where it came from.
         traceback.print_exception(returned._return_value)
+    _conclude(job, returned)
     return _sendable(returned)
+
+
+def _conclude(job: Job, returned: JobReturn) -> None:
+    """Say what became of a job that has not said so itself, such as one that was not importable."""
+    status = read_status(job.folder)
+    if status is None or status.state != "waiting":
+        return
+    if returned.status == JobStatus.FAILED:
+        StatusFile(job.folder).overrule("failed", sentence(returned._return_value))
+    else:
+        StatusFile(job.folder).overrule("finished", "")
 
 
 def failed(job: Job, error: Exception) -> JobReturn:

@@ -49,8 +49,12 @@ class SweepProgress:
         self._bar.update(self._task, description=self.summary())
 
     def ended(self, position: int, problem: str | None) -> None:
-        """Count a job as done; ``problem`` says in a line why it failed, if it did."""
-        seconds = time.monotonic() - self._since.pop(position)
+        """Count a job as done; ``problem`` says in a line why it failed, if it did.
+
+        One that nobody has seen begin took no time.
+        """
+        now = time.monotonic()
+        seconds = now - self._since.pop(position, now)
         self._seconds.append(seconds)
         self._failed += problem is not None
         word = "finished" if problem is None else "failed"

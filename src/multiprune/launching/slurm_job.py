@@ -1,0 +1,175 @@
+"""A job in Slurm's hands, from within: where it prints, and what it does when its time is up."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from multiprocessing import spawn
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import open_dict
+
+from multiprune.launching.devices import THREADS
+from multiprune.launching.job import execute, failed
+from multiprune.launching.slurm_queue import last_line
+from multiprune.status import StatusFile, read_status
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import FrameType
+
+    from hydra.core.utils import JobReturn
+
+    from multiprune.launching.job import Job
+
+#: Sent by Slurm some time before the limit, and before a preemption where that is configured.
+SIGNAL = signal.SIGUSR2
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """What a process needs to find what the one that submitted it has imported."""
+
+    preparation: dict[str, Any]
+
+    @classmethod
+    def here(cls) -> Interpreter:
+        """Note what multiprocessing would tell a process that it starts from this one."""
+        told = spawn.get_preparation_data("job")
+        wanted = ("sys_path", "sys_argv", "dir", "init_main_from_name", "init_main_from_path")
+        return cls({key: told[key] for key in wanted if key in told})
+
+    def restore(self) -> None:
+        """Make this process one of those."""
+        spawn.prepare(self.preparation)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How long a job may run, and how long before that it is told to stop; in seconds."""
+
+    seconds: int
+    notice: int
+
+
+def execute_in_slurm(job: bytes, interpreter: Interpreter, limit: Limit) -> bytes:
+    """Run a pickled job in this process, one of those that ``srun`` has started for it.
+
+    When Slurm says that the time is up, the job is told to stop as by SIGTERM, and is queued again
+    to go on from where it was. If it got no step further in all its time, it has failed.
+
+    Returns:
+        The pickled ``JobReturn``: what the application's own file defines has the same name here as
+        where it was submitted.
+    """
+    begun = time.monotonic()
+    stop = _Stop()
+    # The package that has started this one takes no part in how a job ends.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    signal.signal(SIGNAL, stop)
+    if "SLURM_CPUS_PER_TASK" in os.environ:
+        os.environ.setdefault(THREADS, os.environ["SLURM_CPUS_PER_TASK"])
+    interpreter.restore()
+    unpickled: Job = pickle.loads(job)
+    return pickle.dumps(_execute(unpickled, _Clock(begun, limit), stop))
+
+
+def _execute(job: Job, clock: _Clock, stop: _Stop) -> JobReturn:
+    rank = int(os.environ.get("SLURM_PROCID", 0))
+    _print_into(job.folder / ("output.log" if rank == 0 else f"output.{rank}.log"))
+    if rank > 0:
+        with open_dict(job.config):
+            # The first process writes it.
+            job.config.hydra.output_subdir = None
+    first_step = _step(job)
+    try:
+        return execute(job)
+    except SystemExit:
+        if not stop.is_asked_for:
+            raise
+        if rank > 0:
+            # Where one process that fails ends the others, the first would not get to it.
+            time.sleep(clock.limit.notice)
+            raise
+        if clock.is_out_of_time() and _step(job) == first_step:
+            return _out_of_time(job, clock.limit)
+        requeue(job)
+        raise
+
+
+def requeue(job: Job) -> None:
+    """Have Slurm run this job again, from its beginning; it will find what it left in its folder.
+
+    Raises:
+        RuntimeError: if Slurm refuses.
+    """
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    own = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+    # Said before: Slurm ends this process at once.
+    StatusFile(job.folder).wait(reason="Its time was up, and it will go on.", queued=True)
+    print(f"Slurm runs this job, {own}, again.", flush=True)
+    command = ["scontrol", "requeue", own]
+    asked = subprocess.run(command, capture_output=True, text=True, check=False)
+    if asked.returncode:
+        problem = f"Slurm must queue the job again, but says: {last_line(asked.stderr)}"
+        StatusFile(job.folder).lose(problem)
+        raise RuntimeError(problem)
+
+
+class _Stop:
+    def __init__(self) -> None:
+        self.is_asked_for = False
+
+    def __call__(self, number: int, _: FrameType | None) -> None:
+        if self.is_asked_for:
+            return
+        self.is_asked_for = True
+        if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+            raise SystemExit(128 + number)
+        # A run knows how to end by that.
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+@dataclass(frozen=True)
+class _Clock:
+    begun: float
+    limit: Limit
+
+    def is_out_of_time(self) -> bool:
+        """Whether a signal by now is that of the limit, not of a preemption.
+
+        Slurm looks at its limits once a minute, and sends it up to a minute early.
+        """
+        return time.monotonic() - self.begun >= self.limit.seconds - self.limit.notice - 60
+
+
+def _out_of_time(job: Job, limit: Limit) -> JobReturn:
+    problem = (
+        f"A job must get further within `hydra.launcher.time`, but after {limit.seconds // 60} min "
+        f"is at step {_step(job) or 0}, where it was before."
+    )
+    StatusFile(job.folder).overrule("failed", problem)
+    return failed(job, RuntimeError(problem))
+
+
+def _step(job: Job) -> int | None:
+    try:
+        status = read_status(job.folder)
+    except ValueError:
+        return None
+    return None if status is None else status.step
+
+
+def _print_into(file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as opened:
+        os.dup2(opened.fileno(), 1)
+        os.dup2(opened.fileno(), 2)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
