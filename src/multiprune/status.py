@@ -119,9 +119,16 @@ class StatusFile:
         self._status: Status | None = None
 
     def begin(self) -> None:
-        """Say that the run is running, in this process."""
+        """Say that the run is running, in this process, and as far as it was before."""
         now = _iso(utc_now())
-        self._status = Status(started=now, updated=now, pid=os.getpid(), host=platform.node())
+        before = self._read()
+        self._status = Status(
+            step=0 if before is None else before.step,
+            started=now,
+            updated=now,
+            pid=os.getpid(),
+            host=platform.node(),
+        )
         self._write()
 
     def wait(self, *, reason: str = "", queued: bool = False) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
+from toy_jobs import APPLICATION, is_alive, records, wait_until
 
-APPLICATION = Path(__file__).with_name("toy_app.py")
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def command(folder: Path, *overrides: str) -> list[str]:
@@ -58,26 +57,6 @@ def begin(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     return process
 
 
-def records(folder: Path, kind: str = "json") -> dict[int, dict[str, Any]]:
-    files = [one for one in folder.glob(f"*.{kind}") if one.read_text()]
-    return {int(one.stem): json.loads(one.read_text()) for one in sorted(files)}
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state != "Z"
-
-
 def test_each_job_has_a_gpu_of_its_own_and_takes_the_next_free_one(tmp_path: Path) -> None:
     done = sweep(tmp_path, "act=meet", "value=0,1,2,3", devices="3,GPU-5f1a")
     assert done.returncode == 0, done.stderr
@@ -105,7 +84,7 @@ def test_a_job_that_fails_or_is_killed_leaves_the_others_alone(tmp_path: Path) -
     lines = [line for line in done.stdout.splitlines() if line.startswith("failed")]
     said = {line[line.index("#") + 1]: line for line in lines}
     assert sorted(said) == ["0", "1", "2", "3"]
-    assert f"act=raise value=7: 7 is refused. ({tmp_path / '0' / 'output.log'})" in said["0"]
+    assert f"#0 act=raise: 7 is refused. ({tmp_path / '0' / 'output.log'})" in said["0"]
     assert "the process was killed by SIGKILL" in said["1"]
     assert "the process ended with exit code 3" in said["2"]
     assert "UnpicklableError: two words" in said["3"]

@@ -50,6 +50,9 @@ def main(config: DictConfig) -> float:
         while len(list(folder.glob("*.begun"))) < 2:
             time.sleep(0.01)
         time.sleep(0.05)
+    elif config.act == "wait_for_go":
+        while not (folder / "go").exists():
+            time.sleep(0.05)
     elif config.act == "wait":
         time.sleep(600)
     elif config.act == "raise":

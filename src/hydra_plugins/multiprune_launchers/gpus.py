@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -74,17 +74,14 @@ class GpusLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from multiprune.launching.job import compose, execute, failed
+        from multiprune.launching.job import compose, execute, failed, labels
         from multiprune.launching.processes import Died, run_each
         from multiprune.launching.progress import SweepProgress
 
         setup_globals()
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
         log.info("Launching %d jobs, %d at a time", len(job_overrides), len(self._workers))
-        names = [
-            " ".join([f"#{number}", *filter_overrides(own)])
-            for number, own in enumerate(job_overrides, initial_job_idx)
-        ]
+        names = labels(job_overrides, initial_job_idx)
         jobs: list[Job] = []
 
         def composed() -> Iterator[tuple["Job", Path]]:

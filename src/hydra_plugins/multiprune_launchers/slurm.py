@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus, configure_log, filter_overrides, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -104,7 +104,7 @@ class SlurmLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from multiprune.launching.job import compose, unknown
+        from multiprune.launching.job import compose, labels, unknown
         from multiprune.launching.progress import SweepProgress
         from multiprune.launching.slurm import Waiting
 
@@ -123,10 +123,7 @@ class SlurmLauncher(Launcher):
         if self._detach:
             log.info("`multiprune status %s` shows them.", self._config.hydra.sweep.dir)
             return [returned.get(position, unknown(job)) for position, job in enumerate(jobs)]
-        names = [
-            " ".join([f"#{number}", *filter_overrides(own)])
-            for number, own in enumerate(job_overrides, initial_job_idx)
-        ]
+        names = labels(job_overrides, initial_job_idx)
         at_a_time = self._resources["array_parallelism"]
         try:
             with SweepProgress(names, workers=min(at_a_time, len(jobs))) as progress:
@@ -175,11 +172,13 @@ class SlurmLauncher(Launcher):
         asked["setup"] = list(asked["setup"])
         if asked["gpus_per_node"] == 0:
             del asked["gpus_per_node"]
+        srun = ["--kill-on-bad-exit=1"]
         if "cpus_per_task" in asked:
             # Since Slurm 22.05, `srun` does not ask for what `sbatch` was given.
-            asked["srun_args"] = [f"--cpus-per-task={asked['cpus_per_task']}"]
+            srun.append(f"--cpus-per-task={asked['cpus_per_task']}")
         return {
             **asked,
+            "srun_args": srun,
             "time": self._time,
             "job_name": "multiprune",
             "stderr_to_stdout": True,

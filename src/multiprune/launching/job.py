@@ -16,10 +16,11 @@ from hydra.core.utils import (
     JobReturn,
     JobRuntime,
     JobStatus,
+    filter_overrides,
     run_job,
     setup_globals,
 )
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from multiprune.outcome import sentence
 from multiprune.report.command import HYDRA
@@ -92,8 +93,10 @@ class Job:
         """Return what a job has returned that has results of the same configuration."""
         if not (self.folder / RESULTS).exists():
             return None
-        config = self.config.copy()
-        with known_to_hydra(self.config), open_dict(config):
+        config, known = self.config.copy(), self.config.copy()
+        with read_write(known.hydra.runtime):
+            known.hydra.runtime.output_dir = str(self.folder.absolute())
+        with known_to_hydra(known), open_dict(config):
             del config["hydra"]
             plain = OmegaConf.to_container(config, resolve=True)
         assert isinstance(plain, dict)
@@ -121,6 +124,16 @@ def compose(
         if (other := numbers.setdefault(folder, number)) != number:
             problem = f"A job needs a folder of its own, but {folder} is that of #{other}."
         yield Job(application, config, folder, problem)
+
+
+def labels(overrides: Sequence[Sequence[str]], first: int) -> list[str]:
+    """Return what to call the jobs: their numbers, and what not all of them have in common."""
+    given = [filter_overrides(own) for own in overrides]
+    shared = set.intersection(*map(set, given)) if len(given) > 1 else set()
+    return [
+        " ".join([f"#{number}", *(one for one in own if one not in shared)])
+        for number, own in enumerate(given, first)
+    ]
 
 
 def execute(job: Job) -> JobReturn:

@@ -15,7 +15,8 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import TYPE_CHECKING, Any, Protocol
 
-from submitit.slurm.slurm import SlurmExecutor, SlurmJob
+from submitit.core.utils import JobPaths
+from submitit.slurm.slurm import SlurmExecutor
 
 from multiprune.launching.job import failed
 from multiprune.launching.slurm_job import Interpreter, Limit, execute_in_slurm
@@ -42,9 +43,14 @@ class Handed:
     submission: Path
     id: str
 
+    @property
+    def paths(self) -> JobPaths:
+        """Where the job's files are."""
+        return JobPaths(self.submission, self.id)
+
     def returned(self, job: Job) -> JobReturn | None:
         """Return what the job has returned; None if it has not ended so far, or not so."""
-        file = SlurmJob[bytes](self.submission, self.id).paths.result_pickle
+        file = self.paths.result_pickle
         if not file.exists():
             return None
         outcome, value = pickle.loads(file.read_bytes())
@@ -93,7 +99,7 @@ def submit(
             execute_in_slurm, pickled, [interpreter] * count, [limit] * count
         )
     except (CalledProcessError, RuntimeError, ValueError) as error:
-        problem = last_line(str(error))
+        problem = next(iter(str(error).strip().splitlines()), "it does not say why")
         for job in jobs:
             StatusFile(job.folder).lose(problem)
         raise ValueError(f"Slurm must take the jobs, but: {problem}") from error
@@ -188,7 +194,7 @@ class Waiting:
 def _without_result(job: Job, handed: Handed) -> JobReturn:
     if (finished := job.finished_before()) is not None:
         return finished
-    StatusFile(job.folder).lose(f"Slurm has ended the job {handed.id}.")
+    StatusFile(job.folder).lose(f"Slurm has ended the job {handed.id}, see {handed.paths.stdout}.")
     reason = reason_unfinished(job.folder) or "it never began"
     return failed(job, RuntimeError(f"The job {handed.id} has no result: {reason}"))
 

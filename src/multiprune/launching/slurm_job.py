@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import spawn
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import open_dict
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import read_write
 
 from multiprune.launching.devices import THREADS
 from multiprune.launching.job import execute, failed
@@ -20,15 +22,18 @@ from multiprune.launching.slurm_queue import last_line
 from multiprune.status import StatusFile, read_status
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import FrameType
 
-    from hydra.core.utils import JobReturn
-
     from multiprune.launching.job import Job
+
+OUTPUT = "output.log"
 
 #: Sent by Slurm some time before the limit, and before a preemption where that is configured.
 SIGNAL = signal.SIGUSR2
+
+_SECONDS_TO_REPORT = 30
 
 
 @dataclass(frozen=True)
@@ -82,25 +87,38 @@ def execute_in_slurm(job: bytes, interpreter: Interpreter, limit: Limit) -> byte
 
 def _execute(job: Job, clock: _Clock, stop: _Stop) -> JobReturn:
     rank = int(os.environ.get("SLURM_PROCID", 0))
-    _print_into(job.folder / ("output.log" if rank == 0 else f"output.{rank}.log"))
     if rank > 0:
-        with open_dict(job.config):
-            # The first process writes it.
-            job.config.hydra.output_subdir = None
+        return _execute_beside(job, rank, stop, clock.limit)
     first_step = _step(job)
+    with _printing_into(job.folder / OUTPUT):
+        try:
+            return execute(job)
+        except SystemExit:
+            if not stop.is_asked_for:
+                raise
+            if clock.is_out_of_time() and _step(job) <= first_step:
+                return _out_of_time(job, clock.limit)
+            requeue(job)
+            raise
+
+
+def _execute_beside(job: Job, rank: int, stop: _Stop, limit: Limit) -> JobReturn:
+    """Run a job in one of its further processes; ``srun`` ends all if this one ends badly."""
+    with read_write(job.config.hydra):
+        # The first process writes it.
+        job.config.hydra.output_subdir = None
+    patience = _SECONDS_TO_REPORT
     try:
-        return execute(job)
+        with _printing_into(job.folder / f"output.{rank}.log"):
+            returned = execute(job)
+        if returned.status != JobStatus.FAILED:
+            return returned
     except SystemExit:
-        if not stop.is_asked_for:
-            raise
-        if rank > 0:
-            # Where one process that fails ends the others, the first would not get to it.
-            time.sleep(clock.limit.notice)
-            raise
-        if clock.is_out_of_time() and _step(job) == first_step:
-            return _out_of_time(job, clock.limit)
-        requeue(job)
-        raise
+        if stop.is_asked_for:
+            patience = limit.notice
+    # What is wrong, or that the job must be queued again, is for the first process to say.
+    time.sleep(patience)
+    raise SystemExit(1)
 
 
 def requeue(job: Job) -> None:
@@ -152,24 +170,32 @@ class _Clock:
 def _out_of_time(job: Job, limit: Limit) -> JobReturn:
     problem = (
         f"A job must get further within `hydra.launcher.time`, but after {limit.seconds // 60} min "
-        f"is at step {_step(job) or 0}, where it was before."
+        f"is at step {_step(job)}, where it was before."
     )
     StatusFile(job.folder).overrule("failed", problem)
     return failed(job, RuntimeError(problem))
 
 
-def _step(job: Job) -> int | None:
+def _step(job: Job) -> int:
     try:
         status = read_status(job.folder)
     except ValueError:
-        return None
-    return None if status is None else status.step
+        status = None
+    return 0 if status is None else status.step
 
 
-def _print_into(file: Path) -> None:
+@contextmanager
+def _printing_into(file: Path) -> Iterator[None]:
     file.parent.mkdir(parents=True, exist_ok=True)
+    before = {number: os.dup(number) for number in (1, 2)}
     with file.open("a") as opened:
-        os.dup2(opened.fileno(), 1)
-        os.dup2(opened.fileno(), 2)
+        for number in before:
+            os.dup2(opened.fileno(), number)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        for number, kept in before.items():
+            os.dup2(kept, number)
+            os.close(kept)

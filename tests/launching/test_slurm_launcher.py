@@ -1,0 +1,315 @@
+"""``hydra/launcher=slurm`` on a real Slurm, where there is one.
+
+``.ci/run`` starts one of its own; by hand: ``source`` what the local one says, and run this.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import ROOT, SMALL
+from safetensors.torch import load_file
+from toy_jobs import APPLICATION, records, wait_until
+
+from multiprune.report.jobs import read_jobs
+from multiprune.status import read_status
+
+HERE = Path(__file__).parent
+
+
+def there_is_slurm() -> bool:
+    if shutil.which("sbatch") is None:
+        return False
+    return subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0
+
+
+pytestmark = pytest.mark.skipif(not there_is_slurm(), reason="needs `sbatch` and a running Slurm")
+
+SLURM = (
+    *("hydra/launcher=slurm", "hydra.launcher.poll=0.5", "hydra.launcher.memory=1G"),
+    *("hydra.launcher.cpus_per_task=1", "hydra.launcher.time=5"),
+)
+
+
+def toy(folder: Path, *overrides: str) -> list[str]:
+    return [
+        *(sys.executable, str(APPLICATION), "-m", f"hydra.sweep.dir={folder}"),
+        *(*SLURM, "hydra.launcher.gpus_per_node=1", *overrides),
+    ]
+
+
+def environment() -> dict[str, str]:
+    """Let jobs import what lies here."""
+    path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+    return os.environ | {"PYTHONPATH": path}
+
+
+def run(command: list[str], *, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+        cwd=ROOT,
+        env=environment(),
+    )
+
+
+def queued(*options: str) -> list[str]:
+    command = ["squeue", "--noheader", "--array", "--format=%i", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def submitted(folder: Path) -> list[str]:
+    """Return what Slurm calls the arrays of a sweep."""
+    scripts = (folder / ".slurm").glob("*/*_submission.sh")
+    return sorted(one.name.partition("_")[0] for one in scripts if one.name[0] != ".")
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {job.path.name: job.state for job in read_jobs(folder)}
+
+
+def cancel(*arrays: str) -> None:
+    subprocess.run(["scancel", *arrays], check=True)
+    wait_until(lambda: not set(arrays) & {one.partition("_")[0] for one in queued()})
+
+
+def test_jobs_run_two_at_a_time_each_on_a_gpu_of_its_own(tmp_path: Path) -> None:
+    done = run(toy(tmp_path, "act=meet", "value=0,1,2,3"))
+    assert done.returncode == 0, done.stderr
+    jobs = records(tmp_path)
+    assert set(jobs) == {0, 1, 2, 3}
+    assert {job["devices"] for job in jobs.values()} == {"0", "1"}
+    for first in jobs.values():
+        for second in jobs.values():
+            at_once = first["begun"] < second["begun"] < first["ended"]
+            assert not (at_once and first["devices"] == second["devices"])
+    assert {job["threads"] for job in jobs.values()} == {"1"}
+    assert "4 of 4 done, 0 running, 0 failed" in done.stdout
+    assert len(submitted(tmp_path)) == 1
+    assert set(states(tmp_path).values()) == {"finished"}
+
+
+def test_what_becomes_of_one_job_is_no_matter_to_the_others(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        toy(tmp_path, "act=raise,die,exit,wait,return", "value=7"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    wait_until(lambda: 3 in records(tmp_path, "begun"))
+    (array,) = submitted(tmp_path)
+    subprocess.run(["scancel", f"{array}_3"], check=True)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 1, errors
+    assert set(records(tmp_path)) == {4}
+    failed = [line for line in output.splitlines() if line.startswith("failed")]
+    said = {int(line[line.index("#") + 1]): line for line in failed}
+    assert sorted(said) == [0, 1, 2, 3]
+    assert f"#0 act=raise: 7 is refused. ({tmp_path / '0'})" in said[0]
+    for number in (1, 2, 3):
+        # Slurm calls one of them failed, one completed or failed, and one cancelled.
+        assert f"Slurm has ended the job {array}_{number}" in said[number]
+    expected = ["failed", "lost", "lost", "lost", "finished"]
+    assert states(tmp_path) == {str(number): state for number, state in enumerate(expected)}
+    assert "Traceback" in (tmp_path / "0" / "output.log").read_text()
+
+
+def test_another_start_goes_on_where_the_one_that_was_killed_had_come(tmp_path: Path) -> None:
+    first = subprocess.Popen(
+        toy(tmp_path, "act=return,wait_for_go,die", "value=7"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+    )
+    wait_until(lambda: set(records(tmp_path, "begun")) == {0, 1, 2})
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    (array,) = submitted(tmp_path)
+    wait_until(lambda: queued(f"--jobs={array}") == [f"{array}_1"])
+    begun = records(tmp_path, "begun")
+    second = subprocess.Popen(
+        toy(tmp_path, "act=return,wait_for_go,die", "value=7"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+    )
+    # What was running goes on. What had died is run again, and so is a toy: it leaves no results.
+    wait_until(lambda: len(submitted(tmp_path)) == 2)
+    (tmp_path / "go").touch()
+    output, _ = second.communicate(timeout=120)
+    assert "Handed 2 jobs over to Slurm" in output
+    assert "0 jobs had ended before, and 1 were with Slurm." in output
+    assert records(tmp_path, "begun")[1] == begun[1]
+    assert set(records(tmp_path)) == {0, 1}
+    assert "3 of 3 done, 0 running, 1 failed" in output
+
+
+def test_jobs_of_other_overrides_are_not_taken_over(tmp_path: Path) -> None:
+    detached = run(toy(tmp_path, "act=wait", "value=7,8", "hydra.launcher.detach=true"))
+    assert detached.returncode == 0, detached.stderr
+    arrays = submitted(tmp_path)
+    try:
+        other = run(toy(tmp_path, "act=wait", "value=8,7"))
+        assert other.returncode == 1
+        assert f"in {tmp_path / '0'} it runs act=wait value=7: `scancel {arrays[0]}_0`" in (
+            other.stderr
+        )
+        assert submitted(tmp_path) == arrays
+    finally:
+        cancel(*arrays)
+
+
+def test_detached_sweep_goes_on_by_itself(tmp_path: Path) -> None:
+    done = run(toy(tmp_path, "act=wait_for_go", "value=1,2", "hydra.launcher.detach=true"))
+    assert done.returncode == 0, done.stderr
+    assert f"`multiprune status {tmp_path}` shows them." in done.stdout
+    assert set(states(tmp_path).values()) <= {"waiting", "running"}
+    (tmp_path / "go").touch()
+    wait_until(lambda: set(states(tmp_path).values()) == {"finished"})
+    assert set(records(tmp_path)) == {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["hydra.launcher.partition=none"], "invalid partition specified: none"),
+        (["+hydra.launcher.sbatch.colour=red"], "unrecognized option '--colour=red'"),
+        (["hydra.launcher.notice=300"], "must be shorter than `hydra.launcher.time`, but is 300 s"),
+        (["valeu=1"], "Could not override 'valeu'"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_job(
+    tmp_path: Path, overrides: list[str], reason: str
+) -> None:
+    done = run(toy(tmp_path, "value=1,2", *overrides))
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not submitted(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["trainer.devices=2"], "must be `hydra.launcher.tasks_per_node`, 1, but is 2."),
+        (["+trainer.num_nodes=2"], "must be `hydra.launcher.nodes`, 1, but is 2."),
+        (["hydra/sweeper=optuna_study"], "does not wait for scores, but OptunaStudy does."),
+    ],
+)
+def test_run_that_slurm_could_not_start_is_refused_before_any_job(
+    tmp_path: Path, overrides: list[str], reason: str
+) -> None:
+    done = run(train(tmp_path, *SLURM, "hydra.launcher.detach=true", *overrides))
+    assert done.returncode == 1
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not submitted(tmp_path)
+
+
+def train(folder: Path, *overrides: str) -> list[str]:
+    return [
+        *(sys.executable, "train.py", "-m", f"hydra.sweep.dir={folder}", *SMALL, "seed=3"),
+        *("data.batch_size=4", "checkpoint.every_n_steps=100", *overrides),
+    ]
+
+
+def left_by(folder: Path) -> dict[str, Any]:
+    """Return what a run has left that must not depend on how it came about."""
+    results = json.loads((folder / "results.json").read_text())
+    for key in ("wall_seconds", "seconds_per_step", "config"):
+        del results[key]
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    return {"results": results, "metrics": rows}
+
+
+WAIT = "+logger.wait={_target_: loggers_that_wait.WaitForSlurm, step: 7}"
+
+
+@pytest.fixture(scope="module")
+def never_interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole")
+    whole = run(train(folder, WAIT))
+    assert whole.returncode == 0, whole.stderr
+    return folder / "0"
+
+
+def trains(folder: Path) -> bool:
+    if not (folder / "status.json").exists():
+        return False
+    status = read_status(folder)
+    return status is not None and status.total_steps is not None
+
+
+def assert_equal_runs(first: Path, second: Path) -> None:
+    assert left_by(second) == left_by(first)
+    weights, others = (load_file(one / "model" / "model.safetensors") for one in (first, second))
+    assert weights.keys() == others.keys()
+    assert all(weights[key].equal(others[key]) for key in weights)
+
+
+def test_run_whose_time_is_up_goes_on_bit_for_bit(tmp_path: Path, never_interrupted: Path) -> None:
+    # Slurm looks at its limits every half minute or so: this one is over, for it, at once.
+    limit = ("hydra.launcher.time=1", "hydra.launcher.notice=55")
+    done = run(train(tmp_path, WAIT, *SLURM, *limit))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "0" / "output.log").read_text().count("runs this job") == 1
+    assert_equal_runs(never_interrupted, tmp_path / "0")
+    assert states(tmp_path) == {"0": "finished"}
+
+
+def test_run_that_makes_room_goes_on_bit_for_bit(tmp_path: Path, never_interrupted: Path) -> None:
+    process = subprocess.Popen(
+        train(tmp_path, WAIT, *SLURM),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=ROOT,
+        env=environment(),
+    )
+    wait_until(lambda: trains(tmp_path / "0"))
+    room = ["sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
+    subprocess.run(room, check=True, stdout=subprocess.DEVNULL)
+    assert process.wait(timeout=300) == 0
+    assert (tmp_path / "0" / "output.log").read_text().count("runs this job") == 1
+    assert_equal_runs(never_interrupted, tmp_path / "0")
+
+
+def test_run_that_gets_nowhere_in_its_time_is_not_run_for_ever(tmp_path: Path) -> None:
+    # Told to stop while it is still being assembled.
+    limit = ("hydra.launcher.time=1", "hydra.launcher.notice=59")
+    stuck = "+logger.wait={_target_: loggers_that_wait.StopBeforeTheFirstStep}"
+    done = run(train(tmp_path, stuck, *SLURM, *limit))
+    assert done.returncode == 1
+    assert "but after 1 min is at step 0, where it was before." in done.stdout
+    assert states(tmp_path) == {"0": "failed"}
+
+
+def test_finished_runs_are_not_handed_over_again(tmp_path: Path) -> None:
+    short = ("trainer.max_epochs=-1", "trainer.max_steps=2")
+    assert run(train(tmp_path, *short)).returncode == 0
+    again = run(train(tmp_path, *short, *SLURM))
+    assert again.returncode == 0, again.stderr
+    assert "1 of 1 done, 0 running, 0 failed" in again.stdout
+    assert not submitted(tmp_path)
+
+
+def test_processes_of_a_run_are_those_that_slurm_starts(tmp_path: Path) -> None:
+    ranks = ("trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2")
+    ours = run(train(tmp_path / "ours", *ranks))
+    assert ours.returncode == 0, ours.stderr
+    slurms = run(train(tmp_path / "slurms", *ranks, *SLURM, "hydra.launcher.tasks_per_node=2"))
+    assert slurms.returncode == 0, slurms.stdout + slurms.stderr
+    assert_equal_runs(tmp_path / "ours" / "0", tmp_path / "slurms" / "0")
+    assert (tmp_path / "slurms" / "0" / "output.1.log").exists()
