@@ -55,8 +55,8 @@ def queue() -> dict[str, Queued]:
         raise OSError(f"Slurm must tell what it has queued, but: {problem}") from None
     except FileNotFoundError:
         raise OSError(
-            "Slurm must be there to take jobs, but there is no `squeue` here: start the sweep where "
-            "`sbatch` works."
+            "Slurm must be there to take jobs, but there is no `squeue`: start the sweep "
+            "where `sbatch` works."
         ) from None
     except subprocess.TimeoutExpired:
         raise OSError("Slurm must tell what it has queued, but does not answer.") from None
