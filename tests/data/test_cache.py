@@ -1,9 +1,13 @@
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset
+from filelock import FileLock
 from transformers import PreTrainedTokenizerBase
 
 from multiprune.data.cache import default_cache_folder, encoded_rows
@@ -53,6 +57,10 @@ def read(
         tokenizer.backend_tokenizer.normalizer = None
     table, truncated = encoded_rows(task, rows, tokenizer, max_length=max_length, folder=folder)
     return table.to_dict(), truncated
+
+
+def visible(folder: Path) -> list[Path]:
+    return [one for one in folder.glob("*") if not one.name.endswith(".lock")]
 
 
 def test_rows_are_those_that_the_task_encodes(tmp_path: Path) -> None:
@@ -113,7 +121,7 @@ def test_failing_encode_leaves_nothing_behind(tmp_path: Path) -> None:
     wrong = Rows(Dataset.from_dict(COLUMNS | {"label": [0, 1, 2]}), "corpus.parquet", "wrong")
     with pytest.raises(ValueError, match="row 2 is 2"):
         read(counting_task(), folder, rows=wrong)
-    assert not folder.exists() or not list(folder.iterdir())
+    assert not visible(folder)
 
 
 def test_failing_write_leaves_nothing_behind(
@@ -127,23 +135,45 @@ def test_failing_write_leaves_nothing_behind(
         patch.setattr(Dataset, "save_to_disk", full)
         with pytest.raises(OSError, match="No space left"):
             read(counting_task(), tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert not visible(tmp_path)
     assert read(counting_task(), tmp_path)[0]["labels"] == [1, 0, 1]
 
 
-def test_rows_that_another_process_wrote_meanwhile_are_read(tmp_path: Path) -> None:
+def test_of_several_readers_at_once_one_tokenizes(tmp_path: Path) -> None:
+    tasks = [counting_task() for _ in range(4)]
+    together = threading.Barrier(len(tasks))
+
+    def read_with_the_others(task: CountingTask) -> Encoded:
+        task.first = lambda: time.sleep(0.1)
+        together.wait()
+        return read(task, tmp_path)
+
+    with ThreadPoolExecutor(len(tasks)) as pool:
+        first, *others = pool.map(read_with_the_others, tasks)
+    assert sum(task.encodings for task in tasks) == 1
+    assert all(other == first for other in others)
+
+
+def test_without_locks_rows_that_another_process_wrote_meanwhile_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: FileLock) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
     task, other = counting_task(), counting_task()
     task.first = lambda: read(other, tmp_path)
     found = read(task, tmp_path)
     assert (task.encodings, other.encodings) == (1, 1)
     assert found == read(other, tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
+    assert len(visible(tmp_path)) == 1
+    assert "may be tokenized by several runs at once: FileSystem does not" in caplog.text
 
 
 def test_missing_parents_of_the_folder_are_made(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     read(counting_task(), folder)
-    assert len(list(folder.iterdir())) == 1
+    assert len(visible(folder)) == 1
 
 
 def test_default_folder_follows_the_environment(

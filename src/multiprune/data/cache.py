@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
     from multiprune.tasks.task import Rows, Task
+
+log = logging.getLogger(__name__)
 
 # Part of every key: raise it when encoded rows change their meaning.
 _FORMAT = 1
@@ -35,28 +43,53 @@ def encoded_rows(
 ) -> tuple[Dataset, int]:
     """Return the encoded rows of a split and how many of them were truncated.
 
-    Tokenizes (on all cores) and writes below ``folder`` what is not there yet. A reader never sees
-    half-written rows: they are written beside, then renamed.
+    Tokenizes (on all cores) and writes below ``folder`` what is not there yet; of several processes
+    that need the same, one does and the others wait. A reader never sees half-written rows: they
+    are written beside, then renamed.
     """
-    from datasets import Dataset, load_from_disk
+    from datasets import load_from_disk
 
     place = folder / _key(task, rows, tokenizer, max_length)
     if not place.is_dir():
-        columns, truncated = task.encode(rows, tokenizer, max_length)
-        beside = folder / f".writing-{uuid.uuid4().hex}"
-        beside.mkdir(parents=True)
-        try:
-            Dataset.from_dict(columns).save_to_disk(beside, num_shards=1)
-            (beside / "truncated.json").write_text(json.dumps(truncated))
-            beside.rename(place)
-        except OSError:
-            # Another process may have written the same rows in the meantime.
+        with _alone(place):
             if not place.is_dir():
-                raise
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+                _write(place, *task.encode(rows, tokenizer, max_length))
     table = load_from_disk(place)
     return table, int(json.loads((place / "truncated.json").read_text()))
+
+
+def _write(place: Path, columns: Mapping[str, Any], truncated: int) -> None:
+    from datasets import Dataset
+
+    beside = place.with_name(f".writing-{uuid.uuid4().hex}")
+    beside.mkdir(parents=True)
+    try:
+        Dataset.from_dict(dict(columns)).save_to_disk(beside, num_shards=1)
+        (beside / "truncated.json").write_text(json.dumps(truncated))
+        beside.rename(place)
+    except OSError:
+        # Without a lock, another process may have written the same rows in the meantime.
+        if not place.is_dir():
+            raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+@contextmanager
+def _alone(place: Path) -> Iterator[None]:
+    """Hold the lock of ``place``; some shared file systems have none, and work is done twice."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        log.warning("Rows may be tokenized by several runs at once: %s", error)
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _key(task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
