@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import itertools
 import os
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from tiny_run import InterruptionError, assert_same, tiny_run
+from resumed_world import assert_same_end, fit, logged_run, rows_in
+from tiny_run import InterruptionError
 from typing_extensions import override
-
-from multiprune.training.csv_logger import MetricsCsv
-
-if TYPE_CHECKING:
-    from tiny_run import Run
-
-PRUNER = Path(__file__).parents[2] / "conf" / "pruner" / "movement.yaml"
 
 
 class SignalAt(pl.Callback):
@@ -57,42 +49,6 @@ class Validations(pl.Callback):
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.steps.append(trainer.global_step)
-
-
-def logged_run(folder: Path, *callbacks: pl.Callback, **options: Any) -> Run:
-    """Build a run that saves no checkpoint unless it is stopped."""
-    options = {"every_n_steps": 1000, "log_every_n_steps": 1} | options
-    run = tiny_run(folder, PRUNER, **options)
-    run.trainer.loggers = [MetricsCsv(str(folder))]
-    run.trainer.callbacks[:0] = callbacks  # type: ignore[attr-defined]
-    return run
-
-
-def fit(run: Run, checkpoint: Path | None = None) -> Run:
-    run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=False)
-    return run
-
-
-def rows_in(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of ``metrics.csv``, in each of them all that is known by then.
-
-    Lightning tells again what did not change: the last loss of the task that is not trained in a
-    step, which a resumed run does not know, and the density.
-    """
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
-    return [dict(one) for one in itertools.accumulate(rows, lambda known, row: known | row)]
-
-
-def assert_same_end(resumed: Run, straight: Run) -> None:
-    assert resumed.trainer.global_step == straight.trainer.global_step
-    assert_same(resumed.state(), straight.state())
-    assert resumed.best.best_model_score == straight.best.best_model_score
-    if straight.trainer.is_global_zero:
-        rows, expected = (
-            rows_in(Path(run.trainer.default_root_dir)) for run in (resumed, straight)
-        )
-        assert rows == expected
 
 
 # Two epochs of six batches, each validated in two: in the first batch, in the midst, in the last
@@ -173,7 +129,8 @@ SCRIPT = """
 import os, signal, sys
 from pathlib import Path
 import torch
-from test_stop import SignalAt, assert_same_end, fit, logged_run
+from resumed_world import assert_same_end, fit, logged_run
+from test_stop import SignalAt
 
 folder = Path(sys.argv[1])
 options = dict(strategy="ddp_find_unused_parameters_true", devices=2)

@@ -43,12 +43,8 @@ class WholeFiles(TorchCheckpointIO):
             OSError: if it cannot be written; what was there is then as it was.
         """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with (
-            whole_file(Path(path), moved_to=storage_options) as beside,
-            # Given a path, torch hides why it could not write.
-            beside.open("wb") as file,
-        ):
-            torch.save(checkpoint, file)
+        with whole_file(Path(path), moved_to=storage_options) as beside:
+            _save(checkpoint, beside)
 
 
 class BestFinished(ModelCheckpoint):
@@ -194,3 +190,14 @@ def damage(file: Path) -> str | None:
     except Exception as error:
         return f"cannot be read ({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
     return f"has no {', '.join(missing)}" if missing else None
+
+
+def _save(checkpoint: dict[str, Any], file: Path) -> None:
+    try:
+        # Given a path, torch says nothing of what is wrong with the disk.
+        with file.open("wb") as opened:
+            torch.save(checkpoint, opened)
+    except RuntimeError as error:
+        # Its complaint that the file ends early, while it deals with the reason.
+        reason = error.__context__
+        raise (reason if isinstance(reason, OSError) else error) from None
