@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from multiprune.tasks.task import Rows, Task
+
+log = logging.getLogger(__name__)
 
 # Part of every key: raise it when encoded rows change their meaning.
 _FORMAT = 1
@@ -36,27 +39,39 @@ def encoded_rows(
     """Return the encoded rows of a split and how many of them were truncated.
 
     Tokenizes (on all cores) and writes below ``folder`` what is not there yet. A reader never sees
-    half-written rows: they are written beside, then renamed.
+    half-written rows: they are written beside, then renamed. What cannot be read, as where old
+    files are cleared away, is written anew.
     """
-    from datasets import Dataset, load_from_disk
+    from datasets import Dataset
 
     place = folder / _key(task, rows, tokenizer, max_length)
-    if not place.is_dir():
-        columns, truncated = task.encode(rows, tokenizer, max_length)
-        beside = folder / f".writing-{uuid.uuid4().hex}"
-        beside.mkdir(parents=True)
-        try:
-            Dataset.from_dict(columns).save_to_disk(beside, num_shards=1)
-            (beside / "truncated.json").write_text(json.dumps(truncated))
-            beside.rename(place)
-        except OSError:
-            # Another process may have written the same rows in the meantime.
-            if not place.is_dir():
-                raise
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-    table = load_from_disk(place)
-    return table, int(json.loads((place / "truncated.json").read_text()))
+    try:
+        return _read(place)
+    except (OSError, ValueError) as error:
+        if place.is_dir():
+            log.warning("%s is written anew, because it cannot be read: %s", place, error)
+            shutil.rmtree(place, ignore_errors=True)
+    columns, truncated = task.encode(rows, tokenizer, max_length)
+    beside = folder / f".writing-{uuid.uuid4().hex}"
+    beside.mkdir(parents=True)
+    try:
+        Dataset.from_dict(columns).save_to_disk(beside, num_shards=1)
+        (beside / "truncated.json").write_text(json.dumps(truncated))
+        beside.rename(place)
+    except OSError:
+        # Another process may have written the same rows in the meantime.
+        if not place.is_dir():
+            raise
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return _read(place)
+
+
+def _read(place: Path) -> tuple[Dataset, int]:
+    from datasets import load_from_disk
+
+    truncated = int(json.loads((place / "truncated.json").read_text()))
+    return load_from_disk(place), truncated
 
 
 def _key(task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
