@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import zipfile
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -119,3 +120,14 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> None
 def test_steps_between_checkpoints_must_be_counted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`every_n_steps` must be at least 1, but is 0"):
         Last(tmp_path, every_n_steps=0)
+
+
+def test_ranks_that_see_different_checkpoints_do_not_train(tmp_path: Path) -> None:
+    def gathered(own: torch.Tensor) -> torch.Tensor:
+        return torch.stack([own, own - 3])
+
+    strategy = SimpleNamespace(all_gather=gathered)
+    trainer: Any = SimpleNamespace(global_step=9, strategy=strategy)
+    module: Any = SimpleNamespace(device="cpu")
+    with pytest.raises(RuntimeError, match=r"from \[9, 6\]: they must see the same files in "):
+        Last(tmp_path, every_n_steps=1).on_train_start(trainer, module)

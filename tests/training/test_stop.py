@@ -77,6 +77,18 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
     assert seen.steps == ([6, 12] if saved <= 6 else [12])
 
 
+def test_a_run_that_has_all_its_steps_is_validated_when_it_continues(tmp_path: Path) -> None:
+    options = {"every_n_steps": 5, "max_steps": 12}
+    straight = fit(logged_run(tmp_path / "straight", **options))
+    sender = SignalAt(3, signal.SIGTERM, validation=True)
+    with pytest.raises(SystemExit):
+        fit(logged_run(tmp_path / "stopped", sender, **options))
+    last = tmp_path / "stopped" / "last.ckpt"
+    # Lightning would not validate again where no step is left.
+    assert torch.load(last, weights_only=False)["global_step"] == 10
+    assert_same_end(fit(logged_run(last.parent, **options), last), straight)
+
+
 def test_gradients_that_are_being_accumulated_are_waited_for(tmp_path: Path) -> None:
     straight = fit(logged_run(tmp_path / "straight", accumulate=2))
     with pytest.raises(SystemExit):

@@ -119,6 +119,16 @@ class Last(Checkpoint):
         trainer.strategy.checkpoint_io = WholeFiles()
 
     @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        own = torch.tensor(trainer.global_step, device=pl_module.device)
+        steps = trainer.strategy.all_gather(own).flatten().tolist()
+        if len(set(steps)) > 1:
+            raise RuntimeError(
+                f"All ranks must continue from the same step, but do so from {steps}: they must "
+                f"see the same files in {self.folder}."
+            )
+
+    @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
