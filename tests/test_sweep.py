@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from application import ROOT, composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 
+from multiprune.cli import main
 from multiprune.report.jobs import read_jobs
+from multiprune.status import read_status
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,17 +63,24 @@ def test_every_value_of_a_sweep_composes(name: str) -> None:
 REFUSAL = "`fraction` must be in (0, 1], but is 2.0."
 
 
-def sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    command = [
+def command(folder: Path, *overrides: str) -> list[str]:
+    return [
         *(sys.executable, str(ROOT / "train.py"), "-cd", str(ROOT / "sweep")),
         *("-cn", "multitask_vs_ensemble", f"hydra.sweep.dir={folder}"),
         *("task=agreement", "pruner=magnitude", "seed=0", "trainer=cpu", "trainer.max_steps=2"),
         *("encoder.layers=1", "encoder.hidden=16", "encoder.heads=2", "encoder.intermediate=32"),
         *("+trainer.enable_progress_bar=false", *overrides),
     ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def sweep(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command, cwd=folder.parent, env=environment, capture_output=True, text=True, check=False
+        command(folder, *overrides),
+        cwd=folder.parent,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 
@@ -114,3 +128,85 @@ def test_jobs_side_by_side_do_as_they_do_one_after_another(first: Path, tmp_path
     again = sweep(folder, *launcher, "budget.fraction=0.5")
     assert again.returncode == 0, again.stderr
     assert "is finished already" in (results.parent / "output.log").read_text()
+
+
+def write_mirror(folder: Path, task: str) -> None:
+    """Write as few rows of a task of two sentences as train and validate it."""
+    rows = {"sentence1": ["it rains"] * 8, "sentence2": ["it pours"] * 8, "label": [0, 1] * 4}
+    (folder / "glue" / task).mkdir(parents=True)
+    for split in ("train", "validation"):
+        pq.write_table(pa.table(rows), folder / "glue" / task / f"{split}.parquet")
+
+
+def left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what a report says of the runs that are not in it."""
+    main(["report", str(folder), "--format", "csv"])
+    printed = capsys.readouterr()
+    assert len(printed.out.splitlines()) == 1 + len(list(folder.rglob("results.json")))
+    return printed.err
+
+
+def test_job_whose_data_have_vanished_fails_alone_and_is_run_when_they_are_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, mirror = tmp_path / "runs", tmp_path / "mirror"
+    write_mirror(mirror, "rte")
+    overrides = ["task=wnli,rte", "budget.fraction=0.5", f"data.mirror={mirror}"]
+    overrides.append(f"+data.cache={tmp_path / 'cache'}")
+    done = sweep(folder, *overrides)
+    assert done.returncode == 1, done.stderr
+    sentence = (
+        f"`data.mirror` must hold a folder 'glue/wnli', but {mirror}/glue/wnli does not exist."
+    )
+    assert {job.state: job.reason for job in read_jobs(folder)} == {
+        "failed": sentence,
+        "finished": "",
+    }
+    (results,) = folder.rglob("results.json")
+    (missing,) = [one for one in folder.iterdir() if "wnli" in one.name]
+    said = left_out(folder, capsys)
+    assert f"Left out: {missing}: unfinished: failed: {sentence}" in said
+    before = results.stat().st_mtime_ns
+    write_mirror(mirror, "wnli")
+    again = sweep(folder, *overrides)
+    assert again.returncode == 0, again.stderr
+    assert [job.state for job in read_jobs(folder)] == ["finished", "finished"]
+    assert results.stat().st_mtime_ns == before
+
+
+def test_job_that_was_killed_is_lost_and_continues_when_the_sweep_is_started_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "runs"
+    overrides = ["hydra/launcher=gpus", "hydra.launcher.workers=1", "budget.fraction=0.5,0.25"]
+    overrides += ["trainer.max_steps=60", "checkpoint.every_n_steps=5"]
+    with subprocess.Popen(
+        command(folder, *overrides),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        deadline = time.monotonic() + 120
+        while not (begun := [*folder.rglob("last.ckpt")]) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        killed = begun[0].parents[1]
+        status = read_status(killed)
+        assert status is not None
+        os.kill(status.pid, signal.SIGKILL)
+        output, errors = running.communicate(timeout=120)
+    assert running.returncode == 1, errors
+    assert "the process was killed by SIGKILL" in output
+    assert {job.path: job.state for job in read_jobs(folder)}.pop(killed) == "lost"
+    (results,) = folder.rglob("results.json")
+    assert results.parent != killed
+    assert f"Left out: {killed}: unfinished: lost" in left_out(folder, capsys)
+    again = sweep(folder, *overrides)
+    assert again.returncode == 0, again.stderr
+    assert [job.state for job in read_jobs(folder)] == ["finished", "finished"]
+    # What the second start did not do.
+    assert "is finished already" in (results.parent / "output.log").read_text()
+    with (killed / "metrics.csv").open(newline="") as file:
+        steps = [int(row["step"]) for row in csv.DictReader(file)]
+    assert steps == sorted(set(steps))
+    assert json.loads((killed / "results.json").read_text())["steps"] == 60

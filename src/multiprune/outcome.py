@@ -35,6 +35,10 @@ def reported(status: StatusFile) -> Iterator[None]:
     except GaveUpError as error:
         status.end("given up", reason=str(error))
         raise
+    except OSError as error:
+        # A full disk, or data that have vanished: where in the program says nothing about that.
+        status.end("failed", reason=sentence(error))
+        raise refusal(error) from error
     except Exception as error:
         status.end("failed", reason=sentence(error))
         raise
@@ -49,7 +53,7 @@ def reported(status: StatusFile) -> Iterator[None]:
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Have SIGTERM raise, as Ctrl-C does. Training is ended by Lightning, after a whole batch."""
+    """Have SIGTERM raise, as Ctrl-C does; training ends itself after a whole step."""
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         yield

@@ -39,10 +39,11 @@ from multiprune.report.results import Results, is_finished, read_score, scores_b
 from multiprune.report.summary import print_summary
 from multiprune.status import StatusFile
 from multiprune.training import Pruning
-from multiprune.training.checkpoints import BestFinished, Last
+from multiprune.training.checkpoints import BestFinished, Last, checkpoint_to_continue
 from multiprune.training.examples import worst_examples
 from multiprune.training.module import MultitaskModule, ResumeError
 from multiprune.training.status import ReportStatus
+from multiprune.training.stop import Stop
 from multiprune.training.timing import Stopwatch
 from multiprune.training.tracking import Outcome, Table, conclude, tracked
 
@@ -94,12 +95,11 @@ def run(config: DictConfig) -> float:
     # Set by Lightning, from what a launcher of several processes says of this one.
     is_first: bool = getattr(rank_zero_only, "rank", 0) == 0
     status = StatusFile(folder, writes=is_first)
-    with reported(status):
+    with reported(status), ended_by_sigterm():
         experiment = prepare(config, status)
         with tracked(experiment.trainer.loggers, describe(plain(config), folder)):
             train(experiment)
-            with ended_by_sigterm():
-                results = finish(experiment, config)
+            results = finish(experiment, config)
         status.end(
             "finished",
             score=results.score,
@@ -113,8 +113,7 @@ def run(config: DictConfig) -> float:
 def prepare(config: DictConfig, status: StatusFile) -> Experiment:
     """Assemble what ``config`` describes, or refuse it."""
     try:
-        with ended_by_sigterm():
-            return assemble(config, status)
+        return assemble(config, status)
     except (ValueError, TypeError, OSError, HydraException) as error:
         status.end("failed", reason=sentence(error))
         if not is_job():
@@ -124,13 +123,10 @@ def prepare(config: DictConfig, status: StatusFile) -> Experiment:
 
 def train(experiment: Experiment) -> None:
     """Train from the beginning, or from where the run in this folder was stopped."""
-    last = experiment.folder / "checkpoints" / "last.ckpt"
     try:
+        checkpoint = checkpoint_to_continue(experiment.folder / "checkpoints")
         experiment.trainer.fit(
-            experiment.module,
-            experiment.data,
-            ckpt_path=str(last) if last.is_file() else None,
-            weights_only=False,
+            experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=False
         )
     except (ResumeError, FloatingPointError) as error:
         raise refusal(error) from error
@@ -187,7 +183,7 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     stopwatch = Stopwatch()
     last = Last(folder / "checkpoints", every_n_steps=config.checkpoint.every_n_steps)
     rates = LearningRateMonitor(logging_interval="step")
-    callbacks = [pruning, stopwatch, rates, best, last, ReportStatus(status), *give_up]
+    callbacks = [pruning, stopwatch, rates, best, last, Stop(last), ReportStatus(status), *give_up]
     return Experiment(
         folder=folder,
         tasks=tasks,

@@ -170,6 +170,24 @@ def test_without_locks_rows_that_another_process_wrote_meanwhile_are_read(
     assert "may be tokenized by several runs at once: FileSystem does not" in caplog.text
 
 
+@pytest.mark.parametrize("lost", ["truncated.json", "state.json", "*.arrow"])
+def test_rows_of_which_a_file_has_vanished_are_written_anew(lost: str, tmp_path: Path) -> None:
+    expected = read(counting_task(), tmp_path)
+    (file,) = tmp_path.rglob(lost)
+    file.unlink()
+    task = counting_task()
+    assert read(task, tmp_path) == expected
+    assert read(task, tmp_path) == expected
+    assert task.encodings == 1
+
+
+def test_rows_that_are_cut_short_are_written_anew(tmp_path: Path) -> None:
+    expected = read(counting_task(), tmp_path)
+    (file,) = tmp_path.rglob("*.arrow")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    assert read(counting_task(), tmp_path) == expected
+
+
 def test_missing_parents_of_the_folder_are_made(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     read(counting_task(), folder)

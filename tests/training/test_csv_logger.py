@@ -119,9 +119,12 @@ def test_a_write_that_fails_leaves_the_last_file(
 
     monkeypatch.setattr(csv.DictWriter, "writerows", full)
     logger.log_metrics({"loss": 9.0}, 9)
-    with pytest.raises(OSError, match="full"):
-        logger.finalize("failed")
+    with pytest.raises(OSError, match=r"metrics\.csv must be writable, but: the disk is full\."):
+        logger.after_save_checkpoint(None)
+    # Nothing hides why a run failed.
+    logger.finalize("failed")
     assert (tmp_path / "metrics.csv").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
 
 
 def test_a_checkpoint_is_never_ahead_of_the_file(tmp_path: Path) -> None:
@@ -129,6 +132,25 @@ def test_a_checkpoint_is_never_ahead_of_the_file(tmp_path: Path) -> None:
     logger.log_metrics({"loss": 0.5}, 0)
     logger.after_save_checkpoint(None)
     assert [row["loss"] for row in rows_in(tmp_path)] == ["0.5"]
+
+
+def test_what_is_logged_of_a_saved_step_is_on_the_disk_at_once(tmp_path: Path) -> None:
+    logger = MetricsCsv(str(tmp_path))
+    logger.log_metrics({"loss": 0.5}, 0)
+    logger.after_save_checkpoint(None)
+    # Lightning logs a step after its end, where it is saved; no resumed run repeats it.
+    for step in (1, 2):
+        logger.log_metrics({"loss": 0.25}, step)
+        logger.save()
+    assert [row["step"] for row in rows_in(tmp_path)] == ["0", "1"]
+
+
+def test_a_run_resumed_with_the_validation_of_a_step_keeps_what_it_trained(tmp_path: Path) -> None:
+    filled(tmp_path, 3)
+    resumed = MetricsCsv(str(tmp_path))
+    resumed.log_metrics({"val/score": 0.5}, 2)
+    resumed.finalize("success")
+    assert rows_in(tmp_path)[-1] == {"step": "2", "loss": "2.0", "val/score": "0.5"}
 
 
 @pytest.mark.parametrize(("pause", "written"), [(float("inf"), False), (-1.0, True)])

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+from contextlib import ExitStack
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from application import SMALL, run_in
+from full_disk import full_disk
 
 from multiprune.data.source import GeneratedSource
 from multiprune.status import Status, StatusFile, read_status
 from multiprune.tasks.classification import Classification
+from multiprune.training.module import MultitaskModule
 from multiprune.training.status import ReportStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    import torch
 
 
 def status_of(folder: Path) -> Status:
@@ -77,6 +80,24 @@ def test_failure_is_told_with_its_reason(tmp_path: Path, monkeypatch: pytest.Mon
     assert (resumed.state, resumed.reason, resumed.step) == ("finished", "", 12)
 
 
+def test_full_disk_is_a_reason_and_the_run_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last, straight = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "straight"
+    saving = "checkpoint.every_n_steps=2"
+    reason = f"{last} must be writable, but: [Errno 27] File too large."
+    with ExitStack() as disk:
+        fill = partial(disk.enter_context, full_disk(after=50_000))
+        with pytest.raises(SystemExit) as refused:
+            run_with(tmp_path, monkeypatch, fill, saving)
+    assert str(refused.value) == f"error: {reason}"
+    assert (status_of(tmp_path).state, status_of(tmp_path).reason) == ("failed", reason)
+    assert not list(tmp_path.rglob("*.writing"))
+    assert torch.load(last, weights_only=False)["global_step"] >= 2
+    monkeypatch.undo()
+    assert run_in(tmp_path, *SMALL, saving) == run_in(straight, *SMALL)
+
+
 def test_loss_that_is_not_finite_is_a_reason(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,13 +117,32 @@ def test_signal_interrupts_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     before = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(SystemExit):
-            run_with(tmp_path, monkeypatch, lambda: os.kill(os.getpid(), number))
-    finally:
-        # Lightning ignores Ctrl-C while it shuts down.
-        signal.signal(signal.SIGINT, before)
-    assert (status_of(tmp_path).state, status_of(tmp_path).reason) == ("interrupted", "")
+    with pytest.raises(SystemExit) as ended:
+        run_with(tmp_path, monkeypatch, lambda: os.kill(os.getpid(), number))
+    assert ended.value.code == 128 + number
+    stopped = status_of(tmp_path)
+    assert (stopped.state, stopped.reason) == ("interrupted", "")
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == before
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
+    assert last["global_step"] == stopped.step >= 5
+    monkeypatch.undo()
+    run_in(tmp_path, *SMALL)
+    assert (status_of(tmp_path).state, status_of(tmp_path).step) == ("finished", 12)
+
+
+def test_signal_interrupts_what_comes_after_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("It must not come here.")
+
+    monkeypatch.setattr(MultitaskModule, "test_step", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        run_in(tmp_path, *SMALL)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert status_of(tmp_path).state == "interrupted"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 

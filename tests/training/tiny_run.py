@@ -26,6 +26,7 @@ from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
 from multiprune.training.module import MultitaskModule
 from multiprune.training.optim import AdamWRecipe
+from multiprune.training.stop import Stop
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -121,11 +122,12 @@ def tiny_run(
         pruner, CubicSchedule(start=0.1, stop=0.7), every_n_steps=2, encoder="model.encoder"
     )
     best = BestFinished(folder, pruning)
+    last = Last(folder, every_n_steps=every_n_steps)
     interruptions = [] if stop_at is None else [InterruptAt(stop_at)]
     trainer = pl.Trainer(
         max_epochs=EPOCHS,
         accelerator="cpu",
-        callbacks=[pruning, best, Last(folder, every_n_steps=every_n_steps), *interruptions],
+        callbacks=[pruning, best, last, Stop(last), *interruptions],
         logger=False,
         gradient_clip_val=1.0,
         accumulate_grad_batches=accumulate,

@@ -45,17 +45,35 @@ def encoded_rows(
 
     Tokenizes (on all cores) and writes below ``folder`` what is not there yet; of several processes
     that need the same, one does and the others wait. A reader never sees half-written rows: they
-    are written beside, then renamed.
+    are written beside, then renamed. What cannot be read, as where old files are cleared away, is
+    written anew.
     """
+    place = folder / _key(task, rows, tokenizer, max_length)
+    if (found := _read(place)) is not None:
+        return found
+    with _alone(place):
+        if (found := _read(place)) is not None:
+            return found
+        # What others wrote before is damaged.
+        shutil.rmtree(place, ignore_errors=True)
+        _write(place, *task.encode(rows, tokenizer, max_length))
+        found = _read(place)
+    if found is None:
+        raise OSError(f"Encoded rows must be readable, but those just written to {place} are not.")
+    return found
+
+
+def _read(place: Path) -> tuple[Dataset, int] | None:
     from datasets import load_from_disk
 
-    place = folder / _key(task, rows, tokenizer, max_length)
     if not place.is_dir():
-        with _alone(place):
-            if not place.is_dir():
-                _write(place, *task.encode(rows, tokenizer, max_length))
-    table = load_from_disk(place)
-    return table, int(json.loads((place / "truncated.json").read_text()))
+        return None
+    try:
+        truncated = int(json.loads((place / "truncated.json").read_text()))
+        return load_from_disk(place), truncated
+    except (OSError, ValueError) as error:
+        log.warning("%s is written anew, because it cannot be read: %s", place, error)
+        return None
 
 
 def _write(place: Path, columns: Mapping[str, Any], truncated: int) -> None:

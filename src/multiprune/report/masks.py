@@ -10,6 +10,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from multiprune.whole_file import whole_file
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -118,9 +120,8 @@ def write_masks(folder: Path, masks: Mapping[str, Tensor]) -> None:
     """Write what a run has kept, boolean tensors by path, as ``masks.safetensors``: bits."""
     packed = {path: Mask.of(mask.cpu().numpy()) for path, mask in masks.items()}
     shapes = json.dumps({path: mask.shape for path, mask in packed.items()})
-    beside = folder / f"{FILE}.writing"
-    save_file({path: mask.bits for path, mask in packed.items()}, beside, {"shapes": shapes})
-    beside.replace(folder / FILE)
+    with whole_file(folder / FILE) as beside:
+        save_file({path: mask.bits for path, mask in packed.items()}, beside, {"shapes": shapes})
 
 
 def read_masks(row: Row) -> Masks:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from multiprune.tasks.answers import Answers
+from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,9 +35,8 @@ def write_predictions(folder: Path, by_split: Mapping[str, Mapping[str, Answers]
         for task, answers in by_task.items()
         for field, tensor in vars(answers.sorted()).items()
     }
-    beside = folder / f"{FILE}.writing"
-    save_file(tensors, beside)
-    beside.replace(folder / FILE)
+    with whole_file(folder / FILE) as beside:
+        save_file(tensors, beside)
 
 
 def read_predictions(folder: Path) -> Predictions:

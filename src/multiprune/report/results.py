@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from multiprune.whole_file import whole_file
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -61,9 +63,8 @@ class Results:
     def write(self, folder: Path) -> None:
         """Write ``results.json`` into ``folder``, with versions and the kind of machine."""
         content = asdict(self) | {"versions": _versions(), "machine": _machine()}
-        beside = folder / "results.json.writing"
-        beside.write_text(json.dumps(content, indent=2) + "\n")
-        beside.replace(folder / "results.json")
+        with whole_file(folder / "results.json") as beside:
+            beside.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:

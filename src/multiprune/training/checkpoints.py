@@ -1,18 +1,50 @@
-"""Which checkpoints are kept: one to resume from, and the best of the finished schedule."""
+"""Which checkpoints are kept: two to resume from, and the best of the finished schedule."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import logging
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from pytorch_lightning.callbacks import ModelCheckpoint
+import torch
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.plugins import TorchCheckpointIO
 from typing_extensions import override
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from multiprune.training.module import ResumeError
+from multiprune.whole_file import whole_file
 
+if TYPE_CHECKING:
     import pytorch_lightning as pl
 
     from multiprune.training.pruning import Pruning
+
+log = logging.getLogger(__name__)
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+_NEEDED = ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place first.
+
+    Lightning's own writes into the system's temporary folder, and copies from there.
+    """
+
+    @override
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Path | None = None
+    ) -> None:
+        """Write ``checkpoint``; what was there is moved to ``storage_options``, if that is given.
+
+        Raises:
+            OSError: if it cannot be written; what was there is then as it was.
+        """
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(Path(path), moved_to=storage_options) as beside:
+            _save(checkpoint, beside)
 
 
 class BestFinished(ModelCheckpoint):
@@ -39,13 +71,143 @@ class BestFinished(ModelCheckpoint):
             super().on_validation_end(trainer, pl_module)
 
 
-class Last(ModelCheckpoint):
-    """Keeps ``last.ckpt``, everything that a run needs to continue, every ``every_n_steps``."""
+class Last(Checkpoint):
+    """Keeps ``last.ckpt``, everything that a run needs to continue, and the one before it.
+
+    Both are of whole optimizer steps: no checkpoint holds gradients that are being accumulated. A
+    step that validation follows is saved when that has begun, and a run that continues there
+    begins with it: Lightning leaves out the validation after a step from which it continues.
+    """
 
     def __init__(self, folder: Path, *, every_n_steps: int) -> None:
-        super().__init__(
-            dirpath=folder,
-            filename="last",
-            every_n_train_steps=every_n_steps,
-            enable_version_counter=False,
+        if every_n_steps < 1:
+            raise ValueError(f"`every_n_steps` must be at least 1, but is {every_n_steps}.")
+        self.folder, self.every_n_steps = folder, every_n_steps
+        self._step_before = 0
+        self._saved_step: int | None = None
+        self._is_due = False
+
+    def has_stepped(self, trainer: pl.Trainer) -> bool:
+        """Whether the batch that ends has completed an optimizer step."""
+        return trainer.global_step > self._step_before
+
+    def keep(self, trainer: pl.Trainer) -> None:
+        """Save the step that ends, now or when validation, which follows, has begun."""
+        fit_loop = trainer.fit_loop
+        assert fit_loop._data_fetcher is not None
+        if fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher):
+            self._is_due = True
+        else:
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> None:
+        """Save now, unless this step is saved already; between batches of training only."""
+        self._is_due = False
+        # No run that has all its steps would come back to validation.
+        is_lost = trainer.validating and trainer.global_step == trainer.max_steps
+        if is_lost or self._saved_step == trainer.global_step:
+            return
+        trainer.save_checkpoint(
+            self.folder / LAST, weights_only=False, storage_options=self.folder / PREVIOUS
         )
+        self._saved_step = trainer.global_step
+        for logger in trainer.loggers:
+            logger.after_save_checkpoint(self)  # type: ignore[arg-type]
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        trainer.strategy.checkpoint_io = WholeFiles()
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        own = torch.tensor(trainer.global_step, device=pl_module.device)
+        steps = trainer.strategy.all_gather(own).flatten().tolist()
+        if len(set(steps)) > 1:
+            raise RuntimeError(
+                f"All ranks must continue from the same step, but do so from {steps}: they must "
+                f"see the same files in {self.folder}."
+            )
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._step_before = trainer.global_step
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if self.has_stepped(trainer) and trainer.global_step % self.every_n_steps == 0:
+            self.keep(trainer)
+
+    @override
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._is_due:
+            self.save(trainer)
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        if trainer.validating:
+            # As if the first batch were being evaluated: Lightning then begins anew.
+            began = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            progress.update(total=began, current=began)
+
+
+def checkpoint_to_continue(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint in ``folder``; None if there never was one.
+
+    Raises:
+        ResumeError: if all that there are are damaged.
+    """
+    problems: dict[Path, str] = {}
+    for file in (folder / LAST, folder / PREVIOUS):
+        problem = damage(file) if file.exists() else "does not exist"
+        if problem is None:
+            if problems:
+                log.warning("Continuing from %s: %s.", file, "; ".join(problems.values()))
+            return file
+        problems[file] = f"{file.name} {problem}"
+    if not any(file.exists() for file in problems):
+        return None
+    raise ResumeError(
+        f"A run continues from a whole checkpoint, but {'; '.join(problems.values())}; without "
+        f"{folder} it would start from the beginning."
+    )
+
+
+def damage(file: Path) -> str | None:
+    """Return what is wrong with a checkpoint; None if nothing is.
+
+    All of it is read and held against the checksums that zip files have (torch does not), but no
+    tensor is copied.
+    """
+    try:
+        with zipfile.ZipFile(file) as parts:
+            if (part := parts.testzip()) is not None:
+                return f"is damaged in {part}"
+        content = torch.load(file, map_location="cpu", mmap=True, weights_only=False)
+        missing = [key for key in _NEEDED if key not in content]
+    # What cannot be unpickled may raise anything.
+    except Exception as error:
+        return f"cannot be read ({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
+    return f"has no {', '.join(missing)}" if missing else None
+
+
+def _save(checkpoint: dict[str, Any], file: Path) -> None:
+    try:
+        # Given a path, torch says nothing of what is wrong with the disk.
+        with file.open("wb") as opened:
+            torch.save(checkpoint, opened)
+    except RuntimeError as error:
+        # Its complaint that the file ends early, while it deals with the reason.
+        reason = error.__context__
+        raise (reason if isinstance(reason, OSError) else error) from None

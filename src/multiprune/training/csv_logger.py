@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import logging
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +13,12 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
+from multiprune.whole_file import whole_file
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_WRITES = 10.0
 
@@ -21,7 +27,7 @@ class MetricsCsv(Logger):
     """Writes one row a logging step to ``<folder>/metrics.csv``; empty cells were not logged.
 
     Lightning's own CSV logger deletes an earlier file in its folder. Here, what a resumed run
-    repeats replaces the rows from its first step on.
+    repeats replaces the cells of its first step, and all rows after that.
     """
 
     def __init__(self, folder: str) -> None:
@@ -51,7 +57,8 @@ class MetricsCsv(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         step = 0 if step is None else step
         if not self._has_read:
-            self._rows = [row for row in _read(self.path) if int(row["step"]) < step]
+            # A run that continues with the validation of a step has trained it before.
+            self._rows = [row for row in _read(self.path) if int(row["step"]) <= step]
             self._has_read = True
         if not self._rows or int(self._rows[-1]["step"]) != step:
             self._rows.append({"step": step})
@@ -68,22 +75,28 @@ class MetricsCsv(Logger):
     @rank_zero_only
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
         self._write()
+        # What is logged of the step that was saved comes after that, and is not repeated.
+        self._written_at = -math.inf
 
     @override
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        self._write()
+        try:
+            self._write()
+        except OSError as error:
+            if status != "failed":
+                raise
+            # Why it failed matters more.
+            log.warning("The last rows were lost: %s", error)
 
     def _write(self) -> None:
         if not self._rows:
             return
         columns = list(dict.fromkeys(key for row in self._rows for key in row))
-        beside = self.path.with_suffix(".csv.writing")
-        with beside.open("w", newline="") as file:
+        with whole_file(self.path) as beside, beside.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self._rows)
-        beside.replace(self.path)
         self._written_at = time.monotonic()
 
 

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from full_disk import full_disk
+
+from multiprune.report.masks import write_masks
+from multiprune.report.predictions import write_predictions
+from multiprune.tasks.answers import Answers
+from multiprune.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_file_takes_the_place_of_another_which_is_moved(tmp_path: Path) -> None:
+    file, moved = tmp_path / "a.txt", tmp_path / "b.txt"
+    for text in ("first", "second", "third"):
+        with whole_file(file, moved_to=moved) as beside:
+            beside.write_text(text)
+            assert not file.exists() or file.read_text() != text
+    assert (file.read_text(), moved.read_text()) == ("third", "second")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_what_fails_changes_nothing(tmp_path: Path) -> None:
+    file, moved = tmp_path / "a.txt", tmp_path / "b.txt"
+    file.write_text("first")
+    with (
+        pytest.raises(OSError, match=r"a\.txt must be writable, but: .*File too large\.$"),
+        full_disk(after=10),
+        whole_file(file, moved_to=moved) as beside,
+    ):
+        beside.write_text("a" * 20)
+    with pytest.raises(ZeroDivisionError), whole_file(file) as beside:
+        _ = beside.write_text("second") / 0
+    assert file.read_text() == "first"
+    assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_file_system_that_tells_late_that_it_is_full_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with (
+        pytest.raises(OSError, match=r"must be writable, but: .*No space left on device\.$"),
+        whole_file(tmp_path / "a.txt") as beside,
+    ):
+        beside.write_text("first")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_run_leaves_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    numbers = torch.arange(4000)
+    answers = Answers(numbers, numbers, numbers)
+    with full_disk(after=500):
+        with pytest.raises(OSError, match=r"predictions\.safetensors must be writable, but: "):
+            write_predictions(tmp_path, {"validation": {"rte": answers}})
+        with pytest.raises(OSError, match=r"masks\.safetensors must be writable, but: "):
+            write_masks(tmp_path, {"layer": torch.ones(100, 100, dtype=torch.bool)})
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,133 @@
+"""The two checkpoints that a run continues from, when one of them is damaged."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from full_disk import full_disk
+from resumed_world import assert_same_end, fit, logged_run
+from tiny_run import InterruptionError
+
+from multiprune.training.checkpoints import Last, checkpoint_to_continue
+from multiprune.training.module import ResumeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def step_of(checkpoint: Path | None) -> int:
+    assert checkpoint is not None
+    step: int = torch.load(checkpoint, weights_only=False)["global_step"]
+    return step
+
+
+@pytest.fixture
+def stopped(tmp_path: Path) -> Path:
+    """A run that was stopped after 9 of 12 steps, and has saved every third."""
+    with pytest.raises(InterruptionError):
+        fit(logged_run(tmp_path, every_n_steps=3, stop_at=10))
+    return tmp_path
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1000])
+
+
+def flip_a_bit(file: Path) -> None:
+    """Change a weight, which torch would load."""
+    with zipfile.ZipFile(file) as parts:
+        largest = max(parts.infolist(), key=lambda part: part.file_size)
+    content = bytearray(file.read_bytes())
+    content[largest.header_offset + largest.file_size // 2] ^= 1
+    file.write_bytes(content)
+    torch.load(file, weights_only=False)
+
+
+def forget_the_optimizer(file: Path) -> None:
+    content = torch.load(file, weights_only=False)
+    del content["optimizer_states"]
+    torch.save(content, file)
+
+
+DAMAGES = [
+    (truncate, r"cannot be read \(BadZipFile: "),
+    (lambda file: file.write_bytes(b""), r"cannot be read \(BadZipFile: "),
+    (lambda file: file.write_bytes(b"elbow" * 1000), r"cannot be read \(BadZipFile: "),
+    (flip_a_bit, r"is damaged in archive/data/\d+\.$"),
+    (forget_the_optimizer, "has no optimizer_states"),
+    (lambda file: torch.save([1, 2], file), "has no state_dict, loops"),
+    (lambda file: file.unlink(), "does not exist"),
+]
+
+
+def test_the_last_whole_checkpoint_is_continued_from(stopped: Path) -> None:
+    assert checkpoint_to_continue(stopped) == stopped / "last.ckpt"
+    assert (step_of(stopped / "last.ckpt"), step_of(stopped / "previous.ckpt")) == (9, 6)
+
+
+@pytest.mark.parametrize(("damage", "problem"), DAMAGES)
+def test_the_one_before_takes_the_place_of_a_damaged_one(
+    damage: Callable[[Path], object],
+    problem: str,
+    stopped: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    damage(stopped / "last.ckpt")
+    assert checkpoint_to_continue(stopped) == stopped / "previous.ckpt"
+    (record,) = caplog.records
+    line = record.getMessage()
+    assert "\n" not in line
+    assert line.startswith(f"Continuing from {stopped / 'previous.ckpt'}: last.ckpt ")
+    assert re.search(problem, line)
+    damage(stopped / "previous.ckpt")
+    if (stopped / "previous.ckpt").exists():
+        with pytest.raises(ResumeError, match=rf"last\.ckpt .*; previous\.ckpt .*{stopped} "):
+            checkpoint_to_continue(stopped)
+
+
+def test_a_run_without_checkpoints_begins(tmp_path: Path) -> None:
+    assert checkpoint_to_continue(tmp_path) is None
+    assert checkpoint_to_continue(tmp_path / "nowhere") is None
+
+
+def test_a_run_that_goes_back_further_ends_the_same(stopped: Path) -> None:
+    straight = fit(logged_run(stopped / "straight"))
+    flip_a_bit(stopped / "last.ckpt")
+    assert_same_end(fit(logged_run(stopped), checkpoint_to_continue(stopped)), straight)
+
+
+def test_a_full_disk_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> None:
+    straight = fit(logged_run(tmp_path / "straight"))
+    with pytest.raises(InterruptionError):
+        fit(logged_run(tmp_path, every_n_steps=1, stop_at=3))
+    before = {file: file.read_bytes() for file in tmp_path.glob("*.ckpt")}
+    resumed = logged_run(tmp_path, every_n_steps=1)
+    with (
+        pytest.raises(OSError, match=r"last\.ckpt must be writable, but: .*File too large\.$"),
+        full_disk(after=len(before[tmp_path / "last.ckpt"]) // 2),
+    ):
+        fit(resumed, checkpoint_to_continue(tmp_path))
+    assert {file: file.read_bytes() for file in tmp_path.glob("*.ckpt*")} == before
+    assert_same_end(fit(logged_run(tmp_path), checkpoint_to_continue(tmp_path)), straight)
+
+
+def test_steps_between_checkpoints_must_be_counted(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`every_n_steps` must be at least 1, but is 0"):
+        Last(tmp_path, every_n_steps=0)
+
+
+def test_ranks_that_see_different_checkpoints_do_not_train(tmp_path: Path) -> None:
+    def gathered(own: torch.Tensor) -> torch.Tensor:
+        return torch.stack([own, own - 3])
+
+    strategy = SimpleNamespace(all_gather=gathered)
+    trainer: Any = SimpleNamespace(global_step=9, strategy=strategy)
+    module: Any = SimpleNamespace(device="cpu")
+    with pytest.raises(RuntimeError, match=r"from \[9, 6\]: they must see the same files in "):
+        Last(tmp_path, every_n_steps=1).on_train_start(trainer, module)
