@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -231,7 +232,12 @@ def left_by(folder: Path) -> dict[str, Any]:
     results = json.loads((folder / "results.json").read_text())
     for key in ("wall_seconds", "seconds_per_step", "config"):
         del results[key]
-    rows = (folder / "metrics.csv").read_text().splitlines()
+    with (folder / "metrics.csv").open() as file:
+        # A row repeats the last loss of tasks that its step did not train, as far as it is known.
+        rows = [
+            {key: cell for key, cell in row.items() if not key.startswith("train/")}
+            for row in csv.DictReader(file)
+        ]
     return {"results": results, "metrics": rows}
 
 
