@@ -353,5 +353,7 @@ def quiet_libraries() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # Lightning 2.6 uses what torch 2.13 calls outdated.
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    # Who wants Slurm to start the processes says so with hydra/launcher=slurm.
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")
     # That is where a resumed run continues.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
