@@ -57,6 +57,37 @@ def logits(task, texts, pairs=None):
 ```
 """
 
+_PLAIN_TEXT_TO_TEXT = """\
+```python
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+folder = Path(".")  # this folder
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSeq2SeqLM.from_pretrained(folder{options}).eval()
+tasks = json.loads((folder / "heads.json").read_text())
+
+
+@torch.no_grad()
+def logits(task, texts, pairs=None):  # log-probabilities of each label's words
+    columns, template = tasks[task]["text"], tasks[task]["template"]
+    rows = zip(texts) if pairs is None else zip(texts, pairs)
+    filled = [template.format_map(dict(zip(columns, row))) for row in rows]
+    inputs = tokenizer(
+        filled, truncation=True, max_length={max_length}, padding=True, return_tensors="pt"
+    )
+    found = []
+    for words in tasks[task]["words"]:
+        target = tokenizer(words, return_tensors="pt").input_ids.expand(len(filled), -1)
+        scores = model(**inputs, labels=target).logits.log_softmax(-1)
+        found.append(scores.gather(-1, target[:, :, None]).sum((1, 2)))
+    return torch.stack(found, 1)
+```
+"""
+
 _BITMASK = """\
 Zeros are not stored: `multiprune.load` restores the dense tensors bit for bit, plain
 `transformers` does not know the format.
@@ -116,7 +147,8 @@ def _how_to_load(folder: Path, model: ShippedModel) -> list[str]:
     if has_pooler(model.encoder.config) and getattr(model.encoder, "pooler", None) is None:
         options += ", add_pooling_layer=False"
     length = Encoder(model.encoder, model.tokenizer).max_length
-    plain = _PLAIN.format(options=options, max_length=length)
+    plain = _PLAIN_TEXT_TO_TEXT if model.encoder.config.is_encoder_decoder else _PLAIN
+    plain = plain.format(options=options, max_length=length)
     return [_CUT if cut else _DENSE, "", plain, _OURS]
 
 
