@@ -180,8 +180,7 @@ def load_encoder(folder: Path) -> PreTrainedModel:
     _check_shapes(built, whole_state(built, state), file, "config.json")
     # The tensors that were read take the place of those that were built: no second copy.
     assign_state(built, state)
-    encoder: PreTrainedModel = built.eval()  # type: ignore[assignment]
-    return encoder
+    return built.eval()
 
 
 def load_heads(folder: Path, hidden: int) -> tuple[nn.ModuleDict, dict[str, dict[str, Any]]]:
@@ -241,12 +240,13 @@ def check_file(file: Path) -> None:
     check_digest(file)
 
 
-def _build(config: PretrainedConfig, *, with_pooler: bool) -> nn.Module:
+def _build(config: PretrainedConfig, *, with_pooler: bool) -> PreTrainedModel:
     from transformers.initialization import no_init_weights
 
     options = {"add_pooling_layer": with_pooler} if has_pooler(config) else {}
     with no_init_weights():
-        built: nn.Module = encoder_class(config)(config, **options)
+        built: PreTrainedModel = encoder_class(config)(config, **options)
+    built.tie_weights()  # which is a part of giving them their first values
     return built
 
 
