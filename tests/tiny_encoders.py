@@ -91,9 +91,7 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
 #: Encoder-decoders: of the first version, and of the second, whose neurons are gated.
 TEXT_TO_TEXT: dict[str, Callable[[], PretrainedConfig]] = {
     "t5": lambda: T5Config(**_T5),
-    "t5_gated": lambda: T5Config(
-        **_T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False
-    ),
+    "t5_gated": lambda: T5Config(**_T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
 }
 #: Those whose layers can be dropped: there is more than one.
 SEVERAL_LAYERS = [name for name in CONFIGS if name != "albert"]

@@ -26,7 +26,10 @@ COMMON: dict[str, Any] = {
 }
 TASKS: dict[str, Task] = {
     "classes": Classification(
-        text=["sentence"], labels=["bad", "good", "fair"], label_words=["red", "blue", "so"], **COMMON
+        text=["sentence"],
+        labels=["bad", "good", "fair"],
+        label_words=["red", "blue", "so"],
+        **COMMON,
     ),
     "pairs": Classification(text=["premise", "hypothesis"], labels=["no", "yes"], **COMMON),
 }

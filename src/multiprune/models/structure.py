@@ -173,7 +173,6 @@ _ALBERT = Architecture(
 )
 
 
-
 def _t5(layers: str, attention: str, feed_forward: str | None = None) -> Architecture:
     """Return one kind of T5's layers; those without a feed-forward network attend to the other."""
     linear = {
