@@ -53,6 +53,7 @@ _T5: dict[str, Any] = {
     "dropout_rate": 0.0,
     "decoder_start_token_id": 0,
 }
+_GATED: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 _ALBERT: dict[str, Any] = _BERT | {"embedding_size": 16, "num_hidden_layers": 4}
 
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
@@ -91,7 +92,7 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
 #: Encoder-decoders: of the first version, and of the second, whose neurons are gated.
 TEXT_TO_TEXT: dict[str, Callable[[], PretrainedConfig]] = {
     "t5": lambda: T5Config(**_T5),
-    "t5_gated": lambda: T5Config(**_T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    "t5_gated": lambda: T5Config(**_T5, **_GATED),
 }
 #: Those whose layers can be dropped: there is more than one.
 SEVERAL_LAYERS = [name for name in CONFIGS if name != "albert"]

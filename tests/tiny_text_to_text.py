@@ -49,12 +49,10 @@ def tiny_t5(*, gated: bool = False, seed: int = 0, **sizes: Any) -> Encoder:
     """Make a T5 of two layers a stack, or one of version 1.1, and its tokenizer."""
     tokenizer = tiny_tokenizer()
     shape: dict[str, Any] = {"d_model": 16, "d_kv": 8, "d_ff": 12, "num_layers": 2, "num_heads": 2}
+    shape["decoder_start_token_id"] = 0
     version: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
     config = T5Config(
-        **shape | sizes | (version if gated else {}),
-        vocab_size=len(tokenizer),
-        dropout_rate=0.0,
-        decoder_start_token_id=0,
+        **shape | sizes | (version if gated else {}), vocab_size=len(tokenizer), dropout_rate=0.0
     )
     torch.manual_seed(seed)
     return Encoder(T5ForConditionalGeneration(config), tokenizer)

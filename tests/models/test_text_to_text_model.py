@@ -53,8 +53,8 @@ def log_probability(encoder: Encoder, text: str, words: str) -> Tensor:
     inputs = encoder.tokenizer(text, return_tensors="pt")
     target = encoder.tokenizer(words, return_tensors="pt")["input_ids"]
     model: Any = encoder.model
-    loss: Tensor = model(**inputs, labels=target).loss
-    return -loss * target.numel()
+    log_probability: Tensor = -model(**inputs, labels=target).loss * target.numel()
+    return log_probability
 
 
 @every_version
@@ -62,7 +62,7 @@ def log_probability(encoder: Encoder, text: str, words: str) -> Tensor:
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_logits_are_log_probabilities_of_the_words(name: str, gated: bool, attention: str) -> None:
     encoder = tiny_t5(gated=gated)
-    encoder.model.eval().set_attn_implementation(attention)
+    encoder.model.set_attn_implementation(attention)
     model, tasks = made(encoder)
     expected = [
         [log_probability(encoder, text, words) for words in tasks[name].wording.words]

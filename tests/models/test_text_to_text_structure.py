@@ -133,7 +133,7 @@ def test_tied_matrices_count_once_and_to_the_embeddings(name: str) -> None:
 
 def test_matrix_that_scores_tokens_is_no_linear_layer_to_prune_if_it_is_not_tied() -> None:
     model: Any = tiny_encoder("t5_gated")
-    tied = ParameterLedger.of(model).dense
+    tied = dict(ParameterLedger.of(model).dense)
     model.lm_head.weight = nn.Parameter(torch.randn_like(model.shared.weight))
     untied = ParameterLedger.of(model).dense
     assert untied == tied | {"embeddings": tied["embeddings"] + model.shared.weight.numel()}

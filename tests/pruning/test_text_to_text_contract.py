@@ -82,7 +82,8 @@ class Run:
         for step in steps:
             self.optimizer.zero_grad()
             labels = torch.tensor([0, 1, 2])
-            nn.functional.cross_entropy(self.model(step), labels).backward()
+            loss = nn.functional.cross_entropy(self.model(step), labels)
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
 
 

@@ -81,7 +81,7 @@ def logits(task, texts, pairs=None):  # log-probabilities of each label's words
     )
     found = []
     for words in tasks[task]["words"]:
-        target = tokenizer(words, return_tensors="pt").input_ids.expand(len(filled), -1)
+        target = tokenizer(words, return_tensors="pt").input_ids.repeat(len(filled), 1)
         scores = model(**inputs, labels=target).logits.log_softmax(-1)
         found.append(scores.gather(-1, target[:, :, None]).sum((1, 2)))
     return torch.stack(found, 1)

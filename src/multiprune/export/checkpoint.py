@@ -180,7 +180,8 @@ def load_encoder(folder: Path) -> PreTrainedModel:
     _check_shapes(built, whole_state(built, state), file, "config.json")
     # The tensors that were read take the place of those that were built: no second copy.
     assign_state(built, state)
-    return built.eval()
+    encoder: PreTrainedModel = built.eval()  # type: ignore[no-untyped-call]
+    return encoder
 
 
 def load_heads(folder: Path, hidden: int) -> tuple[nn.ModuleDict, dict[str, dict[str, Any]]]:

@@ -176,7 +176,7 @@ class PrunedEncoder:
 
 
 def dense_class(config: Any) -> Any:
-    """Return the class of an encoder of this configuration, or of an encoder-decoder that writes."""
+    """Return the class of an encoder of a configuration, or of an encoder-decoder that writes."""
     from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, MODEL_MAPPING
 
     is_encoder_decoder = config.is_encoder_decoder

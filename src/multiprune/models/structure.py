@@ -1,7 +1,8 @@
 """Where heads and neurons are: one entry an architecture, and every layer of an encoder by it.
 
-An encoder-decoder has an entry for each of its kinds of layers. A *unit* is what goes as a whole: a dimension of a head (of its query and key, or of its value) or a
-neuron of the feed-forward network. A unit owns rows and columns of several linear layers.
+An encoder-decoder has an entry for each of its kinds of layers. A *unit* is what goes as a whole: a
+dimension of a head (of its query and key, or of its value) or a neuron of the feed-forward network.
+A unit owns rows and columns of several linear layers.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ def worded(name: str, task: Task, tokenizer: PreTrainedTokenizerBase) -> WordedC
     """
     if type(task) is not Classification:
         raise ValueError(
-            f"A text-to-text model chooses one of several labels for a text, but {name!r} is a task "
-            f"of the kind {type(task).__name__}."
+            f"A text-to-text model chooses one of several labels for a text, but {name!r} is a "
+            f"task of the kind {type(task).__name__}."
         )
     words = task.labels if task.label_words is None else task.label_words
     if len(words) != len(task.labels):
