@@ -161,3 +161,20 @@ def test_task_that_cannot_be_put_in_words_is_refused_by_its_name() -> None:
     bad = Classification(text=["sentence"], labels=["a", "é"], **COMMON)
     with pytest.raises(ValueError, match="`label_words` of 'accents' must be made of tokens"):
         tasks_for(tiny_t5(), {"accents": bad})
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_bf16_scores_are_finite_and_near_those_of_fp32(attention: str) -> None:
+    encoder = tiny_t5()
+    encoder.model.set_attn_implementation(attention)
+    model, tasks = made(encoder)
+    one = batch(encoder, "classes")
+    expected = model(one)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model(one)
+        loss = tasks["classes"].loss(found, one.labels)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.5)
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(one is not None and one.isfinite().all() for one in gradients)
