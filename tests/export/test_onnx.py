@@ -11,10 +11,10 @@ import torch
 from onnxruntime import InferenceSession
 from tiny_encoders import (
     CONFIGS,
-    TEXT_TO_TEXT,
     HEAD_SIZE,
     HEADS_PER_LAYER,
     INTERMEDIATE,
+    TEXT_TO_TEXT,
     tiny_encoder,
 )
 from torch import Tensor, nn
