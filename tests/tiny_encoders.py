@@ -13,6 +13,7 @@ from transformers import (
     ElectraConfig,
     ModernBertConfig,
     MPNetConfig,
+    MT5Config,
     RobertaConfig,
     T5Config,
     XLMRobertaConfig,
@@ -89,10 +90,11 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "albert": lambda: AlbertConfig(**_ALBERT),
     "albert_groups": lambda: AlbertConfig(**_ALBERT, num_hidden_groups=2),
 }
-#: Encoder-decoders: of the first version, and of the second, whose neurons are gated.
+#: Encoder-decoders: of the first version, and of the second, whose neurons are gated, as mT5's.
 TEXT_TO_TEXT: dict[str, Callable[[], PretrainedConfig]] = {
     "t5": lambda: T5Config(**_T5),
     "t5_gated": lambda: T5Config(**_T5, **_GATED),
+    "mt5": lambda: MT5Config(**_T5, **_GATED),
 }
 #: Those whose layers can be dropped: there is more than one.
 SEVERAL_LAYERS = [name for name in CONFIGS if name != "albert"]

@@ -227,9 +227,8 @@ def test_units_own_every_linear_weight_of_a_layer_once(name: str) -> None:
 
 def test_unknown_architecture_is_refused_with_the_known_ones() -> None:
     encoder = GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=10))
-    known = (
-        "bert, roberta, xlm-roberta, electra, distilbert, mpnet, deberta-v2, modernbert, albert, t5"
-    )
+    known = "bert, roberta, xlm-roberta, electra, distilbert, mpnet, deberta-v2, modernbert, "
+    known += "albert, t5, mt5"
     with pytest.raises(ValueError, match=f"known of {known}, but the encoder is 'gpt2'"):
         layers_of(encoder)
 

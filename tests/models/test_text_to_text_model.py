@@ -153,7 +153,7 @@ def test_model_with_a_decoder_only_is_refused(tmp_path: Path) -> None:
 
 def test_unknown_encoder_decoder_is_refused(tmp_path: Path) -> None:
     BartConfig().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"must be one of t5, but .* is a bart"):
+    with pytest.raises(ValueError, match=r"must be one of t5, mt5, but .* is a bart"):
         pretrained(str(tmp_path))
 
 

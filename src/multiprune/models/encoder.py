@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 #: Encoder-decoders that are known: their positions are relative.
-TEXT_TO_TEXT = ("t5",)
+TEXT_TO_TEXT = ("t5", "mt5")
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 

@@ -217,6 +217,7 @@ ARCHITECTURES: Mapping[str, tuple[Architecture, ...]] = {
     "modernbert": (_MODERNBERT,),
     "albert": (_ALBERT,),
     "t5": _T5,
+    "mt5": _T5,
 }
 
 
