@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import (
     AlbertConfig,
-    AutoModel,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     ModernBertConfig,
     MPNetConfig,
+    MT5Config,
     RobertaConfig,
+    T5Config,
     XLMRobertaConfig,
 )
+
+from multiprune.models.modeling_multiprune import dense_class
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +44,17 @@ _DEBERTA: dict[str, Any] = _BERT | {
     "position_buckets": 8,
     "norm_rel_ebd": "layer_norm",
 }
+_T5: dict[str, Any] = {
+    "vocab_size": 40,
+    "d_model": HIDDEN,
+    "d_kv": HEAD_SIZE,
+    "d_ff": INTERMEDIATE,
+    "num_layers": 2,
+    "num_heads": HEADS_PER_LAYER,
+    "dropout_rate": 0.0,
+    "decoder_start_token_id": 0,
+}
+_GATED: dict[str, Any] = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
 _ALBERT: dict[str, Any] = _BERT | {"embedding_size": 16, "num_hidden_layers": 4}
 
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
@@ -76,6 +90,12 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "albert": lambda: AlbertConfig(**_ALBERT),
     "albert_groups": lambda: AlbertConfig(**_ALBERT, num_hidden_groups=2),
 }
+#: Encoder-decoders: of the first version, and of the second, whose neurons are gated, as mT5's.
+TEXT_TO_TEXT: dict[str, Callable[[], PretrainedConfig]] = {
+    "t5": lambda: T5Config(**_T5),
+    "t5_gated": lambda: T5Config(**_T5, **_GATED),
+    "mt5": lambda: MT5Config(**_T5, **_GATED),
+}
 #: Those whose layers can be dropped: there is more than one.
 SEVERAL_LAYERS = [name for name in CONFIGS if name != "albert"]
 #: Those whose heads can lose dimensions.
@@ -90,10 +110,8 @@ def tiny_encoder(
     attention: str | None = None,
 ) -> PreTrainedModel:
     """Make an encoder without a pooler; biases and norms are random too."""
-    config = CONFIGS[name]()
-    encoder: Any = AutoModel.from_config(  # type: ignore[no-untyped-call]
-        config, attn_implementation=attention
-    )
+    config = (CONFIGS | TEXT_TO_TEXT)[name]()
+    encoder: Any = dense_class(config)._from_config(config, attn_implementation=attention)
     if hasattr(encoder, "pooler"):
         encoder.pooler = None
     generator = torch.Generator().manual_seed(seed)
@@ -116,7 +134,13 @@ def tokens(number: int = 0) -> dict[str, Tensor]:
 
 
 def states_of(encoder: nn.Module, number: int = 0) -> Tensor:
-    """Return the hidden states of the last layer; those of padding are zero."""
+    """Return the hidden states of the last layer; those of padding are zero.
+
+    Of an encoder-decoder, return the logits of another batch of tokens.
+    """
     batch = tokens(number)
+    if getattr(encoder.config, "is_encoder_decoder", False):
+        logits: Tensor = encoder(**batch, decoder_input_ids=tokens(number + 1)["input_ids"]).logits
+        return logits
     states: Tensor = encoder(**batch).last_hidden_state
     return states * batch["attention_mask"][:, :, None]

@@ -21,7 +21,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.utilities import rank_zero_only
 
 from multiprune.export.checkpoint import save_model
-from multiprune.models.multitask import MultitaskModel
+from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.naming import describe
 from multiprune.outcome import (
     discard_empty_run,
@@ -155,9 +155,10 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
         every_n_steps=config.rank_every_n_steps,
         encoder="model.encoder",
     )
-    tasks: dict[str, Task] = dict(instantiate(chosen, _convert_="all"))
+    stated: dict[str, Task] = dict(instantiate(chosen, _convert_="all"))
     encoder = instantiate(config.encoder)
-    model = MultitaskModel(encoder.model, tasks)
+    tasks = tasks_for(encoder, stated)
+    model = multitask_model(encoder, tasks)
     module = MultitaskModule(
         model,
         tasks,

@@ -17,6 +17,7 @@ from tiny_encoders import (
     INTERMEDIATE,
     RESIZABLE,
     SEVERAL_LAYERS,
+    TEXT_TO_TEXT,
     states_of,
     tiny_encoder,
     tokens,
@@ -61,19 +62,20 @@ def units(heads: Tensor, query_key: Tensor, value: Tensor, neurons: Tensor) -> K
 
 
 def heads_and_neurons(number: int) -> Kept:
-    """Keep 3 heads of the first layer, 1 of the next; and 10 neurons, then 1."""
+    """Keep 3 heads of the first layer, 1 of the next, and so on; and 10 neurons, then 1."""
     generator = torch.Generator().manual_seed(number)
     everything = torch.ones(HEADS_PER_LAYER, HEAD_SIZE, dtype=torch.bool)
-    heads = subset(HEADS_PER_LAYER, (3, 1)[number], generator)
-    return units(heads, everything, everything, subset(INTERMEDIATE, (10, 1)[number], generator))
+    heads = subset(HEADS_PER_LAYER, (3, 1)[number % 2], generator)
+    neurons = subset(INTERMEDIATE, (10, 1)[number % 2], generator)
+    return units(heads, everything, everything, neurons)
 
 
 def head_dimensions(number: int) -> Kept:
-    """Keep 3 heads of 5 dimensions, then 4 of 1; each head has dimensions of its own."""
+    """Keep 3 heads of 5 dimensions, then 4 of 1, and so on; each head has its own dimensions."""
     generator = torch.Generator().manual_seed(number)
-    count = (5, 1)[number]
+    count = (5, 1)[number % 2]
     rows = [[subset(HEAD_SIZE, count, generator) for _ in range(HEADS_PER_LAYER)] for _ in range(2)]
-    heads = subset(HEADS_PER_LAYER, (3, 4)[number], generator)
+    heads = subset(HEADS_PER_LAYER, (3, 4)[number % 2], generator)
     return units(heads, torch.stack(rows[0]), torch.stack(rows[1]), torch.ones(INTERMEDIATE).bool())
 
 
@@ -82,6 +84,14 @@ def nothing_of(dropped: int) -> Callable[[int], Kept]:
     nothing = {QUERY_KEY: HIDDEN, VALUE: HIDDEN, NEURONS: INTERMEDIATE}
     gone = {kind: torch.zeros(size, dtype=torch.bool) for kind, size in nothing.items()}
     return lambda number: gone if number == dropped else heads_and_neurons(number)
+
+
+WHOLE = units(
+    torch.ones(HEADS_PER_LAYER, dtype=torch.bool),
+    torch.ones(HEADS_PER_LAYER, HEAD_SIZE, dtype=torch.bool),
+    torch.ones(HEADS_PER_LAYER, HEAD_SIZE, dtype=torch.bool),
+    torch.ones(INTERMEDIATE, dtype=torch.bool),
+)
 
 
 @dataclass(frozen=True)
@@ -100,9 +110,17 @@ CASES = [
     *(Case(name, "head_dimensions", head_dimensions) for name in RESIZABLE),
     *(Case(name, "first_layer", nothing_of(0)) for name in SEVERAL_LAYERS),
     *(Case(name, "last_layer", nothing_of(1)) for name in SEVERAL_LAYERS),
+    *(Case(name, "heads_and_neurons", heads_and_neurons) for name in TEXT_TO_TEXT),
+    *(Case(name, "head_dimensions", head_dimensions) for name in TEXT_TO_TEXT),
+    # The bias of positions is that of the dense heads, whichever layers have lost some.
+    Case("t5", "decoder_alone", lambda number: heads_and_neurons(number) if number > 1 else WHOLE),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
-every_architecture = pytest.mark.parametrize("name", CONFIGS)
+every_encoder_case = pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name in CONFIGS], ids=str
+)
+every_architecture = pytest.mark.parametrize("name", [*CONFIGS, *TEXT_TO_TEXT])
+every_encoder = pytest.mark.parametrize("name", CONFIGS)
 
 
 def adamw(parameters: Iterable[Tensor]) -> Optimizer:
@@ -174,7 +192,7 @@ def test_cut_encoder_computes_what_the_masked_one_computed(case: Case) -> None:
     for number, layer in enumerate(layers):
         assert not is_cut(layer)
         shrink_layer(layer, case.kept(number))
-        assert is_cut(layer)
+        assert is_cut(layer) == (case.kept(number) is not WHOLE)
     assert_close(states_of(encoder), before)
 
 
@@ -186,7 +204,7 @@ def test_cut_layers_hold_as_many_weights_as_are_kept(case: Case) -> None:
         expected += [int(mask.sum()) for _, mask in masks_of(layer, case.kept(number))]
         shrink_layer(layer, case.kept(number))
     left = [one for layer in layers for one in encoder.get_submodule(layer.path).modules()]
-    linear = [one for one in left if isinstance(one, nn.Linear)]
+    linear = {one for one in left if isinstance(one, nn.Linear)}
     assert sum(one.numel() for part in linear for one in part.parameters()) == sum(expected)
     for one in linear:
         assert one.weight.shape == (one.out_features, one.in_features)
@@ -240,7 +258,7 @@ def test_resized_encoder_loads_the_cut_one(case: Case) -> None:
     small, fresh = cut(case), tiny_encoder(case.name, seed=1)
     for number, layer in enumerate(layers_of(fresh)):
         resize_layer(layer, case.kept(number))
-        assert is_cut(layer)
+        assert is_cut(layer) == (case.kept(number) is not WHOLE)
     fresh.load_state_dict(small.state_dict(), strict=True)
     assert_close(states_of(fresh), states_of(small))
     # Optimizers number their state by the order of the parameters.
@@ -302,7 +320,7 @@ def test_shapes_name_what_a_reader_expects() -> None:
     }
 
 
-@every_architecture
+@every_encoder
 def test_attentions_are_those_of_the_heads_that_are_left(name: str) -> None:
     case = Case(name, "", heads_and_neurons)
     whole = tiny_encoder(name, attention="eager")
@@ -320,7 +338,7 @@ def test_attentions_are_those_of_the_heads_that_are_left(name: str) -> None:
         torch.testing.assert_close(small, dense[:, heads], rtol=0, atol=1e-12, equal_nan=True)
 
 
-@every_case
+@every_encoder_case
 def test_padding_does_not_reach_the_other_tokens(case: Case) -> None:
     encoder, batch = cut(case), tokens()
     before = states_of(encoder)
@@ -356,7 +374,9 @@ def test_cut_encoder_is_cut_again(name: str) -> None:
     def fewer(_: int) -> Kept:
         return units(heads, all_of, all_of, neurons)
 
-    assert [(layer.heads, layer.neurons) for layer in layers] == [(3, 10)] * len(layers)
+    assert [layer.heads for layer in layers] == [3] * len(layers)
+    # An attention to the other stack has no neurons beside it.
+    assert [layer.neurons for layer in layers if layer.neurons] == [10] * min(4, len(layers))
     apply_masks(layers, fewer)
     before = states_of(encoder)
     for number, layer in enumerate(layers):

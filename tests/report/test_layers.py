@@ -17,6 +17,14 @@ from multiprune.report.layers import grid, mean_density, position_of
             "model.encoder.encoder.albert_layer_groups.0.albert_layers.1.ffn.weight",
             ("0.1", "ffn"),
         ),
+        (
+            "model.encoder.encoder.block.1.layer.0.SelfAttention.q.weight",
+            ("1.0", "SelfAttention.q"),
+        ),
+        (
+            "model.encoder.decoder.block.1.layer.0.SelfAttention.q.weight",
+            ("decoder 1.0", "SelfAttention.q"),
+        ),
         ("model.encoder.embeddings.word_embeddings.weight", ("", "embeddings.word_embeddings")),
     ],
 )

@@ -41,10 +41,12 @@ def owned_parameters(
     """Yield every parameter of ``model`` once; a tied one belongs to its first owner.
 
     ``encoder`` is the part of ``model`` that counts as the encoder (all of it by default); every
-    parameter outside it counts to the heads.
+    parameter outside it counts to the heads. The matrix by which an encoder-decoder scores tokens
+    counts to the embeddings, tied to them or not.
     """
     encoder = model if encoder is None else encoder
     inside = {id(parameter) for parameter in encoder.parameters()}
+    writing = _output_embeddings(encoder)
     seen: set[int] = set()
     for prefix, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
@@ -52,7 +54,14 @@ def owned_parameters(
                 continue
             seen.add(id(parameter))
             part = _part(module, parameter) if id(parameter) in inside else "heads"
+            part = "embeddings" if module is writing and name == "weight" else part
             yield OwnedParameter(f"{prefix}.{name}".lstrip("."), module, name, part)
+
+
+def _output_embeddings(encoder: nn.Module) -> object:
+    """Return what gives each token a score, where an encoder-decoder has it untied."""
+    is_decoding = getattr(getattr(encoder, "config", None), "is_encoder_decoder", False)
+    return encoder.get_output_embeddings() if is_decoding else None  # type: ignore[operator]
 
 
 def _part(module: nn.Module, parameter: Tensor) -> str:

@@ -18,7 +18,7 @@ Some layers are smaller than in the dense architecture. `modeling_multiprune.py`
 builds them, with `torch` and `transformers` and nothing else; `trust_remote_code=True` says that it
 may run."""
 
-_DENSE = "All layers have their dense shapes; plain `transformers` loads the encoder."
+_DENSE = "All layers have their dense shapes; plain `transformers` loads the {kind}."
 
 _PLAIN = """\
 ```python
@@ -54,6 +54,37 @@ def logits(task, texts, pairs=None):
         states = (states * mask).sum(1) / mask.sum(1)
     weight, bias = heads[task + ".output.weight"], heads[task + ".output.bias"]
     return torch.nn.functional.linear(states, weight, bias)
+```
+"""
+
+_PLAIN_TEXT_TO_TEXT = """\
+```python
+import json
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+folder = Path(".")  # this folder
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSeq2SeqLM.from_pretrained(folder{options}).eval()
+tasks = json.loads((folder / "heads.json").read_text())
+
+
+@torch.no_grad()
+def logits(task, texts, pairs=None):  # log-probabilities of each label's words
+    columns, template = tasks[task]["text"], tasks[task]["template"]
+    rows = zip(texts) if pairs is None else zip(texts, pairs)
+    filled = [template.format_map(dict(zip(columns, row))) for row in rows]
+    inputs = tokenizer(
+        filled, truncation=True, max_length={max_length}, padding=True, return_tensors="pt"
+    )
+    found = []
+    for words in tasks[task]["words"]:
+        target = tokenizer(words, return_tensors="pt").input_ids.repeat(len(filled), 1)
+        scores = model(**inputs, labels=target).logits.log_softmax(-1)
+        found.append(scores.gather(-1, target[:, :, None]).sum((1, 2)))
+    return torch.stack(found, 1)
 ```
 """
 
@@ -93,7 +124,8 @@ def write_card(folder: Path, model: ShippedModel, results: Path) -> None:
 
     ``results`` are the run's, with scores and ledger, if there is such a file.
     """
-    parts = ["# A pruned text encoder\n", *_how_to_load(folder, model), *_tasks(model.meaning)]
+    kind = "text-to-text model" if model.encoder.config.is_encoder_decoder else "text encoder"
+    parts = [f"# A pruned {kind}\n", *_how_to_load(folder, model), *_tasks(model.meaning)]
     if results.is_file():
         parts += _results(json.loads(results.read_text()), model)
     (folder / "README.md").write_text("\n".join(parts))
@@ -116,13 +148,16 @@ def _how_to_load(folder: Path, model: ShippedModel) -> list[str]:
     if has_pooler(model.encoder.config) and getattr(model.encoder, "pooler", None) is None:
         options += ", add_pooling_layer=False"
     length = Encoder(model.encoder, model.tokenizer).max_length
-    plain = _PLAIN.format(options=options, max_length=length)
-    return [_CUT if cut else _DENSE, "", plain, _OURS]
+    is_encoder_decoder = model.encoder.config.is_encoder_decoder
+    plain = _PLAIN_TEXT_TO_TEXT if is_encoder_decoder else _PLAIN
+    plain = plain.format(options=options, max_length=length)
+    dense = _DENSE.format(kind="model" if is_encoder_decoder else "encoder")
+    return [_CUT if cut else dense, "", plain, _OURS]
 
 
 def _tasks(meaning: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = [
-        [task, one["kind"], ", ".join(one.get("text", [])), _outputs(one)]
+        [task, one["kind"], one.get("template") or ", ".join(one.get("text", [])), _outputs(one)]
         for task, one in meaning.items()
     ]
     return ["## Tasks\n", table(["task", "kind", "reads", "outputs"], rows)]
@@ -132,7 +167,7 @@ def _outputs(one: Mapping[str, Any]) -> str:
     if "bounds" in one:
         low, high = one["bounds"]
         return f"a number, -1 for {low} and 1 for {high}"
-    return ", ".join(map(str, one.get("labels", [])))
+    return ", ".join(map(str, one.get("words") or one.get("labels", [])))
 
 
 def _results(results: Mapping[str, Any], model: ShippedModel) -> list[str]:

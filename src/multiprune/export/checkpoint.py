@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from multiprune.export.bitmask import load_bitmask, save_bitmask
 from multiprune.export.digests import check_digest, write_digests
+from multiprune.export.tied import assign_state, stored_state, whole_state
 from multiprune.models import modeling_multiprune
 from multiprune.models.encoder import encoder_class, has_pooler
 from multiprune.models.heads import head
@@ -50,7 +51,8 @@ def save_model(
     ``trust_remote_code=True`` or with ``load_model``. ``heads.safetensors`` holds
     ``<task>.output.weight``, of shape (outputs, hidden), and ``.bias``, and ``heads.json`` says
     what their outputs mean (of a number, -1 and 1 stand for its ``bounds``). ``sha256.json`` holds
-    digests of the weights.
+    digests of the weights. An encoder-decoder has no weights of heads, and loads by
+    ``AutoModelForSeq2SeqLM``; ``heads.json`` says how its tasks are put in words.
     """
     meaning = {name: dict(task.definition) for name, task in tasks.items()}
     with written_as_a_whole(folder) as beside:
@@ -96,7 +98,7 @@ def save_encoder(folder: Path, encoder: PreTrainedModel, *, bitmask: bool = Fals
     With ``bitmask``, zeros are not stored.
     """
     if bitmask:
-        save_bitmask(encoder.state_dict(), folder / BITMASK_WEIGHTS)
+        save_bitmask(stored_state(encoder), folder / BITMASK_WEIGHTS)
     else:
         encoder.save_pretrained(folder)
     save_config(folder, encoder)
@@ -109,7 +111,8 @@ def save_config(folder: Path, encoder: PreTrainedModel) -> None:
     if shapes := shapes_of(encoder):
         code = Path(modeling_multiprune.__file__)
         shutil.copyfile(code, folder / code.name)
-        config.auto_map = {"AutoModel": f"{code.stem}.PrunedEncoder"}
+        auto = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModel"
+        config.auto_map = {auto: f"{code.stem}.PrunedEncoder"}
         setattr(config, KEY, shapes | {"pooler": getattr(encoder, "pooler", None) is not None})
         if described := per_layer_config(encoder, shapes):
             config.per_layer_config = described
@@ -117,8 +120,9 @@ def save_config(folder: Path, encoder: PreTrainedModel) -> None:
 
 
 def save_heads(folder: Path, heads: nn.Module, meaning: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write the heads, and what their outputs mean."""
-    save_file({key: one.contiguous() for key, one in heads.state_dict().items()}, folder / HEADS)
+    """Write the heads, if they have weights, and what their outputs mean."""
+    if state := heads.state_dict():
+        save_file({key: one.contiguous() for key, one in state.items()}, folder / HEADS)
     (folder / MEANING).write_text(json.dumps(meaning, indent=2) + "\n")
 
 
@@ -173,10 +177,10 @@ def load_encoder(folder: Path) -> PreTrainedModel:
         raise ValueError(
             f"{folder / 'config.json'} must describe an encoder that can be built, but: {reason}"
         ) from error
-    _check_shapes(built, state, file, "config.json")
+    _check_shapes(built, whole_state(built, state), file, "config.json")
     # The tensors that were read take the place of those that were built: no second copy.
-    built.load_state_dict(state, assign=True)
-    encoder: PreTrainedModel = built.eval()  # type: ignore[assignment]
+    assign_state(built, state)
+    encoder: PreTrainedModel = built.eval()  # type: ignore[no-untyped-call]
     return encoder
 
 
@@ -188,13 +192,8 @@ def load_heads(folder: Path, hidden: int) -> tuple[nn.ModuleDict, dict[str, dict
     """
     from torch.nn import ModuleDict
 
-    try:
-        meaning: dict[str, dict[str, Any]] = json.loads((folder / MEANING).read_text())
-        per_token = {task: one["kind"] == "tags" for task, one in meaning.items()}
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{folder / MEANING} must say in JSON what the outputs of each task mean, but: {error}."
-        ) from error
+    meaning = load_meaning(folder)
+    per_token = {task: one["kind"] == "tags" for task, one in meaning.items()}
     file = folder / HEADS
     state = load_weights(file)
     loaded = ModuleDict()
@@ -205,6 +204,23 @@ def load_heads(folder: Path, hidden: int) -> tuple[nn.ModuleDict, dict[str, dict
     _check_shapes(loaded, state, file, f"config.json and {MEANING}")
     loaded.load_state_dict(state, assign=True)
     return loaded.eval(), meaning
+
+
+def load_meaning(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read what the outputs of each task mean.
+
+    Raises:
+        ValueError: if the file is damaged.
+    """
+    try:
+        meaning: dict[str, dict[str, Any]] = json.loads((folder / MEANING).read_text())
+        for one in meaning.values():
+            one["kind"]
+    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"{folder / MEANING} must say in JSON what the outputs of each task mean, but: {error}."
+        ) from error
+    return meaning
 
 
 def load_weights(file: Path) -> dict[str, Tensor]:
@@ -225,12 +241,13 @@ def check_file(file: Path) -> None:
     check_digest(file)
 
 
-def _build(config: PretrainedConfig, *, with_pooler: bool) -> nn.Module:
+def _build(config: PretrainedConfig, *, with_pooler: bool) -> PreTrainedModel:
     from transformers.initialization import no_init_weights
 
     options = {"add_pooling_layer": with_pooler} if has_pooler(config) else {}
     with no_init_weights():
-        built: nn.Module = encoder_class(config)(config, **options)
+        built: PreTrainedModel = encoder_class(config)(config, **options)
+    built.tie_weights()  # which is a part of giving them their first values
     return built
 
 

@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from multiprune.export.checkpoint import is_packed, load_encoder, load_heads, model_folder
+from multiprune.export.checkpoint import (
+    is_packed,
+    load_encoder,
+    load_heads,
+    model_folder,
+)
 from multiprune.models.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -83,6 +88,10 @@ def load(path: str | Path) -> ShippedModel:
         return load_packed(Path(path))
     folder = model_folder(Path(path))
     encoder = load_encoder(folder)
+    if encoder.config.is_encoder_decoder:
+        from multiprune.export.text_to_text import shipped_text_to_text
+
+        return shipped_text_to_text(folder, encoder)
     heads, meaning = load_heads(folder, encoder.config.hidden_size)
     return ShippedModel(encoder, heads, meaning, load_tokenizer(folder)).eval()
 

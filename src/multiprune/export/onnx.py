@@ -17,6 +17,7 @@ from torch.onnx.errors import OnnxExporterError
 from typing_extensions import override
 
 from multiprune.export.onnx_file import write_program
+from multiprune.export.text_to_text import check_is_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -91,6 +92,7 @@ class _Answers(nn.Module):
 
 
 def _check_model(model: ShippedModel) -> None:
+    check_is_encoder(model, "What is written as ONNX")
     types = {one.dtype for one in model.parameters()}
     if types != {torch.float32}:
         found = ", ".join(sorted(map(str, types)))

@@ -21,6 +21,7 @@ from multiprune.export.loading import load, load_tokenizer
 from multiprune.export.packed import MASKS, save_masks
 from multiprune.export.packed_sizes import Apart, size_tables
 from multiprune.export.shared import SharedWeights
+from multiprune.export.text_to_text import check_is_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,6 +47,7 @@ def pack(runs: Sequence[Path], out: Path) -> str:
     meaning: dict[str, dict[str, Any]] = {}
     for run, folder in zip(runs, folders, strict=True):
         model = load(folder)
+        check_is_encoder(model, "What is packed")
         shared.add(str(run), model)
         heads.update(dict(model.heads.items()))
         meaning |= {task: dict(one) for task, one in model.meaning.items()}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from multiprune.export.checkpoint import model_folder
 from multiprune.export.loading import load
+from multiprune.export.text_to_text import check_is_encoder
 from multiprune.measure.cost import (
     bytes_on_disk,
     multiply_adds,
@@ -117,6 +118,7 @@ def _folder(path: Path) -> Path:
 
 def _encoder(folder: Path, sizes: Sequence[Size]) -> Encoder:
     shipped = load(folder)
+    check_is_encoder(shipped, "What is benchmarked")
     encoder = Encoder(shipped.encoder, shipped.tokenizer)
     for size in sizes:
         if size.length > encoder.max_length:

@@ -1,4 +1,4 @@
-"""With which encoder: from the hub, from a folder, or the embedded one."""
+"""With which encoder, or encoder-decoder: from the hub, from a folder, or the embedded one."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiprune.budget.ledger import owned_parameters
-from multiprune.models.modeling_multiprune import KEY, pruned_class
+from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class
 from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+#: Encoder-decoders that are known: their positions are relative.
+TEXT_TO_TEXT = ("t5", "mt5")
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """A text encoder without a head, and the tokenizer that goes with it."""
+    """A text encoder without a head, or an encoder-decoder, and the tokenizer that goes with it."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def is_text_to_text(self) -> bool:
+        """Whether the model answers in words, because it has a decoder."""
+        return bool(self.model.config.is_encoder_decoder)
 
     @property
     def max_length(self) -> int:
@@ -35,7 +43,7 @@ class Encoder:
 def pretrained(
     path: str, *, dropout: float | None = None, freeze_embeddings: bool = False
 ) -> Encoder:
-    """Load an encoder by its name on the hub, or from a folder.
+    """Load an encoder, or an encoder-decoder, by its name on the hub, or from a folder.
 
     ``dropout`` replaces the probabilities of dropout that the encoder was pretrained with. With
     ``freeze_embeddings`` its embeddings stay as they were, so that models of several tasks can
@@ -43,7 +51,8 @@ def pretrained(
 
     Raises:
         FileNotFoundError: if ``path`` looks like a folder and there is none, or no model in it.
-        ValueError: if the hub has no such encoder, or cannot be reached.
+        ValueError: if the hub has no such model, or cannot be reached, or if the model is neither
+            an encoder nor an encoder-decoder that is known here.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -57,6 +66,7 @@ def pretrained(
     source = str(folder) if looks_local else path
     try:
         config = AutoConfig.from_pretrained(source)
+        _check_kind(config, path)
         if dropout is not None:
             _set_dropout(config, dropout)
         options = {"add_pooling_layer": False} if has_pooler(config) else {}
@@ -119,19 +129,31 @@ def nano_tokenizer() -> PreTrainedTokenizerBase:
 
 def encoder_class(config: PretrainedConfig) -> Any:
     """Return the class that builds an encoder of this configuration, pruned or dense."""
-    from transformers import MODEL_MAPPING
-
-    return pruned_class(config) if hasattr(config, KEY) else MODEL_MAPPING[type(config)]
+    return pruned_class(config) if hasattr(config, KEY) else dense_class(config)
 
 
 def has_pooler(config: PretrainedConfig) -> bool:
     """Whether the architecture's encoder comes with a pooler, which the heads here do not use."""
     import inspect
 
-    from transformers import MODEL_MAPPING
+    return "add_pooling_layer" in inspect.signature(dense_class(config)).parameters
 
-    architecture: Any = MODEL_MAPPING[type(config)]
-    return "add_pooling_layer" in inspect.signature(architecture).parameters
+
+def _check_kind(config: PretrainedConfig, path: str) -> None:
+    """Refuse what can be loaded, but neither read with nor answered with."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    if config.is_encoder_decoder and config.model_type not in TEXT_TO_TEXT:
+        raise ValueError(
+            f"An encoder-decoder must be one of {', '.join(TEXT_TO_TEXT)}, but {path!r} is a "
+            f"{config.model_type}."
+        )
+    kind = type(config)
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING:
+        raise ValueError(
+            f"The model must be an encoder or an encoder-decoder, but {path!r} is a "
+            f"{config.model_type}, which has a decoder only."
+        )
 
 
 def _freeze_embeddings(model: PreTrainedModel) -> None:
@@ -142,12 +164,13 @@ def _freeze_embeddings(model: PreTrainedModel) -> None:
 
 
 def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
-    """Set what BERT and its kin, or DistilBERT, call their probabilities of dropout."""
+    """Set what BERT and its kin, DistilBERT or T5 call their probabilities of dropout."""
     names = (
         "hidden_dropout_prob",
         "attention_probs_dropout_prob",
         "dropout",
         "attention_dropout",
+        "dropout_rate",
     )
     present = [name for name in names if hasattr(config, name)]
     if not present:

@@ -69,6 +69,11 @@ class LowRankLinear(nn.Module):
         return layer.train(linear.training)
 
     @property
+    def weight(self) -> Tensor:
+        """The matrix that the outputs come from: T5 asks for its type."""
+        return self.up.weight
+
+    @property
     def in_features(self) -> int:
         """The size of an input."""
         return self.down.in_features

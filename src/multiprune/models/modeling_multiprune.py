@@ -15,6 +15,9 @@ from torch import nn
 #: The key of ``config.json`` that holds the shapes.
 KEY = "multiprune"
 
+#: Under what name the position bias of all heads passes through an attention that has fewer.
+_ALL_HEADS = "position_bias_of_all_heads"
+
 
 class DroppedLayer(nn.Module):
     """What is left of a layer without attention and feed-forward network: its norms.
@@ -77,13 +80,60 @@ class PositionBias:
             kwargs = kwargs | {"position_bias": kwargs["position_bias"][:, self.heads]}
         return args, kwargs
 
+    @classmethod
+    def attach(cls, attention: nn.Module, heads: list[int]) -> None:
+        """Let an attention have the heads ``heads`` of the dense model's."""
+        attention.register_forward_pre_hook(cls(heads), with_kwargs=True)
+
+
+class SharedPositionBias(PositionBias):
+    """The same where the first layer computes the position bias, and each hands it on.
+
+    What is handed on is that of all heads. An attention to another sequence has none: it makes
+    zeros of its own, and hands nothing on.
+    """
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Select the kept heads of ``position_bias``; keep all of them for the next layer."""
+        whole = kwargs.get("position_bias")
+        if whole is None and getattr(module, "has_relative_attention_bias", False):
+            whole = self._computed(module, args[0], kwargs.get("past_key_values"))
+        selected = None if whole is None else whole[:, self.heads]
+        return args, kwargs | {"position_bias": selected, _ALL_HEADS: whole}
+
+    @classmethod
+    def attach(cls, attention: nn.Module, heads: list[int]) -> None:
+        """Let an attention have the heads ``heads`` of the dense model's."""
+        super().attach(attention, heads)
+        attention.register_forward_hook(_hand_on_all_heads, with_kwargs=True)
+
+    def _computed(self, module: Any, states: torch.Tensor, cache: Any) -> torch.Tensor:
+        seen = 0 if cache is None else int(cache.get_seq_length(module.layer_idx))
+        queries = states.shape[1]
+        bias: torch.Tensor = module.compute_bias(
+            queries, seen + queries, device=states.device, past_seen_tokens=seen
+        )
+        return bias
+
+
+#: By the key of ``config.json`` that holds the heads.
+POSITION_BIASES: dict[str, type[PositionBias]] = {
+    "position_bias": PositionBias,
+    "shared_position_bias": SharedPositionBias,
+}
+
+
+def _hand_on_all_heads(_: nn.Module, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    states, _selected, *others = output
+    return (states, kwargs[_ALL_HEADS], *others)
+
 
 def reshape(encoder: nn.Module, shapes: dict[str, Any]) -> None:
     """Give the layers of a dense encoder their pruned shapes; the weights are not set.
 
     ``shapes`` maps ``linear`` to (outputs, inputs) by path, ``low_rank`` to ranks, ``attributes``
-    to attributes of attentions, ``position_bias`` to the heads that an attention has kept, and
-    ``dropped`` to the norms that are left of a layer.
+    to attributes of attentions, ``position_bias`` and ``shared_position_bias`` to the heads that an
+    attention has kept, and ``dropped`` to the norms that are left of a layer.
     """
     for path, (outputs, inputs) in shapes.get("linear", {}).items():
         old = _linear(encoder, path)
@@ -96,8 +146,9 @@ def reshape(encoder: nn.Module, shapes: dict[str, Any]) -> None:
     for path, attributes in shapes.get("attributes", {}).items():
         for name, value in attributes.items():
             setattr(encoder.get_submodule(path), name, value)
-    for path, heads in shapes.get("position_bias", {}).items():
-        encoder.get_submodule(path).register_forward_pre_hook(PositionBias(heads), with_kwargs=True)
+    for key, kind in POSITION_BIASES.items():
+        for path, heads in shapes.get(key, {}).items():
+            kind.attach(encoder.get_submodule(path), heads)
     for path, dropped in shapes.get("dropped", {}).items():
         layer = encoder.get_submodule(path)
         _replace(
@@ -124,13 +175,21 @@ class PrunedEncoder:
         """Do nothing: this class is registered by the folder it lies in."""
 
 
+def dense_class(config: Any) -> Any:
+    """Return the class of an encoder of a configuration, or of an encoder-decoder that writes."""
+    from transformers import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, MODEL_MAPPING
+
+    is_encoder_decoder = config.is_encoder_decoder
+    return (MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING if is_encoder_decoder else MODEL_MAPPING)[
+        type(config)
+    ]
+
+
 def pruned_class(config: Any) -> Any:
     """Return the encoder class of a configuration, with the shapes of its ``multiprune`` entry."""
     import inspect
 
-    from transformers import MODEL_MAPPING
-
-    base: Any = MODEL_MAPPING[type(config)]
+    base = dense_class(config)
     has_pooler = "add_pooling_layer" in inspect.signature(base).parameters
 
     def build(self: Any, config: Any, **kwargs: Any) -> None:

@@ -26,9 +26,12 @@ class MultitaskModel(nn.Module):
             raise ValueError("A multitask model needs at least one task, but has none.")
         if dotted := [name for name in tasks if "." in name]:
             raise ValueError(f"A task's name must not have a dot in it, but one is {dotted[0]!r}.")
-        hidden = encoder.config.hidden_size
         self.encoder: PreTrainedModel = encoder
-        self.heads = nn.ModuleDict({name: head_for(task, hidden) for name, task in tasks.items()})
+        self.heads = nn.ModuleDict({name: self.head_for(task) for name, task in tasks.items()})
+
+    def head_for(self, task: Task) -> nn.Module:
+        """Return what answers a task from what the encoder makes of a text."""
+        return head_for(task, self.encoder.config.hidden_size)
 
     @override
     def forward(self, batch: Batch) -> Tensor:

@@ -8,14 +8,20 @@ import torch
 from torch import Tensor, nn
 
 from multiprune.models.cut import cut_parameter, forget, resize_parameter
-from multiprune.models.modeling_multiprune import DroppedLayer, FactoredLinear, PositionBias
+from multiprune.models.modeling_multiprune import (
+    POSITION_BIASES,
+    DroppedLayer,
+    FactoredLinear,
+    PositionBias,
+    dense_class,
+)
 from multiprune.models.structure import (
     COLUMNS,
     NEURONS,
     ROWS,
     VALUE,
     along,
-    architecture_of,
+    architectures_of,
     layer_paths,
 )
 
@@ -46,9 +52,9 @@ def shrink_layer(
 
     If pruned units are zero, the layer computes what it computed before. The parameters of a layer
     that is dropped leave the optimizer. ``kept`` holds one boolean mask a kind of unit; with no
-    neuron left, the layer is dropped.
+    head left, the layer is dropped.
     """
-    if not kept[NEURONS].any():
+    if not kept[VALUE].any():
         _drop(layer, optimizer)
         return
     for linear, slices in layer.linear_layers():
@@ -62,7 +68,7 @@ def shrink_layer(
 
 def resize_layer(layer: Layer, kept: Mapping[str, Tensor]) -> None:
     """Give a layer the shapes of one that was cut; its weights are lost, to be loaded."""
-    if not kept[NEURONS].any():
+    if not kept[VALUE].any():
         _drop(layer, None)
         return
     for linear, slices in layer.linear_layers():
@@ -93,16 +99,16 @@ def _resize_attention(layer: Layer, kept: Mapping[str, Tensor]) -> None:
         setattr(attention, name, len(heads))
     for name in architecture.head_width:
         setattr(attention, name, len(heads) * size)
-    if architecture.position_bias and len(heads) < layer.heads:
-        _select_position_bias(attention, heads)
+    if architecture.position_bias is not None and len(heads) < layer.heads:
+        _select_position_bias(architecture.position_bias, attention, heads)
 
 
-def _select_position_bias(attention: nn.Module, heads: list[int]) -> None:
+def _select_position_bias(kind: type[PositionBias], attention: nn.Module, heads: list[int]) -> None:
     for hook in attention._forward_pre_hooks.values():
         if isinstance(hook, PositionBias):  # of an earlier cut
             hook.heads = [hook.heads[head] for head in heads]
             return
-    attention.register_forward_pre_hook(PositionBias(heads), with_kwargs=True)
+    kind.attach(attention, heads)
 
 
 def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
@@ -112,7 +118,7 @@ def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
     """
     dense = _dense_on_meta(encoder)
     shapes: dict[str, dict[str, Any]] = {
-        key: {} for key in ("linear", "low_rank", "attributes", "position_bias", "dropped")
+        key: {} for key in ("linear", "low_rank", "attributes", *POSITION_BIASES, "dropped")
     }
     for path, module in encoder.named_modules():
         if isinstance(module, DroppedLayer):
@@ -131,11 +137,11 @@ def per_layer_config(
 ) -> dict[int | str, dict[str, Any]]:
     """Say the same in the words of transformers' ``per_layer_config``, as far as it has them.
 
-    Empty where it has none: for layers that are shared, and for ranks. It asks for a number of
-    every layer if the config has none of that name for all of them.
+    Empty where it has none: for layers that are shared or of several kinds, and for ranks. It asks
+    for a number of every layer if the config has none of that name for all of them.
     """
-    architecture = architecture_of(encoder)
-    if "*" in architecture.layers or not shapes.keys() & {"linear", "dropped"}:
+    architecture, *others = architectures_of(encoder)
+    if others or architecture.layers.count("*") > 1 or not shapes.keys() & {"linear", "dropped"}:
         return {}
     return {
         number: _describe_layer(encoder, path, architecture)
@@ -175,11 +181,8 @@ def _inputs_of(module: nn.Module) -> int:
 
 
 def _dense_on_meta(encoder: PreTrainedModel) -> nn.Module:
-    from transformers import MODEL_MAPPING
-
-    architecture: Any = MODEL_MAPPING[type(encoder.config)]
     with torch.device("meta"):
-        dense: nn.Module = architecture(encoder.config)
+        dense: nn.Module = dense_class(encoder.config)(encoder.config)
     return dense
 
 
@@ -196,23 +199,33 @@ def _describe_linear(
 def _describe_attentions(
     encoder: nn.Module, dense: nn.Module, shapes: dict[str, dict[str, Any]]
 ) -> None:
-    architecture = architecture_of(encoder)
+    for architecture in architectures_of(encoder):
+        for layer in layer_paths(dense, architecture):
+            if not isinstance(encoder.get_submodule(layer), DroppedLayer):
+                path = f"{layer}.{architecture.attention}"
+                _describe_attention(path, encoder, dense, architecture, shapes)
+
+
+def _describe_attention(
+    path: str,
+    encoder: nn.Module,
+    dense: nn.Module,
+    architecture: Architecture,
+    shapes: dict[str, dict[str, Any]],
+) -> None:
+    attention, original = encoder.get_submodule(path), dense.get_submodule(path)
     names = (architecture.head_size, *architecture.head_count, *architecture.head_width)
-    for layer in layer_paths(dense, architecture):
-        if isinstance(encoder.get_submodule(layer), DroppedLayer):
-            continue
-        path = f"{layer}.{architecture.attention}"
-        attention, original = encoder.get_submodule(path), dense.get_submodule(path)
-        changed = {
-            name: getattr(attention, name)
-            for name in names
-            if getattr(attention, name) != getattr(original, name)
-        }
-        if changed:
-            shapes["attributes"][path] = changed
-        for hook in attention._forward_pre_hooks.values():
-            if isinstance(hook, PositionBias):
-                shapes["position_bias"][path] = hook.heads
+    changed = {
+        name: getattr(attention, name)
+        for name in names
+        if getattr(attention, name) != getattr(original, name)
+    }
+    if changed:
+        shapes["attributes"][path] = changed
+    for hook in attention._forward_pre_hooks.values():
+        for key, kind in POSITION_BIASES.items():
+            if type(hook) is kind:
+                shapes[key][path] = hook.heads
 
 
 def _submodule(module: nn.Module, path: str) -> nn.Module | None:

@@ -1,7 +1,8 @@
 """Where heads and neurons are: one entry an architecture, and every layer of an encoder by it.
 
-A *unit* is what goes as a whole: a dimension of a head (of its query and key, or of its value) or a
-neuron of the feed-forward network. A unit owns rows and columns of several linear layers.
+An encoder-decoder has an entry for each of its kinds of layers. A *unit* is what goes as a whole: a
+dimension of a head (of its query and key, or of its value) or a neuron of the feed-forward network.
+A unit owns rows and columns of several linear layers.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+
+from multiprune.models.modeling_multiprune import PositionBias, SharedPositionBias
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,8 +46,10 @@ def columns(*units: str) -> Slices:
 class Architecture:
     """Where one architecture keeps its units; paths are relative to a layer.
 
+    A layer has one attention, and a feed-forward network unless ``linear`` has no neurons.
+
     Attributes:
-        layers: path from the encoder to its layers; ``*`` stands for every child.
+        layers: path from the encoder to each of its layers; ``*`` stands for every child.
         attention: the module that knows the number of heads.
         linear: units of every linear layer of a layer; layers that an encoder lacks are skipped.
         norms: what is left of a layer that is dropped, in order: norms on the residual stream.
@@ -54,7 +59,9 @@ class Architecture:
         neuron_count: attribute of the configuration that holds the number of neurons.
         resizable_heads: whether heads may lose dimensions and keep their scale.
         returns_tuple: whether a layer returns its hidden states within a tuple.
-        position_bias: whether the attention is handed a bias of all heads of the dense model.
+        position_bias: what cuts the bias of all heads of the dense model that the attention is
+            handed, if it is.
+        droppable: whether a layer may go as a whole.
     """
 
     layers: str
@@ -67,11 +74,12 @@ class Architecture:
     neuron_count: str = "intermediate_size"
     resizable_heads: bool = True
     returns_tuple: bool = False
-    position_bias: bool = False
+    position_bias: type[PositionBias] | None = None
+    droppable: bool = True
 
 
 _BERT = Architecture(
-    layers="encoder.layer",
+    layers="encoder.layer.*",
     attention="attention.self",
     linear={
         "attention.self.query": rows(QUERY_KEY),
@@ -85,7 +93,7 @@ _BERT = Architecture(
 )
 
 _DISTILBERT = Architecture(
-    layers="transformer.layer",
+    layers="transformer.layer.*",
     attention="attention",
     linear={
         "attention.q_lin": rows(QUERY_KEY),
@@ -102,7 +110,7 @@ _DISTILBERT = Architecture(
 )
 
 _MPNET = Architecture(
-    layers="encoder.layer",
+    layers="encoder.layer.*",
     attention="attention.attn",
     linear={
         "attention.attn.q": rows(QUERY_KEY),
@@ -115,11 +123,11 @@ _MPNET = Architecture(
     norms=("attention.LayerNorm", "output.LayerNorm"),
     resizable_heads=False,  # its scale is computed from the size of a head at every call
     returns_tuple=True,
-    position_bias=True,
+    position_bias=PositionBias,
 )
 
 _DEBERTA = Architecture(
-    layers="encoder.layer",
+    layers="encoder.layer.*",
     attention="attention.self",
     linear={
         "attention.self.query_proj": rows(QUERY_KEY),
@@ -137,7 +145,7 @@ _DEBERTA = Architecture(
 )
 
 _MODERNBERT = Architecture(
-    layers="layers",
+    layers="layers.*",
     attention="attn",
     linear={
         "attn.Wqkv": rows(QUERY_KEY, QUERY_KEY, VALUE),
@@ -152,7 +160,7 @@ _MODERNBERT = Architecture(
 )
 
 _ALBERT = Architecture(
-    layers="encoder.albert_layer_groups.*.albert_layers",
+    layers="encoder.albert_layer_groups.*.albert_layers.*",
     attention="attention",
     linear={
         "attention.query": rows(QUERY_KEY),
@@ -165,17 +173,51 @@ _ALBERT = Architecture(
     norms=("attention.LayerNorm", "full_layer_layer_norm"),
 )
 
+
+def _t5(layers: str, attention: str, feed_forward: str | None = None) -> Architecture:
+    """Return one kind of T5's layers; those without a feed-forward network attend to the other."""
+    linear = {
+        f"{attention}.q": rows(QUERY_KEY),
+        f"{attention}.k": rows(QUERY_KEY),
+        f"{attention}.v": rows(VALUE),
+        f"{attention}.o": columns(VALUE),
+    }
+    if feed_forward is not None:
+        # T5 1.1 has two layers of neurons, one of which gates the other.
+        inner = {f"{feed_forward}.{name}": rows(NEURONS) for name in ("wi", "wi_0", "wi_1")}
+        linear |= inner | {f"{feed_forward}.wo": columns(NEURONS)}
+    return Architecture(
+        layers=layers,
+        attention=attention,
+        linear=linear,
+        head_size="key_value_proj_dim",
+        head_count=("n_heads",),
+        head_width=("inner_dim",),
+        neuron_count="d_ff",
+        position_bias=SharedPositionBias,
+        droppable=False,  # the first layer computes the bias of positions for all others
+    )
+
+
+_T5 = (
+    _t5("encoder.block.*", "layer.0.SelfAttention", "layer.1.DenseReluDense"),
+    _t5("decoder.block.*", "layer.0.SelfAttention", "layer.2.DenseReluDense"),
+    _t5("decoder.block.*.layer.1", "EncDecAttention"),
+)
+
 #: By ``config.model_type``. ALBERT's layers are shared: each is pruned once and counted once.
-ARCHITECTURES: Mapping[str, Architecture] = {
-    "bert": _BERT,
-    "roberta": _BERT,
-    "xlm-roberta": _BERT,
-    "electra": _BERT,
-    "distilbert": _DISTILBERT,
-    "mpnet": _MPNET,
-    "deberta-v2": _DEBERTA,
-    "modernbert": _MODERNBERT,
-    "albert": _ALBERT,
+ARCHITECTURES: Mapping[str, tuple[Architecture, ...]] = {
+    "bert": (_BERT,),
+    "roberta": (_BERT,),
+    "xlm-roberta": (_BERT,),
+    "electra": (_BERT,),
+    "distilbert": (_DISTILBERT,),
+    "mpnet": (_MPNET,),
+    "deberta-v2": (_DEBERTA,),
+    "modernbert": (_MODERNBERT,),
+    "albert": (_ALBERT,),
+    "t5": _T5,
+    "mt5": _T5,
 }
 
 
@@ -186,7 +228,7 @@ class Layer:
     Attributes:
         heads: their number.
         head_size: the dimensions of each.
-        neurons: of the feed-forward network.
+        neurons: of the feed-forward network; 0 if there is none.
     """
 
     encoder: nn.Module
@@ -207,6 +249,12 @@ class Layer:
     def output_of(self, units: str) -> nn.Linear:
         """Return the linear layer that reads units of a kind: values, or neurons."""
         return next(one for one, it in self.linear_layers() if it == columns(units))
+
+    def outputs(self) -> Iterator[tuple[str, nn.Linear]]:
+        """Yield the kinds of units that are multiplied into the output, and what reads them."""
+        for units in (VALUE, NEURONS):
+            if self.size_of(units):
+                yield units, self.output_of(units)
 
     @property
     def attention(self) -> nn.Module:
@@ -230,17 +278,32 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
         ValueError: if the architecture has no entry here, the encoder is wrapped in another module,
             or a layer was dropped already.
     """
-    architecture = architecture_of(encoder)
-    if _submodule(encoder, architecture.layers.partition(".*.")[0]) is None:
-        raise ValueError(
-            f"An encoder must hold its layers at {architecture.layers}, but "
-            f"{type(encoder).__name__} does not: name the encoder within it."
-        )
-    return [_layer(encoder, path, architecture) for path in layer_paths(encoder, architecture)]
+    found = []
+    for architecture in architectures_of(encoder):
+        place = architecture.layers.partition(".*")[0]
+        if _submodule(encoder, place) is None:
+            raise ValueError(
+                f"An encoder must hold its layers at {place}, but {type(encoder).__name__} does "
+                "not: name the encoder within it."
+            )
+        paths = layer_paths(encoder, architecture)
+        found += [_layer(encoder, path, architecture) for path in paths]
+    return found
 
 
 def architecture_of(encoder: nn.Module) -> Architecture:
-    """Return the entry of an encoder's architecture."""
+    """Return the only entry of an encoder's architecture."""
+    architecture, *others = architectures_of(encoder)
+    if others:
+        raise ValueError(
+            f"The model must be an encoder, whose layers are all of one kind, but "
+            f"{type(encoder).__name__} has {1 + len(others)} kinds."
+        )
+    return architecture
+
+
+def architectures_of(encoder: nn.Module) -> tuple[Architecture, ...]:
+    """Return the entries of an encoder's architecture, one a kind of layers."""
     kind = getattr(getattr(encoder, "config", None), "model_type", type(encoder).__name__)
     if kind not in ARCHITECTURES:
         raise ValueError(
@@ -261,21 +324,23 @@ def _layer(encoder: nn.Module, path: str, architecture: Architecture) -> Layer:
         for name, slices in architecture.linear.items()
         if slices.dim == COLUMNS
     }
-    return Layer(encoder, path, architecture, widths[VALUE] // size, size, widths[NEURONS])
+    neurons = widths.get(NEURONS, 0)
+    return Layer(encoder, path, architecture, widths[VALUE] // size, size, neurons)
 
 
 def layer_paths(encoder: nn.Module, architecture: Architecture) -> list[str]:
-    """Return the paths of an encoder's layers."""
-    first, star, rest = architecture.layers.partition(".*.")
-    parents = [f"{first}.{i}.{rest}" for i in range(len(_children(encoder, first)))]
-    lists = parents if star else [first]
-    return [f"{path}.{i}" for path in lists for i in range(len(_children(encoder, path)))]
+    """Return the paths of an encoder's layers of one kind."""
+    first, *others = architecture.layers.split(".*")
+    paths = [first]
+    for rest in others:
+        paths = [f"{path}.{i}{rest}" for path in paths for i in range(_count(encoder, path))]
+    return paths
 
 
-def _children(encoder: nn.Module, path: str) -> nn.ModuleList:
+def _count(encoder: nn.Module, path: str) -> int:
     module = encoder.get_submodule(path)
     assert isinstance(module, nn.ModuleList)
-    return module
+    return len(module)
 
 
 def _submodule(module: nn.Module, path: str) -> nn.Module | None:

@@ -147,7 +147,7 @@ def gate_gradients(layer: Layer) -> Scores:
     """Return ``dL/dz`` of gates, open at 1, on all units of a layer and on the layer itself."""
     shape = (layer.heads, layer.head_size)
     value = input_gate_gradient(layer.output_of(VALUE)).view(shape)
-    neurons = input_gate_gradient(layer.output_of(NEURONS))
+    neurons = input_gate_gradient(layer.output_of(NEURONS)) if layer.neurons else value.new_empty(0)
     query = next(one for one, it in layer.linear_layers() if QUERY_KEY in it.units)
     query_key = output_gate_gradient(query)[: layer.size_of(QUERY_KEY)].view(shape)
     return Scores(value.sum(1), query_key, value, neurons, value.sum() + neurons.sum())

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _KINDS = (HEADS, NEURONS, LAYERS)
 
+#: Kinds of gates by the units that they multiply.
+_GATED = {VALUE: HEADS, NEURONS: NEURONS}
+
 
 class GatedState(LayerState):
     """Also holds the gates of one layer, and multiplies by them.
@@ -44,13 +47,12 @@ class GatedState(LayerState):
 
     def attach(self, layer: Layer) -> list[RemovableHandle]:
         """Put the gates into the forward pass of the layer."""
-        attention, feed_forward = layer.output_of(VALUE), layer.output_of(NEURONS)
-        return [
-            attention.register_forward_pre_hook(self._gate_heads),
-            feed_forward.register_forward_pre_hook(self._gate_neurons),
-            attention.register_forward_hook(self._gate_layer),
-            feed_forward.register_forward_hook(self._gate_layer),
-        ]
+        gate = {VALUE: self._gate_heads, NEURONS: self._gate_neurons}
+        handles = []
+        for units, output in layer.outputs():
+            handles.append(output.register_forward_pre_hook(gate[units]))
+            handles.append(output.register_forward_hook(self._gate_layer))
+        return handles
 
     def gate(self, kind: str, *, training: bool = True) -> Tensor:
         """Return the gates of a kind as they are now."""
@@ -66,8 +68,8 @@ class GatedState(LayerState):
         """Multiply the gates to evaluate with into the weights, and leave gates of 1."""
         heads, neurons, whole = (self.gate(kind, training=False) for kind in _KINDS)
         inputs = {VALUE: heads.repeat_interleave(self.head_size), NEURONS: neurons}
-        for units, gates in inputs.items():
-            output = layer.output_of(units)
+        for units, output in layer.outputs():
+            gates = inputs[units]
             output.weight.mul_(gates * whole)
             if output.bias is not None:
                 output.bias.mul_(whole)
@@ -201,7 +203,12 @@ class StructuredL0(UnitPruner):
     def _vectors(self) -> list[tuple[int, str]]:
         """Return what each vector of gates is of: the number of a layer, and a kind."""
         kinds = [kind for kind in _KINDS if kind in self.granularity]
-        return [(number, kind) for number in range(len(self.layers)) for kind in kinds]
+        return [
+            (number, kind)
+            for number, layer in enumerate(self.layers)
+            for kind in kinds
+            if kind != NEURONS or layer.neurons
+        ]
 
     def _by_layer(self, vectors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Sort vectors of gates by layer and kind, with ones for kinds that have no gates."""
@@ -248,16 +255,13 @@ def gate_gradients(layer: Layer, state: GatedState) -> dict[str, Tensor]:
     ``sum W dL/dW + sum b dL/db = z dL/dz``.
     """
     whole = torch.zeros_like(state.gate(LAYERS))
-    for units in (VALUE, NEURONS):
-        output = layer.output_of(units)
+    by_units = {units: torch.zeros_like(state.gate(kind)) for units, kind in _GATED.items()}
+    for units, output in layer.outputs():
+        by_units[units] = _gate_gradient(output.weight, state.gate(_GATED[units]))
         whole += _gate_gradient(output.weight, state.gate(LAYERS))
         if output.bias is not None:
             whole += _gate_gradient(output.bias, state.gate(LAYERS))
-    return {
-        HEADS: _gate_gradient(layer.output_of(VALUE).weight, state.gate(HEADS)),
-        NEURONS: _gate_gradient(layer.output_of(NEURONS).weight, state.gate(NEURONS)),
-        LAYERS: whole,
-    }
+    return {HEADS: by_units[VALUE], NEURONS: by_units[NEURONS], LAYERS: whole}
 
 
 def _gate_gradient(parameter: Tensor, gates: Tensor) -> Tensor:

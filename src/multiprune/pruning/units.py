@@ -161,6 +161,7 @@ class UnitPruner(Pruner):
             f"{layer.path}.{name}": state.get_buffer(f"{name}_mask")
             for layer, state in zip(self.layers, self.states, strict=True)
             for name in names
+            if name != NEURONS or layer.neurons
         }
 
     @override
@@ -225,6 +226,12 @@ class UnitPruner(Pruner):
                 f"{type(self._encoder).__name__} do not: leave `head_dimensions` out of "
                 "`granularity`."
             )
+        if LAYERS in self.granularity and not architecture.droppable:
+            raise ValueError(
+                f"A layer that is dropped must leave nothing undone for the others, but those of "
+                f"{type(self._encoder).__name__} share what the first computes: leave `layers` out "
+                "of `granularity`."
+            )
         if LAYERS in self.granularity and len(self.layers) == 1:
             raise ValueError(
                 f"Dropping layers needs more than one, but {type(self._encoder).__name__} has one "
@@ -242,7 +249,7 @@ def costs_of(layer: Layer, of: str) -> UnitCosts:
         for units in slices.units:
             costs[units] += linear.weight.shape[1 - slices.dim] + (has_bias and slices.dim == ROWS)
         rest += linear.out_features if has_bias and slices.dim == COLUMNS else 0
-    rest += _others(layer) if counts_biases else 0
+    rest += _others(layer) if counts_biases and layer.architecture.droppable else 0
     return UnitCosts(costs[QUERY_KEY] + costs[VALUE], costs[NEURONS], rest)
 
 

@@ -19,10 +19,12 @@ def position_of(path: str) -> Position:
     """Return where the pruned tensor with a dotted path stands.
 
     The layer is all numbers of the path, of which ALBERT has two, and empty where there is none.
+    The layers of a decoder say that they are.
     """
     names = path.removeprefix(ENCODER).split(".")
     numbers = [index for index, name in enumerate(names) if name.isdigit()]
     layer = ".".join(names[index] for index in numbers)
+    layer = f"{names[0]} {layer}" if names[0] == "decoder" else layer
     return layer, ".".join(names[numbers[-1] + 1 if numbers else 0 :]).removesuffix(".weight")
 
 

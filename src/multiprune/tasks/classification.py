@@ -21,9 +21,18 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Classification(Task):
-    """Chooses one of ``labels`` for a text or a pair of texts."""
+    """Chooses one of ``labels`` for a text or a pair of texts.
+
+    Attributes:
+        labels: their names, by id.
+        template: what a text-to-text model reads, with the text columns in braces; an encoder reads
+            the columns themselves.
+        label_words: what a text-to-text model answers, in the order of ``labels``.
+    """
 
     labels: Sequence[str]
+    template: str | None = None
+    label_words: Sequence[str] | None = None
 
     @override
     def __post_init__(self) -> None:

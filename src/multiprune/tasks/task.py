@@ -154,7 +154,7 @@ class Task(ABC):
         self.check_columns(rows)
         labels = self.encode_labels(rows)
         encoding = tokenizer(
-            *(rows.table[column][:] for column in self.text),
+            *self.texts(rows),
             truncation=True,
             max_length=max_length,
             return_attention_mask=False,
@@ -163,6 +163,10 @@ class Task(ABC):
         columns = {name: list(values) for name, values in encoding.items()}
         truncated = sum(bool(one.overflowing) for one in encoding.encodings or [])
         return columns | {"labels": self.align(labels, encoding)}, truncated
+
+    def texts(self, rows: Rows) -> list[list[Any]]:
+        """Return what the tokenizer reads of all rows: one list, or two whose entries are pairs."""
+        return [rows.table[column][:] for column in self.text]
 
     @property
     def marks_unlabelled(self) -> bool:

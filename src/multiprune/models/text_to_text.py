@@ -1,0 +1,107 @@
+"""An encoder-decoder as a multitask model: it answers with the words of the likeliest label."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from multiprune.models.multitask import MultitaskModel
+from multiprune.tasks.text_to_text import WordedClassification, worded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from multiprune.models.encoder import Encoder
+    from multiprune.tasks.task import Batch, Task
+
+
+class LabelWords(nn.Module):
+    """Scores the words of all labels of a task by their log-probability, in one pass.
+
+    The decoder reads the words of all labels behind each other, and each token attends to those
+    before it within its own label. As positions are relative, that is what it reads of each label
+    alone, and the text is encoded, and turned to keys and values, once for all of them.
+
+    Args:
+        tokens: of every label, the end of the sequence last.
+        start: the token that the decoder starts with.
+    """
+
+    label: Tensor
+    inputs: Tensor
+    targets: Tensor
+
+    def __init__(self, tokens: Sequence[Sequence[int]], start: int) -> None:
+        super().__init__()
+        self.lengths = [len(one) for one in tokens]
+        inputs = [[start, *one[:-1]] for one in tokens]
+        label = torch.arange(len(tokens)).repeat_interleave(torch.tensor(self.lengths))
+        buffers = {
+            "inputs": torch.tensor([*chain(*inputs)]),
+            "targets": torch.tensor([*chain(*tokens)]),
+            "label": label,
+        }
+        for name, buffer in buffers.items():
+            # They are made from the task: no checkpoint holds them.
+            self.register_buffer(name, buffer, persistent=False)
+
+    @override
+    def forward(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Return log-probabilities of shape (examples, labels) from an encoder-decoder."""
+        examples = len(inputs["input_ids"])
+        scores = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            decoder_input_ids=self.inputs.expand(examples, -1),
+            decoder_attention_mask=self._mask(model.dtype).expand(examples, 1, -1, -1),
+            use_cache=False,
+        ).logits.float()
+        targets = self.targets.expand(examples, -1).unsqueeze(-1)
+        by_token = scores.gather(-1, targets).squeeze(-1) - scores.logsumexp(-1)
+        return torch.stack([one.sum(1) for one in by_token.split(self.lengths, 1)], 1)
+
+    def _mask(self, dtype: torch.dtype) -> Tensor:
+        """Return what is added to attention: shape (1, 1, tokens, tokens)."""
+        same = self.label[:, None] == self.label[None]
+        hidden = ~same.tril()
+        mask = torch.zeros_like(hidden, dtype=dtype)
+        return mask.masked_fill(hidden, torch.finfo(dtype).min)[None, None]
+
+
+class TextToTextModel(MultitaskModel):
+    """Sends the text of a task to an encoder-decoder, and scores the words of its labels.
+
+    There are no heads to train: ``encoder`` is all of the model.
+    """
+
+    @override
+    def head_for(self, task: Task) -> nn.Module:
+        assert isinstance(task, WordedClassification)
+        return LabelWords(task.wording.tokens, self.encoder.config.decoder_start_token_id)
+
+    @override
+    def forward(self, batch: Batch) -> Tensor:
+        """Return the log-probabilities of the labels of ``batch``, shape (examples, labels)."""
+        logits: Tensor = self.heads[batch.task](self.encoder, batch.inputs)
+        return logits
+
+
+def tasks_for(encoder: Encoder, tasks: Mapping[str, Task]) -> dict[str, Task]:
+    """Return tasks as an encoder reads them, or, put in words, an encoder-decoder.
+
+    Raises:
+        ValueError: if a task cannot be put in words.
+    """
+    if not encoder.is_text_to_text:
+        return dict(tasks)
+    return {name: worded(name, task, encoder.tokenizer) for name, task in tasks.items()}
+
+
+def multitask_model(encoder: Encoder, tasks: Mapping[str, Task]) -> MultitaskModel:
+    """Return the model of several tasks that goes with an encoder or an encoder-decoder."""
+    kind = TextToTextModel if encoder.is_text_to_text else MultitaskModel
+    return kind(encoder.model, tasks)
