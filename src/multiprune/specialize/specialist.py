@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from multiprune.export.loading import ShippedModel
+from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.models.structure import layers_of
 from multiprune.pruning.attribution import Attribution
 from multiprune.pruning.calibration import Attributed, LogProbabilities, attributed
@@ -65,6 +66,16 @@ class Specialist:
     model: ShippedModel
     ledger: ParameterLedger
     budget: dict[str, Any]
+
+
+def check_can_be_cut(model: ShippedModel) -> None:
+    """Raise a ValueError if there are no heads and neurons that could go."""
+    layers_of(model.encoder)
+    if any(isinstance(one, FactoredLinear) for one in model.encoder.modules()):
+        raise ValueError(
+            "Layers must have whole matrices for heads and neurons to go, but this model was "
+            "pruned by rank: its matrices are products of two."
+        )
 
 
 def only(model: ShippedModel, task: str) -> ShippedModel:

@@ -13,7 +13,7 @@ from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
 from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.origin import read_origin
-from multiprune.specialize.specialist import only, specialized, validated
+from multiprune.specialize.specialist import check_can_be_cut, only, specialized, validated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -85,6 +85,7 @@ def specialize(request: Request) -> Iterator[Outcome]:
         FileNotFoundError: if there is no finished run.
     """
     model = load(request.run)
+    check_can_be_cut(model)
     origin = read_origin(request.run if request.data_of is None else request.data_of)
     tasks = list(request.tasks) or list(model.meaning)
     if unknown := [name for name in tasks if name not in model.meaning]:
