@@ -176,6 +176,20 @@ def test_every_method_meets_the_budget_and_says_so_again(
     torch.testing.assert_close(*states, rtol=0, atol=0)
 
 
+def test_rescaling_changes_output_projections_alone(
+    finished: Path, specialize: Callable[..., Path]
+) -> None:
+    plain = specialize(finished, *SOME, out="plain")
+    rescaled = specialize(finished, *SOME, "--repair", "rescale", out="rescaled")
+    assert outcome(rescaled / "agreement")["rescaled_layers"] == 1
+    before, after = (
+        load_file(one / "agreement" / "model.safetensors") for one in (plain, rescaled)
+    )
+    changed = [name for name, weight in after.items() if not torch.equal(weight, before[name])]
+    layer = "encoder.layer.0"
+    assert changed == [f"{layer}.attention.output.dense.weight", f"{layer}.output.dense.weight"]
+
+
 def test_pseudo_labels_need_no_gold_labels(finished: Path, specialize: Callable[..., Path]) -> None:
     out = specialize(finished, *SOME, "--labels", "pseudo", "--weight-by-confidence")
     written = outcome(out / "agreement")
@@ -247,6 +261,14 @@ def test_folder_without_a_finished_run_is_refused(
     assert not (run / "specialized").exists()
 
 
+def test_folder_of_several_models_is_refused(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = shutil.copytree(finished / "model", tmp_path / "packed")
+    (packed / "shared.bitmask.safetensors").touch()
+    assert "must hold one model" in refused(capsys, packed, *SOME, "--data-of", finished)
+
+
 def test_unknown_task_is_refused_with_those_there_are(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,6 +283,7 @@ def test_unknown_task_is_refused_with_those_there_are(
         (("--examples", 49), "at most the 48 training examples of agreement, but is 49"),
         (("--labels", "silver"), "gold or pseudo, but is 'silver'"),
         (("--method", "guess"), "`--method` must be one of attribution, "),
+        (("--repair", "rescale", "--granularity", "heads,layers"), "all stay to be rescaled"),
         (("--rounds", 0), "`--rounds` must be at least 1, but is 0"),
         (("--budget", "half"), "A budget must be a whole number"),
         (("--budget", "fraction=2"), "`fraction` must be in (0, 1], but is 2.0"),

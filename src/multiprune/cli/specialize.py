@@ -30,6 +30,7 @@ def add_specialize_command(commands: Commands) -> None:
     _add_budget(command)
     _add_examples(command)
     _add_method(command)
+    _add_repair(command)
     command.set_defaults(command=_specialize)
 
 
@@ -96,6 +97,16 @@ def _add_method(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_repair(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--repair",
+        choices=["none", "rescale"],
+        default="none",
+        help="rescale heads and neurons that are left, by least squares, so that layers do what "
+        "they did (default: %(default)s)",
+    )
+
+
 def _specialize(options: argparse.Namespace) -> None:
     from multiprune.budget.budget import parse_budget
     from multiprune.cli.models import quiet_libraries
@@ -120,6 +131,7 @@ def _specialize(options: argparse.Namespace) -> None:
         granularity=options.granularity.split(","),
         relative=None if options.rank is None else options.rank == "by-module",
         rounds=options.rounds,
+        repair=options.repair,
     )
     draw = Draw(
         examples=options.examples,

@@ -14,7 +14,8 @@ from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.models.structure import layers_of
 from multiprune.pruning.attribution import Attribution
 from multiprune.pruning.calibration import Attributed, LogProbabilities, attributed
-from multiprune.pruning.removal import HEADS, NEURONS
+from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
+from multiprune.pruning.rescale import rescale
 from multiprune.pruning.structured import Structured
 from multiprune.specialize.calibration_set import batches_by_length, log_probabilities
 from multiprune.specialize.methods import METHODS, Choice
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from multiprune.tasks.task import Task
 
 
+NO_REPAIR, RESCALE = "none", "rescale"
+REPAIRS = (NO_REPAIR, RESCALE)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
     """How a model is pruned.
@@ -41,6 +46,7 @@ class Recipe:
         relative: compare units with those of their kind and layer only; as the method has it by
             default.
         rounds: prune in so many steps, and rank anew before each.
+        repair: ``rescale`` what is left, by least squares, or ``none``.
     """
 
     budget: Budget
@@ -49,6 +55,7 @@ class Recipe:
     granularity: Sequence[str] = (HEADS, NEURONS)
     relative: bool | None = None
     rounds: int = 1
+    repair: str = NO_REPAIR
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -57,15 +64,23 @@ class Recipe:
             )
         if self.rounds < 1:
             raise ValueError(f"`--rounds` must be at least 1, but is {self.rounds}.")
+        if self.repair not in REPAIRS:
+            raise ValueError(f"`--repair` must be none or rescale, but is {self.repair!r}.")
+        if self.repair == RESCALE and LAYERS in self.granularity:
+            raise ValueError(
+                "Layers must all stay to be rescaled, but `--granularity` lets them go: leave "
+                "out `layers`, or use `--repair none`."
+            )
 
 
 @dataclass(frozen=True)
 class Specialist:
-    """A model of one task, what it has kept, and of how much."""
+    """A model of one task, what it has kept, of how much, and how many layers were rescaled."""
 
     model: ShippedModel
     ledger: ParameterLedger
     budget: dict[str, Any]
+    rescaled: int
 
 
 def check_can_be_cut(model: ShippedModel) -> None:
@@ -88,7 +103,7 @@ def only(model: ShippedModel, task: str) -> ShippedModel:
 def specialized(
     model: ShippedModel, task: Task, name: str, examples: CalibrationSet, recipe: Recipe
 ) -> Specialist:
-    """Prune a copy of ``model`` for one task; no weight that stays is changed.
+    """Prune a copy of ``model`` for one task; what stays is at most rescaled.
 
     Raises:
         ValueError: if the budget cannot be met.
@@ -117,7 +132,11 @@ def specialized(
         "asked": budget.resolve(ledger),
         "kept": ledger.kept_in(budget.of),
     }
-    return Specialist(alone, ledger, met)
+    rescaled = 0
+    if recipe.repair == RESCALE:
+        inputs = [one.batch.inputs for one in examples.batches]
+        rescaled = rescale(alone.encoder, model.encoder, inputs)
+    return Specialist(alone, ledger, met, rescaled)
 
 
 def _attributed(

@@ -8,7 +8,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from multiprune.export.card import write_card
-from multiprune.export.checkpoint import check_is_new, save_encoder, save_heads, written_as_a_whole
+from multiprune.export.checkpoint import (
+    check_is_new,
+    model_folder,
+    save_encoder,
+    save_heads,
+    written_as_a_whole,
+)
 from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
 from multiprune.specialize.calibration_set import calibration_set
@@ -84,6 +90,7 @@ def specialize(request: Request) -> Iterator[Outcome]:
         FileExistsError: if a folder exists that would be written.
         FileNotFoundError: if there is no finished run.
     """
+    model_folder(request.run)  # refuses several models in one folder
     model = load(request.run)
     check_can_be_cut(model)
     origin = read_origin(request.run if request.data_of is None else request.data_of)
@@ -131,6 +138,8 @@ def _write(request: Request, made: Specialist, outcome: Outcome) -> None:
         "granularity": list(recipe.granularity),
         "relative": recipe.relative,
         "rounds": recipe.rounds,
+        "repair": recipe.repair,
+        "rescaled_layers": made.rescaled,
         "draw": asdict(request.draw),
         "labels": outcome.labels,
         "before": outcome.before,
