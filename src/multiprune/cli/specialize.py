@@ -93,7 +93,7 @@ def _add_method(command: argparse.ArgumentParser) -> None:
         "--rank",
         choices=["together", "by-module"],
         help="all units together, per parameter they cost, or against those of their kind and "
-        "layer (default: together, but by-module for activation-norm, magnitude and random)",
+        "layer (default: together for integrated-gradients, fisher and taylor, else by-module)",
     )
 
 

@@ -67,8 +67,8 @@ def rescale(
 
     What each output projection gives is drawn to what the same one of ``teacher``, the encoder
     before the cut, gives to the same tokens; padding plays no part. Where a factor leaves
-    [-10, 10], that layer and all later ones stay as they are. Takes two passes of all batches
-    through both encoders a layer.
+    [-10, 10], that layer and all later ones stay as they are. Each layer takes two passes
+    of all batches through both encoders, as far as to the layer.
 
     Args:
         encoder: in evaluation mode; no layer may have been dropped.
@@ -100,28 +100,39 @@ def _moments(
     batches: Sequence[Mapping[str, Tensor]],
 ) -> Moments:
     like = linear.weight.double()
-    moments = Moments(
-        like.new_zeros(linear.in_features, linear.in_features), like.new_zeros(like.shape).T
-    )
-    bias = 0 if linear.bias is None else linear.bias.double()
+    size = linear.in_features
+    moments = Moments(like.new_zeros(size, size), like.new_zeros(size, linear.out_features))
+    bias = 0 if linear.bias is None else linear.bias
     for inputs in batches:
         mask = inputs["attention_mask"].bool()
         read = _passed(encoder, linear, inputs)
         given = _passed(teacher, target, inputs)
-        # A shared layer is passed several times.
         for (own, _), (_, wanted) in zip(read, given, strict=True):
-            moments.add(own[mask].double(), wanted[mask].double() - bias)
+            moments.add(own[mask], wanted[mask] - bias)
     return moments
+
+
+class _EnoughError(Exception):
+    """Ends a pass whose rest is not needed."""
 
 
 def _passed(
     encoder: nn.Module, linear: nn.Linear, inputs: Mapping[str, Tensor]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Return what a linear layer reads and gives in a pass."""
+    """Return what a linear layer reads and gives in a pass, as often as it is called."""
     passed: list[tuple[Tensor, Tensor]] = []
-    handle = linear.register_forward_hook(lambda _, args, output: passed.append((args[0], output)))
+    is_shared = len(layers_of(encoder)) < encoder.config.num_hidden_layers  # type: ignore[operator,union-attr]
+
+    def note(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        passed.append((args[0], output))
+        if not is_shared:
+            raise _EnoughError
+
+    handle = linear.register_forward_hook(note)
     try:
         encoder(**inputs)
+    except _EnoughError:
+        pass
     finally:
         handle.remove()
     return passed

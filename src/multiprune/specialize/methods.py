@@ -64,7 +64,9 @@ METHODS: Mapping[str, Method] = {
     "attribution": Method(
         lambda one: ActivationGradient(
             tokens=TOKENS[one.tokens], absolute=one.absolute, sites=one.sites("outputs")
-        )
+        ),
+        # CRISPR ranks all together, which measures worse with heads beside neurons.
+        relative=True,
     ),
     "integrated-gradients": Method(
         lambda one: IntegratedGradients(steps=one.steps, sites=one.sites("gates"))
