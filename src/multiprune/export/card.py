@@ -179,10 +179,13 @@ def _results(results: Mapping[str, Any], model: ShippedModel) -> list[str]:
     ]
     ledger = [[row["part"], f"{row['dense']:,}", f"{row['kept']:,}"] for row in results["ledger"]]
     dtype = str(model.encoder.dtype).removeprefix("torch.")
-    return [
+    scores = [
         "## Scores on validation data\n",
-        f"Measured at the end of the run; the weights here are {dtype}.\n",
+        f"Measured when the model was made; the weights here are {dtype}.\n",
         table(["task", "metric", "score"], tasks),
+    ]
+    return [
+        *(scores if tasks else []),
         "## Parameters\n",
         f"Asked for {budget['asked']:,} and kept {budget['kept']:,} of {budget['dense']:,} "
         f"({budget['of']}).\n",
