@@ -53,7 +53,7 @@ class Recipe:
     """
 
     budget: Budget
-    method: str = "attribution"
+    method: str
     choice: Choice = field(default_factory=Choice)
     granularity: Sequence[str] = (HEADS, NEURONS)
     relative: bool | None = None
