@@ -107,12 +107,10 @@ def test_counts_are_those_of_the_labels_drawn() -> None:
     assert drawn.warning is None
 
 
-def test_class_without_an_example_is_refused() -> None:
+def test_class_without_an_example_is_a_warning() -> None:
     missing = encoded(labels=[row % 2 for row in range(ROWS)])
-    with pytest.raises(ValueError, match=r"maybe has none \(no 15, yes 15, maybe 0\): draw more"):
-        calibration_set(missing, model(), Draw(examples=ROWS))
-    # Pseudo-labels are what they are.
-    calibration_set(missing, model(), Draw(examples=ROWS, labels="pseudo"))
+    drawn = calibration_set(missing, model(), Draw(examples=ROWS))
+    assert drawn.warning == "No answer is maybe (no 15, yes 15, maybe 0)."
 
 
 @pytest.mark.parametrize("labels", ["gold", "pseudo"])

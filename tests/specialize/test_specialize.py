@@ -6,7 +6,6 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
 import torch
 from application import SMALL, run_in
@@ -303,19 +302,6 @@ def test_wrong_choices_are_refused(
     out = tmp_path / "out"
     assert said in refused(capsys, finished, *SOME, *options, "--out", out)
     assert not out.exists() or not any(out.iterdir())
-
-
-def test_class_without_an_example_is_refused(
-    finished: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    labels = np.array(agreement(48, 0)["label"])
-
-    def drawn(seed: int) -> np.ndarray[Any, Any]:
-        return np.random.default_rng([seed, *b"agreement"]).permutation(48)[:2]
-
-    seed = next(one for one in range(40) if not labels[drawn(one)].any())
-    said = refused(capsys, finished, *SOME, "--examples", 2, "--seed", seed)
-    assert "agrees has none (disagrees 2, agrees 0)" in said
 
 
 def test_folder_that_exists_is_refused_before_anything_is_written(

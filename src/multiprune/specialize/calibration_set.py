@@ -67,10 +67,13 @@ class CalibrationSet:
 
     @property
     def warning(self) -> str | None:
-        """What is wrong with the answers, if they are all the same."""
-        if self.counts and sum(count > 0 for count in self.counts.values()) == 1:
+        """What is wrong with the answers, if not every class is among them."""
+        missing = [name for name, count in self.counts.items() if not count]
+        if not missing:
+            return None
+        if len(missing) == len(self.counts) - 1:
             return f"All answers are of one class ({_listed(self.counts)})."
-        return None
+        return f"No answer is {' or '.join(missing)} ({_listed(self.counts)})."
 
 
 @torch.no_grad()
@@ -78,7 +81,7 @@ def calibration_set(encoded: EncodedTask, model: ShippedModel, draw: Draw) -> Ca
     """Draw examples of a task, by its name and the seed, and label them.
 
     Raises:
-        ValueError: if there are too few examples, or a class has none among gold labels.
+        ValueError: if there are fewer examples than asked for, or than classes.
     """
     task = encoded.task
     _check_numbers(encoded, draw)
@@ -89,11 +92,6 @@ def calibration_set(encoded: EncodedTask, model: ShippedModel, draw: Draw) -> Ca
     classes = _classes(task)
     answers = Counter(int(label) for one in batches for label in one.batch.labels if classes)
     counts = {name: answers[number] for number, name in enumerate(classes)}
-    if draw.labels == GOLD and (missing := [name for name, count in counts.items() if not count]):
-        raise ValueError(
-            f"Each class of {encoded.name} must have an example among the {draw.examples} drawn, "
-            f"but {', '.join(missing)} has none ({_listed(counts)}): draw more, or by another seed."
-        )
     return CalibrationSet(batches, counts)
 
 
