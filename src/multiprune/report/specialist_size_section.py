@@ -1,0 +1,228 @@
+"""The sections on scores of specialists against kept parameters: by task, and on other data."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from multiprune.report import blocks
+from multiprune.report.blocks import Cell, Figure, Section, Table
+from multiprune.report.contender import Statistic, statistic_of
+from multiprune.report.drawing import SERIES
+from multiprune.report.plots import Level, Line, frontier, short
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from multiprune.report.specialists import Curve, Specialists
+
+WHOLE = "the whole model"
+RANGE = (
+    "A point is the mean over draws of the calibration examples, a band goes from the lowest to "
+    "the highest draw. All draws are of one model and of the same validation data: a band says "
+    "how much depends on which examples were drawn (for random, on the seed), and nothing else."
+)
+
+
+def style_of(index: int) -> str:
+    """Return the line of a curve, where colours are used twice."""
+    return "-" if index < len(SERIES) else ":"
+
+
+def size_section(found: Specialists) -> Section:
+    """Show all methods at one number of examples, mean over tasks and each task."""
+    figures = [_figure(found, "specialists", None)]
+    tables = [_table(found, "specialists", None)]
+    if len(found.tasks) > 1:
+        figures += [_figure(found, name, task) for task, name in _named(found).items()]
+        tables += [_table(found, name, task) for task, name in _named(found).items()]
+    return Section(
+        name="specialists",
+        title="Score against kept parameters",
+        text=_text(found),
+        figures=figures,
+        tables=tables,
+    )
+
+
+def _named(found: Specialists) -> dict[str, str]:
+    return {
+        task: f"specialists-{index}-" + re.sub(r"\W", "_", task)
+        for index, task in enumerate(found.tasks)
+    }
+
+
+def _text(found: Specialists) -> list[str]:
+    text = [
+        "Smaller models of one task each, cut out of one model of all tasks without training. "
+        f"Scores are the first metric of each task on validation data. {RANGE}"
+    ]
+    if found.setting is not None:
+        settings = {one for curve in found.curves for one in curve.settings}
+        why = " (of what was measured, that of most methods)" if len(settings) > 1 else ""
+        text.append(f"Methods that need examples had {found.setting}{why}.")
+    free = [curve.label for curve in found.curves if not curve.needs_examples]
+    if free and found.setting is not None:
+        text.append(f"{' and '.join(free)}: no examples.")
+    if hidden := [curve.label for curve in found.curves if curve not in found.shown]:
+        text.append(f"Not measured so: {', '.join(hidden)}.")
+    shares = [
+        curve.kept(found.setting, size) / size
+        for curve in found.shown
+        for size in curve.sizes(found.setting)
+    ]
+    text.append(
+        f"Specialists kept from {min(shares):.1%} to {max(shares):.1%} of what was asked, in the "
+        "mean over tasks and draws; figures are by what was kept, tables by what was asked."
+    )
+    return text
+
+
+def _figure(found: Specialists, name: str, task: str | None) -> Figure:
+    lines = []
+    for curve in found.shown:
+        points = [
+            (curve.kept(found.setting, size, task), score)
+            for size in curve.sizes(found.setting)
+            if (score := curve.score(found.setting, size, task)) is not None
+        ]
+        index = found.curves.index(curve)
+        lines.append(Line(curve.label, index, style_of(index), points))
+    what = task or _mean(found)
+    return by_size(found, name, f"{what}, by kept parameters", lines, found.whole(task), what)
+
+
+def _mean(found: Specialists) -> str:
+    return f"mean over {len(found.tasks)} tasks" if len(found.tasks) > 1 else found.tasks[0]
+
+
+def by_size(
+    found: Specialists, name: str, caption: str, lines: Sequence[Line], whole: float, ylabel: str
+) -> Figure:
+    """Draw scores over kept parameters, beside that of the whole model."""
+    seen = [
+        f"{line.label} from {line.points[0][1].mean:.3f} at {short(line.points[0][0])} to "
+        f"{line.points[-1][1].mean:.3f} at {short(line.points[-1][0])}"
+        for line in lines
+    ]
+    wide = name == "specialists"
+    return Figure(
+        name=name,
+        caption=f"{caption[0].upper()}{caption[1:]}; dashed: {WHOLE}.",
+        alt=f"{caption}: {'; '.join(seen)}; {WHOLE} {whole:.3f}.",
+        draw=lambda: frontier(lines, found.dense, ylabel, wide=wide, level=Level(WHOLE, whole)),
+        wide=wide,
+    )
+
+
+def _table(found: Specialists, name: str, task: str | None) -> Table:
+    sizes = sorted({size for curve in found.shown for size in curve.sizes(found.setting)})
+    rows = [
+        [
+            blocks.text(curve.label),
+            *(blocks.statistic(curve.score(found.setting, size, task)) for size in sizes),
+            _draws(curve, found, sizes),
+        ]
+        for curve in found.shown
+    ]
+    return Table(
+        name=name,
+        caption=f"{task or _mean(found).capitalize()}: the mean and the range over draws, by "
+        f"asked parameters and density; {WHOLE} has {found.whole(task):.3f}",
+        columns=["method", *size_columns(found, sizes), "draws"],
+        rows=rows,
+        folded=task is not None and len(found.tasks) > 3,
+    )
+
+
+def size_columns(found: Specialists, sizes: Sequence[int]) -> list[str]:
+    """Name sizes by their parameters and density, each name its own."""
+    return [f"{short(size)} ({size / found.dense:.3g})" for size in sizes]
+
+
+def _draws(curve: Curve, found: Specialists, sizes: Sequence[int]) -> Cell:
+    if curve.is_fixed:
+        return blocks.EMPTY
+    return blocks.count(max(len(curve.by_draw(found.setting, size)) for size in sizes))
+
+
+def unseen_section(found: Specialists) -> Section | None:
+    """Show scores on data that no example is from; None if there are none."""
+    scores = {curve.label: _elsewhere(found, curve) for curve in found.shown}
+    wheres = sorted({where for one in scores.values() for where, _ in one})
+    if not wheres:
+        return None
+    whole = {
+        (one.task, one.data): one.whole
+        for curve in found.shown
+        for file in curve.at(found.setting)
+        for one in file.unseen
+    }
+    figures = []
+    for number, where in enumerate(wheres):
+        lines = [
+            Line(curve.label, index, style_of(index), points)
+            for index, curve in enumerate(found.curves)
+            if (points := _points(found, curve, where, scores.get(curve.label, {})))
+        ]
+        what = f"{where[0]} on {where[1]}"
+        figures.append(by_size(found, f"unseen-{number}", what, lines, whole[where], what))
+    needed = f" with {found.setting}" if found.setting is not None else ""
+    return Section(
+        name="unseen",
+        title="Other data of the same kind",
+        text=[
+            f"Specialists were cut out for one task{needed}, and answer other data of the same "
+            f"kind, of which no example was seen. {WHOLE.capitalize()} stands beside them there; "
+            "bands and ranges are over draws."
+        ],
+        figures=figures,
+        tables=[_unseen_table(found, wheres, scores, whole)],
+    )
+
+
+_Scores = dict[tuple[tuple[str, str], int], Statistic]
+
+
+def _elsewhere(found: Specialists, curve: Curve) -> _Scores:
+    """Return scores by task and data, and asked size."""
+    values: dict[tuple[tuple[str, str], int], list[float]] = {}
+    for file in curve.at(found.setting):
+        for one in file.unseen:
+            values.setdefault(((one.task, one.data), one.asked), []).append(one.score)
+    return {key: statistic_of(values[key]) for key in sorted(values)}
+
+
+def _points(
+    found: Specialists, curve: Curve, where: tuple[str, str], scores: _Scores
+) -> list[tuple[int, Statistic]]:
+    return [
+        (curve.kept(found.setting, asked, where[0]), score)
+        for (one, asked), score in scores.items()
+        if one == where
+    ]
+
+
+def _unseen_table(
+    found: Specialists,
+    wheres: Sequence[tuple[str, str]],
+    scores: Mapping[str, _Scores],
+    whole: Mapping[tuple[str, str], float],
+) -> Table:
+    sizes = sorted({size for one in scores.values() for _, size in one})
+    rows = [
+        [
+            *map(blocks.text, where),
+            blocks.text(label),
+            blocks.number(whole[where]),
+            *(blocks.statistic(one.get((where, size))) for size in sizes),
+        ]
+        for where in wheres
+        for label, one in scores.items()
+        if any((where, size) in one for size in sizes)
+    ]
+    columns = ["cut out for", "answers", "method", WHOLE, *size_columns(found, sizes)]
+    return Table(
+        name="unseen", caption="Scores on other data, by asked parameters and density",
+        columns=columns, rows=rows,
+    )  # fmt: skip
