@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from multiprune.report.contender import Statistic
+    from multiprune.report.specialist_curve import Curve
     from multiprune.report.specialist_files import Setting, SpecialistFile
-    from multiprune.report.specialists import Curve, Specialists
+    from multiprune.report.specialists import Specialists
 
 
 def as_json(found: Specialists, lead: str) -> str:

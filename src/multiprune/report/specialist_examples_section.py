@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 from multiprune.report import blocks
 from multiprune.report.blocks import Figure, Section, Table
 from multiprune.report.plots import Level, Line, over_examples, short
+from multiprune.report.specialist_curve import overlapping
 from multiprune.report.specialist_files import Setting
 from multiprune.report.specialist_size_section import WHOLE, style_of
-from multiprune.report.specialists import overlapping
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from multiprune.report.blocks import Cell
     from multiprune.report.contender import Statistic
-    from multiprune.report.specialists import Curve, Specialists
+    from multiprune.report.specialist_curve import Curve
+    from multiprune.report.specialists import Specialists
 
 
 def number_section(found: Specialists) -> Section | None:
@@ -36,8 +37,8 @@ def number_section(found: Specialists) -> Section | None:
             f"Mean scores over tasks by the number of calibration examples of each, with {labels} "
             f"labels; all methods at {short(half)} parameters, the size nearest to half, and all "
             f"sizes of {curves[0].label}. Methods that need no examples are dotted.",
-            "`enough` is the number from which on the range over draws overlaps that of the most "
-            "examples; it is empty where one of them has a single draw.",
+            "The last column is the number from which on the range over draws overlaps that of the "
+            "most examples; it is empty where one of them has a single draw.",
         ],
         figures=[
             _of_methods(found, curves, labels, half, numbers),
@@ -62,9 +63,8 @@ def _of_methods(
     lines = []
     for index, curve in enumerate(found.curves):
         if curve in curves or not curve.needs_examples:
-            style = style_of(index) if curve.needs_examples else ":"
             points = list(_scores(curve, labels, half, numbers).items())
-            lines.append(Line(curve.label, index, style, points))
+            lines.append(Line(curve.label, index, style_of(curve, index), points))
     return _figure(found, "number-methods", f"All methods at {half:,} parameters", lines)
 
 
@@ -73,7 +73,7 @@ def _of_sizes(found: Specialists, curve: Curve, labels: str) -> Figure:
     for index, size in enumerate(curve.all_sizes):
         points = list(_scores(curve, labels, size, _numbers(curve, labels)).items())
         label = f"{short(size)} ({size / found.dense:.3g})"
-        lines.append(Line(label, index, style_of(index), points))
+        lines.append(Line(label, index, style_of(curve, index), points))
     return _figure(found, "number-sizes", f"{curve.label} at all sizes", lines)
 
 
@@ -109,7 +109,7 @@ def _table(curves: Sequence[Curve], labels: str, numbers: Sequence[int]) -> Tabl
             )
     columns = ["method", "asked", *(f"{number:,}" for number in numbers), "enough"]
     caption = "Mean scores and ranges over draws by number of calibration examples"
-    return Table(name="number", caption=caption, columns=columns, rows=rows)
+    return Table(name="number", caption=caption, columns=columns, rows=rows, folded=len(rows) > 20)
 
 
 def _enough(scores: Mapping[int, Statistic]) -> Cell:

@@ -29,7 +29,8 @@ class Setting:
     labels: str
 
     def __str__(self) -> str:
-        return f"{self.examples:,} examples a task with {self.labels} labels"
+        examples = "1 example" if self.examples == 1 else f"{self.examples:,} examples"
+        return f"{examples} a task with {self.labels} labels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +115,9 @@ def read_specialist_files(paths: Iterable[Path]) -> list[SpecialistFile]:
         start = path.parent if path.name == SPECIALISTS else path
         if not start.is_dir():
             raise FileNotFoundError(f"Specialists are read from folders, but {path} is none.")
-        files = [Path(name) / SPECIALISTS for name, _, names in os.walk(start) if _holds(names)]
+        files = [
+            Path(name) / SPECIALISTS for name, _, names in os.walk(start) if SPECIALISTS in names
+        ]
         if not files:
             raise FileNotFoundError(
                 f"A folder of specialists must hold at least one {SPECIALISTS}, but {path} has "
@@ -123,10 +126,6 @@ def read_specialist_files(paths: Iterable[Path]) -> list[SpecialistFile]:
         for file in files:
             found.setdefault(file.resolve(), file)
     return [read_specialist_file(found[resolved]) for resolved in sorted(found)]
-
-
-def _holds(names: Sequence[str]) -> bool:
-    return SPECIALISTS in names
 
 
 def read_specialist_file(file: Path) -> SpecialistFile:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from multiprune.report.contender import Statistic
-    from multiprune.report.specialists import Curve, Specialists
+    from multiprune.report.specialist_curve import Curve
+    from multiprune.report.specialists import Specialists
 
 GOLD, PSEUDO = "gold", "pseudo"
 
@@ -100,7 +101,7 @@ def _figure(found: Specialists, differences: Sequence[LabelDifference]) -> Figur
             if one.curve is curve and one.examples == number
         ]
         if points:
-            lines.append(Line(curve.label, index, style_of(index), points))
+            lines.append(Line(curve.label, index, style_of(curve, index), points))
     seen = [
         f"{line.label} {one.mean:+.3f} at {short(kept)}"
         for line in lines
@@ -130,7 +131,7 @@ def _table(differences: Sequence[LabelDifference]) -> Table:
     ]
     columns = ["method", "asked", "examples", "gold", "pseudo", "pseudo less gold", "draws"]
     caption = "Gold and pseudo labels, the same draws of examples"
-    return Table(name="labels", caption=caption, columns=columns, rows=rows)
+    return Table(name="labels", caption=caption, columns=columns, rows=rows, folded=len(rows) > 20)
 
 
 def _signed(value: Statistic) -> Cell:

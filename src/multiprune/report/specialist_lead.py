@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from multiprune.report.specialist_curve import overlapping
 from multiprune.report.specialist_files import WITHOUT_EXAMPLES
-from multiprune.report.specialists import overlapping
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from multiprune.report.contender import Statistic
-    from multiprune.report.specialists import Curve, Specialists
+    from multiprune.report.specialist_curve import Curve
+    from multiprune.report.specialists import Specialists
 
     Scored = tuple[Curve, Statistic]
 

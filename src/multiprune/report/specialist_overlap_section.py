@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from multiprune.report.contender import Statistic
-    from multiprune.report.specialists import Curve, Specialists
+    from multiprune.report.specialist_curve import Curve
+    from multiprune.report.specialists import Specialists
 
 
 @dataclass(frozen=True, kw_only=True)

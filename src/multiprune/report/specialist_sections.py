@@ -31,12 +31,11 @@ def specialist_sections(found: Specialists) -> list[Section]:
 
 
 def _compared(found: Specialists) -> Section:
-    settings = sorted({one for curve in found.curves for one in curve.settings})
     facts = {
         "model": found.files[0].run,
         "what is counted": f"{found.of}: {found.dense:,} parameters in the whole model",
         "methods": "; ".join(curve.label for curve in found.curves),
-        "calibrated on": "; ".join(map(str, settings)) or "nothing",
+        "calibrated on": _calibrated(found) or "nothing",
         "draws": ", ".join(map(str, sorted({one.seed for one in found.files}))),
         "jobs": f"{len(found.files):,}",
         "left out": f"{len(found.left_out):,}",
@@ -66,6 +65,15 @@ def _compared(found: Specialists) -> Section:
     if found.left_out:
         tables.append(left_out_table("left-out", "Jobs left out", found.left_out))
     return Section(name="compared", title="What was compared", text=[], tables=tables)
+
+
+def _calibrated(found: Specialists) -> str:
+    settings = sorted({one for curve in found.curves for one in curve.settings})
+    return "; ".join(
+        f"{', '.join(f'{one.examples:,}' for one in settings if one.labels == labels)} examples "
+        f"a task with {labels} labels"
+        for labels in sorted({one.labels for one in settings})
+    )
 
 
 def _jobs(found: Specialists) -> Section:

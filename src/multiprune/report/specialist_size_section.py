@@ -14,7 +14,8 @@ from multiprune.report.plots import Level, Line, frontier, short
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from multiprune.report.specialists import Curve, Specialists
+    from multiprune.report.specialist_curve import Curve
+    from multiprune.report.specialists import Specialists
 
 WHOLE = "the whole model"
 RANGE = (
@@ -24,9 +25,11 @@ RANGE = (
 )
 
 
-def style_of(index: int) -> str:
-    """Return the line of a curve, where colours are used twice."""
-    return "-" if index < len(SERIES) else ":"
+def style_of(curve: Curve, index: int) -> str:
+    """Return how a curve is drawn: dotted without examples, else by how often colours went round."""
+    if not curve.needs_examples:
+        return ":"
+    return "-" if index < len(SERIES) else "-."
 
 
 def size_section(found: Specialists) -> Section:
@@ -63,7 +66,7 @@ def _text(found: Specialists) -> list[str]:
         text.append(f"Methods that need examples had {found.setting}{why}.")
     free = [curve.label for curve in found.curves if not curve.needs_examples]
     if free and found.setting is not None:
-        text.append(f"{' and '.join(free)}: no examples.")
+        text.append(f"{' and '.join(free)} {'needs' if len(free) == 1 else 'need'} none (dotted).")
     if hidden := [curve.label for curve in found.curves if curve not in found.shown]:
         text.append(f"Not measured so: {', '.join(hidden)}.")
     shares = [
@@ -87,13 +90,13 @@ def _figure(found: Specialists, name: str, task: str | None) -> Figure:
             if (score := curve.score(found.setting, size, task)) is not None
         ]
         index = found.curves.index(curve)
-        lines.append(Line(curve.label, index, style_of(index), points))
-    what = task or _mean(found)
+        lines.append(Line(curve.label, index, style_of(curve, index), points))
+    what = _mean(found) if task is None else task
     return by_size(found, name, f"{what}, by kept parameters", lines, found.whole(task), what)
 
 
 def _mean(found: Specialists) -> str:
-    return f"mean over {len(found.tasks)} tasks" if len(found.tasks) > 1 else found.tasks[0]
+    return f"Mean over {len(found.tasks)} tasks" if len(found.tasks) > 1 else found.tasks[0]
 
 
 def by_size(
@@ -108,7 +111,7 @@ def by_size(
     wide = name == "specialists"
     return Figure(
         name=name,
-        caption=f"{caption[0].upper()}{caption[1:]}; dashed: {WHOLE}.",
+        caption=f"{caption}; dashed: {WHOLE}.",
         alt=f"{caption}: {'; '.join(seen)}; {WHOLE} {whole:.3f}.",
         draw=lambda: frontier(lines, found.dense, ylabel, wide=wide, level=Level(WHOLE, whole)),
         wide=wide,
@@ -127,7 +130,7 @@ def _table(found: Specialists, name: str, task: str | None) -> Table:
     ]
     return Table(
         name=name,
-        caption=f"{task or _mean(found).capitalize()}: the mean and the range over draws, by "
+        caption=f"{task or _mean(found)}: the mean and the range over draws, by "
         f"asked parameters and density; {WHOLE} has {found.whole(task):.3f}",
         columns=["method", *size_columns(found, sizes), "draws"],
         rows=rows,
@@ -161,7 +164,7 @@ def unseen_section(found: Specialists) -> Section | None:
     figures = []
     for number, where in enumerate(wheres):
         lines = [
-            Line(curve.label, index, style_of(index), points)
+            Line(curve.label, index, style_of(curve, index), points)
             for index, curve in enumerate(found.curves)
             if (points := _points(found, curve, where, scores.get(curve.label, {})))
         ]

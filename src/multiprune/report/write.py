@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
@@ -45,7 +45,13 @@ FILES: Mapping[str, str] = {
 
 
 class Document(ABC):
-    """What is shown as a page with figures, and handed out as data."""
+    """What is shown as a page with figures, and handed out as data.
+
+    Attributes:
+        files: the file that holds a format.
+    """
+
+    files: ClassVar[Mapping[str, str]] = FILES
 
     @property
     @abstractmethod
@@ -87,8 +93,8 @@ class Document(ABC):
                 content = self._with_figures(beside, format)
             else:
                 content = self.data(format)
-            (beside / FILES[format]).write_text(content, encoding="utf-8")
-        return folder / FILES[format]
+            (beside / self.files[format]).write_text(content, encoding="utf-8")
+        return folder / self.files[format]
 
     def _with_figures(self, folder: Path, format: str) -> str:
         shown = self.sections()
@@ -176,6 +182,8 @@ class SpecialistReport(Document):
     """What is known of models of one task each, cut out of a model of all."""
 
     found: Specialists
+
+    files: ClassVar[Mapping[str, str]] = {**FILES, "csv": "specialists.csv"}
 
     @classmethod
     def of(cls, paths: Sequence[Path]) -> SpecialistReport:
