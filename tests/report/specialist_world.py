@@ -13,9 +13,6 @@ DENSE = 1_000_000
 SIZES = (250_000, 500_000, 750_000)
 WHOLE = {"easy": 0.9, "hard": 0.7}
 
-#: The score of a task at a size.
-Score = "Callable[[str, int], float]"
-
 
 def content(
     score: Callable[[str, int], float],

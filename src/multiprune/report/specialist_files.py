@@ -115,17 +115,15 @@ def read_specialist_files(paths: Iterable[Path]) -> list[SpecialistFile]:
         start = path.parent if path.name == SPECIALISTS else path
         if not start.is_dir():
             raise FileNotFoundError(f"Specialists are read from folders, but {path} is none.")
-        files = [
-            Path(name) / SPECIALISTS for name, _, names in os.walk(start) if SPECIALISTS in names
-        ]
-        if not files:
+        folders = [Path(name) for name, _, files in os.walk(start) if SPECIALISTS in files]
+        if not folders:
             raise FileNotFoundError(
                 f"A folder of specialists must hold at least one {SPECIALISTS}, but {path} has "
                 "none."
             )
-        for file in files:
-            found.setdefault(file.resolve(), file)
-    return [read_specialist_file(found[resolved]) for resolved in sorted(found)]
+        for folder in folders:
+            found.setdefault(folder.resolve(), folder)
+    return [read_specialist_file(found[real] / SPECIALISTS) for real in sorted(found)]
 
 
 def read_specialist_file(file: Path) -> SpecialistFile:

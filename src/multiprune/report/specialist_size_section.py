@@ -26,7 +26,7 @@ RANGE = (
 
 
 def style_of(curve: Curve, index: int) -> str:
-    """Return how a curve is drawn: dotted without examples, else by how often colours went round."""
+    """Return how a curve is drawn: dotted without examples, else by its round of colours."""
     if not curve.needs_examples:
         return ":"
     return "-" if index < len(SERIES) else "-."
@@ -170,14 +170,13 @@ def unseen_section(found: Specialists) -> Section | None:
         ]
         what = f"{where[0]} on {where[1]}"
         figures.append(by_size(found, f"unseen-{number}", what, lines, whole[where], what))
-    needed = f" with {found.setting}" if found.setting is not None else ""
     return Section(
         name="unseen",
         title="Other data of the same kind",
         text=[
-            f"Specialists were cut out for one task{needed}, and answer other data of the same "
-            f"kind, of which no example was seen. {WHOLE.capitalize()} stands beside them there; "
-            "bands and ranges are over draws."
+            "The same specialists answer other data of the same kind, of which they have seen no "
+            f"example. {WHOLE.capitalize()} stands beside them there; bands and ranges are over "
+            "draws."
         ],
         figures=figures,
         tables=[_unseen_table(found, wheres, scores, whole)],
