@@ -136,10 +136,11 @@ def test_page_by_examples_opens_without_an_error(tmp_path: Path) -> None:
 
 
 def test_page_of_specialists_opens_without_an_error(tmp_path: Path) -> None:
+    shared = {"500000": overlap(0.4, 0.5)}
     for labels in ("gold", "pseudo"):
         for examples in (10, 100):
-            known = {"unseen": [elsewhere(0.5)], "overlap": {"500000": overlap(0.4, 0.5)}}
-            job = content(flat(0.8, 0.6), labels=labels, examples=examples, **known)
+            job = content(flat(0.8, 0.6), labels=labels, examples=examples)
+            job |= {"unseen": [elsewhere(0.5)], "overlap": shared}
             write_job(tmp_path / "jobs" / f"{labels}-{examples}", job)
     main(["report", str(tmp_path / "jobs"), "--specialists", "--out", str(tmp_path / "report")])
     document, said = opened(tmp_path / "report" / "index.html", tmp_path)
