@@ -87,7 +87,7 @@ def test_model_of_one_task_is_really_smaller_and_answers(
     }  # fmt: skip
     said = capsys.readouterr()
     assert said.err == ""
-    assert "attribution: 16 examples, gold labels" in said.out
+    assert "fisher: 16 examples, gold labels" in said.out
     for one in (f"{kept:,}", f"{DENSE:,}", f"{written['before']['accuracy']:.4f}"):
         assert one in said.out
     assert [one.name for one in out.iterdir()] == ["agreement"]

@@ -19,7 +19,7 @@ def add_specialize_command(commands: Commands) -> None:
         help="cut one task's own smaller model out of a multitask model, without training",
         description="Attribute the answers to a few training examples of one task to heads and "
         "neurons, remove what contributes least, and write a physically smaller model with the "
-        "head of that task alone (Yang et al. 2023). No weight is trained. Each task gets a "
+        "head of that task alone, as Yang et al. (2023) do. No weight is trained. Each task gets a "
         "folder in DIR.",
     )
     command.add_argument("run", type=Path, help="folder of a run, or of an exported model")
@@ -73,8 +73,9 @@ def _add_examples(command: argparse.ArgumentParser) -> None:
 def _add_method(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--method",
-        default="attribution",
-        help="attribution (activation times gradient), integrated-gradients, fisher, taylor, "
+        default="fisher",
+        help="fisher (information of gates, Kwon et al. 2022: measured best), attribution "
+        "(activation times gradient, Yang et al. 2023), integrated-gradients, taylor, "
         "activation-norm, magnitude or random (default: %(default)s)",
     )
     command.add_argument(

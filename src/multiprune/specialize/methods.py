@@ -60,6 +60,7 @@ class Method:
     relative: bool = False
 
 
+#: By the score that is left of MiniLM on GLUE tasks, Fisher information comes first.
 METHODS: Mapping[str, Method] = {
     "attribution": Method(
         lambda one: ActivationGradient(

@@ -32,10 +32,17 @@ class Origin:
     run: Path
     config: Mapping[str, Any]
 
-    def encoded(self, name: str, encoder: Encoder, mirror: str | None = None) -> EncodedTask:
+    def encoded(
+        self,
+        name: str,
+        encoder: Encoder,
+        mirror: str | None = None,
+        *,
+        others: Mapping[str, Any] | None = None,
+    ) -> EncodedTask:
         """Return a task with its rows, as the run has read and encoded them.
 
-        ``mirror`` replaces the run's.
+        ``mirror`` replaces the run's; ``others`` are configurations of tasks that it did not have.
 
         Raises:
             ValueError: if a class of the configuration cannot be found, or data do not fit.
@@ -48,7 +55,7 @@ class Origin:
         if mirror is not None:
             settings["mirror"] = mirror
         try:
-            task = instantiate(self.config["task"][name], _convert_="all")
+            task = instantiate((self.config["task"] | dict(others or {}))[name], _convert_="all")
             data = instantiate(settings, _partial_=True, _convert_="all")(
                 tasks={name: task}, tokenizer=encoder.tokenizer, seed=self.config["seed"]
             )

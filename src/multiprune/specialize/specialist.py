@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -21,7 +22,9 @@ from multiprune.specialize.calibration_set import batches_by_length, log_probabi
 from multiprune.specialize.methods import METHODS, Choice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
 
     from multiprune.budget import Budget, ParameterLedger
     from multiprune.data.batches import EncodedTask
@@ -50,7 +53,7 @@ class Recipe:
     """
 
     budget: Budget
-    method: str = "attribution"
+    method: str
     choice: Choice = field(default_factory=Choice)
     granularity: Sequence[str] = (HEADS, NEURONS)
     relative: bool | None = None
@@ -80,6 +83,7 @@ class Specialist:
     model: ShippedModel
     ledger: ParameterLedger
     budget: dict[str, Any]
+    masks: Mapping[str, Tensor]
     rescaled: int
 
 
@@ -100,28 +104,43 @@ def only(model: ShippedModel, task: str) -> ShippedModel:
     return ShippedModel(encoder, heads, {task: model.meaning[task]}, model.tokenizer).eval()
 
 
-def specialized(
+def importance(
     model: ShippedModel, task: Task, name: str, examples: CalibrationSet, recipe: Recipe
+) -> list[Scores]:
+    """Return how much the units of a model matter to one of its tasks, by layer."""
+    chosen = METHODS[recipe.method].make(recipe.choice)
+    if isinstance(chosen, Attribution):
+        return _attributed(model, task, name, chosen, examples.batches)
+    return [chosen.measure(layer, i) for i, layer in enumerate(layers_of(model.encoder))]
+
+
+def specialized(
+    model: ShippedModel,
+    task: Task,
+    name: str,
+    examples: CalibrationSet,
+    recipe: Recipe,
+    *,
+    known: Sequence[Scores] | None = None,
 ) -> Specialist:
     """Prune a copy of ``model`` for one task; what stays is at most rescaled.
+
+    ``known`` is the ``importance`` of the model as it is, if that was measured before.
 
     Raises:
         ValueError: if the budget cannot be met.
     """
     alone = only(model, name)
-    method = METHODS[recipe.method]
-    relative = method.relative if recipe.relative is None else recipe.relative
-    chosen = method.make(recipe.choice)
+    relative = METHODS[recipe.method].relative if recipe.relative is None else recipe.relative
     pruner = Structured(
         budget=recipe.budget, importance=Attributed([]), granularity=recipe.granularity
     )
     pruner.prepare(alone, alone.encoder)
     for number in range(1, recipe.rounds + 1):
-        if isinstance(chosen, Attribution):
-            scores = _attributed(alone, task, name, chosen, examples.batches)
+        if known is None or number > 1:
+            scores = importance(alone, task, name, examples, recipe)
         else:
-            layers = enumerate(layers_of(alone.encoder))
-            scores = [chosen.measure(layer, i) for i, layer in layers]
+            scores = list(known)
         pruner.importance = Attributed(scores, per_parameter=not relative)
         pruner.prune(number / recipe.rounds)
     pruner.finalize()
@@ -136,7 +155,7 @@ def specialized(
     if recipe.repair == RESCALE:
         inputs = [one.batch.inputs for one in examples.batches]
         rescaled = rescale(alone.encoder, model.encoder, inputs)
-    return Specialist(alone, ledger, met, rescaled)
+    return Specialist(alone, ledger, met, pruner.masks(), rescaled)
 
 
 def _attributed(
@@ -154,12 +173,23 @@ def _attributed(
 
 
 @torch.no_grad()
-def validated(model: ShippedModel, encoded: EncodedTask) -> dict[str, float]:
-    """Return the metrics of a task on its validation data."""
-    task = encoded.task
+def validated(
+    model: ShippedModel, encoded: EncodedTask, *, head: str | None = None, rows: int | None = None
+) -> dict[str, float]:
+    """Return the metrics of a task on its validation data.
+
+    Args:
+        model: whose head for the task is asked.
+        encoded: the task and its data.
+        head: the name of another task of the model, to ask its head.
+        rows: so many only, always the same.
+    """
+    task, available = encoded.task, len(encoded.splits["validation"])
+    drawn = np.random.default_rng(0).permutation(available)[:rows].tolist()
     answers = []
-    for rows in batches_by_length(encoded, "validation"):
-        batch = encoded.batch("validation", rows)
-        answers.append(task.predictions(model(encoded.name, batch.inputs), batch.labels))
+    for batch_rows in batches_by_length(encoded, "validation", drawn):
+        batch = encoded.batch("validation", batch_rows)
+        logits = model(head or encoded.name, batch.inputs)
+        answers.append(task.predictions(logits, batch.labels))
     predictions, labels = (torch.cat(parts) for parts in zip(*answers, strict=True))
     return {name: metric(predictions, labels) for name, metric in task.metrics.items()}
