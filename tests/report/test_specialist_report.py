@@ -229,6 +229,8 @@ def test_other_data_stand_beside_the_whole_model_there(jobs: Jobs) -> None:
         ["cut out for", "answers", "method", "the whole model", "250k (0.25)", "500k (0.5)"],
         ["easy", "other", "attribution", "0.600", "0.300", "0.520 (0.500 to 0.540)"],
     ]
+    half = jobs.document()["unseen"][1]
+    assert (half["asked"], half["whole"], half["score"]["mean"]) == (500_000, 0.6, 0.52)
     (drawing,) = (one for one in page.images if one.startswith("easy on other"))
     assert "attribution from 0.300 at 249k to 0.520 at 499k; the whole model 0.600" in drawing
 
@@ -284,21 +286,36 @@ def test_lead_says_so_if_a_baseline_is_best(jobs: Jobs) -> None:
     assert "magnitude is the best of 2 methods with 0.600" in jobs.document()["lead"]
 
 
-def test_repeated_draws_are_left_out_and_other_sizes_are_added(jobs: Jobs) -> None:
-    job = content(flat(0.8, 0.6))
-    found = {
-        "first": [one for one in job["specialists"] if one["asked"] < 700_000],
-        "second": [one for one in job["specialists"] if one["asked"] > 700_000],
-        "third": [one for one in job["specialists"] if one["asked"] > 700_000],
-    }
-    for name, part in found.items():
-        write(jobs.folder / name, job | {"specialists": part})
+def test_last_of_repeated_sizes_counts_and_others_are_added(jobs: Jobs) -> None:
+    first, second = content(flat(0.8, 0.6)), content(flat(0.4, 0.2))
+    half = [one for one in second["specialists"] if one["asked"] == 500_000]
+    write(jobs.folder / "1", first | {"unseen": [elsewhere(0.5)]})
+    write(jobs.folder / "2", first)
+    write(jobs.folder / "3", second | {"specialists": half})
     document = jobs.document()
-    assert [size for _, size in points(document, "attribution")] == list(SIZES)
-    (left_out,) = document["left_out"]
-    assert left_out["path"].endswith("second")
-    assert left_out["reason"] == f"sizes of this draw are repeated by {jobs.folder / 'third'}"
+    found = points(document, "attribution")
+    means = {asked: one["mean"]["mean"] for (_, asked), one in found.items()}
+    assert means == pytest.approx({250_000: 0.6, 500_000: 0.3, 750_000: 0.8})
+    assert {one["mean"]["seeds"] for one in found.values()} == {1}
+    assert document["left_out"] == []
+    assert jobs.page().tables["unseen"][1][-1] == "0.500"
+
+
+def test_repeated_draws_are_left_out(jobs: Jobs) -> None:
+    repeated = jobs.add(0.4, 0.2)
+    last = jobs.add(0.8, 0.6)
+    document = jobs.document()
+    assert document["left_out"] == [{"path": str(repeated), "reason": f"repeated by {last}"}]
+    half = points(document, "attribution")[(100, "gold"), 500_000]["mean"]
+    assert (half["mean"], half["seeds"]) == (pytest.approx(0.7), 1)
     assert len(jobs.page().tables["left-out"]) == 2
+
+
+def test_settings_of_jobs_tell_curves_apart(jobs: Jobs) -> None:
+    for rows in (None, 64):
+        jobs.add(0.8, 0.6, config={"validation_rows": rows, "mirror": str(rows)})
+    labels = [one["label"] for one in jobs.document()["curves"]]
+    assert labels == ["attribution, validation_rows 64", "attribution"]
 
 
 def test_lines_of_csv_are_specialists(study: Jobs) -> None:

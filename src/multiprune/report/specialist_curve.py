@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from multiprune.report.contender import Statistic, statistic_of
@@ -26,7 +26,7 @@ class Curve:
 
     Attributes:
         label: a short name, its own within a page.
-        files: one a setting, draw and range of sizes.
+        files: of all settings and draws; those of one draw have no size in common.
     """
 
     label: str
@@ -158,16 +158,29 @@ def _option(name: str, value: Any) -> str:
 def _one_a_draw(
     files: Sequence[SpecialistFile],
 ) -> tuple[list[SpecialistFile], list[LeftOut]]:
-    """Keep the last file of those that repeat each other, by path."""
-    kept: dict[tuple[Setting | None, int], list[SpecialistFile]] = {}
-    left_out = []
+    """Keep, of files of one draw that repeat each other, what the last by path has of each size."""
+    drawn: dict[tuple[Setting | None, int], list[SpecialistFile]] = {}
+    kept: list[SpecialistFile] = []
+    left_out: list[LeftOut] = []
     for file in reversed(files):
         is_fixed = file.setting is None and file.method != "random"
-        same = kept.setdefault((file.setting, 0 if is_fixed else file.seed), [])
-        again = next((one for one in same if set(one.sizes) & set(file.sizes)), None)
-        if again is None:
-            same.append(file)
+        later = drawn.setdefault((file.setting, 0 if is_fixed else file.seed), [])
+        new = _not_in(later, file)
+        if new.specialists or new.unseen or new.overlap:
+            kept.append(new)
         elif file.setting is not None:
-            left_out.append(LeftOut(file.path, f"sizes of this draw are repeated by {again.path}"))
-    chosen = {one.path for those in kept.values() for one in those}
-    return [one for one in files if one.path in chosen], left_out[::-1]
+            left_out.append(LeftOut(file.path, f"repeated by {later[-1].path}"))
+        later.append(file)
+    return kept[::-1], left_out[::-1]
+
+
+def _not_in(later: Sequence[SpecialistFile], file: SpecialistFile) -> SpecialistFile:
+    sizes = {size for one in later for size in one.sizes}
+    shared = {size for one in later for size in one.overlap}
+    elsewhere = {(one.task, one.data, one.asked) for other in later for one in other.unseen}
+    return replace(
+        file,
+        specialists=[one for one in file.specialists if one.asked not in sizes],
+        unseen=[one for one in file.unseen if (one.task, one.data, one.asked) not in elsewhere],
+        overlap={size: one for size, one in file.overlap.items() if size not in shared},
+    )

@@ -8,10 +8,12 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from multiprune.report.contender import statistic_of
 from multiprune.report.ensemble_table import left_out_document
 from multiprune.report.specialist_files import Elsewhere
 from multiprune.report.specialist_labels_section import label_differences
 from multiprune.report.specialist_overlap_section import task_overlap
+from multiprune.report.specialist_unseen_section import unseen_scores, unseen_wheres
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +46,7 @@ def as_json(found: Specialists, lead: str) -> str:
             }
             for one in label_differences(found)
         ],
+        "unseen": _unseen(found),
         "overlap": _overlap(found),
         "left_out": left_out_document(found.left_out),
         "jobs": [
@@ -84,6 +87,22 @@ def _curve(found: Specialists, curve: Curve) -> dict[str, Any]:
 
 def _statistic(value: Statistic | None) -> dict[str, Any] | None:
     return None if value is None else asdict(value)
+
+
+def _unseen(found: Specialists) -> list[dict[str, Any]]:
+    return [
+        {
+            "task": task,
+            "data": data,
+            "label": found.curves[index].label,
+            "asked": asked,
+            "whole": those[0].whole,
+            "score": asdict(statistic_of([one.score for one in those])),
+        }
+        for task, data in unseen_wheres(found)
+        for index, by_asked in unseen_scores(found, (task, data)).items()
+        for asked, those in by_asked.items()
+    ]
 
 
 def _overlap(found: Specialists) -> dict[str, Any] | None:

@@ -20,6 +20,9 @@ SPECIALISTS = "specialists.json"
 #: Methods that choose what to prune without looking at an example.
 WITHOUT_EXAMPLES = ("magnitude", "random")
 
+#: Settings of a job, besides the options of its method, that scores depend on.
+_CONFIGURED = ("relative", "weight_by_confidence", "validation_rows")
+
 
 @dataclass(frozen=True, order=True)
 class Setting:
@@ -66,7 +69,7 @@ class SpecialistFile:
     Attributes:
         path: the job's folder.
         run: the model that specialists are cut out of.
-        options: of the method, without the seed.
+        options: of the method and the job, without the seed.
         setting: None if what is pruned and what is left depends on no example.
         of: what is counted, of which the whole model has so many ``dense``.
         whole: the score of the whole model by task.
@@ -143,7 +146,7 @@ def read_specialist_file(file: Path) -> SpecialistFile:
         path=file.parent,
         run=value_at(content, "run", str, name=name),
         method=method,
-        options=_without_seed(value_at(content, "options", dict, name=name)),
+        options=_options(content, name),
         repair=repair,
         setting=_setting(content, method, repair, name),
         seed=value_at(content, "seed", int, name=name),
@@ -182,8 +185,12 @@ def _check(one: SpecialistFile, name: str) -> None:
         raise ValueError(f"`whole` of {name} has no score of {missing[0]}")
 
 
-def _without_seed(options: Mapping[str, Any]) -> dict[str, Any]:
-    # It tells draws apart, which are one curve.
+def _options(content: Any, name: str) -> dict[str, Any]:
+    options = value_at(content, "options", dict, name=name)
+    config = content.get("config")
+    configured = config if isinstance(config, dict) else {}
+    options |= {key: configured[key] for key in _CONFIGURED if key in configured}
+    # The seed tells draws apart, which are one curve.
     return {key: value for key, value in options.items() if key != "seed"}
 
 

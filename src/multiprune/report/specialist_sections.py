@@ -10,7 +10,8 @@ from multiprune.report.sections import left_out_table
 from multiprune.report.specialist_examples_section import number_section
 from multiprune.report.specialist_labels_section import labels_section
 from multiprune.report.specialist_overlap_section import overlap_section
-from multiprune.report.specialist_size_section import size_section, unseen_section
+from multiprune.report.specialist_size_section import size_section
+from multiprune.report.specialist_unseen_section import unseen_section
 
 if TYPE_CHECKING:
     from multiprune.report.specialists import Specialists

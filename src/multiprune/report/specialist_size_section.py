@@ -1,4 +1,4 @@
-"""The sections on scores of specialists against kept parameters: by task, and on other data."""
+"""The section on scores of specialists against kept parameters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 from multiprune.report import blocks
 from multiprune.report.blocks import Cell, Figure, Section, Table
-from multiprune.report.contender import Statistic, statistic_of
 from multiprune.report.drawing import SERIES
 from multiprune.report.plots import Level, Line, frontier, short
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from multiprune.report.specialist_curve import Curve
     from multiprune.report.specialists import Specialists
@@ -147,84 +146,3 @@ def _draws(curve: Curve, found: Specialists, sizes: Sequence[int]) -> Cell:
     if curve.is_fixed:
         return blocks.EMPTY
     return blocks.count(max(len(curve.by_draw(found.setting, size)) for size in sizes))
-
-
-def unseen_section(found: Specialists) -> Section | None:
-    """Show scores on data that no example is from; None if there are none."""
-    scores = {curve.label: _elsewhere(found, curve) for curve in found.shown}
-    wheres = sorted({where for one in scores.values() for where, _ in one})
-    if not wheres:
-        return None
-    whole = {
-        (one.task, one.data): one.whole
-        for curve in found.shown
-        for file in curve.at(found.setting)
-        for one in file.unseen
-    }
-    figures = []
-    for number, where in enumerate(wheres):
-        lines = [
-            Line(curve.label, index, style_of(curve, index), points)
-            for index, curve in enumerate(found.curves)
-            if (points := _points(found, curve, where, scores.get(curve.label, {})))
-        ]
-        what = f"{where[0]} on {where[1]}"
-        figures.append(by_size(found, f"unseen-{number}", what, lines, whole[where], what))
-    return Section(
-        name="unseen",
-        title="Other data of the same kind",
-        text=[
-            "The same specialists answer other data of the same kind, of which they have seen no "
-            f"example. {WHOLE.capitalize()} stands beside them there; bands and ranges are over "
-            "draws."
-        ],
-        figures=figures,
-        tables=[_unseen_table(found, wheres, scores, whole)],
-    )
-
-
-_Scores = dict[tuple[tuple[str, str], int], Statistic]
-
-
-def _elsewhere(found: Specialists, curve: Curve) -> _Scores:
-    """Return scores by task and data, and asked size."""
-    values: dict[tuple[tuple[str, str], int], list[float]] = {}
-    for file in curve.at(found.setting):
-        for one in file.unseen:
-            values.setdefault(((one.task, one.data), one.asked), []).append(one.score)
-    return {key: statistic_of(values[key]) for key in sorted(values)}
-
-
-def _points(
-    found: Specialists, curve: Curve, where: tuple[str, str], scores: _Scores
-) -> list[tuple[int, Statistic]]:
-    return [
-        (curve.kept(found.setting, asked, where[0]), score)
-        for (one, asked), score in scores.items()
-        if one == where
-    ]
-
-
-def _unseen_table(
-    found: Specialists,
-    wheres: Sequence[tuple[str, str]],
-    scores: Mapping[str, _Scores],
-    whole: Mapping[tuple[str, str], float],
-) -> Table:
-    sizes = sorted({size for one in scores.values() for _, size in one})
-    rows = [
-        [
-            *map(blocks.text, where),
-            blocks.text(label),
-            blocks.number(whole[where]),
-            *(blocks.statistic(one.get((where, size))) for size in sizes),
-        ]
-        for where in wheres
-        for label, one in scores.items()
-        if any((where, size) in one for size in sizes)
-    ]
-    columns = ["cut out for", "answers", "method", WHOLE, *size_columns(found, sizes)]
-    return Table(
-        name="unseen", caption="Scores on other data, by asked parameters and density",
-        columns=columns, rows=rows,
-    )  # fmt: skip
