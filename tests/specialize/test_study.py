@@ -12,13 +12,20 @@ import torch
 from application import ROOT, SMALL, run_in
 
 from multiprune.budget.budget import FractionBudget
+from multiprune.cli import main
 from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
 from multiprune.report.jobs import read_jobs
 from multiprune.specialize.calibration_set import Draw, calibration_set
 from multiprune.specialize.origin import read_origin
 from multiprune.specialize.specialist import Recipe, only, specialized, validated
-from multiprune.specialize.study import SPECIALISTS, Plan, intersection_over_union, study
+from multiprune.specialize.study import (
+    SPECIALISTS,
+    Plan,
+    intersection_over_union,
+    study,
+    write_study,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,6 +96,32 @@ def test_tasks_share_what_both_keep(run: Path) -> None:
         )
     shared = len(kept[0] & kept[1]) / len(kept[0] | kept[1])
     assert overlap["neurons"] == [[1.0, shared], [shared, 1.0]]
+
+
+def test_report_shows_what_was_measured(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = {method: study(plan(run, method)) for method in ("attribution", "random")}
+    for method, found in contents.items():
+        (tmp_path / method).mkdir()
+        write_study(tmp_path / method, found)
+    main(["report", str(tmp_path), "--specialists", "--format", "json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert [curve["label"] for curve in shown["curves"]] == list(contents)
+    for curve in shown["curves"]:
+        found = contents[curve["label"]]
+        for point in curve["points"]:
+            alike = [one for one in found["specialists"] if one["asked"] == point["asked"]]
+            scores = {one["task"]: next(iter(one["metrics"].values())) for one in alike}
+            assert {task: one["mean"] for task, one in point["tasks"].items()} == scores
+    (heads,) = {
+        one["mean"]
+        for one in shown["overlap"]["shared"]["heads"]
+        if one["tasks"] == ["agreement", "entailment"]
+    }
+    assert (
+        heads == contents["attribution"]["overlap"][str(shown["overlap"]["asked"])]["heads"][0][1]
+    )
 
 
 def test_what_is_common_is_counted_over_all_layers() -> None:
