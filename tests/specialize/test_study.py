@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -41,20 +41,20 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def plan(run: Path, method: str = "attribution", **changes: object) -> Plan:
-    settings: dict[str, object] = {
+def plan(run: Path, *, method: str = "attribution", **changes: Any) -> Plan:
+    settings: dict[str, Any] = {
         "run": run,
         "tasks": ["agreement", "entailment"],
         "densities": DENSITIES,
         "recipe": Recipe(budget=FractionBudget(fraction=1.0), method=method),
         "draw": Draw(examples=12, seed=1),
     }
-    return Plan(**(settings | changes))  # type: ignore[arg-type]
+    return Plan(**(settings | changes))
 
 
 @pytest.mark.parametrize("method", ["attribution", "magnitude"])
 def test_study_measures_what_cutting_one_by_one_gives(run: Path, method: str) -> None:
-    found = study(plan(run, method))
+    found = study(plan(run, method=method))
     model, origin = load(run), read_origin(run)
     encoder = Encoder(model.encoder, model.tokenizer)
     expected, whole = [], {}
@@ -101,7 +101,7 @@ def test_tasks_share_what_both_keep(run: Path) -> None:
 def test_report_shows_what_was_measured(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    contents = {method: study(plan(run, method)) for method in ("attribution", "random")}
+    contents = {method: study(plan(run, method=method)) for method in ("attribution", "random")}
     for method, found in contents.items():
         (tmp_path / method).mkdir()
         write_study(tmp_path / method, found)
@@ -152,7 +152,7 @@ def test_other_data_are_answered_by_the_head_of_the_task(run: Path) -> None:
         ({"densities": []}, "must name at least one"),
     ],
 )
-def test_what_cannot_be_is_refused(run: Path, changes: dict[str, object], reason: str) -> None:
+def test_what_cannot_be_is_refused(run: Path, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         study(plan(run, **changes))
 
