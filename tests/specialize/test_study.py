@@ -16,6 +16,7 @@ from multiprune.cli import main
 from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
 from multiprune.report.jobs import read_jobs
+from multiprune.report.specialist_files import SPECIALISTS
 from multiprune.specialize.calibration_set import Draw, calibration_set
 from multiprune.specialize.origin import read_origin
 from multiprune.specialize.specialist import Recipe, only, specialized, validated
@@ -84,7 +85,11 @@ def test_tasks_share_what_both_keep(run: Path) -> None:
         encoded = origin.encoded(name, encoder)
         examples = calibration_set(encoded, model, Draw(examples=12, seed=1))
         made = specialized(
-            model, encoded.task, name, examples, Recipe(budget=FractionBudget(fraction=0.5))
+            model,
+            encoded.task,
+            name,
+            examples,
+            Recipe(budget=FractionBudget(fraction=0.5), method="attribution"),
         )
         kept.append(
             {

@@ -14,10 +14,11 @@ from omegaconf import OmegaConf
 
 from multiprune.budget.budget import FractionBudget
 from multiprune.outcome import ended_by_sigterm, is_job, refusal, reported
+from multiprune.report.specialist_files import SPECIALISTS
 from multiprune.specialize.calibration_set import Draw
 from multiprune.specialize.methods import Choice
 from multiprune.specialize.specialist import Recipe
-from multiprune.specialize.study import SPECIALISTS, Plan, study, write_study
+from multiprune.specialize.study import Plan, study, write_study
 from multiprune.status import StatusFile
 
 if TYPE_CHECKING:

@@ -54,10 +54,12 @@ class Method:
     Attributes:
         make: attribution, or importance that needs no examples, from options.
         relative: whether units compare with those of their kind and layer only, unless one asks.
+        options: which of ``Choice`` it has; draws are told apart by their seed anyway.
     """
 
     make: Callable[[Choice], Attribution | Importance]
     relative: bool = False
+    options: tuple[str, ...] = ()
 
 
 #: By the score that is left of MiniLM on GLUE tasks, Fisher information comes first.
@@ -68,13 +70,17 @@ METHODS: Mapping[str, Method] = {
         ),
         # CRISPR ranks all together, which measures worse with heads beside neurons.
         relative=True,
+        options=("at", "tokens", "absolute"),
     ),
     "integrated-gradients": Method(
-        lambda one: IntegratedGradients(steps=one.steps, sites=one.sites("gates"))
+        lambda one: IntegratedGradients(steps=one.steps, sites=one.sites("gates")),
+        options=("at", "steps"),
     ),
-    "fisher": Method(lambda one: Fisher(sites=one.sites("gates"))),
-    "taylor": Method(lambda one: Taylor(sites=one.sites("gates"))),
-    "activation-norm": Method(lambda one: ActivationNorm(sites=one.sites("gates")), relative=True),
+    "fisher": Method(lambda one: Fisher(sites=one.sites("gates")), options=("at",)),
+    "taylor": Method(lambda one: Taylor(sites=one.sites("gates")), options=("at",)),
+    "activation-norm": Method(
+        lambda one: ActivationNorm(sites=one.sites("gates")), relative=True, options=("at",)
+    ),
     "magnitude": Method(lambda _: WeightMagnitude(), relative=True),
     "random": Method(lambda one: RandomImportance(seed=one.seed), relative=True),
 }

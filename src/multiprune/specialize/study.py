@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from multiprune.budget.budget import FractionBudget
 from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
+from multiprune.report.specialist_files import SPECIALISTS
 from multiprune.specialize.calibration_set import calibration_set
+from multiprune.specialize.methods import METHODS
 from multiprune.specialize.origin import read_origin
 from multiprune.specialize.specialist import (
     check_can_be_cut,
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
     from multiprune.specialize.calibration_set import Draw
     from multiprune.specialize.origin import Origin
     from multiprune.specialize.specialist import Recipe
-
-#: Written into the folder of a job.
-SPECIALISTS = "specialists.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +99,7 @@ def study(plan: Plan, *, progress: Callable[[int, int], None] | None = None) -> 
     return {
         "run": str(plan.run),
         "method": recipe.method,
-        "options": asdict(recipe.choice) | {"granularity": list(recipe.granularity)},
+        "options": _options(recipe),
         "labels": draw.labels,
         "examples": draw.examples,
         "seed": draw.seed,
@@ -128,6 +127,13 @@ def intersection_over_union(first: Iterable[Tensor], second: Iterable[Tensor]) -
         both += int((one & other).sum())
         either += int((one | other).sum())
     return both / either if either else 1.0
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """Return the options that the method has."""
+    given = asdict(recipe.choice)
+    options = {name: given[name] for name in METHODS[recipe.method].options}
+    return options | {"granularity": list(recipe.granularity)}
 
 
 def _check(plan: Plan, tasks: Sequence[str], model: ShippedModel) -> None:
