@@ -21,7 +21,6 @@ from multiprune.specialize.calibration_set import Draw, calibration_set
 from multiprune.specialize.origin import read_origin
 from multiprune.specialize.specialist import Recipe, only, specialized, validated
 from multiprune.specialize.study import (
-    SPECIALISTS,
     Plan,
     intersection_over_union,
     study,
