@@ -17,7 +17,7 @@ from multiprune.models.encoder import Encoder
 from multiprune.report.jobs import read_jobs
 from multiprune.specialize.calibration_set import Draw, calibration_set
 from multiprune.specialize.origin import read_origin
-from multiprune.specialize.specialist import Recipe, only, specialized, validated
+from multiprune.specialize.specialist import Recipe, specialized, validated
 from multiprune.specialize.study import SPECIALISTS, Plan, intersection_over_union, study
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_study_measures_what_cutting_one_by_one_gives(run: Path, method: str) ->
     for name in ("agreement", "entailment"):
         encoded = origin.encoded(name, encoder)
         examples = calibration_set(encoded, model, Draw(examples=12, seed=1))
-        whole[name] = validated(only(model, name), encoded)
+        whole[name] = validated(model.only(name), encoded)
         for density in DENSITIES:
             recipe = Recipe(budget=FractionBudget(fraction=density), method=method)
             made = specialized(model, encoded.task, name, examples, recipe)
