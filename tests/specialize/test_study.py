@@ -76,9 +76,8 @@ def test_tasks_share_what_both_keep(run: Path) -> None:
     for name in overlap["tasks"]:
         encoded = origin.encoded(name, encoder)
         examples = calibration_set(encoded, model, Draw(examples=12, seed=1))
-        made = specialized(
-            model, encoded.task, name, examples, Recipe(budget=FractionBudget(fraction=0.5))
-        )
+        recipe = Recipe(budget=FractionBudget(fraction=0.5), method="attribution")
+        made = specialized(model, encoded.task, name, examples, recipe)
         kept.append(
             {
                 (path, int(unit))

@@ -54,6 +54,11 @@ class ShippedModel(nn.Module):
         logits: Tensor = self.heads[task](states, inputs["attention_mask"])
         return logits
 
+    def encoder_inputs(self, task: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return what the encoder reads to answer a task."""
+        self.check_task(task)
+        return inputs
+
     def check_task(self, task: str) -> None:
         """Raise a ValueError if the model does not know a task."""
         if task not in self.heads:

@@ -144,7 +144,7 @@ def specialized(
     }
     rescaled = 0
     if recipe.repair == RESCALE:
-        inputs = [one.batch.inputs for one in examples.batches]
+        inputs = [alone.encoder_inputs(name, one.batch.inputs) for one in examples.batches]
         rescaled = rescale(alone.encoder, model.encoder, inputs)
     return Specialist(alone, ledger, met, pruner.masks(), rescaled)
 
