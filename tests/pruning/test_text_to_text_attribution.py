@@ -11,6 +11,7 @@ from tiny_text_to_text import SENTENCES, TASKS, tiny_t5
 from torch import Tensor, nn
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
+from multiprune.budget import FractionBudget
 from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE, layers_of
 from multiprune.models.text_to_text import LabelWords, multitask_model, tasks_for
 from multiprune.pruning.attribution import (
@@ -20,14 +21,17 @@ from multiprune.pruning.attribution import (
     Fisher,
     sum_over_tokens,
 )
+from multiprune.pruning.attribution_pruner import AttributionPruner
 from multiprune.pruning.calibration import LogProbabilities, attributed
-from multiprune.pruning.importance import Scores
 from multiprune.pruning.rescale import rescale
 from multiprune.pruning.sites import linear_outputs, projection_inputs
+from multiprune.pruning.structured import ImportanceState
+from multiprune.tasks.task import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from multiprune.pruning.importance import Scores
     from multiprune.pruning.sites import Site, Sites
 
 ANSWERS = (2, 0)
@@ -66,14 +70,15 @@ class Network(nn.Module):
         with torch.no_grad():
             for parameter in encoder.model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
+        self.encoder = encoder
         all_of_it_in_double(encoder.model)
         model = multitask_model(encoder, tasks_for(encoder, TASKS)).double().eval()
         self.t5: Any = model.encoder
         head = model.heads["classes"]
         assert isinstance(head, LabelWords)
-        self.head = head
+        self.head, self.model = head, model
         self.inputs = dict(encoder.tokenizer(SENTENCES, padding=True, return_tensors="pt"))
-        self.words = head.targets.split(head.lengths)
+        self.words = torch.split(head.targets, head.lengths)
 
     def of_all_labels(self) -> Tensor:
         """Pass the words of all labels, and return the log-probability of the right ones."""
@@ -157,6 +162,27 @@ def test_other_labels_play_no_part_in_the_largest_contribution(gated: bool, site
             torch.testing.assert_close(vars(one), vars(other))
     below = [bool((one.value < 0).any()) for one in network.attributed(ActivationGradient())]
     assert any(below[2:])
+
+
+@every_version
+def test_training_steps_say_the_same_of_their_loss(gated: bool) -> None:
+    network = Network(gated=gated)
+    expected = network.attributed(ActivationGradient())
+    task = tasks_for(network.encoder, TASKS)["classes"]
+    pruner = AttributionPruner(budget=FractionBudget(fraction=0.5), method=ActivationGradient())
+    pruner.prepare(network.model, network.t5)
+    network.model.train()
+    labels = torch.tensor(ANSWERS)
+    task.loss(network.model(Batch("classes", network.inputs, labels)), labels).backward()  # type: ignore[no-untyped-call]
+    pruner.before_step()
+    pruner.after_step()
+    # The loss is a mean over tokens, and examples are weighed by their mean length.
+    scale = len(ANSWERS) / sum(network.head.lengths[label] for label in ANSWERS)
+    for state, one in zip(pruner.states, expected, strict=True):
+        assert isinstance(state, ImportanceState)
+        for name, part in vars(state.importance()).items():
+            wanted = scale * getattr(one, name)
+            torch.testing.assert_close(part, wanted.to(part), rtol=1e-4, atol=1e-5)
 
 
 def test_norm_counts_what_the_decoder_reads() -> None:

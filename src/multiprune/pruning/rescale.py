@@ -85,9 +85,7 @@ def rescale(
         for kind, linear in own.outputs():
             units = own.neurons if kind == NEURONS else own.heads
             masks = [_mask(own, linear, inputs) for inputs in batches]
-            moments = _moments(
-                (encoder, linear), (teacher, whole.output_of(kind)), batches, masks
-            )
+            moments = _moments((encoder, linear), (teacher, whole.output_of(kind)), batches, masks)
             factors = unit_factors(moments, linear.weight.double(), units, damping=damping)
             scaled.append((linear, linear.weight.clone()))
             if not bool((factors.abs() <= _LARGEST).all()):
@@ -104,7 +102,7 @@ def _moments(
     batches: Sequence[Mapping[str, Tensor]],
     masks: Sequence[Tensor],
 ) -> Moments:
-    linear, target = own[1], teacher[1]
+    linear = own[1]
     like = linear.weight.double()
     size = linear.in_features
     moments = Moments(like.new_zeros(size, size), like.new_zeros(size, linear.out_features))
