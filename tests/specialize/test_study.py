@@ -19,7 +19,7 @@ from multiprune.report.jobs import read_jobs
 from multiprune.report.specialist_files import SPECIALISTS
 from multiprune.specialize.calibration_set import Draw, calibration_set
 from multiprune.specialize.origin import read_origin
-from multiprune.specialize.specialist import Recipe, only, specialized, validated
+from multiprune.specialize.specialist import Recipe, specialized, validated
 from multiprune.specialize.study import (
     Plan,
     intersection_over_union,
@@ -61,7 +61,7 @@ def test_study_measures_what_cutting_one_by_one_gives(run: Path, method: str) ->
     for name in ("agreement", "entailment"):
         encoded = origin.encoded(name, encoder)
         examples = calibration_set(encoded, model, Draw(examples=12, seed=1))
-        whole[name] = validated(only(model, name), encoded)
+        whole[name] = validated(model.only(name), encoded)
         for density in DENSITIES:
             recipe = Recipe(budget=FractionBudget(fraction=density), method=method)
             made = specialized(model, encoded.task, name, examples, recipe)
@@ -83,13 +83,8 @@ def test_tasks_share_what_both_keep(run: Path) -> None:
     for name in overlap["tasks"]:
         encoded = origin.encoded(name, encoder)
         examples = calibration_set(encoded, model, Draw(examples=12, seed=1))
-        made = specialized(
-            model,
-            encoded.task,
-            name,
-            examples,
-            Recipe(budget=FractionBudget(fraction=0.5), method="attribution"),
-        )
+        recipe = Recipe(budget=FractionBudget(fraction=0.5), method="attribution")
+        made = specialized(model, encoded.task, name, examples, recipe)
         kept.append(
             {
                 (path, int(unit))

@@ -82,23 +82,30 @@ def _only_activations(model: nn.Module, encoder: nn.Module) -> Iterator[None]:
     """Have gradients flow to what the embeddings give, and to no weight; and no dropout."""
     trained = [one for one in model.parameters() if one.requires_grad]
     modes = {module: module.training for module in model.modules()}
-    get_embeddings: Any = encoder.get_input_embeddings
 
     def begin_here(_: nn.Module, _args: Any, output: Tensor) -> Tensor:
         return output.requires_grad_(torch.is_grad_enabled())
 
-    handle = get_embeddings().register_forward_hook(begin_here)
+    handles = [one.register_forward_hook(begin_here) for one in _token_embeddings(encoder)]
     for one in trained:
         one.requires_grad_(False)
     model.eval()
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         for one in trained:
             one.requires_grad_(True)
         for module, training in modes.items():
             module.training = training
+
+
+def _token_embeddings(encoder: Any) -> set[nn.Module]:
+    """Return what passes begin with: a decoder has embeddings of its own, tied or not."""
+    if not encoder.config.is_encoder_decoder:
+        return {encoder.get_input_embeddings()}
+    return {one.get_input_embeddings() for one in (encoder.get_encoder(), encoder.get_decoder())}
 
 
 class Attributed(Importance):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,6 +11,7 @@ from multiprune.models.structure import VALUE
 from multiprune.pruning.attribution import Pass, scores_by_example
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.removal import HEADS
+from multiprune.pruning.token_masks import token_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from multiprune.models.structure import Layer
     from multiprune.pruning.attribution import Attribution
     from multiprune.pruning.sites import Site
+    from multiprune.pruning.token_masks import TokenMasks
 
 
 class Recorder:
@@ -29,7 +30,8 @@ class Recorder:
     Holds one number an example and unit, from a backward pass to the next ``take``.
 
     Args:
-        encoder: the encoder, whose passes are told by its ``attention_mask``.
+        encoder: the encoder, whose passes are told by its ``attention_mask``. Of an encoder-decoder
+            only those tokens count that the decoder reads for the answer, if gradients tell.
         layers: of the encoder.
         method: what is gathered.
         wanted: asked before every pass whether it counts; all do by default.
@@ -91,7 +93,7 @@ class Recorder:
         layer = self._layers[number]
         if number not in record.contributions:
             return _zeros(layer)
-        by_example = scores_by_example(layer, record.contributions[number], len(record.mask))
+        by_example = scores_by_example(layer, record.contributions[number], len(record.masks.text))
         counted = (self._method.of_example(part) for part in vars(by_example).values())
         if weights is None:
             return Scores(*(part.sum(0) for part in counted))
@@ -101,14 +103,16 @@ class Recorder:
         if self._wanted is not None and not self._wanted():
             return
         self._sum_up()
-        mask = _token_mask(encoder, args, kwargs)
-        scale = -float(len(mask)) if self._of_mean_loss else 1.0
-        record = _Record(self._method, mask, self.run, scale)
+        masks = token_masks(encoder, args, kwargs)
+        scale = -float(len(masks.text)) if self._of_mean_loss else 1.0
+        record = _Record(self._method, masks, self.run, scale)
         self._records.append(record)
         for number, site in self._sites:
             self._of_pass.append(record.watch(number, site))
 
-    def _end(self, *_: Any) -> None:
+    def _end(self, *passed: Any) -> None:
+        if passed and self._of_pass:
+            self._records[-1].watch_scores(passed[-1])
         for handle in self._of_pass:
             handle.remove()
         self._of_pass = []
@@ -117,8 +121,8 @@ class Recorder:
 class _Record:
     """What one pass leads to: by layer and kind of unit, of shape (examples, units)."""
 
-    def __init__(self, method: Attribution, mask: Tensor, run: Pass, scale: float) -> None:
-        self.method, self.mask, self.run, self.scale = method, mask, run, scale
+    def __init__(self, method: Attribution, masks: TokenMasks, run: Pass, scale: float) -> None:
+        self.method, self.masks, self.run, self.scale = method, masks, run, scale
         self.contributions: dict[int, dict[str, Tensor]] = {}
 
     def watch(self, number: int, site: Site) -> RemovableHandle:
@@ -135,10 +139,17 @@ class _Record:
 
         return site.linear.register_forward_hook(after)
 
+    def watch_scores(self, output: Any) -> None:
+        """Learn from the scores of a decoder which tokens it read for the answer."""
+        scores = getattr(output, "logits", None)
+        if self.masks.decoded is not None and scores is not None and scores.requires_grad:
+            # The first gradient of all: those of the decoder's units come later.
+            scores.register_hook(self.masks.narrow)
+
     def _pass_on(self, number: int, site: Site, activation: Tensor) -> Tensor:
         """Note an activation, and return it behind its gate."""
         # Relative positions, which DeBERTa also projects, are not those of tokens.
-        if activation.shape[:2] != self.mask.shape:
+        if activation.shape[:2] != self.masks.of(decoding=site.decoding).shape:
             return activation
         # Without the graph: a hook of a tensor that holds the tensor would never be freed.
         own = activation.detach()
@@ -163,13 +174,14 @@ class _Record:
         by_token = self.method.of_token(activation, gradient)
         for kind, part in site.parts:
             own = by_token[..., part]
-            self._add_part(number, kind, own)
+            self._add_part(number, site, kind, own)
             if kind == VALUE:
                 heads = own.reshape(*own.shape[:-1], -1, site.head_size).sum(-1)
-                self._add_part(number, HEADS, heads)
+                self._add_part(number, site, HEADS, heads)
 
-    def _add_part(self, number: int, kind: str, by_token: Tensor) -> None:
-        by_example = self.run.weight * self.method.over_tokens(by_token, self.mask)
+    def _add_part(self, number: int, site: Site, kind: str, by_token: Tensor) -> None:
+        mask = self.masks.of(decoding=site.decoding)
+        by_example = self.run.weight * self.method.over_tokens(by_token, mask)
         here = self.contributions.setdefault(number, {})
         # A shared layer is passed several times, and several sites may read one kind of unit.
         here[kind] = here[kind] + by_example if kind in here else by_example
@@ -189,17 +201,3 @@ def _zeros(layer: Layer) -> Scores:
     weight = layer.output_of(VALUE).weight
     known = {HEADS: torch.zeros(1, layer.heads, device=weight.device)}
     return Scores(*(part[0] for part in vars(scores_by_example(layer, known, 1)).values()))
-
-
-def _token_mask(encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """Return which tokens of a pass are not padding, of shape (examples, tokens)."""
-    given = inspect.signature(encoder.forward).bind_partial(*args, **kwargs).arguments
-    mask = given.get("attention_mask")
-    if mask is None:
-        return torch.ones_like(given["input_ids"], dtype=torch.bool)
-    if mask.dim() != 2:
-        raise ValueError(
-            "Attribution needs an `attention_mask` of shape (examples, tokens), but it has shape "
-            f"{tuple(mask.shape)}."
-        )
-    return mask.bool()  # type: ignore[no-any-return]

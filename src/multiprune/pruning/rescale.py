@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from multiprune.models.structure import NEURONS, VALUE, layers_of
+from multiprune.models.structure import NEURONS, layers_of
+from multiprune.pruning.token_masks import token_masks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import nn
+
+    from multiprune.models.structure import Layer
 
 #: Factors beyond it are not believed (Kwon et al. 2022, their code).
 _LARGEST = 10.0
@@ -79,9 +82,10 @@ def rescale(
     layers = layers_of(encoder)
     for number, (own, whole) in enumerate(zip(layers, layers_of(teacher), strict=True)):
         scaled: list[tuple[nn.Linear, Tensor]] = []
-        for kind, units in ((VALUE, own.heads), (NEURONS, own.neurons)):
-            linear = own.output_of(kind)
-            moments = _moments(encoder, linear, teacher, whole.output_of(kind), batches)
+        for kind, linear in own.outputs():
+            units = own.neurons if kind == NEURONS else own.heads
+            masks = [_mask(own, linear, inputs) for inputs in batches]
+            moments = _moments((encoder, linear), (teacher, whole.output_of(kind)), batches, masks)
             factors = unit_factors(moments, linear.weight.double(), units, damping=damping)
             scaled.append((linear, linear.weight.clone()))
             if not bool((factors.abs() <= _LARGEST).all()):
@@ -93,23 +97,27 @@ def rescale(
 
 
 def _moments(
-    encoder: nn.Module,
-    linear: nn.Linear,
-    teacher: nn.Module,
-    target: nn.Linear,
+    own: tuple[nn.Module, nn.Linear],
+    teacher: tuple[nn.Module, nn.Linear],
     batches: Sequence[Mapping[str, Tensor]],
+    masks: Sequence[Tensor],
 ) -> Moments:
+    linear = own[1]
     like = linear.weight.double()
     size = linear.in_features
     moments = Moments(like.new_zeros(size, size), like.new_zeros(size, linear.out_features))
     bias = 0 if linear.bias is None else linear.bias
-    for inputs in batches:
-        mask = inputs["attention_mask"].bool()
-        read = _passed(encoder, linear, inputs)
-        given = _passed(teacher, target, inputs)
-        for (own, _), (_, wanted) in zip(read, given, strict=True):
-            moments.add(own[mask], wanted[mask] - bias)
+    for inputs, mask in zip(batches, masks, strict=True):
+        read = _passed(*own, inputs)
+        given = _passed(*teacher, inputs)
+        for (states, _), (_, wanted) in zip(read, given, strict=True):
+            moments.add(states[mask], wanted[mask] - bias)
     return moments
+
+
+def _mask(layer: Layer, linear: nn.Linear, inputs: Mapping[str, Tensor]) -> Tensor:
+    masks = token_masks(layer.encoder, (), inputs)
+    return masks.of(decoding=layer.decodes(linear))
 
 
 class _EnoughError(Exception):

@@ -24,12 +24,14 @@ class Site:
         parts: which of them are the units of a kind.
         head_size: the dimensions of each head among them.
         reads_inputs: whether it is the inputs.
+        decoding: whether they are of the tokens that a decoder reads, rather than of the text.
     """
 
     linear: nn.Linear
     parts: tuple[tuple[str, slice], ...]
     head_size: int
     reads_inputs: bool = False
+    decoding: bool = False
 
 
 Sites = Callable[[Layer], list[Site]]
@@ -42,7 +44,12 @@ def linear_outputs(layer: Layer) -> list[Site]:
     is a neuron with a gate of its own; the sum counts.
     """
     return [
-        Site(linear, tuple(_parts(layer, slices)), layer.head_size)
+        Site(
+            linear,
+            tuple(_parts(layer, slices)),
+            layer.head_size,
+            decoding=layer.decodes(linear),
+        )
         for linear, slices in layer.linear_layers()
         if slices.dim == ROWS
     ]
@@ -55,13 +62,19 @@ def projection_inputs(layer: Layer) -> list[Site]:
     query and key: their gate is on the query.
     """
     sites = [
-        Site(linear, tuple(_parts(layer, slices)), layer.head_size, reads_inputs=True)
+        Site(
+            linear,
+            tuple(_parts(layer, slices)),
+            layer.head_size,
+            reads_inputs=True,
+            decoding=layer.decodes(linear),
+        )
         for linear, slices in layer.linear_layers()
         if slices.dim == COLUMNS
     ]
     query, slices = next(one for one in layer.linear_layers() if QUERY_KEY in one[1].units)
     first = next(part for part in _parts(layer, slices) if part[0] == QUERY_KEY)
-    return [Site(query, (first,), layer.head_size), *sites]
+    return [Site(query, (first,), layer.head_size, decoding=layer.decodes(query)), *sites]
 
 
 def _parts(layer: Layer, slices: Slices) -> Iterator[tuple[str, slice]]:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from multiprune.tasks.task import IGNORED
+from multiprune.tasks.text_to_text import WordedClassification
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,8 +111,10 @@ def log_probabilities(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     """Return the log-probability of the labels of each example, of shape (examples,).
 
     It is the sum over answers of what the task's loss averages, with its sign; for a number, the
-    squared error stands for it.
+    squared error stands for it. Of a label in words, it is that of all its words.
     """
+    if isinstance(task, WordedClassification):
+        return logits.gather(1, labels[:, None]).squeeze(1)
     counts = task.answers_by_example(labels)
     losses = [
         task.loss(logits[one : one + 1], labels[one : one + 1])

@@ -10,6 +10,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 
 from multiprune.data.datamodule import EACH
+from multiprune.models.text_to_text import tasks_for
 from multiprune.outcome import sentence
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Origin:
             settings["mirror"] = mirror
         try:
             task = instantiate((self.config["task"] | dict(others or {}))[name], _convert_="all")
+            task = tasks_for(encoder, {name: task})[name]
             data = instantiate(settings, _partial_=True, _convert_="all")(
                 tasks={name: task}, tokenizer=encoder.tokenizer, seed=self.config["seed"]
             )

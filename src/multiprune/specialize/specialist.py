@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from multiprune.export.loading import ShippedModel
 from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.models.structure import layers_of
 from multiprune.pruning.attribution import Attribution
@@ -28,6 +25,7 @@ if TYPE_CHECKING:
 
     from multiprune.budget import Budget, ParameterLedger
     from multiprune.data.batches import EncodedTask
+    from multiprune.export.loading import ShippedModel
     from multiprune.pruning.importance import Scores
     from multiprune.specialize.calibration_set import CalibrationSet, WeighedBatch
     from multiprune.tasks.task import Task
@@ -97,13 +95,6 @@ def check_can_be_cut(model: ShippedModel) -> None:
         )
 
 
-def only(model: ShippedModel, task: str) -> ShippedModel:
-    """Return a copy of a model that knows one of its tasks."""
-    heads = nn.ModuleDict({task: copy.deepcopy(model.heads[task])})
-    encoder = copy.deepcopy(model.encoder)
-    return ShippedModel(encoder, heads, {task: model.meaning[task]}, model.tokenizer).eval()
-
-
 def importance(
     model: ShippedModel, task: Task, name: str, examples: CalibrationSet, recipe: Recipe
 ) -> list[Scores]:
@@ -130,7 +121,7 @@ def specialized(
     Raises:
         ValueError: if the budget cannot be met.
     """
-    alone = only(model, name)
+    alone = model.only(name)
     relative = METHODS[recipe.method].relative if recipe.relative is None else recipe.relative
     pruner = Structured(
         budget=recipe.budget, importance=Attributed([]), granularity=recipe.granularity
@@ -153,7 +144,7 @@ def specialized(
     }
     rescaled = 0
     if recipe.repair == RESCALE:
-        inputs = [one.batch.inputs for one in examples.batches]
+        inputs = [alone.encoder_inputs(name, one.batch.inputs) for one in examples.batches]
         rescaled = rescale(alone.encoder, model.encoder, inputs)
     return Specialist(alone, ledger, met, pruner.masks(), rescaled)
 

@@ -8,21 +8,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from multiprune.export.card import write_card
-from multiprune.export.checkpoint import (
-    check_is_new,
-    model_folder,
-    save_encoder,
-    save_heads,
-    written_as_a_whole,
-)
+from multiprune.export.checkpoint import check_is_new, model_folder, written_as_a_whole
 from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
 from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.origin import read_origin
-from multiprune.specialize.specialist import check_can_be_cut, only, specialized, validated
+from multiprune.specialize.specialist import check_can_be_cut, specialized, validated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from multiprune.data.batches import EncodedTask
@@ -35,6 +29,21 @@ OUTCOME = "specialized.json"
 
 
 @dataclass(frozen=True, kw_only=True)
+class Manner:
+    """In which way models are made.
+
+    Attributes:
+        recipe: how they are pruned.
+        draw: for what examples.
+        evaluate: whether scores on validation data are measured, before and after.
+    """
+
+    recipe: Recipe
+    draw: Draw
+    evaluate: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What is asked for.
 
@@ -42,21 +51,17 @@ class Request:
         run: a finished run, or a folder exported from one.
         tasks: of the model; all of them if there are none.
         out: folder of the folders that are written.
-        recipe: how models are pruned.
-        draw: for what examples.
+        manner: in which way they are made.
         data_of: the finished run that says what tasks read, if ``run`` is exported.
         mirror: local mirror of data to read instead of the run's.
-        evaluate: whether scores on validation data are measured, before and after.
     """
 
     run: Path
     tasks: Sequence[str]
     out: Path
-    recipe: Recipe
-    draw: Draw
+    manner: Manner
     data_of: Path | None = None
     mirror: str | None = None
-    evaluate: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,19 +109,36 @@ def specialize(request: Request) -> Iterator[Outcome]:
         check_is_new(request.out / name)
     encoder = Encoder(model.encoder, model.tokenizer)
     for name in tasks:
-        yield _of_task(request, model, origin.encoded(name, encoder, request.mirror))
+        encoded = origin.encoded(name, encoder, request.mirror)
+        of = {"run": str(request.run)}
+        yield make(model, encoded, request.manner, folder=request.out / name, of=of)
 
 
-def _of_task(request: Request, model: ShippedModel, encoded: EncodedTask) -> Outcome:
+def make(
+    model: ShippedModel,
+    encoded: EncodedTask,
+    manner: Manner,
+    *,
+    folder: Path,
+    of: Mapping[str, Any],
+) -> Outcome:
+    """Cut a model to one of its tasks, and write it into ``folder`` with what came of it.
+
+    Without validation data nothing is evaluated. ``of`` says what is cut, for whoever reads it.
+
+    Raises:
+        ValueError: if what is asked for cannot be.
+    """
     start, name = time.perf_counter(), encoded.name
-    examples = calibration_set(encoded, model, request.draw)
-    made = specialized(model, encoded.task, name, examples, request.recipe)
+    examples = calibration_set(encoded, model, manner.draw)
+    made = specialized(model, encoded.task, name, examples, manner.recipe)
     seconds = time.perf_counter() - start
-    before = validated(only(model, name), encoded) if request.evaluate else {}
-    after = validated(made.model, encoded) if request.evaluate else {}
+    evaluate = manner.evaluate and "validation" in encoded.splits
+    before = validated(model.only(name), encoded) if evaluate else {}
+    after = validated(made.model, encoded) if evaluate else {}
     outcome = Outcome(
         task=name,
-        folder=request.out / name,
+        folder=folder,
         labels=examples.counts,
         budget=made.budget,
         before=before,
@@ -124,15 +146,17 @@ def _of_task(request: Request, model: ShippedModel, encoded: EncodedTask) -> Out
         seconds=seconds,
         warning=examples.warning,
     )
-    _write(request, made, outcome)
+    content = {"task": name, **of} | _content(manner, made, outcome)
+    with written_as_a_whole(folder) as beside:
+        made.model.save(beside)
+        (beside / OUTCOME).write_text(json.dumps(content, indent=2) + "\n")
+        write_card(beside, made.model, beside / OUTCOME)
     return outcome
 
 
-def _write(request: Request, made: Specialist, outcome: Outcome) -> None:
-    recipe = request.recipe
-    content = {
-        "task": outcome.task,
-        "run": str(request.run),
+def _content(manner: Manner, made: Specialist, outcome: Outcome) -> dict[str, Any]:
+    recipe = manner.recipe
+    return {
         "method": recipe.method,
         "options": asdict(recipe.choice),
         "granularity": list(recipe.granularity),
@@ -140,7 +164,7 @@ def _write(request: Request, made: Specialist, outcome: Outcome) -> None:
         "rounds": recipe.rounds,
         "repair": recipe.repair,
         "rescaled_layers": made.rescaled,
-        "draw": asdict(request.draw),
+        "draw": asdict(manner.draw),
         "labels": outcome.labels,
         "before": outcome.before,
         "validation": {outcome.task: outcome.after} if outcome.after else {},
@@ -148,9 +172,3 @@ def _write(request: Request, made: Specialist, outcome: Outcome) -> None:
         "ledger": made.ledger.rows(),
         "seconds": outcome.seconds,
     }
-    with written_as_a_whole(outcome.folder) as folder:
-        save_encoder(folder, made.model.encoder)
-        save_heads(folder, made.model.heads, made.model.meaning)
-        made.model.tokenizer.save_pretrained(folder)
-        (folder / OUTCOME).write_text(json.dumps(content, indent=2) + "\n")
-        write_card(folder, made.model, folder / OUTCOME)

@@ -15,13 +15,7 @@ from multiprune.report.specialist_files import SPECIALISTS
 from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.methods import METHODS
 from multiprune.specialize.origin import read_origin
-from multiprune.specialize.specialist import (
-    check_can_be_cut,
-    importance,
-    only,
-    specialized,
-    validated,
-)
+from multiprune.specialize.specialist import check_can_be_cut, importance, specialized, validated
 from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -155,7 +149,7 @@ def _of_task(plan: Plan, model: ShippedModel, origin: Origin, name: str, found: 
     encoder = Encoder(model.encoder, model.tokenizer)
     encoded = origin.encoded(name, encoder, plan.mirror)
     other = _unseen(plan, origin, encoder, name, encoded)
-    whole = only(model, name)
+    whole = model.only(name)
     rows = plan.validation_rows
     found.whole[name] = validated(whole, encoded, rows=rows)
     whole_elsewhere = {} if other is None else validated(whole, other, head=name, rows=rows)

@@ -10,13 +10,13 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from multiprune.specialize.specialize import Outcome, Request
+    from multiprune.specialize.specialize import Manner, Outcome
 
 
-def print_outcomes(request: Request, outcomes: Sequence[Outcome]) -> None:
+def print_outcomes(manner: Manner, outcomes: Sequence[Outcome]) -> None:
     """Print one row a task."""
-    draw = request.draw
-    title = f"{request.recipe.method}: {draw.examples} examples, {draw.labels} labels"
+    draw = manner.draw
+    title = f"{manner.recipe.method}: {draw.examples} examples, {draw.labels} labels"
     table = Table("task", title=title, title_justify="left")
     for head in ("kept", "dense", "metric", "before", "after"):
         table.add_column(head, justify="left" if head == "metric" else "right")
