@@ -9,7 +9,7 @@ from pyarrow import parquet
 
 from multiprune.data.source import GeneratedSource, HubSource, SplitSource
 from multiprune.tasks.synthetic import agreement
-from multiprune.tasks.task import Rows
+from multiprune.tasks.task import Rows, Source
 
 SOURCE = HubSource(path="owner/repository", mirror="cola")
 COLUMNS: dict[str, list[Any]] = {"sentence": ["the dog runs", "cats"], "label": [1, 0]}
@@ -20,9 +20,7 @@ def write(file: Path, columns: dict[str, list[Any]]) -> None:
     parquet.write_table(pyarrow.table(columns), file)
 
 
-def loaded(
-    source: HubSource | GeneratedSource | SplitSource, split: str, mirror: Path | None = None
-) -> Rows:
+def loaded(source: Source, split: str, mirror: Path | None = None) -> Rows:
     rows = source.load(split, mirror=mirror)
     assert rows is not None
     return rows

@@ -77,7 +77,7 @@ def answered(one: EncodedTask, logits: Tensor) -> Answers:
 
 
 def tokens_of(one: EncodedTask) -> list[list[str]]:
-    return [TOKENIZER.convert_ids_to_tokens(ids) for ids in one.splits["train"]["input_ids"][:]]
+    return [[*TOKENIZER.convert_ids_to_tokens(ids)] for ids in one.splits["train"]["input_ids"][:]]
 
 
 def test_answer_is_marked_by_the_tokens_of_its_characters() -> None:

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow
 import pytest
+import torch
 from application import run_in
 from pyarrow import parquet
 from safetensors.torch import load_file
 
 import multiprune
+from multiprune.export.convert import ExportSettings, export_model
 from multiprune.report.frame import read_run
 from multiprune.report.predictions import read_predictions
 from multiprune.tasks.answer_text import exact_match, f1
@@ -201,11 +203,18 @@ def test_answers_by_example_give_the_scores_of_each_language(finished: Path, mir
         assert results["validation"]["panx"][f"f1.{language}"] == pytest.approx(expected)
 
 
-def test_shipped_model_answers_each_token_of_a_context(finished: Path) -> None:
+def test_shipped_model_answers_each_token_of_a_context(finished: Path, tmp_path: Path) -> None:
     model = multiprune.load(finished)
     logits = model.logits("tydiqa", ["how many"], ["the dog runs"])
     assert logits.shape == (1, 8, 2)
     assert model.logits("panx", [["dog", "runs"]]).shape == (1, 4, 7)
+    export_model(finished / "model", tmp_path / "out", ExportSettings())
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| tydiqa | span | question, context | scores of each token as the start" in card
+    told: dict[str, Any] = {}
+    code = card.split("```python\n")[1].split("```")[0]
+    exec(code.replace('Path(".")', f"Path({str(tmp_path / 'out')!r})"), told)
+    torch.testing.assert_close(told["logits"]("tydiqa", ["how many"], ["the dog runs"]), logits)
 
 
 def test_training_on_all_languages_is_training_on_more(mirror: Path, tmp_path: Path) -> None:
