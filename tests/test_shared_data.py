@@ -25,10 +25,12 @@ TASKS = sorted(
     for file in (ROOT / "conf" / "task").glob("*.yaml")
     if file.stem not in SUITES and "HubSource" in file.read_text()
 )
+RETRIEVALS = sorted(file.stem for file in (ROOT / "conf" / "retrieval").glob("*.yaml"))
 
 
 def test_there_are_tasks() -> None:
     assert len(TASKS) >= 29
+    assert RETRIEVALS
 
 
 @pytest.mark.skipif(not MIRROR.is_dir(), reason=f"there is no mirror at {MIRROR}")
@@ -50,6 +52,15 @@ def test_task_fits_its_data(name: str) -> None:
         if task.languages:
             languages |= set(languages_of(rows, task.languages))
     assert languages == set(task.languages)
+
+
+@pytest.mark.skipif(not MIRROR.is_dir(), reason=f"there is no mirror at {MIRROR}")
+@pytest.mark.parametrize("name", RETRIEVALS)
+def test_retrieval_fits_its_data(name: str) -> None:
+    one = instantiate(composed(f"retrieval={name}").retrieval[name], _convert_="all")
+    rows = one.source.load("test", mirror=MIRROR)
+    one.check_rows(rows)
+    assert set(languages_of(rows, one.languages)) == set(one.languages)
 
 
 def classes_of(task: Task, labels: list[Any]) -> set[Any]:

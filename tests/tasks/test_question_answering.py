@@ -280,6 +280,14 @@ def test_impossible_lengths_are_refused(changes: dict[str, int]) -> None:
         task(**changes)
 
 
+def test_languages_that_the_normalisation_does_not_know_are_refused() -> None:
+    task(normalize=mlqa, languages=["en", "zh"])
+    with pytest.raises(ValueError, match=r"zh, but the language is sw\."):
+        task(normalize=mlqa, languages=["en", "sw"])
+    with pytest.raises(ValueError, match=r"but the language is None\."):
+        task(normalize=mlqa)
+
+
 def test_encoding_again_gives_the_same() -> None:
     known = rows("cow", "dog")
     first, second = (task().encode(known, TOKENIZER, 14)[0] for _ in range(2))

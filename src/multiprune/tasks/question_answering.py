@@ -69,6 +69,10 @@ class QuestionAnswering(Task):
                 f"at least 1, but are {self.overlap}, {self.question_length} and "
                 f"{self.answer_length}."
             )
+        languages: Sequence[str | None] = self.languages or [None]
+        for language in languages:
+            # Refuses languages that it does not know before training.
+            self.normalize("", language)
 
     @property
     @override
