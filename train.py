@@ -12,9 +12,9 @@ register()
 def main(config: DictConfig) -> float:
     """Run one composed configuration; return its score."""
     # Imported late, so that --help and --cfg answer at once.
-    from multiprune.run import run
-
-    return run(config)
+    application = hydra.utils.get_method(config.get("application", "multiprune.run.run"))
+    score: float = application(config)
+    return score
 
 
 if __name__ == "__main__":

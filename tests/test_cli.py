@@ -172,6 +172,7 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
     [
         ("export", "bitmask"),
         ("pack", "frozen_movement"),
+        ("specialize", "--weight-by-confidence"),
         ("allocate", "encoder_linear"),
         ("report", "--masks"),
     ],

@@ -7,7 +7,7 @@ import torch
 import wandb
 from application import ROOT, composed, save_untrained
 from hydra.errors import ConfigCompositionException
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
 from transformers import BertConfig, BertModel
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
@@ -16,6 +16,7 @@ from multiprune.models.encoder import Encoder, nano_tokenizer
 from multiprune.pruning.groups import Groups
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.schedule import Schedule
+from multiprune.specialize.application import planned
 from multiprune.tasks.task import Task
 from multiprune.training.distillation import Distillation, LogitDistillation
 
@@ -34,7 +35,7 @@ def options(group: str) -> list[str]:
 ALL_FILES = sorted(
     str(file.relative_to(CONF).with_suffix(""))
     for file in CONF.rglob("*.yaml")
-    if file.stem != "train"
+    if file.parent != CONF
 )
 
 
@@ -48,6 +49,13 @@ def test_every_group_has_options() -> None:
         "optimizer", "distillation", "trainer", "logger", "experiment",
     ):  # fmt: skip
         assert options(group), group
+
+
+def test_specialists_need_nothing_but_a_run() -> None:
+    config = composed(config_name="specialize")
+    assert OmegaConf.missing_keys(config) == {"run"}
+    assert callable(get_method(config.application))
+    assert planned({**OmegaConf.to_container(config), "run": "runs/one"}).run.name == "one"  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("option", ALL_FILES)

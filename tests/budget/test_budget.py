@@ -90,21 +90,43 @@ def test_unknown_denominator_is_an_error(of: str) -> None:
         FractionBudget(fraction=0.5, of=of)
 
 
-@pytest.mark.parametrize(("text", "count"), [("12", 12), ("1_000", 1_000), ("1", 1)])
+@pytest.mark.parametrize(
+    ("text", "count"), [("12", 12), ("1_000", 1_000), ("1", 1), ("count=12", 12)]
+)
 def test_whole_number_is_a_count(text: str, count: int) -> None:
     budget = parse_budget(text, of="total")
     assert isinstance(budget, CountBudget)
     assert (budget.count, budget.of) == (count, "total")
 
 
-@pytest.mark.parametrize(("text", "fraction"), [("0.2", 0.2), ("1.0", 1.0), ("5e-2", 0.05)])
+@pytest.mark.parametrize(
+    ("text", "fraction"),
+    [("0.2", 0.2), ("1.0", 1.0), ("5e-2", 0.05), ("fraction=0.2", 0.2), ("fraction=1", 1.0)],
+)
 def test_any_other_number_is_a_fraction(text: str, fraction: float) -> None:
     budget = parse_budget(text)
     assert isinstance(budget, FractionBudget)
     assert (budget.fraction, budget.of) == (fraction, "encoder_linear")
 
 
-@pytest.mark.parametrize("text", ["", "half", "5%", "0", "-3", "1.5", "-0.1", "inf", "1,000"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "half",
+        "5%",
+        "0",
+        "-3",
+        "1.5",
+        "-0.1",
+        "inf",
+        "1,000",
+        "count=0.5",
+        "fraction=2",
+        "size=3",
+        "=1",
+    ],
+)
 def test_what_is_neither_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="must be"):
         parse_budget(text)

@@ -267,8 +267,8 @@ def assert_equal_runs(first: Path, second: Path) -> None:
 
 
 def test_run_whose_time_is_up_goes_on_bit_for_bit(tmp_path: Path, never_interrupted: Path) -> None:
-    # Slurm looks at its limits every half minute or so: this one is over, for it, at once.
-    limit = ("hydra.launcher.time=1", "hydra.launcher.notice=55")
+    # Slurm looks at its limits every half minute or so, and tells the job after the first quarter.
+    limit = ("hydra.launcher.time=1", "hydra.launcher.notice=45")
     done = run(train(tmp_path, WAIT, *SLURM, *limit))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "0" / "output.log").read_text().count("runs this job") == 1
@@ -293,12 +293,12 @@ def test_run_that_makes_room_goes_on_bit_for_bit(tmp_path: Path, never_interrupt
 
 
 def test_run_that_gets_nowhere_in_its_time_is_not_run_for_ever(tmp_path: Path) -> None:
-    # Told to stop while it is still being assembled.
-    limit = ("hydra.launcher.time=1", "hydra.launcher.notice=59")
+    # Told to stop while it is still being assembled, by itself rather than by Slurm.
+    limit = ("hydra.launcher.time=4", "hydra.launcher.notice=200")
     stuck = "+logger.wait={_target_: loggers_that_wait.StopBeforeTheFirstStep}"
     done = run(train(tmp_path, stuck, *SLURM, *limit))
     assert done.returncode == 1
-    assert "but after 1 min is at step 0, where it was before." in done.stdout
+    assert "but after 4 min is at step 0, where it was before." in done.stdout
     assert states(tmp_path) == {"0": "failed"}
 
 

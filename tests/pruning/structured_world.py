@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from multiprune.pruning.pruner import Pruner
     from multiprune.pruning.units import UnitPruner
 
-ALL_FILES = sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("structured*.yaml"))
+_FOLDER = Path(__file__).parents[2] / "conf" / "pruner"
+ALL_FILES = [_FOLDER / "attribution.yaml", *sorted(_FOLDER.glob("structured*.yaml"))]
 
 TOTAL_STEPS, STOP_STEP, EVERY_N_STEPS = 12, 9, 3
 

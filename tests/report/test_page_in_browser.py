@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from report_world import write_runs
 from run_folders import results, write
+from specialist_world import content, elsewhere, flat, overlap
+from specialist_world import write as write_job
 
 from multiprune.cli import main
 
@@ -131,3 +133,17 @@ def test_page_by_examples_opens_without_an_error(tmp_path: Path) -> None:
     document, said = opened(tmp_path / "report" / "index.html", tmp_path)
     assert said == []
     assert "table-examples-equal-size" in document
+
+
+def test_page_of_specialists_opens_without_an_error(tmp_path: Path) -> None:
+    shared = {"500000": overlap(0.4, 0.5)}
+    for labels in ("gold", "pseudo"):
+        for examples in (10, 100):
+            job = content(flat(0.8, 0.6), labels=labels, examples=examples)
+            job |= {"unseen": [elsewhere(0.5)], "overlap": shared}
+            write_job(tmp_path / "jobs" / f"{labels}-{examples}", job)
+    main(["report", str(tmp_path / "jobs"), "--specialists", "--out", str(tmp_path / "report")])
+    document, said = opened(tmp_path / "report" / "index.html", tmp_path)
+    assert said == []
+    for table in ("specialists", "number", "labels", "unseen", "shared"):
+        assert f"table-{table}" in document

@@ -90,10 +90,20 @@ class CountBudget(Budget):
 
 
 def parse_budget(text: str, *, of: str = "encoder_linear") -> Budget:
-    """Read a whole number as a count of parameters, and any other number as a fraction."""
+    """Read a whole number as a count of parameters, and any other number as a fraction.
+
+    ``count=`` or ``fraction=`` may say which of them it is.
+    """
+    kind, named, value = text.rpartition("=")
     try:
+        if named and kind == "fraction":
+            return FractionBudget(fraction=float(value), of=of)
+        if named and kind == "count":
+            return CountBudget(count=int(value), of=of)
         number = float(text)
-    except ValueError:
+    except ValueError as error:
+        if "`" in str(error):
+            raise
         raise ValueError(
             "A budget must be a whole number of parameters or a fraction such as 0.2, but is "
             f"{text!r}."

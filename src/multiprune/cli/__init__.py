@@ -1,4 +1,4 @@
-"""``multiprune export | pack | benchmark | allocate | report | status | sync``.
+"""``multiprune export | pack | specialize | benchmark | allocate | report | status | sync``.
 
 What a command needs is imported when it runs, so that ``--help`` answers at once.
 """
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from multiprune.cli.models import add_model_commands
 from multiprune.cli.runs import add_run_commands
+from multiprune.cli.specialize import add_specialize_command
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_model_commands(commands)
+    add_specialize_command(commands)
     add_run_commands(commands)
     options = parser.parse_args(arguments)
     try:

@@ -36,7 +36,7 @@ def _add_export(commands: Commands) -> None:
 def _export(options: argparse.Namespace) -> None:
     from multiprune.export.convert import ExportSettings, export_model
 
-    _quiet_transformers()
+    quiet_libraries()
     settings = ExportSettings(format=options.format, storage=options.storage, dtype=options.dtype)
     corpus = None
     if options.vocabulary is not None:
@@ -61,7 +61,7 @@ def _add_pack(commands: Commands) -> None:
 def _pack(options: argparse.Namespace) -> None:
     from multiprune.export.pack import pack
 
-    _quiet_transformers()
+    quiet_libraries()
     print(pack(options.runs, options.out))
     _print_size(options.out)
 
@@ -125,9 +125,12 @@ def _numbers(text: str) -> list[int]:
     return [int(part) for part in parts]
 
 
-def _quiet_transformers() -> None:
+def quiet_libraries() -> None:
+    """Keep the screen for what a command has to say."""
+    import datasets
     import transformers
 
+    datasets.disable_progress_bars()
     transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 

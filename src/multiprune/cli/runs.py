@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import argparse
 
     from multiprune.cli import Commands
+    from multiprune.report.write import Document
 
 
 def add_run_commands(commands: Commands) -> None:
@@ -95,6 +96,12 @@ def _add_report(commands: Commands) -> None:
         help="runs differ in their numbers of training examples (data.cap), of one task at a time: "
         "show it alone and together with the others, by that number",
     )
+    what.add_argument(
+        "--specialists",
+        action="store_true",
+        help="folders hold what `train.py -cn specialize` has found: show models of one task each "
+        "by method, size and calibration examples",
+    )
     report.add_argument(
         "--wandb",
         metavar="ENTITY/PROJECT",
@@ -111,20 +118,29 @@ def _report(options: argparse.Namespace) -> None:
     if options.wandb is not None or options.wandb_json is not None:
         _dashboard(options)
         return
-    from multiprune.report.write import Report, check_request
+    from multiprune.report.write import check_request
 
     out = Path("report") if options.out is None and options.format == "html" else options.out
     check_request(options.format, out)
-    if options.by_examples:
-        report = Report.of_examples(options.runs, ignore=options.ignore)
-    else:
-        report = Report.of(options.runs, ignore=options.ignore, masks=options.masks)
+    report = _read(options)
     if out is None:
         print(report.text(options.format), end="")
     else:
         print(f"{report.write(out, options.format)}: {report.lead}")
-    for one in report.overview.left_out:
+    for one in report.left_out:
         print(f"Left out: {one.path}: {one.reason}", file=sys.stderr)
+
+
+def _read(options: argparse.Namespace) -> Document:
+    from multiprune.report.write import Report, SpecialistReport
+
+    if options.specialists:
+        if options.ignore:
+            raise ValueError("`--ignore` is for runs that were trained, not for `--specialists`.")
+        return SpecialistReport.of(options.runs)
+    if options.by_examples:
+        return Report.of_examples(options.runs, ignore=options.ignore)
+    return Report.of(options.runs, ignore=options.ignore, masks=options.masks)
 
 
 def _dashboard(options: argparse.Namespace) -> None:

@@ -60,8 +60,6 @@ class HubSource:
         return replace(rows, table=table)
 
     def _from_mirror(self, split: str, mirror: Path) -> Rows | None:
-        from datasets import Dataset
-
         folder = mirror.expanduser() / self.mirror
         if not folder.is_dir():
             raise FileNotFoundError(
@@ -72,8 +70,7 @@ class HubSource:
             if split in _REQUIRED_SPLITS:
                 raise FileNotFoundError(f"A task needs a {split} split, but {file} does not exist.")
             return None
-        table = Dataset.from_dict(_parquet_columns(file))
-        return Rows(table, str(file), hashlib.sha256(file.read_bytes()).hexdigest())
+        return _rows_of(file)
 
     def _from_hub(self, split: str) -> Rows | None:
         from datasets import get_dataset_split_names, load_dataset
@@ -114,6 +111,34 @@ class SplitSource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FileSource:
+    """Rows of parquet files, by split.
+
+    Attributes:
+        files: by split.
+    """
+
+    files: Mapping[str, Path]
+
+    def load(self, split: str, *, mirror: Path | None) -> Rows | None:  # noqa: ARG002
+        """Return the rows of a split; a mirror plays no part.
+
+        Raises:
+            FileNotFoundError: if the file does not exist.
+            ValueError: if it is not a parquet file, or has no rows.
+        """
+        if split not in self.files:
+            return None
+        file = self.files[split].expanduser()
+        if not file.is_file():
+            raise FileNotFoundError(f"A split must be a parquet file, but {file} does not exist.")
+        rows = _rows_of(file)
+        if len(rows.table) == 0:
+            raise ValueError(f"A split must have rows, but {rows.origin} is empty.")
+        return rows
+
+
+@dataclass(frozen=True, kw_only=True)
 class GeneratedSource:
     """Rows made by ``generator(count, seed)``; ``rows`` says how many for each split.
 
@@ -137,6 +162,13 @@ class GeneratedSource:
         if len(table) == 0:
             raise ValueError(f"A split must have rows, but {origin} is empty.")
         return Rows(table, origin, hashlib.sha256(json.dumps(columns).encode()).hexdigest())
+
+
+def _rows_of(file: Path) -> Rows:
+    from datasets import Dataset
+
+    table = Dataset.from_dict(_parquet_columns(file))
+    return Rows(table, str(file), hashlib.sha256(file.read_bytes()).hexdigest())
 
 
 def _parquet_columns(file: Path) -> dict[str, list[Any]]:

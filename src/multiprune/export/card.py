@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from multiprune.export.classifier import ShippedClassifier, usable_positions
 from multiprune.models.encoder import Encoder, has_pooler
 
 if TYPE_CHECKING:
@@ -54,6 +55,25 @@ def logits(task, texts, pairs=None):
         states = (states * mask).sum(1) / mask.sum(1)
     weight, bias = heads[task + ".output.weight"], heads[task + ".output.bias"]
     return torch.nn.functional.linear(states, weight, bias)
+```
+"""
+
+_PLAIN_CLASSIFIER = """\
+```python
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder = "."  # this folder
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSequenceClassification.from_pretrained(folder{options}).eval()
+
+
+@torch.no_grad()
+def logits(texts, pairs=None):
+    inputs = tokenizer(
+        texts, pairs, truncation=True, max_length={max_length}, padding=True, return_tensors="pt"
+    )
+    return model(**inputs).logits
 ```
 """
 
@@ -125,6 +145,7 @@ def write_card(folder: Path, model: ShippedModel, results: Path) -> None:
     ``results`` are the run's, with scores and ledger, if there is such a file.
     """
     kind = "text-to-text model" if model.encoder.config.is_encoder_decoder else "text encoder"
+    kind = "text classifier" if isinstance(model, ShippedClassifier) else kind
     parts = [f"# A pruned {kind}\n", *_how_to_load(folder, model), *_tasks(model.meaning)]
     if results.is_file():
         parts += _results(json.loads(results.read_text()), model)
@@ -138,11 +159,16 @@ def write_packed_card(folder: Path, meaning: Mapping[str, Mapping[str, Any]], si
 
 
 def _how_to_load(folder: Path, model: ShippedModel) -> list[str]:
+    cut = (folder / "modeling_multiprune.py").is_file()
+    if isinstance(model, ShippedClassifier):
+        length = usable_positions(model.classifier, model.tokenizer)
+        options = ", trust_remote_code=True" if cut else ""
+        plain = _PLAIN_CLASSIFIER.format(options=options, max_length=length)
+        return [_CUT if cut else _DENSE.format(kind="classifier"), "", plain]
     if any(folder.glob("*.onnx")):
         return [_ONNX]
     if not (folder / "model.safetensors").is_file():
         return [_BITMASK, _OURS]
-    cut = (folder / "modeling_multiprune.py").is_file()
     options = ", trust_remote_code=True" if cut else ""
     # Without a pooler in the file, the library would add one with random weights, and say so.
     if has_pooler(model.encoder.config) and getattr(model.encoder, "pooler", None) is None:
@@ -181,10 +207,13 @@ def _results(results: Mapping[str, Any], model: ShippedModel) -> list[str]:
     ]
     ledger = [[row["part"], f"{row['dense']:,}", f"{row['kept']:,}"] for row in results["ledger"]]
     dtype = str(model.encoder.dtype).removeprefix("torch.")
-    return [
+    scores = [
         "## Scores on validation data\n",
-        f"Measured at the end of the run; the weights here are {dtype}.\n",
+        f"Measured when the model was made; the weights here are {dtype}.\n",
         table(["task", "metric", "score"], tasks),
+    ]
+    return [
+        *(scores if tasks else []),
         "## Parameters\n",
         f"Asked for {budget['asked']:,} and kept {budget['kept']:,} of {budget['dense']:,} "
         f"({budget['of']}).\n",

@@ -19,7 +19,7 @@ from multiprune.export.tied import assign_state, stored_state, whole_state
 from multiprune.models import modeling_multiprune
 from multiprune.models.encoder import encoder_class, has_pooler
 from multiprune.models.heads import head
-from multiprune.models.modeling_multiprune import KEY
+from multiprune.models.modeling_multiprune import KEY, PrunedEncoder
 from multiprune.models.shrink import per_layer_config, shapes_of
 
 if TYPE_CHECKING:
@@ -108,13 +108,26 @@ def save_encoder(folder: Path, encoder: PreTrainedModel, *, bitmask: bool = Fals
 
 def save_config(folder: Path, encoder: PreTrainedModel) -> None:
     """Write an encoder's configuration, and the code that builds shapes that were pruned."""
-    config = copy.deepcopy(encoder.config)
-    config.architectures, config.dtype = [type(encoder).__name__], encoder.dtype
+    auto = "AutoModelForSeq2SeqLM" if encoder.config.is_encoder_decoder else "AutoModel"
+    write_config(folder, encoder, encoder, {auto: PrunedEncoder})
+
+
+def write_config(
+    folder: Path,
+    model: PreTrainedModel,
+    encoder: PreTrainedModel,
+    auto_map: Mapping[str, type[PrunedEncoder]],
+) -> None:
+    """Write the configuration of a model, and the code that builds its encoder's shapes.
+
+    ``auto_map`` says by what of that code each automatic class loads the folder.
+    """
+    config = copy.deepcopy(model.config)
+    config.architectures, config.dtype = [type(model).__name__], model.dtype
     if shapes := shapes_of(encoder):
         code = Path(modeling_multiprune.__file__)
         shutil.copyfile(code, folder / code.name)
-        auto = "AutoModelForSeq2SeqLM" if config.is_encoder_decoder else "AutoModel"
-        config.auto_map = {auto: f"{code.stem}.PrunedEncoder"}
+        config.auto_map = {auto: f"{code.stem}.{one.__name__}" for auto, one in auto_map.items()}
         setattr(config, KEY, shapes | {"pooler": getattr(encoder, "pooler", None) is not None})
         if described := per_layer_config(encoder, shapes):
             config.per_layer_config = described

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ from multiprune.export.checkpoint import (
     load_encoder,
     load_heads,
     model_folder,
+    save_encoder,
+    save_heads,
 )
 from multiprune.models.encoder import Encoder
 
@@ -51,10 +54,28 @@ class ShippedModel(nn.Module):
         logits: Tensor = self.heads[task](states, inputs["attention_mask"])
         return logits
 
+    def encoder_inputs(self, task: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Return what the encoder reads to answer a task."""
+        self.check_task(task)
+        return inputs
+
     def check_task(self, task: str) -> None:
         """Raise a ValueError if the model does not know a task."""
         if task not in self.heads:
             raise ValueError(f"The task must be one of {', '.join(self.heads)}, but is {task!r}.")
+
+    def only(self, task: str) -> ShippedModel:
+        """Return a copy that knows one of its tasks."""
+        copied = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer})
+        copied.heads = nn.ModuleDict({task: copied.heads[task]})
+        copied.meaning = {task: copied.meaning[task]}
+        return copied.eval()
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a folder that exists, as it is shipped."""
+        save_encoder(folder, self.encoder)
+        save_heads(folder, self.heads, self.meaning)
+        self.tokenizer.save_pretrained(folder)
 
     @torch.no_grad()
     def logits(self, task: str, texts: Sequence[Any], pairs: Sequence[str] | None = None) -> Tensor:

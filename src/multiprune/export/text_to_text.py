@@ -46,6 +46,13 @@ class ShippedTextToText(ShippedModel):
         return logits
 
     @override
+    def encoder_inputs(self, task: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        self.check_task(task)
+        head = self.heads[task]
+        assert isinstance(head, LabelWords)
+        return head.inputs_of(self.encoder, inputs)
+
+    @override
     @torch.no_grad()
     def logits(self, task: str, texts: Sequence[Any], pairs: Sequence[str] | None = None) -> Tensor:
         """Put texts, or pairs of them, into the template of a task, and return their logits."""

@@ -168,11 +168,28 @@ class PrunedEncoder:
 
         kwargs.pop("trust_remote_code", None)
         config = kwargs.pop("config", None) or AutoConfig.from_pretrained(path)
-        return pruned_class(config).from_pretrained(path, *args, config=config, **kwargs)
+        built = pruned_class(config, cls.dense_class(config))
+        return built.from_pretrained(path, *args, config=config, **kwargs)
+
+    @classmethod
+    def dense_class(cls, config: Any) -> Any:
+        """Return the class that is reshaped."""
+        return dense_class(config)
 
     @classmethod
     def register_for_auto_class(cls, auto_class: Any = None) -> None:
         """Do nothing: this class is registered by the folder it lies in."""
+
+
+class PrunedClassifier(PrunedEncoder):
+    """The same for an encoder with its own classification head, which is dense."""
+
+    @classmethod
+    def dense_class(cls, config: Any) -> Any:
+        """Return the class of a classifier of a configuration."""
+        from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+        return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
 
 
 def dense_class(config: Any) -> Any:
@@ -185,11 +202,14 @@ def dense_class(config: Any) -> Any:
     ]
 
 
-def pruned_class(config: Any) -> Any:
-    """Return the encoder class of a configuration, with the shapes of its ``multiprune`` entry."""
+def pruned_class(config: Any, base: Any = None) -> Any:
+    """Return a dense class whose encoder has the shapes of the ``multiprune`` entry of ``config``.
+
+    ``base`` is one with an encoder as its base model; that of an encoder alone by default.
+    """
     import inspect
 
-    base = dense_class(config)
+    base = dense_class(config) if base is None else base
     has_pooler = "add_pooling_layer" in inspect.signature(base).parameters
 
     def build(self: Any, config: Any, **kwargs: Any) -> None:
@@ -200,7 +220,7 @@ def pruned_class(config: Any) -> Any:
         if has_pooler:
             kwargs.setdefault("add_pooling_layer", shapes.get("pooler", False))
         base.__init__(self, config, **kwargs)
-        reshape(self, shapes)
+        reshape(self.base_model, shapes)
 
     return type(base.__name__, (base,), {"__init__": build, "__module__": base.__module__})
 

@@ -62,6 +62,7 @@ class Architecture:
         position_bias: what cuts the bias of all heads of the dense model that the attention is
             handed, if it is.
         droppable: whether a layer may go as a whole.
+        decoding: paths in ``linear`` that read what a decoder reads; others read the text.
     """
 
     layers: str
@@ -76,6 +77,7 @@ class Architecture:
     returns_tuple: bool = False
     position_bias: type[PositionBias] | None = None
     droppable: bool = True
+    decoding: tuple[str, ...] = ()
 
 
 _BERT = Architecture(
@@ -186,6 +188,8 @@ def _t5(layers: str, attention: str, feed_forward: str | None = None) -> Archite
         # T5 1.1 has two layers of neurons, one of which gates the other.
         inner = {f"{feed_forward}.{name}": rows(NEURONS) for name in ("wi", "wi_0", "wi_1")}
         linear |= inner | {f"{feed_forward}.wo": columns(NEURONS)}
+    reading = {f"{attention}.k", f"{attention}.v"} if feed_forward is None else set()
+    decoding = [path for path in linear if path not in reading]
     return Architecture(
         layers=layers,
         attention=attention,
@@ -196,6 +200,7 @@ def _t5(layers: str, attention: str, feed_forward: str | None = None) -> Archite
         neuron_count="d_ff",
         position_bias=SharedPositionBias,
         droppable=False,  # the first layer computes the bias of positions for all others
+        decoding=tuple(decoding) if layers.startswith("decoder.") else (),
     )
 
 
@@ -255,6 +260,11 @@ class Layer:
         for units in (VALUE, NEURONS):
             if self.size_of(units):
                 yield units, self.output_of(units)
+
+    def decodes(self, linear: nn.Module) -> bool:
+        """Whether a linear layer of this layer reads what a decoder reads, rather than the text."""
+        module = self.encoder.get_submodule(self.path)
+        return any(_submodule(module, path) is linear for path in self.architecture.decoding)
 
     @property
     def attention(self) -> nn.Module:

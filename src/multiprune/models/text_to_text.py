@@ -52,17 +52,20 @@ class LabelWords(nn.Module):
     @override
     def forward(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return log-probabilities of shape (examples, labels) from an encoder-decoder."""
-        examples = len(inputs["input_ids"])
-        scores = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            decoder_input_ids=self.inputs.expand(examples, -1),
-            decoder_attention_mask=self._mask(model.dtype).expand(examples, 1, -1, -1),
-            use_cache=False,
-        ).logits.float()
-        targets = self.targets.expand(examples, -1).unsqueeze(-1)
+        scores = model(**self.inputs_of(model, inputs), use_cache=False).logits.float()
+        targets = self.targets.expand(len(scores), -1).unsqueeze(-1)
         by_token = scores.gather(-1, targets).squeeze(-1) - scores.logsumexp(-1)
         return torch.stack([one.sum(1) for one in by_token.split(self.lengths, 1)], 1)
+
+    def inputs_of(self, model: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what an encoder-decoder reads to score the words of all labels for texts."""
+        examples = len(inputs["input_ids"])
+        return {
+            "input_ids": inputs["input_ids"],
+            "attention_mask": inputs["attention_mask"],
+            "decoder_input_ids": self.inputs.expand(examples, -1),
+            "decoder_attention_mask": self._mask(model.dtype).expand(examples, 1, -1, -1),
+        }
 
     def _mask(self, dtype: torch.dtype) -> Tensor:
         """Return what is added to attention: shape (1, 1, tokens, tokens)."""

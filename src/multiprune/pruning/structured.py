@@ -23,7 +23,7 @@ _SCORES = ("heads", "query_key", "value", "neurons", "layer")
 
 
 class ImportanceState(LayerState):
-    """Also holds the importance of one layer's units, averaged over steps."""
+    """Also holds the importance of one layer's units, averaged over steps or summed up."""
 
     def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
@@ -34,8 +34,13 @@ class ImportanceState(LayerState):
         self.register_buffer("layer_importance", torch.zeros((), device=device))
 
     def importance(self) -> Scores:
-        """Return what ``smooth`` has gathered, on the CPU."""
+        """Return what ``smooth`` or ``add`` has gathered, on the CPU."""
         return Scores(*(self.get_buffer(f"{name}_importance").cpu() for name in _SCORES))
+
+    def add(self, measured: Scores) -> None:
+        """Add what was measured to what is held."""
+        for name in _SCORES:
+            self.get_buffer(f"{name}_importance").add_(getattr(measured, name))
 
     def smooth(self, measured: Scores, smoothing: float) -> None:
         """Move the importance towards what was measured."""

@@ -46,7 +46,7 @@ class Contender:
     def score(self, task: str, score: Score) -> Statistic | None:
         """Return the score of one task; None if not all of its runs have it."""
         values = self.by_seed(task, score)
-        return _statistic(list(values.values())) if len(values) == len(self.runs[task]) else None
+        return statistic_of(list(values.values())) if len(values) == len(self.runs[task]) else None
 
     def tasks_with(self, score: Score) -> list[str]:
         """Return the tasks that have the score."""
@@ -62,7 +62,7 @@ class Contender:
             return None
         seeds = by_task[0].keys()
         if all(one.keys() == seeds for one in by_task):
-            return _statistic([statistics.fmean(one[seed] for one in by_task) for seed in seeds])
+            return statistic_of([statistics.fmean(one[seed] for one in by_task) for seed in seeds])
         mean = statistics.fmean(statistics.fmean(one.values()) for one in by_task)
         return Statistic(mean, None, min(map(len, by_task)))
 
@@ -97,7 +97,8 @@ def one_a_seed(rows: Sequence[Row]) -> tuple[list[Row], list[LeftOut]]:
     return list(last.values()), left_out
 
 
-def _statistic(values: Sequence[float]) -> Statistic:
+def statistic_of(values: Sequence[float]) -> Statistic:
+    """Return the mean over seeds, and what else is known of their values."""
     deviation = statistics.stdev(values) if len(values) > 1 else None
     mean = statistics.fmean(values)
     return Statistic(mean, deviation, len(values), min(values), max(values))

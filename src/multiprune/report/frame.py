@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from multiprune.budget.ledger import PARTS, ParameterLedger, parts_of
 from multiprune.report.command import command_of
+from multiprune.report.json_value import value_at
 from multiprune.report.runs import RESULTS, run_folders
 from multiprune.status import reason_unfinished
 
@@ -151,16 +152,7 @@ def read_run(folder: Path) -> Row:
 
 
 def _at(content: Any, dotted: str, kind: type[T]) -> T:
-    value = content
-    for key in dotted.split("."):
-        if not isinstance(value, dict) or key not in value:
-            raise ValueError(f"{RESULTS} has no `{dotted}`")
-        value = value[key]
-    if kind is float and isinstance(value, int):
-        value = float(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise ValueError(f"`{dotted}` of {RESULTS} must be a {kind.__name__}, but is {value!r}")
-    return value
+    return value_at(content, dotted, kind, name=RESULTS)
 
 
 def _denominator(content: Any) -> str:

@@ -33,32 +33,57 @@ class Line:
     points: Sequence[tuple[int, Statistic]] = field(default_factory=list)
 
 
-def frontier(lines: Sequence[Line], dense: int, ylabel: str, *, wide: bool) -> Figure:
+@dataclass(frozen=True)
+class Level:
+    """A dashed line across a figure that curves are held against."""
+
+    label: str
+    score: float
+
+
+def frontier(
+    lines: Sequence[Line], dense: int, ylabel: str, *, wide: bool, level: Level | None = None
+) -> Figure:
     """Draw scores over kept parameters; bands are from the lowest to the highest seed."""
-    figure, axes = blank(*(5.2, 3.3) if wide else (3.6, 2.9))
-    _draw(axes, lines, ylabel)
+    width, height = (5.2, 3.3) if wide else (3.6, 2.9)
+    columns = 2 if wide else 1
+    figure, axes = blank(width, height + _room_for_legend(len(lines), columns))
+    _draw(axes, lines, ylabel, level)
     axes.set_xlabel("kept parameters, and of one dense model")
     sizes = sorted({size for line in lines for size, _ in line.points if size > 0})
     _number_axis(axes, sizes, lambda size: f"{short(size)}\n{size / dense:.2g}", factor=8)
-    if wide and len(lines) <= LABELLED:
+    if wide and len(lines) <= LABELLED and level is None:
         _label_ends(axes, lines)
     else:
-        figure.legend(loc="outside lower center", ncols=2 if wide else 1)
+        figure.legend(loc="outside lower center", ncols=columns)
     return figure
 
 
-def over_examples(lines: Sequence[Line], ylabel: str) -> Figure:
-    """Draw scores over numbers of training examples, on a logarithmic scale."""
-    figure, axes = blank(5.2, 3.5)
-    _draw(axes, lines, ylabel)
-    axes.set_xlabel("training examples")
+def over_examples(
+    lines: Sequence[Line],
+    ylabel: str,
+    *,
+    xlabel: str = "training examples",
+    level: Level | None = None,
+) -> Figure:
+    """Draw scores over numbers of examples, on a logarithmic scale."""
+    figure, axes = blank(5.2, 3.5 + _room_for_legend(len(lines), 2))
+    _draw(axes, lines, ylabel, level)
+    axes.set_xlabel(xlabel)
     numbers = sorted({number for line in lines for number, _ in line.points if number > 0})
     _number_axis(axes, numbers, lambda number: f"{number:,}", factor=1)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
-def _draw(axes: Axes, lines: Sequence[Line], ylabel: str) -> None:
+def _room_for_legend(lines: int, columns: int) -> float:
+    """Return the inches that a legend takes beyond the rows that a figure has room for."""
+    return 0.15 * max(0, math.ceil(lines / columns) - 4)
+
+
+def _draw(axes: Axes, lines: Sequence[Line], ylabel: str, level: Level | None) -> None:
+    if level is not None:
+        axes.axhline(level.score, color=PALETTE["faint"], ls="--", lw=1, label=level.label)
     for line in lines:
         color = SERIES[line.color % len(SERIES)]
         axes.plot(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
+from typing_extensions import override
+
+from multiprune.report import specialist_document
 from multiprune.report.blocks import plural
 from multiprune.report.by_examples import by_examples
 from multiprune.report.document import as_csv, as_json, as_markdown
@@ -15,6 +19,10 @@ from multiprune.report.overlap import overlaps
 from multiprune.report.overview import overview
 from multiprune.report.page import page
 from multiprune.report.sections import sections, sections_by_examples
+from multiprune.report.specialist_files import read_specialist_files
+from multiprune.report.specialist_lead import lead
+from multiprune.report.specialist_sections import specialist_sections
+from multiprune.report.specialists import specialists
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,10 +30,10 @@ if TYPE_CHECKING:
 
     from multiprune.report.blocks import Section
     from multiprune.report.by_examples import ByExamples
+    from multiprune.report.frame import LeftOut
     from multiprune.report.overlap import Overlaps
     from multiprune.report.overview import Overview
-
-TITLE = "One budget for all tasks"
+    from multiprune.report.specialists import Specialists
 
 #: The file that holds a format.
 FILES: Mapping[str, str] = {
@@ -36,8 +44,69 @@ FILES: Mapping[str, str] = {
 }
 
 
+class Document(ABC):
+    """What is shown as a page with figures, and handed out as data.
+
+    Attributes:
+        files: the file that holds a format.
+    """
+
+    files: ClassVar[Mapping[str, str]] = FILES
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """The heading of the page."""
+
+    @property
+    @abstractmethod
+    def lead(self) -> str:
+        """What there is to say first, in a sentence or two."""
+
+    @property
+    @abstractmethod
+    def left_out(self) -> Sequence[LeftOut]:
+        """What was found and is not used."""
+
+    @abstractmethod
+    def sections(self) -> list[Section]:
+        """Return what a page shows."""
+
+    @abstractmethod
+    def data(self, format: str) -> str:
+        """Return the numbers, as ``json`` or ``csv``."""
+
+    def text(self, format: str) -> str:
+        """Return a format that takes no figures."""
+        if format == "markdown":
+            return as_markdown(self.title, self.lead, self.sections(), figures=False)
+        return self.data(format)
+
+    def write(self, folder: Path, format: str) -> Path:
+        """Write a format, and the figures where it has any, to ``folder``; return the file.
+
+        Raises:
+            ValueError: if the folder holds anything but another report.
+        """
+        with report_folder(folder) as beside:
+            if format in ("html", "markdown"):
+                content = self._with_figures(beside, format)
+            else:
+                content = self.data(format)
+            (beside / self.files[format]).write_text(content, encoding="utf-8")
+        return folder / self.files[format]
+
+    def _with_figures(self, folder: Path, format: str) -> str:
+        shown = self.sections()
+        figures = [figure for section in shown for figure in section.figures]
+        drawn = {figure.name: save(figure.draw, folder, figure.name) for figure in figures}
+        if format == "markdown":
+            return as_markdown(self.title, self.lead, shown, figures=True)
+        return page(self.title, self.lead, shown, drawn)
+
+
 @dataclass(frozen=True)
-class Report:
+class Report(Document):
     """What is known of some runs.
 
     Attributes:
@@ -74,37 +143,31 @@ class Report:
         found = overview(read_runs(*paths), ignore=ignore, by_examples=True)
         return cls(found, by_examples=by_examples(found))
 
-    def text(self, format: str) -> str:
-        """Return a format that takes no figures."""
+    @property
+    @override
+    def title(self) -> str:
+        return "One budget for all tasks"
+
+    @property
+    @override
+    def left_out(self) -> Sequence[LeftOut]:
+        return self.overview.left_out
+
+    @override
+    def data(self, format: str) -> str:
         if format == "json":
             return as_json(self.overview, self.overlaps, self.by_examples)
-        if format == "csv":
-            return as_csv(self.overview)
-        return as_markdown(TITLE, self.lead, self.sections(), figures=False)
+        return as_csv(self.overview)
 
-    def write(self, folder: Path, format: str) -> Path:
-        """Write a format, and the figures where it has any, to ``folder``; return the file.
-
-        Raises:
-            ValueError: if the folder holds anything but another report.
-        """
-        with report_folder(folder) as beside:
-            if format in ("html", "markdown"):
-                content = self._with_figures(beside, format)
-            else:
-                content = self.text(format)
-            (beside / FILES[format]).write_text(content, encoding="utf-8")
-        return folder / FILES[format]
-
+    @override
     def sections(self) -> list[Section]:
-        """Return what a page shows."""
         if self.by_examples is not None:
             return sections_by_examples(self.overview, self.by_examples)
         return sections(self.overview, self.overlaps)
 
     @property
+    @override
     def lead(self) -> str:
-        """What was compared, in a sentence."""
         rows = self.overview.rows
         return (
             f"{plural(len(rows), 'finished run')} of {plural(len(self.overview.tasks), 'task')} on "
@@ -113,13 +176,49 @@ class Report:
             "out."
         )
 
-    def _with_figures(self, folder: Path, format: str) -> str:
-        shown = self.sections()
-        figures = [figure for section in shown for figure in section.figures]
-        drawn = {figure.name: save(figure.draw, folder, figure.name) for figure in figures}
-        if format == "markdown":
-            return as_markdown(TITLE, self.lead, shown, figures=True)
-        return page(TITLE, self.lead, shown, drawn)
+
+@dataclass(frozen=True)
+class SpecialistReport(Document):
+    """What is known of models of one task each, cut out of a model of all."""
+
+    found: Specialists
+
+    files: ClassVar[Mapping[str, str]] = {**FILES, "csv": "specialists.csv"}
+
+    @classmethod
+    def of(cls, paths: Sequence[Path]) -> SpecialistReport:
+        """Read what jobs have found, and compare it.
+
+        Raises:
+            FileNotFoundError: if a job has left nothing in a path.
+            ValueError: if a file is damaged, or files are of different models or tasks.
+        """
+        return cls(specialists(read_specialist_files(paths)))
+
+    @property
+    @override
+    def title(self) -> str:
+        return "One task's own model, without training"
+
+    @property
+    @override
+    def lead(self) -> str:
+        return lead(self.found)
+
+    @property
+    @override
+    def left_out(self) -> Sequence[LeftOut]:
+        return self.found.left_out
+
+    @override
+    def sections(self) -> list[Section]:
+        return specialist_sections(self.found)
+
+    @override
+    def data(self, format: str) -> str:
+        if format == "json":
+            return specialist_document.as_json(self.found, self.lead)
+        return specialist_document.as_csv(self.found)
 
 
 def check_request(format: str, folder: Path | None) -> None:

@@ -1,0 +1,160 @@
+"""An encoder with a classification head of its own, as the hub has them: loaded, cut, written."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from multiprune.export.checkpoint import write_config
+from multiprune.export.loading import ShippedModel
+from multiprune.models.modeling_multiprune import (
+    KEY,
+    PrunedClassifier,
+    PrunedEncoder,
+    pruned_class,
+)
+from multiprune.models.structure import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+#: Their numbers of positions begin behind that of padding.
+_POSITIONS_BEHIND_PADDING = ("roberta", "xlm-roberta", "mpnet")
+
+
+class ShippedClassifier(ShippedModel):
+    """A classifier of transformers, which answers one task with the head that it came with.
+
+    Args:
+        classifier: its base model is the encoder.
+        task: by what name the task goes.
+        meaning: what its outputs mean.
+        tokenizer: that of the encoder.
+    """
+
+    def __init__(
+        self,
+        classifier: PreTrainedModel,
+        task: str,
+        meaning: Mapping[str, Any],
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        super().__init__(encoder_of(classifier), nn.ModuleDict(), {task: meaning}, tokenizer)
+        self.classifier: PreTrainedModel = classifier
+
+    @override
+    def forward(self, task: str, inputs: Mapping[str, Tensor]) -> Tensor:
+        self.check_task(task)
+        logits: Tensor = self.classifier(**inputs).logits
+        return logits
+
+    @override
+    def check_task(self, task: str) -> None:
+        if task not in self.meaning:
+            raise ValueError(f"The task must be {next(iter(self.meaning))!r}, but is {task!r}.")
+
+    @override
+    def only(self, task: str) -> ShippedModel:
+        self.check_task(task)
+        return copy.deepcopy(self, {id(self.tokenizer): self.tokenizer}).eval()
+
+    @override
+    def save(self, folder: Path) -> None:
+        """Write the model into a folder that exists.
+
+        It loads by ``AutoModelForSequenceClassification``, one that was cut with
+        ``trust_remote_code=True``.
+        """
+        self.classifier.save_pretrained(folder)
+        autos = {"AutoModelForSequenceClassification": PrunedClassifier, "AutoModel": PrunedEncoder}
+        write_config(folder, self.classifier, self.encoder, autos)
+        self.tokenizer.save_pretrained(folder)
+
+
+def load_classifier(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a classifier by its name on the hub, or from a folder; no code from it is run.
+
+    Raises:
+        FileNotFoundError: if ``path`` looks like a folder and there is none, or no model in it.
+        ValueError: if the hub has no such model, its heads and neurons are not known, or it does
+            not choose one of several classes with weights of its own.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = Path(path).expanduser()
+    looks_local = path.startswith((".", "/", "~")) or folder.is_dir()
+    if looks_local and not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"`--model` must be a folder with a model in it, but {folder}/config.json does not "
+            "exist."
+        )
+    source = str(folder) if looks_local else path
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+        _check_kind(config, path)
+        model = _loaded(source, config)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except OSError as error:
+        raise ValueError(
+            f"`--model` must be a folder or a model of the Hugging Face hub that can be reached, "
+            f"but {path!r} is not: {str(error).splitlines()[0]}"
+        ) from error
+    if not tokenizer.is_fast:
+        raise ValueError(f"`--model` must have a fast tokenizer, but that of {path!r} is not.")
+    return model.eval(), tokenizer  # type: ignore[no-untyped-call]
+
+
+def encoder_of(classifier: PreTrainedModel) -> PreTrainedModel:
+    """Return the encoder of a classifier."""
+    encoder: Any = classifier.base_model
+    return encoder  # type: ignore[no-any-return]
+
+
+def class_names(classifier: PreTrainedModel) -> list[str]:
+    """Return what a classifier calls its classes, by number."""
+    names: Mapping[int, str] = classifier.config.id2label  # type: ignore[assignment]
+    return [names[number] for number in range(len(names))]
+
+
+def usable_positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return how many tokens a classifier reads at most."""
+    config = model.config
+    positions = int(config.max_position_embeddings)
+    if config.model_type in _POSITIONS_BEHIND_PADDING:
+        positions -= int(config.pad_token_id) + 1
+    return min(positions, tokenizer.model_max_length)
+
+
+def _check_kind(config: PretrainedConfig, path: str) -> None:
+    if config.model_type not in ARCHITECTURES or config.is_encoder_decoder:
+        known = [name for name in ARCHITECTURES if name not in ("t5", "mt5")]
+        raise ValueError(
+            f"`--model` must be an encoder whose heads and neurons are known, one of "
+            f"{', '.join(known)}, but {path!r} is a {config.model_type}."
+        )
+    several = config.problem_type in (None, "single_label_classification")
+    if not several or len(config.id2label or {}) < 2:
+        raise ValueError(
+            f"`--model` must choose one of two or more classes, but {path!r} has "
+            f"{config.num_labels} output(s) for {config.problem_type or 'regression'}."
+        )
+
+
+def _loaded(source: str, config: PretrainedConfig) -> PreTrainedModel:
+    kind = PrunedClassifier.dense_class(config)
+    if hasattr(config, KEY):
+        kind = pruned_class(config, kind)
+    model, report = kind.from_pretrained(source, config=config, output_loading_info=True)
+    if missing := sorted(report["missing_keys"]):
+        raise ValueError(
+            f"`--model` must have a classification head that was trained, but {source!r} holds no "
+            f"{', '.join(missing)}."
+        )
+    loaded: PreTrainedModel = model
+    return loaded

@@ -1,0 +1,192 @@
+"""How much each unit contributes to what a model predicts, without any training.
+
+A prediction is a log-probability, a unit a dimension of a head, a head, a neuron or a layer. Of a
+unit with activation ``h`` and gradient ``g`` of the log-probability, both by token, ``h * g`` is
+the change in the log-probability, to first order, that the unit makes by not being zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from typing_extensions import override
+
+from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE
+from multiprune.pruning.importance import Scores
+from multiprune.pruning.removal import HEADS
+from multiprune.pruning.sites import Sites, linear_outputs, projection_inputs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from multiprune.models.structure import Layer
+
+#: From values of shape (examples, tokens, units) and a mask of tokens to shape (examples, units).
+TokenReduction = Callable[[Tensor, Tensor], Tensor]
+
+
+def max_over_tokens(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the largest value over the tokens of each example; padding plays no part."""
+    largest = values.masked_fill(~mask[..., None], -torch.inf).amax(1)
+    return largest.masked_fill(~mask.any(1, keepdim=True), 0)
+
+
+def sum_over_tokens(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the sum over the tokens of each example; padding plays no part."""
+    return values.masked_fill(~mask[..., None], 0).sum(1)
+
+
+def mean_over_tokens(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean over the tokens of each example; padding plays no part."""
+    return sum_over_tokens(values, mask) / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One run of the model, with gates of one value on all units, and its weight in the sum."""
+
+    gate: float = 1.0
+    weight: float = 1.0
+
+
+class Attribution:
+    """A way to attribute predictions to units: by itself, the sum of ``h * g``.
+
+    Args:
+        sites: where units are read off a layer.
+    """
+
+    #: Whether a backward pass is needed.
+    reads_gradients = True
+    #: The runs of the model on each batch.
+    passes: Sequence[Pass] = (Pass(),)
+
+    def __init__(self, *, sites: Sites = projection_inputs) -> None:
+        self.sites = sites
+
+    def of_token(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        """Return what each unit contributes at each token; a head does what its values do."""
+        return activation * gradient
+
+    def over_tokens(self, contributions: Tensor, mask: Tensor) -> Tensor:
+        """Return what a unit contributes to each example: ``(examples, units)``."""
+        return sum_over_tokens(contributions, mask)
+
+    def of_example(self, contributions: Tensor) -> Tensor:
+        """Return what is summed over examples."""
+        return contributions
+
+    def in_total(self, sums: Tensor) -> Tensor:
+        """Return the importance from the sum over examples."""
+        return sums
+
+
+class ActivationGradient(Attribution):
+    """Activation times gradient of the log-probability.
+
+    ``A(h) = sum over examples of max over tokens of h * d log p / d h`` (Yang et al. 2023, "Task-
+    specific Compression for Multi-task Language Models using Attribution-based Pruning"; the
+    maximum is that of CRISPR, Yang et al. 2024, and what they sum over is the log-probability of
+    the whole answer). Units that speak against the answer score below zero, and go first.
+
+    Args:
+        tokens: how the tokens of an example become one number.
+        absolute: count what speaks against the answer like what speaks for it.
+        sites: where; the papers attribute the outputs of the linear layers.
+    """
+
+    def __init__(
+        self,
+        *,
+        tokens: TokenReduction = max_over_tokens,
+        absolute: bool = False,
+        sites: Sites = linear_outputs,
+    ) -> None:
+        super().__init__(sites=sites)
+        self.tokens, self.absolute = tokens, absolute
+
+    @override
+    def over_tokens(self, contributions: Tensor, mask: Tensor) -> Tensor:
+        return self.tokens(contributions.abs() if self.absolute else contributions, mask)
+
+
+class Taylor(Attribution):
+    """The absolute first-order change of the sum over all examples when a unit is closed.
+
+    Michel et al. (2019), section 4.1, without their absolute value of every example: contributions
+    of opposite sign cancel between examples.
+    """
+
+    @override
+    def in_total(self, sums: Tensor) -> Tensor:
+        return sums.abs()
+
+
+class Fisher(Attribution):
+    """The Fisher information of gates: the sum over examples of ``(d log p / d z)^2``.
+
+    Kwon et al. (2022), "A Fast Post-Training Pruning Framework for Transformers", section 4.1, by
+    example as in the paper (their code squares the gradient of a batch). Half of it estimates by
+    how much the log-probability falls when the gate is closed.
+    """
+
+    @override
+    def of_example(self, contributions: Tensor) -> Tensor:
+        return contributions.square()
+
+
+class IntegratedGradients(Attribution):
+    """The integral of ``d log p / d z`` while the gates of all units open together from 0 to 1.
+
+    Sundararajan et al. (2017), equation 1, with gates as inputs and 0 as the baseline: what the
+    units of all layers contribute sums up to the log-probability of the model less that of the
+    model with all gates closed. By the midpoint rule, in ``steps`` runs for all layers at once.
+    """
+
+    def __init__(self, *, steps: int = 8, sites: Sites = projection_inputs) -> None:
+        super().__init__(sites=sites)
+        if steps < 1:
+            raise ValueError(f"`steps` must be at least 1, but is {steps}.")
+        self.passes = [Pass((step + 0.5) / steps, 1 / steps) for step in range(steps)]
+
+
+class ActivationNorm(Attribution):
+    """The Euclidean norm of a unit's activations over all tokens, as a control: no gradient."""
+
+    reads_gradients = False
+
+    @override
+    def of_token(self, activation: Tensor, gradient: Tensor) -> Tensor:
+        return activation.square()
+
+    @override
+    def in_total(self, sums: Tensor) -> Tensor:
+        return sums.sqrt()
+
+
+def scores_by_example(layer: Layer, contributions: Mapping[str, Tensor], examples: int) -> Scores:
+    """Arrange the contributions in one layer, by kind of unit, as scores with examples in front.
+
+    A kind of which nothing is known counts as nothing.
+    """
+    known = next(iter(contributions.values()))
+    sizes = {HEADS: layer.heads} | {kind: layer.size_of(kind) for kind in _KINDS}
+    of = {
+        kind: contributions.get(kind, known.new_zeros(examples, size))
+        for kind, size in sizes.items()
+    }
+    shape = (examples, layer.heads, layer.head_size)
+    return Scores(
+        heads=of[HEADS],
+        query_key=of[QUERY_KEY].view(shape),
+        value=of[VALUE].view(shape),
+        neurons=of[NEURONS],
+        layer=of[HEADS].sum(1) + of[NEURONS].sum(1),
+    )
+
+
+_KINDS = (QUERY_KEY, VALUE, NEURONS)

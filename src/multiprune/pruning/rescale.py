@@ -1,0 +1,146 @@
+"""Repair without training: what is left of each layer, rescaled to do what the whole layer did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from multiprune.models.structure import NEURONS, layers_of
+from multiprune.pruning.token_masks import token_masks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from multiprune.models.structure import Layer
+
+#: Factors beyond it are not believed (Kwon et al. 2022, their code).
+_LARGEST = 10.0
+
+
+@dataclass
+class Moments:
+    """Running sums over tokens: of ``x x^T``, shape (in, in), and ``x y^T``, shape (in, out)."""
+
+    second: Tensor
+    cross: Tensor
+
+    def add(self, inputs: Tensor, outputs: Tensor) -> None:
+        """Add tokens, of shape (tokens, in) and (tokens, out)."""
+        self.second += inputs.T @ inputs
+        self.cross += inputs.T @ outputs
+
+
+def unit_factors(moments: Moments, weight: Tensor, units: int, *, damping: float) -> Tensor:
+    """Return the factors, one a unit, with which a linear layer comes closest to its targets.
+
+    They minimise ``sum over tokens of |W (m * x) - y|^2 + d |m - 1|^2`` (Kwon et al. 2022,
+    section 4.3), where ``m`` is one number for all inputs of a unit and ``d`` is ``damping``
+    times the mean of ``|W_u x_u|^2`` over the units ``u``. Units that do nothing keep theirs at 1.
+
+    Args:
+        moments: of inputs ``x`` and targets ``y``, without the bias.
+        weight: ``W``, of shape (out, in); equally many neighbouring inputs are one unit.
+        units: their number.
+        damping: how much the factors are drawn to 1; positive.
+    """
+    size = weight.shape[1] // units
+    products = moments.second * (weight.T @ weight)
+    gram = products.view(units, size, units, size).sum((1, 3))
+    target = (moments.cross * weight.T).sum(1).view(units, size).sum(1)
+    ridge = damping * gram.diagonal().mean().expand(units)
+    ridge = torch.where(ridge == 0, 1.0, ridge)
+    change: Tensor = torch.linalg.solve(gram + ridge.diag(), target - gram.sum(1))
+    return 1 + change
+
+
+@torch.no_grad()
+def rescale(
+    encoder: nn.Module,
+    teacher: nn.Module,
+    batches: Sequence[Mapping[str, Tensor]],
+    *,
+    damping: float = 0.1,
+) -> int:
+    """Rescale heads and neurons of a cut encoder, first layer first; return how many layers.
+
+    What each output projection gives is drawn to what the same one of ``teacher``, the encoder
+    before the cut, gives to the same tokens; padding plays no part. Where a factor leaves
+    [-10, 10], that layer and all later ones stay as they are. Each layer takes two passes
+    of all batches through both encoders, as far as to the layer.
+
+    Args:
+        encoder: in evaluation mode; no layer may have been dropped.
+        teacher: likewise.
+        batches: inputs of the encoders.
+        damping: see ``unit_factors``.
+    """
+    layers = layers_of(encoder)
+    for number, (own, whole) in enumerate(zip(layers, layers_of(teacher), strict=True)):
+        scaled: list[tuple[nn.Linear, Tensor]] = []
+        for kind, linear in own.outputs():
+            units = own.neurons if kind == NEURONS else own.heads
+            masks = [_mask(own, linear, inputs) for inputs in batches]
+            moments = _moments((encoder, linear), (teacher, whole.output_of(kind)), batches, masks)
+            factors = unit_factors(moments, linear.weight.double(), units, damping=damping)
+            scaled.append((linear, linear.weight.clone()))
+            if not bool((factors.abs() <= _LARGEST).all()):
+                for changed, before in scaled:
+                    changed.weight.copy_(before)
+                return number
+            linear.weight.mul_(factors.repeat_interleave(linear.in_features // units))
+    return len(layers)
+
+
+def _moments(
+    own: tuple[nn.Module, nn.Linear],
+    teacher: tuple[nn.Module, nn.Linear],
+    batches: Sequence[Mapping[str, Tensor]],
+    masks: Sequence[Tensor],
+) -> Moments:
+    linear = own[1]
+    like = linear.weight.double()
+    size = linear.in_features
+    moments = Moments(like.new_zeros(size, size), like.new_zeros(size, linear.out_features))
+    bias = 0 if linear.bias is None else linear.bias
+    for inputs, mask in zip(batches, masks, strict=True):
+        read = _passed(*own, inputs)
+        given = _passed(*teacher, inputs)
+        for (states, _), (_, wanted) in zip(read, given, strict=True):
+            moments.add(states[mask], wanted[mask] - bias)
+    return moments
+
+
+def _mask(layer: Layer, linear: nn.Linear, inputs: Mapping[str, Tensor]) -> Tensor:
+    masks = token_masks(layer.encoder, (), inputs)
+    return masks.of(decoding=layer.decodes(linear))
+
+
+class _EnoughError(Exception):
+    """Ends a pass whose rest is not needed."""
+
+
+def _passed(
+    encoder: nn.Module, linear: nn.Linear, inputs: Mapping[str, Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """Return what a linear layer reads and gives in a pass, as often as it is called."""
+    passed: list[tuple[Tensor, Tensor]] = []
+    is_shared = len(layers_of(encoder)) < encoder.config.num_hidden_layers  # type: ignore[operator,union-attr]
+
+    def note(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        passed.append((args[0], output))
+        if not is_shared:
+            raise _EnoughError
+
+    handle = linear.register_forward_hook(note)
+    try:
+        encoder(**inputs)
+    except _EnoughError:
+        pass
+    finally:
+        handle.remove()
+    return passed

@@ -1,0 +1,1 @@
+"""One task's own small model out of a multitask model, without training."""

@@ -1,0 +1,113 @@
+"""``python train.py -cn specialize``: a study of specialists, as Hydra composes it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import datasets
+import transformers
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from multiprune.budget.budget import FractionBudget
+from multiprune.outcome import ended_by_sigterm, is_job, refusal, reported
+from multiprune.report.specialist_files import SPECIALISTS
+from multiprune.specialize.calibration_set import Draw
+from multiprune.specialize.methods import Choice
+from multiprune.specialize.specialist import Recipe
+from multiprune.specialize.study import Plan, study, write_study
+from multiprune.status import StatusFile
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+log = logging.getLogger(__name__)
+
+
+def run(config: DictConfig) -> float:
+    """Measure what ``config`` describes; return the mean score over tasks and sizes.
+
+    Writes ``specialists.json`` into Hydra's output folder. A job of a sweep that has done so, with
+    the same configuration, is not run again.
+    """
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    settings = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(settings, dict)
+    found = _found_before(folder, settings) if is_job() else None
+    if found is None:
+        found = _measured(folder, {str(key): value for key, value in settings.items()})
+    else:
+        log.info("%s is finished already.", folder)
+    scores = [next(iter(one["metrics"].values())) for one in found["specialists"]]
+    return float(sum(scores) / len(scores))
+
+
+def _measured(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    transformers.logging.set_verbosity(logging.ERROR)
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    datasets.disable_progress_bars()
+    status = StatusFile(folder)
+    with reported(status), ended_by_sigterm():
+        status.begin()
+        try:
+            plan = planned(settings)
+            found = study(plan, progress=lambda done, of: status.update(step=done, total_steps=of))
+        except (ValueError, FileNotFoundError) as error:
+            raise refusal(error) from error
+        write_study(folder, found | {"config": settings})
+        status.end("finished")
+    log.info("%d specialists in %.0f s: %s", len(found["specialists"]), found["seconds"], folder)
+    return found
+
+
+def planned(settings: dict[str, Any]) -> Plan:
+    """Return what a configuration describes.
+
+    Raises:
+        ValueError: if a setting is wrong.
+    """
+    if settings["run"] == "???":
+        raise ValueError("Specialists are cut out of a finished run, but `run` names none.")
+    densities = [float(one) for one in settings["densities"]]
+    if wrong := [one for one in densities if not 0 < one <= 1]:
+        raise ValueError(f"`densities` must be in (0, 1], but are {wrong}.")
+    choice = Choice(
+        seed=settings["seed"],
+        at=settings["at"],
+        tokens=settings["tokens"],
+        absolute=settings["absolute"],
+        steps=settings["steps"],
+    )
+    return Plan(
+        run=Path(settings["run"]),
+        tasks=settings["tasks"],
+        densities=densities,
+        recipe=Recipe(
+            budget=FractionBudget(fraction=1.0, of=settings["of"]),
+            method=settings["method"],
+            choice=choice,
+            granularity=settings["granularity"],
+            relative=settings["relative"],
+            repair=settings["repair"],
+        ),
+        draw=Draw(
+            examples=settings["examples"],
+            labels=settings["labels"],
+            weight_by_confidence=settings["weight_by_confidence"],
+            seed=settings["seed"],
+        ),
+        unseen=settings["unseen"],
+        others=settings["others"],
+        validation_rows=settings["validation_rows"],
+        mirror=settings["mirror"],
+    )
+
+
+def _found_before(folder: Path, settings: object) -> dict[str, Any] | None:
+    if not (folder / SPECIALISTS).exists():
+        return None
+    found: dict[str, Any] = json.loads((folder / SPECIALISTS).read_bytes())
+    return found if found.get("config") == json.loads(json.dumps(settings)) else None

@@ -1,0 +1,181 @@
+"""The few examples that show which units a task needs: drawn, labelled, weighed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from multiprune.tasks.task import IGNORED
+from multiprune.tasks.text_to_text import WordedClassification
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from multiprune.data.batches import EncodedTask
+    from multiprune.export.loading import ShippedModel
+    from multiprune.tasks.task import Batch, Task
+
+GOLD, PSEUDO = "gold", "pseudo"
+LABELS = (GOLD, PSEUDO)
+
+_BATCH_SIZE = 32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Which examples of a task's training data are taken, and what counts as their answers.
+
+    Attributes:
+        examples: their number.
+        labels: ``gold``, those of the data, or ``pseudo``, what the model itself answers.
+        weight_by_confidence: weigh each example by the probability of its label, so that the
+            probability is attributed rather than its logarithm.
+        seed: of the choice.
+    """
+
+    examples: int = 100
+    labels: str = GOLD
+    weight_by_confidence: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.examples < 1:
+            raise ValueError(f"`--examples` must be at least 1, but is {self.examples}.")
+        if self.labels not in LABELS:
+            raise ValueError(f"`--labels` must be gold or pseudo, but is {self.labels!r}.")
+
+
+@dataclass(frozen=True)
+class WeighedBatch:
+    """A batch, and the weights of its examples, 1 by default."""
+
+    batch: Batch
+    weights: Tensor | None
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """Batches, and how often each class is their answer, if the task has classes."""
+
+    batches: Sequence[WeighedBatch]
+    counts: dict[str, int]
+
+    @property
+    def warning(self) -> str | None:
+        """What is wrong with the answers, if not every class is among them."""
+        missing = [name for name, count in self.counts.items() if not count]
+        if not missing:
+            return None
+        if len(missing) == len(self.counts) - 1:
+            return f"All answers are of one class ({_listed(self.counts)})."
+        return f"No answer is {' or '.join(missing)} ({_listed(self.counts)})."
+
+
+@torch.no_grad()
+def calibration_set(encoded: EncodedTask, model: ShippedModel, draw: Draw) -> CalibrationSet:
+    """Draw examples of a task, by its name and the seed, and label them.
+
+    Raises:
+        ValueError: if there are fewer examples than asked for, or than classes.
+    """
+    task = encoded.task
+    _check_numbers(encoded, draw)
+    batches = [
+        _labelled(task, model, encoded.batch("train", rows), draw)
+        for rows in batches_by_length(encoded, "train", _drawn(encoded, draw))
+    ]
+    classes = _classes(task)
+    answers = Counter(int(label) for one in batches for label in one.batch.labels if classes)
+    counts = {name: answers[number] for number, name in enumerate(classes)}
+    return CalibrationSet(batches, counts)
+
+
+def batches_by_length(
+    encoded: EncodedTask, split: str, rows: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Cut rows of a split, all by default, to batches of examples of similar length."""
+    table = encoded.splits[split]
+    rows = range(len(table)) if rows is None else rows
+    lengths = [len(tokens) for tokens in table[list(rows)]["input_ids"]]
+    ordered = [row for _, row in sorted(zip(lengths, rows, strict=True))]
+    return [ordered[at : at + _BATCH_SIZE] for at in range(0, len(ordered), _BATCH_SIZE)]
+
+
+def log_probabilities(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the log-probability of the labels of each example, of shape (examples,).
+
+    It is the sum over answers of what the task's loss averages, with its sign; for a number, the
+    squared error stands for it. Of a label in words, it is that of all its words.
+    """
+    if isinstance(task, WordedClassification):
+        return logits.gather(1, labels[:, None]).squeeze(1)
+    counts = task.answers_by_example(labels)
+    losses = [
+        task.loss(logits[one : one + 1], labels[one : one + 1])
+        if counts[one]
+        else logits[one].sum() * 0
+        for one in range(len(labels))
+    ]
+    return -torch.stack(losses) * counts
+
+
+def _drawn(encoded: EncodedTask, draw: Draw) -> list[int]:
+    generator = np.random.default_rng([draw.seed, *encoded.name.encode()])
+    rows = len(encoded.splits["train"])
+    return [int(row) for row in generator.permutation(rows)[: draw.examples]]
+
+
+def _labelled(task: Task, model: ShippedModel, batch: Batch, draw: Draw) -> WeighedBatch:
+    if draw.labels == GOLD and not draw.weight_by_confidence:
+        return WeighedBatch(batch, None)
+    logits = model(batch.task, batch.inputs)
+    if draw.labels == PSEUDO:
+        batch = replace(batch, labels=pseudo_labels(task, logits, batch.labels))
+    if not draw.weight_by_confidence:
+        return WeighedBatch(batch, None)
+    return WeighedBatch(batch, log_probabilities(task, logits, batch.labels).exp())
+
+
+def pseudo_labels(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
+    """Return what the model answers in place of ``labels``, which say no more than where."""
+    answers, _ = task.predictions(logits, labels)
+    if answers.shape == labels.shape:
+        return answers
+    pseudo = labels.clone()
+    pseudo[labels != IGNORED] = answers
+    return pseudo
+
+
+def _check_numbers(encoded: EncodedTask, draw: Draw) -> None:
+    available, classes = len(encoded.splits["train"]), _classes(encoded.task)
+    if draw.examples > available:
+        raise ValueError(
+            f"`--examples` must be at most the {available:,} training examples of {encoded.name}, "
+            f"but is {draw.examples:,}."
+        )
+    if draw.examples < len(classes):
+        raise ValueError(
+            f"`--examples` must be at least the {len(classes)} classes of {encoded.name}, but is "
+            f"{draw.examples}."
+        )
+    if draw.labels == PSEUDO and encoded.task.definition["kind"] == "number":
+        raise ValueError(
+            f"Pseudo-labels must be classes, but {encoded.name} answers with a number, of which "
+            "the model's own has no error to attribute: use `--labels gold`."
+        )
+
+
+def _classes(task: Task) -> Sequence[str]:
+    """Return the classes of a task that has one of them an example."""
+    definition = task.definition
+    return list(definition["labels"]) if definition["kind"] == "classes" else []
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counts.items())

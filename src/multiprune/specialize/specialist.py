@@ -1,0 +1,186 @@
+"""A model of one task, cut out of one of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from multiprune.models.modeling_multiprune import FactoredLinear
+from multiprune.models.structure import layers_of
+from multiprune.pruning.attribution import Attribution
+from multiprune.pruning.calibration import Attributed, LogProbabilities, attributed
+from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
+from multiprune.pruning.rescale import rescale
+from multiprune.pruning.structured import Structured
+from multiprune.specialize.calibration_set import batches_by_length, log_probabilities
+from multiprune.specialize.methods import METHODS, Choice
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from multiprune.budget import Budget, ParameterLedger
+    from multiprune.data.batches import EncodedTask
+    from multiprune.export.loading import ShippedModel
+    from multiprune.pruning.importance import Scores
+    from multiprune.specialize.calibration_set import CalibrationSet, WeighedBatch
+    from multiprune.tasks.task import Task
+
+
+NO_REPAIR, RESCALE = "none", "rescale"
+REPAIRS = (NO_REPAIR, RESCALE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is pruned.
+
+    Attributes:
+        budget: how much may stay.
+        method: a name of ``METHODS``.
+        choice: options of the method.
+        granularity: kinds of what may go.
+        relative: compare units with those of their kind and layer only; as the method has it by
+            default.
+        rounds: prune in so many steps, and rank anew before each.
+        repair: ``rescale`` what is left, by least squares, or ``none``.
+    """
+
+    budget: Budget
+    method: str
+    choice: Choice = field(default_factory=Choice)
+    granularity: Sequence[str] = (HEADS, NEURONS)
+    relative: bool | None = None
+    rounds: int = 1
+    repair: str = NO_REPAIR
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(
+                f"`--method` must be one of {', '.join(METHODS)}, but is {self.method!r}."
+            )
+        if self.rounds < 1:
+            raise ValueError(f"`--rounds` must be at least 1, but is {self.rounds}.")
+        if self.repair not in REPAIRS:
+            raise ValueError(f"`--repair` must be none or rescale, but is {self.repair!r}.")
+        if self.repair == RESCALE and LAYERS in self.granularity:
+            raise ValueError(
+                "Layers must all stay to be rescaled, but `--granularity` lets them go: leave "
+                "out `layers`, or use `--repair none`."
+            )
+
+
+@dataclass(frozen=True)
+class Specialist:
+    """A model of one task, what it has kept, of how much, and how many layers were rescaled."""
+
+    model: ShippedModel
+    ledger: ParameterLedger
+    budget: dict[str, Any]
+    masks: Mapping[str, Tensor]
+    rescaled: int
+
+
+def check_can_be_cut(model: ShippedModel) -> None:
+    """Raise a ValueError if there are no heads and neurons that could go."""
+    layers_of(model.encoder)
+    if any(isinstance(one, FactoredLinear) for one in model.encoder.modules()):
+        raise ValueError(
+            "Layers must have whole matrices for heads and neurons to go, but this model was "
+            "pruned by rank: its matrices are products of two."
+        )
+
+
+def importance(
+    model: ShippedModel, task: Task, name: str, examples: CalibrationSet, recipe: Recipe
+) -> list[Scores]:
+    """Return how much the units of a model matter to one of its tasks, by layer."""
+    chosen = METHODS[recipe.method].make(recipe.choice)
+    if isinstance(chosen, Attribution):
+        return _attributed(model, task, name, chosen, examples.batches)
+    return [chosen.measure(layer, i) for i, layer in enumerate(layers_of(model.encoder))]
+
+
+def specialized(
+    model: ShippedModel,
+    task: Task,
+    name: str,
+    examples: CalibrationSet,
+    recipe: Recipe,
+    *,
+    known: Sequence[Scores] | None = None,
+) -> Specialist:
+    """Prune a copy of ``model`` for one task; what stays is at most rescaled.
+
+    ``known`` is the ``importance`` of the model as it is, if that was measured before.
+
+    Raises:
+        ValueError: if the budget cannot be met.
+    """
+    alone = model.only(name)
+    relative = METHODS[recipe.method].relative if recipe.relative is None else recipe.relative
+    pruner = Structured(
+        budget=recipe.budget, importance=Attributed([]), granularity=recipe.granularity
+    )
+    pruner.prepare(alone, alone.encoder)
+    for number in range(1, recipe.rounds + 1):
+        if known is None or number > 1:
+            scores = importance(alone, task, name, examples, recipe)
+        else:
+            scores = list(known)
+        pruner.importance = Attributed(scores, per_parameter=not relative)
+        pruner.prune(number / recipe.rounds)
+    pruner.finalize()
+    ledger, budget = pruner.ledger(), recipe.budget
+    met = {
+        "of": budget.of,
+        "dense": ledger.dense_in(budget.of),
+        "asked": budget.resolve(ledger),
+        "kept": ledger.kept_in(budget.of),
+    }
+    rescaled = 0
+    if recipe.repair == RESCALE:
+        inputs = [alone.encoder_inputs(name, one.batch.inputs) for one in examples.batches]
+        rescaled = rescale(alone.encoder, model.encoder, inputs)
+    return Specialist(alone, ledger, met, pruner.masks(), rescaled)
+
+
+def _attributed(
+    model: ShippedModel,
+    task: Task,
+    name: str,
+    method: Attribution,
+    batches: Sequence[WeighedBatch],
+) -> list[Scores]:
+    def answers(one: WeighedBatch) -> LogProbabilities:
+        logits = model(name, one.batch.inputs)
+        return LogProbabilities(log_probabilities(task, logits, one.batch.labels), one.weights)
+
+    return attributed(model, model.encoder, method, batches, answers)
+
+
+@torch.no_grad()
+def validated(
+    model: ShippedModel, encoded: EncodedTask, *, head: str | None = None, rows: int | None = None
+) -> dict[str, float]:
+    """Return the metrics of a task on its validation data.
+
+    Args:
+        model: whose head for the task is asked.
+        encoded: the task and its data.
+        head: the name of another task of the model, to ask its head.
+        rows: so many only, always the same.
+    """
+    task, available = encoded.task, len(encoded.splits["validation"])
+    drawn = np.random.default_rng(0).permutation(available)[:rows].tolist()
+    answers = []
+    for batch_rows in batches_by_length(encoded, "validation", drawn):
+        batch = encoded.batch("validation", batch_rows)
+        logits = model(head or encoded.name, batch.inputs)
+        answers.append(task.predictions(logits, batch.labels))
+    predictions, labels = (torch.cat(parts) for parts in zip(*answers, strict=True))
+    return {name: metric(predictions, labels) for name, metric in task.metrics.items()}

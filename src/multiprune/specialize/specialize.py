@@ -1,0 +1,174 @@
+"""From a multitask model to folders, one a task, each with a smaller model of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from multiprune.export.card import write_card
+from multiprune.export.checkpoint import check_is_new, model_folder, written_as_a_whole
+from multiprune.export.loading import load
+from multiprune.models.encoder import Encoder
+from multiprune.specialize.calibration_set import calibration_set
+from multiprune.specialize.origin import read_origin
+from multiprune.specialize.specialist import check_can_be_cut, specialized, validated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from multiprune.data.batches import EncodedTask
+    from multiprune.export.loading import ShippedModel
+    from multiprune.specialize.calibration_set import Draw
+    from multiprune.specialize.specialist import Recipe, Specialist
+
+#: Written into the folder of each model.
+OUTCOME = "specialized.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """In which way models are made.
+
+    Attributes:
+        recipe: how they are pruned.
+        draw: for what examples.
+        evaluate: whether scores on validation data are measured, before and after.
+    """
+
+    recipe: Recipe
+    draw: Draw
+    evaluate: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is asked for.
+
+    Attributes:
+        run: a finished run, or a folder exported from one.
+        tasks: of the model; all of them if there are none.
+        out: folder of the folders that are written.
+        manner: in which way they are made.
+        data_of: the finished run that says what tasks read, if ``run`` is exported.
+        mirror: local mirror of data to read instead of the run's.
+    """
+
+    run: Path
+    tasks: Sequence[str]
+    out: Path
+    manner: Manner
+    data_of: Path | None = None
+    mirror: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one task.
+
+    Attributes:
+        folder: what was written.
+        labels: how often each class was the answer to an example, if the task has classes.
+        budget: what is counted (``of``), ``dense``, ``asked`` and ``kept`` parameters.
+        before: metrics of the whole model on validation data; empty if not measured.
+        after: the same of the smaller one.
+        seconds: from the encoded data to the written model, without evaluation.
+    """
+
+    task: str
+    folder: Path
+    labels: dict[str, int]
+    budget: dict[str, Any]
+    before: dict[str, float]
+    after: dict[str, float]
+    seconds: float
+    warning: str | None
+
+
+def specialize(request: Request) -> Iterator[Outcome]:
+    """Prune for one task after the other, write each model, and say what came of it.
+
+    Raises:
+        ValueError: if the model has no such task, or what is asked for cannot be.
+        FileExistsError: if a folder exists that would be written.
+        FileNotFoundError: if there is no finished run.
+    """
+    model_folder(request.run)  # refuses several models in one folder
+    model = load(request.run)
+    check_can_be_cut(model)
+    origin = read_origin(request.run if request.data_of is None else request.data_of)
+    tasks = list(request.tasks) or list(model.meaning)
+    if unknown := [name for name in tasks if name not in model.meaning]:
+        raise ValueError(
+            f"`--task` must name tasks of the model, which are {', '.join(model.meaning)}, but "
+            f"names {', '.join(unknown)}."
+        )
+    for name in tasks:
+        check_is_new(request.out / name)
+    encoder = Encoder(model.encoder, model.tokenizer)
+    for name in tasks:
+        encoded = origin.encoded(name, encoder, request.mirror)
+        of = {"run": str(request.run)}
+        yield make(model, encoded, request.manner, folder=request.out / name, of=of)
+
+
+def make(
+    model: ShippedModel,
+    encoded: EncodedTask,
+    manner: Manner,
+    *,
+    folder: Path,
+    of: Mapping[str, Any],
+) -> Outcome:
+    """Cut a model to one of its tasks, and write it into ``folder`` with what came of it.
+
+    Without validation data nothing is evaluated. ``of`` says what is cut, for whoever reads it.
+
+    Raises:
+        ValueError: if what is asked for cannot be.
+    """
+    start, name = time.perf_counter(), encoded.name
+    examples = calibration_set(encoded, model, manner.draw)
+    made = specialized(model, encoded.task, name, examples, manner.recipe)
+    seconds = time.perf_counter() - start
+    evaluate = manner.evaluate and "validation" in encoded.splits
+    before = validated(model.only(name), encoded) if evaluate else {}
+    after = validated(made.model, encoded) if evaluate else {}
+    outcome = Outcome(
+        task=name,
+        folder=folder,
+        labels=examples.counts,
+        budget=made.budget,
+        before=before,
+        after=after,
+        seconds=seconds,
+        warning=examples.warning,
+    )
+    content = {"task": name, **of} | _content(manner, made, outcome)
+    with written_as_a_whole(folder) as beside:
+        made.model.save(beside)
+        (beside / OUTCOME).write_text(json.dumps(content, indent=2) + "\n")
+        write_card(beside, made.model, beside / OUTCOME)
+    return outcome
+
+
+def _content(manner: Manner, made: Specialist, outcome: Outcome) -> dict[str, Any]:
+    recipe = manner.recipe
+    return {
+        "method": recipe.method,
+        "options": asdict(recipe.choice),
+        "granularity": list(recipe.granularity),
+        "relative": recipe.relative,
+        "rounds": recipe.rounds,
+        "repair": recipe.repair,
+        "rescaled_layers": made.rescaled,
+        "draw": asdict(manner.draw),
+        "labels": outcome.labels,
+        "before": outcome.before,
+        "validation": {outcome.task: outcome.after} if outcome.after else {},
+        "budget": outcome.budget,
+        "ledger": made.ledger.rows(),
+        "seconds": outcome.seconds,
+    }

@@ -1,0 +1,173 @@
+"""Studies of specialists: what is measured, beside cutting and measuring one by one."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from application import ROOT, SMALL, run_in
+
+from multiprune.budget.budget import FractionBudget
+from multiprune.cli import main
+from multiprune.export.loading import load
+from multiprune.models.encoder import Encoder
+from multiprune.report.jobs import read_jobs
+from multiprune.report.specialist_files import SPECIALISTS
+from multiprune.specialize.calibration_set import Draw, calibration_set
+from multiprune.specialize.origin import read_origin
+from multiprune.specialize.specialist import Recipe, specialized, validated
+from multiprune.specialize.study import (
+    Plan,
+    intersection_over_union,
+    study,
+    write_study,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DENSITIES = (0.75, 0.5)
+SHAPE = ("encoder.layers=2", "encoder.hidden=16", "encoder.intermediate=32")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    run_in(folder, *SMALL, *SHAPE, "pruner=none", "budget=full", "trainer.max_epochs=2")
+    return folder
+
+
+def plan(run: Path, *, method: str = "attribution", **changes: Any) -> Plan:
+    settings: dict[str, Any] = {
+        "run": run,
+        "tasks": ["agreement", "entailment"],
+        "densities": DENSITIES,
+        "recipe": Recipe(budget=FractionBudget(fraction=1.0), method=method),
+        "draw": Draw(examples=12, seed=1),
+    }
+    return Plan(**(settings | changes))
+
+
+@pytest.mark.parametrize("method", ["attribution", "magnitude"])
+def test_study_measures_what_cutting_one_by_one_gives(run: Path, method: str) -> None:
+    found = study(plan(run, method=method))
+    model, origin = load(run), read_origin(run)
+    encoder = Encoder(model.encoder, model.tokenizer)
+    expected, whole = [], {}
+    for name in ("agreement", "entailment"):
+        encoded = origin.encoded(name, encoder)
+        examples = calibration_set(encoded, model, Draw(examples=12, seed=1))
+        whole[name] = validated(model.only(name), encoded)
+        for density in DENSITIES:
+            recipe = Recipe(budget=FractionBudget(fraction=density), method=method)
+            made = specialized(model, encoded.task, name, examples, recipe)
+            size = {"asked": made.budget["asked"], "kept": made.budget["kept"]}
+            expected.append({"task": name, **size, "metrics": validated(made.model, encoded)})
+    assert found["specialists"] == expected
+    assert found["whole"] == whole
+    assert found["dense"] == 2 * (4 * 16 * 16 + 2 * 16 * 32)
+    assert all(one["kept"] <= one["asked"] < found["dense"] for one in found["specialists"])
+
+
+def test_tasks_share_what_both_keep(run: Path) -> None:
+    found = study(plan(run, densities=[0.5]))
+    (overlap,) = found["overlap"].values()
+    assert overlap["tasks"] == ["agreement", "entailment"]
+    model, origin = load(run), read_origin(run)
+    encoder = Encoder(model.encoder, model.tokenizer)
+    kept = []
+    for name in overlap["tasks"]:
+        encoded = origin.encoded(name, encoder)
+        examples = calibration_set(encoded, model, Draw(examples=12, seed=1))
+        recipe = Recipe(budget=FractionBudget(fraction=0.5), method="attribution")
+        made = specialized(model, encoded.task, name, examples, recipe)
+        kept.append(
+            {
+                (path, int(unit))
+                for path, mask in made.masks.items()
+                if path.endswith("neurons")
+                for unit in mask.nonzero()
+            }
+        )
+    shared = len(kept[0] & kept[1]) / len(kept[0] | kept[1])
+    assert overlap["neurons"] == [[1.0, shared], [shared, 1.0]]
+
+
+def test_report_shows_what_was_measured(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = {method: study(plan(run, method=method)) for method in ("attribution", "random")}
+    for method, found in contents.items():
+        (tmp_path / method).mkdir()
+        write_study(tmp_path / method, found)
+    main(["report", str(tmp_path), "--specialists", "--format", "json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert [curve["label"] for curve in shown["curves"]] == list(contents)
+    for curve in shown["curves"]:
+        found = contents[curve["label"]]
+        for point in curve["points"]:
+            alike = [one for one in found["specialists"] if one["asked"] == point["asked"]]
+            scores = {one["task"]: next(iter(one["metrics"].values())) for one in alike}
+            assert {task: one["mean"] for task, one in point["tasks"].items()} == scores
+    (heads,) = {
+        one["mean"]
+        for one in shown["overlap"]["shared"]["heads"]
+        if one["tasks"] == ["agreement", "entailment"]
+    }
+    assert (
+        heads == contents["attribution"]["overlap"][str(shown["overlap"]["asked"])]["heads"][0][1]
+    )
+
+
+def test_what_is_common_is_counted_over_all_layers() -> None:
+    first = [torch.tensor([True, True, False]), torch.tensor([False, True])]
+    second = [torch.tensor([True, False, True]), torch.tensor([False, True])]
+    assert intersection_over_union(first, second) == 2 / 4
+    none = [torch.zeros(3, dtype=torch.bool)]
+    assert intersection_over_union(none, none) == 1
+
+
+def test_other_data_are_answered_by_the_head_of_the_task(run: Path) -> None:
+    config = read_origin(run).config["task"]
+    same = study(
+        plan(run, unseen={"agreement": "elsewhere"}, others={"elsewhere": config["agreement"]})
+    )
+    own = [one["metrics"] for one in same["specialists"] if one["task"] == "agreement"]
+    assert [one["metrics"] for one in same["unseen"]] == own
+    assert all(one["whole"] == same["whole"]["agreement"] for one in same["unseen"])
+    with pytest.raises(ValueError, match=r"must have its classes, .* but roles has"):
+        study(plan(run, unseen={"agreement": "roles"}, others={"roles": config["roles"]}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"tasks": ["rte"]}, "which are agreement, .*, but rte is asked for"),
+        ({"unseen": {"agreement": "cr"}}, r"but cr is not: \+task@others=\[cr\]"),
+        ({"densities": []}, "must name at least one"),
+    ],
+)
+def test_what_cannot_be_is_refused(run: Path, changes: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        study(plan(run, **changes))
+
+
+def test_sweep_measures_every_method_once(run: Path, tmp_path: Path) -> None:
+    command = [
+        *(sys.executable, "train.py", "-cd", "sweep", "-cn", "attribution", f"run={run}"),
+        *(f"hydra.sweep.dir={tmp_path}", "method=fisher,random", "seed=0", "densities=[0.5]"),
+        *("tasks=[agreement]", "examples=10", "validation_rows=8"),
+    ]
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert first.returncode == 0, first.stderr
+    files = sorted(tmp_path.glob(f"*/{SPECIALISTS}"))
+    contents = [json.loads(file.read_text()) for file in files]
+    assert [one["method"] for one in contents] == ["fisher", "random"]
+    assert {job.state for job in read_jobs(tmp_path)} == {"finished"}
+    written = [file.stat().st_mtime_ns for file in files]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert [file.stat().st_mtime_ns for file in files] == written
