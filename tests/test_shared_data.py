@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
 import pytest
 from application import ROOT, composed
 from hydra.utils import instantiate
 
-from multiprune.data.source import HubSource
+from multiprune.data.selection import in_languages
+from multiprune.tasks.languages import languages_of
+from multiprune.tasks.question_answering import QuestionAnswering
+from multiprune.tasks.tagging import Tagging
+
+if TYPE_CHECKING:
+    from multiprune.tasks.task import Task
 
 MIRROR = ROOT.parent / "shared" / "data"
 ENCODER = ROOT.parent / "shared" / "models" / "minilm-l6"
-SUITES = {"demo", "glue", "glue_core", "english"}
+SUITES = {"demo", "glue", "glue_core", "english", "xtreme"}
 TASKS = sorted(
     file.stem
     for file in (ROOT / "conf" / "task").glob("*.yaml")
     if file.stem not in SUITES and "HubSource" in file.read_text()
 )
+RETRIEVALS = sorted(file.stem for file in (ROOT / "conf" / "retrieval").glob("*.yaml"))
 
 
 def test_there_are_tasks() -> None:
-    assert len(TASKS) >= 21
+    assert len(TASKS) >= 29
+    assert RETRIEVALS
 
 
 @pytest.mark.skipif(not MIRROR.is_dir(), reason=f"there is no mirror at {MIRROR}")
 @pytest.mark.parametrize("name", TASKS)
 def test_task_fits_its_data(name: str) -> None:
     task = instantiate(composed(f"task={name}").task[name], _convert_="all")
-    assert isinstance(task.source, HubSource)
+    languages = set()
     for split in ("train", "validation", "test"):
         rows = task.source.load(split, mirror=MIRROR)
         if rows is None:
@@ -35,9 +46,30 @@ def test_task_fits_its_data(name: str) -> None:
         task.check_columns(rows)
         labels = task.encode_labels(rows)
         assert len(labels) == len(rows.table)
-        # Every class of the label space occurs, and so does either half of a scale.
-        classes = {label > 2.5 for label in labels} if task.num_outputs == 1 else set(labels)
-        assert len(classes) == max(2, task.num_outputs)
+        assert len(classes_of(task, labels)) == max(2, task.num_outputs)
+        # There is something to train on, and each language is somewhere.
+        assert in_languages(rows, task, split) is not None
+        if task.languages:
+            languages |= set(languages_of(rows, task.languages))
+    assert languages == set(task.languages)
+
+
+@pytest.mark.skipif(not MIRROR.is_dir(), reason=f"there is no mirror at {MIRROR}")
+@pytest.mark.parametrize("name", RETRIEVALS)
+def test_retrieval_fits_its_data(name: str) -> None:
+    one = instantiate(composed(f"retrieval={name}").retrieval[name], _convert_="all")
+    rows = one.source.load("test", mirror=MIRROR)
+    one.check_rows(rows)
+    assert set(languages_of(rows, one.languages)) == set(one.languages)
+
+
+def classes_of(task: Task, labels: list[Any]) -> set[Any]:
+    """Return the classes that occur, or which half of a scale or a context labels are in."""
+    if isinstance(task, QuestionAnswering):
+        return {start > 100 for start, _ in labels}
+    if isinstance(task, Tagging):
+        return {*chain(*labels)}
+    return {label > 2.5 for label in labels} if task.num_outputs == 1 else set(labels)
 
 
 @pytest.mark.skipif(not ENCODER.is_dir(), reason=f"there is no encoder at {ENCODER}")

@@ -33,6 +33,7 @@ class Train:
         trainer: the Lightning Trainer.
         logger: one logger or several, by name.
         checkpoint: what a run is resumed from.
+        retrieval: what the encoder is evaluated on beside the tasks, by name; null is nothing.
         give_up: when a job of a sweep ends itself; null is never.
         seed: of everything random.
     """
@@ -49,6 +50,7 @@ class Train:
     trainer: Any = MISSING
     logger: Any = MISSING
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    retrieval: Any = None
     give_up: Any = None
     seed: int = 0
 

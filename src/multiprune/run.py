@@ -42,6 +42,7 @@ from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last, checkpoint_to_continue
 from multiprune.training.examples import worst_examples
 from multiprune.training.module import MultitaskModule, ResumeError
+from multiprune.training.retrieval import Retrieve
 from multiprune.training.status import ReportStatus
 from multiprune.training.stop import Stop
 from multiprune.training.timing import Stopwatch
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.loggers.logger import Logger
 
     from multiprune.data.datamodule import MultitaskDataModule
+    from multiprune.models.encoder import Encoder
     from multiprune.tasks.task import Task
     from multiprune.training.distillation import Distillation
     from multiprune.training.give_up import GiveUp
@@ -180,11 +182,13 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     data.prepare_data()
     data.setup()
     give_up = [] if config.give_up is None else [giving_up(config, pruning)]
+    retrieve = [] if config.retrieval is None else [retrieving(config, encoder, data)]
     best = BestFinished(folder / "checkpoints", pruning)
     stopwatch = Stopwatch()
     last = Last(folder / "checkpoints", every_n_steps=config.checkpoint.every_n_steps)
     rates = LearningRateMonitor(logging_interval="step")
-    callbacks = [pruning, stopwatch, rates, best, last, Stop(last), ReportStatus(status), *give_up]
+    callbacks = [pruning, stopwatch, rates, best, last, Stop(last), ReportStatus(status)]
+    callbacks += [*give_up, *retrieve]
     return Experiment(
         folder=folder,
         tasks=tasks,
@@ -219,6 +223,14 @@ def giving_up(config: DictConfig, pruning: Pruning) -> GiveUp:
     give_up: GiveUp = instantiate(config.give_up)
     give_up.kept = pruning.pruner.budget.resolve(pruning.pruner.ledger())
     return give_up
+
+
+def retrieving(config: DictConfig, encoder: Encoder, data: MultitaskDataModule) -> Retrieve:
+    """Return what evaluates the encoder beside the tasks, from which it must differ by name."""
+    retrievals = dict(instantiate(config.retrieval, _convert_="all"))
+    if same := sorted(set(retrievals) & set(config.task)):
+        raise ValueError(f"`retrieval` must not be named as a task, but {', '.join(same)} is.")
+    return Retrieve(retrievals, encoder, mirror=data.mirror, max_length=data.max_length)
 
 
 def check_processes(trainer: pl.Trainer) -> None:
@@ -272,7 +284,8 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
     results = Results(
         score=float(validation["val/score"]),
         validation=scores_by_task(validation, "val"),
-        test=scores_by_task(test, "test"),
+        # Retrieval is evaluated whether or not a task has test data.
+        test=scores_by_task(validation | test, "test"),
         budget=budget,
         ledger=pruner.ledger().rows(),
         density={k.removeprefix("density/"): v for k, v in densities.items() if "/" in k},

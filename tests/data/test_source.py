@@ -7,9 +7,9 @@ import pytest
 from datasets import Dataset
 from pyarrow import parquet
 
-from multiprune.data.source import GeneratedSource, HubSource
+from multiprune.data.source import GeneratedSource, HubSource, SplitSource
 from multiprune.tasks.synthetic import agreement
-from multiprune.tasks.task import Rows
+from multiprune.tasks.task import Rows, Source
 
 SOURCE = HubSource(path="owner/repository", mirror="cola")
 COLUMNS: dict[str, list[Any]] = {"sentence": ["the dog runs", "cats"], "label": [1, 0]}
@@ -20,7 +20,7 @@ def write(file: Path, columns: dict[str, list[Any]]) -> None:
     parquet.write_table(pyarrow.table(columns), file)
 
 
-def loaded(source: HubSource | GeneratedSource, split: str, mirror: Path | None = None) -> Rows:
+def loaded(source: Source, split: str, mirror: Path | None = None) -> Rows:
     rows = source.load(split, mirror=mirror)
     assert rows is not None
     return rows
@@ -194,3 +194,22 @@ def test_generator_of_nothing_is_refused() -> None:
         ValueError, match=r"must have rows, but agreement \(train, seed 0\) is empty"
     ):
         source.load("train", mirror=None)
+
+
+def test_rows_of_one_language_say_so(tmp_path: Path) -> None:
+    write(tmp_path / "cola" / "train.parquet", COLUMNS)
+    source = HubSource(path=None, mirror="cola", language="en")
+    assert loaded(source, "train", tmp_path).table["lang"][:] == ["en", "en"]
+    assert source.load("test", mirror=tmp_path) is None
+
+
+def test_splits_may_come_from_several_sources(tmp_path: Path) -> None:
+    write(tmp_path / "cola" / "train.parquet", COLUMNS)
+    write(tmp_path / "cola" / "validation.parquet", COLUMNS)
+    other: dict[str, list[Any]] = {"sentence": ["a goat"], "label": [0]}
+    write(tmp_path / "other" / "validation.parquet", other)
+    tested = HubSource(path=None, mirror="other", mirror_splits={"test": "validation"})
+    source = SplitSource(train=SOURCE, validation=SOURCE, test=tested)
+    for split, expected in (("train", COLUMNS), ("validation", COLUMNS), ("test", other)):
+        assert loaded(source, split, tmp_path).table.to_dict() == expected
+    assert SplitSource(train=SOURCE, validation=SOURCE).load("test", mirror=tmp_path) is None

@@ -8,8 +8,9 @@ from datasets import Dataset
 from multiprune.data.source import HubSource
 from multiprune.models.encoder import nano_tokenizer
 from multiprune.tasks.classification import Classification
+from multiprune.tasks.labels import label_ids
 from multiprune.tasks.metrics import accuracy, f1
-from multiprune.tasks.task import Batch, Rows, Task, label_ids
+from multiprune.tasks.task import Batch, Rows, Task
 
 TOKENIZER = nano_tokenizer()
 NOWHERE = HubSource(path=None, mirror="nowhere")

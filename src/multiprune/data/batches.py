@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from multiprune.data.collate import collate
+from multiprune.tasks.task import EXAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -30,9 +31,28 @@ class EncodedTask:
 
     def batch(self, split: str, rows: Sequence[int]) -> Batch:
         """Collate the given rows of a split."""
-        columns = self.splits[split][rows]
+        columns = dict(self.splits[split][rows])
+        examples = columns.pop(EXAMPLE, rows)
         batch = collate(self.name, self.task, columns, padding_token=self.padding_token)
-        return replace(batch, rows=rows)
+        return replace(batch, rows=rows, examples=examples)
+
+
+def examples_of(table: Dataset) -> Sequence[int]:
+    """Return which example each encoded row is of."""
+    if EXAMPLE not in table.column_names:
+        return range(len(table))
+    examples: list[int] = table[EXAMPLE][:]
+    return examples
+
+
+def capped(table: Dataset, most: int, seed: Sequence[int]) -> Dataset:
+    """Return the encoded rows of ``most`` examples chosen at random, or of all."""
+    of_row, which = np.unique(examples_of(table), return_inverse=True)
+    if most >= len(of_row):
+        return table
+    chosen = np.zeros(len(of_row), bool)
+    chosen[np.random.default_rng(seed).permutation(len(of_row))[:most]] = True
+    return table.select(np.flatnonzero(chosen[which]))
 
 
 class TrainBatches:

@@ -111,6 +111,11 @@ def _alone(place: Path) -> Iterator[None]:
 
 
 def _key(task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    if not tokenizer.is_fast:
+        raise ValueError(
+            "Texts must be split by a tokenizer of the library `tokenizers`, which tells the "
+            f"characters of each token, but a {type(tokenizer).__name__} is not one."
+        )
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()

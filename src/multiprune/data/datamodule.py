@@ -11,10 +11,17 @@ import numpy as np
 import pytorch_lightning as pl
 from typing_extensions import override
 
-from multiprune.data.batches import EncodedTask, EvaluationBatches, TrainBatches
+from multiprune.data.batches import (
+    EncodedTask,
+    EvaluationBatches,
+    TrainBatches,
+    capped,
+    examples_of,
+)
 from multiprune.data.cache import default_cache_folder, encoded_rows
 from multiprune.data.mixing import BatchPlan, Mixing
-from multiprune.tasks.task import Rows
+from multiprune.data.selection import in_languages, labelled
+from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.tasks.task import Task
+    from multiprune.tasks.task import Rows, Task
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +37,6 @@ log = logging.getLogger(__name__)
 EACH = "each"
 
 _SPLITS = ("train", "validation", "test")
-
-# The hub's sign for an example whose label is not public.
-_UNLABELLED = -1
 
 
 class MultitaskDataModule(pl.LightningDataModule):
@@ -90,6 +94,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         self.cache = default_cache_folder() if cache is None else Path(cache)
         self.seed = seed
         self.encoded: dict[str, EncodedTask] = {}
+        self._kept: dict[tuple[str, str], Rows] = {}
         self._train: TrainBatches | None = None
         self._restored: Mapping[str, int] = {}
 
@@ -118,11 +123,9 @@ class MultitaskDataModule(pl.LightningDataModule):
                 log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
             if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
                 log.warning("%s: %d rows without a label left out.", name, unlabelled)
-            rows = len(splits["train"])
-            if (most := self.cap.get(name, self.cap.get(EACH, rows))) < rows:
+            if (most := self.cap.get(name, self.cap.get(EACH))) is not None:
                 # By name, so that a task has the same examples alone and among others.
-                order = np.random.default_rng([self.seed, *name.encode()]).permutation(rows)
-                splits["train"] = splits["train"].select(np.sort(order[:most]))
+                splits["train"] = capped(splits["train"], most, [self.seed, *name.encode()])
             self.encoded[name] = EncodedTask(
                 name=name,
                 task=task,
@@ -134,13 +137,20 @@ class MultitaskDataModule(pl.LightningDataModule):
     @property
     def examples(self) -> dict[str, int]:
         """The number of training examples of each task, after caps."""
-        return {name: len(one.splits["train"]) for name, one in self.encoded.items()}
+        return {
+            name: len(set(examples_of(one.splits["train"]))) for name, one in self.encoded.items()
+        }
 
     def rows(self, name: str, split: str) -> Rows | None:
         """Return what the examples of a split stand for, in their order; before any cap."""
+        if (name, split) in self._kept:
+            return self._kept[name, split]
         task = self.tasks[name]
-        rows = task.source.load(split, mirror=self.mirror)
-        return None if rows is None else _labelled(rows, task)
+        rows = self._used(task, split)[1]
+        if rows is not None and reads_rows(task):
+            # Every evaluation reads them.
+            self._kept[name, split] = rows
+        return rows
 
     @override
     def train_dataloader(self) -> TrainBatches:
@@ -197,14 +207,21 @@ class MultitaskDataModule(pl.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def _load(self, task: Task, split: str) -> _Split | None:
-        rows = task.source.load(split, mirror=self.mirror)
-        known = None if rows is None else _labelled(rows, task)
-        if rows is None or known is None:
+        unlabelled, rows = self._used(task, split)
+        if rows is None:
             return None
         table, truncated = encoded_rows(
-            task, known, self.tokenizer, max_length=self.max_length, folder=self.cache
+            task, rows, self.tokenizer, max_length=self.max_length, folder=self.cache
         )
-        return _Split(table, truncated, unlabelled=len(rows.table) - len(known.table))
+        return _Split(table, truncated, unlabelled)
+
+    def _used(self, task: Task, split: str) -> tuple[int, Rows | None]:
+        """Return how many rows of a split have no label, and those that are used."""
+        rows = task.source.load(split, mirror=self.mirror)
+        known = None if rows is None else labelled(rows, task)
+        if rows is None or known is None:
+            return 0, None
+        return len(rows.table) - len(known.table), in_languages(known, task, split)
 
 
 @dataclass(frozen=True)
@@ -214,17 +231,3 @@ class _Split:
     table: Dataset
     truncated: int
     unlabelled: int
-
-
-def _labelled(rows: Rows, task: Task) -> Rows | None:
-    """Leave out rows whose label is not public, and a split that has no others."""
-    if task.label not in rows.table.column_names or not task.marks_unlabelled:
-        return rows
-    known = [row for row, label in enumerate(rows.table[task.label][:]) if label != _UNLABELLED]
-    if len(known) == len(rows.table):
-        return rows
-    return (
-        Rows(rows.table.select(known), rows.origin, f"{rows.fingerprint} labelled")
-        if known
-        else None
-    )

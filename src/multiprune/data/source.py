@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from datasets import Dataset
+
+    from multiprune.tasks.task import Source
 
 Generator = Callable[[int, int], Mapping[str, list[Any]]]
 
@@ -30,12 +33,16 @@ class HubSource:
         name: configuration of that repository, if it has several.
         mirror: folder below the mirror's root that holds ``<split>.parquet``.
         hub_splits: what a split is called on the hub, where that differs.
+        mirror_splits: what it is called in the mirror, likewise.
+        language: of all rows, if they have no column that says so.
     """
 
     path: str | None
     mirror: str
     name: str | None = None
     hub_splits: Mapping[str, str] = field(default_factory=dict)
+    mirror_splits: Mapping[str, str] = field(default_factory=dict)
+    language: str | None = None
 
     def load(self, split: str, *, mirror: Path | None) -> Rows | None:
         """Return the rows of a split, from the mirror if there is one.
@@ -47,7 +54,10 @@ class HubSource:
         rows = self._from_hub(split) if mirror is None else self._from_mirror(split, mirror)
         if rows is not None and len(rows.table) == 0:
             raise ValueError(f"A split must have rows, but {rows.origin} is empty.")
-        return rows
+        if rows is None or self.language is None:
+            return rows
+        table = rows.table.add_column(LANGUAGE, [self.language] * len(rows.table))
+        return replace(rows, table=table)
 
     def _from_mirror(self, split: str, mirror: Path) -> Rows | None:
         folder = mirror.expanduser() / self.mirror
@@ -55,7 +65,7 @@ class HubSource:
             raise FileNotFoundError(
                 f"`data.mirror` must hold a folder {self.mirror!r}, but {folder} does not exist."
             )
-        file = folder / f"{split}.parquet"
+        file = folder / f"{self.mirror_splits.get(split, split)}.parquet"
         if not file.is_file():
             if split in _REQUIRED_SPLITS:
                 raise FileNotFoundError(f"A task needs a {split} split, but {file} does not exist.")
@@ -84,6 +94,20 @@ class HubSource:
                 f"not: {str(error).splitlines()[0]}"
             ) from error
         return Rows(table, origin, str(table._fingerprint))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSource:
+    """A source for each split, as where a model is tested on another data set."""
+
+    train: Source
+    validation: Source
+    test: Source | None = None
+
+    def load(self, split: str, *, mirror: Path | None) -> Rows | None:
+        """Return the rows of a split, as its source gives them."""
+        source: Source | None = getattr(self, split)
+        return None if source is None else source.load(split, mirror=mirror)
 
 
 @dataclass(frozen=True, kw_only=True)

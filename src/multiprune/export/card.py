@@ -39,18 +39,18 @@ tasks = json.loads((folder / "heads.json").read_text())
 
 @torch.no_grad()
 def logits(task, texts, pairs=None):
-    tags = tasks[task]["kind"] == "tags"  # texts are lists of words; first tokens answer
+    kind = tasks[task]["kind"]  # of tags, texts are lists of words; first tokens answer
     inputs = tokenizer(
         texts,
         pairs,
-        is_split_into_words=tags,
+        is_split_into_words=kind == "tags",
         truncation=True,
         max_length={max_length},
         padding=True,
         return_tensors="pt",
     )
     states = encoder(**inputs).last_hidden_state
-    if not tags:  # the mean over the tokens that are not padding
+    if kind not in ("tags", "span"):  # the mean over the tokens that are not padding
         mask = inputs["attention_mask"].unsqueeze(-1).to(states.dtype)
         states = (states * mask).sum(1) / mask.sum(1)
     weight, bias = heads[task + ".output.weight"], heads[task + ".output.bias"]
@@ -193,6 +193,8 @@ def _outputs(one: Mapping[str, Any]) -> str:
     if "bounds" in one:
         low, high = one["bounds"]
         return f"a number, -1 for {low} and 1 for {high}"
+    if one["kind"] == "span":
+        return "scores of each token as the start and as the end of the answer"
     return ", ".join(map(str, one.get("words") or one.get("labels", [])))
 
 

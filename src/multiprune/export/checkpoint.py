@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from multiprune.tasks.task import Task
 
 WEIGHTS, HEADS, MEANING = "model.safetensors", "heads.safetensors", "heads.json"
+#: Kinds of tasks that have an answer for each token.
+PER_TOKEN = ("tags", "span")
 #: Holds the weights in place of ``WEIGHTS`` where zeros are not stored.
 BITMASK_WEIGHTS = "model.bitmask.safetensors"
 #: Holds the weights that several models share, stored likewise; no model has all of them.
@@ -206,7 +208,7 @@ def load_heads(folder: Path, hidden: int) -> tuple[nn.ModuleDict, dict[str, dict
     from torch.nn import ModuleDict
 
     meaning = load_meaning(folder)
-    per_token = {task: one["kind"] == "tags" for task, one in meaning.items()}
+    per_token = {task: one["kind"] in PER_TOKEN for task, one in meaning.items()}
     file = folder / HEADS
     state = load_weights(file)
     loaded = ModuleDict()

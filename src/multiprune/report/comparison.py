@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 # what a comparison varies), how tasks of a multitask run are mixed, the runs that a teacher or a
 # mask come from, and where and how a run runs.
 NO_METHOD = (
-    "task", "encoder", "budget", "seed", "logger", "checkpoint", "give_up",
+    "task", "encoder", "budget", "seed", "logger", "checkpoint", "give_up", "retrieval",
     "distillation.teacher", "pruner.mask",
     "data.mirror", "data.cache", "data.cap", "data.max_length", "data.mixing",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.use_distributed_sampler",

@@ -34,7 +34,7 @@ class Results:
     Attributes:
         score: mean over the tasks of the first metric of each, on validation data.
         validation: metrics by task.
-        test: metrics by task, of tasks whose test data have labels.
+        test: metrics by task, of tasks whose test data have labels, and of retrieval.
         budget: what is counted (``of``), ``dense``, ``asked`` and ``kept`` parameters.
         ledger: one row a part of the model.
         density: kept / total by path of each pruned tensor.

@@ -36,6 +36,9 @@ def _score_table(results: Results) -> Table:
             test = results.test.get(task, {}).get(metric)
             shown = "" if test is None else f"{test:.4f}"
             table.add_row(task, metric, f"{value:.4f}", shown)
+    for name, metrics in results.test.items():
+        for metric, value in metrics.items() if name not in results.validation else ():
+            table.add_row(name, metric, "", f"{value:.4f}")
     table.add_section()
     table.add_row("score", "mean of first metrics", f"{results.score:.4f}", "")
     return table

@@ -14,7 +14,8 @@ class Answers:
     """Decided predictions beside labels, one an example, or one a labelled token in tagging.
 
     Attributes:
-        predictions: (answers,), or (answers, labels) of 0 and 1 in multi-label tasks.
+        predictions: (answers,), or (answers, labels) of 0 and 1 in multi-label tasks, or
+            (answers, 2), the characters where a span starts and ends.
         labels: of the same shape.
         examples: (answers,), where in its split the example stands that an answer belongs to;
             -1 if that is not known.
@@ -26,5 +27,8 @@ class Answers:
 
     def sorted(self) -> Answers:
         """Return the same answers by example, those of one example in their order."""
-        order = self.examples.argsort(stable=True)
-        return Answers(self.predictions[order], self.labels[order], self.examples[order])
+        return self.chosen(self.examples.argsort(stable=True))
+
+    def chosen(self, which: Tensor) -> Answers:
+        """Return the answers at some places, or where a mask is true."""
+        return Answers(self.predictions[which], self.labels[which], self.examples[which])

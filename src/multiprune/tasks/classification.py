@@ -10,8 +10,9 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
+from multiprune.tasks.labels import checked_labels, label_ids
 from multiprune.tasks.soft_targets import softened_cross_entropy, softened_divergence
-from multiprune.tasks.task import Rows, Task, label_ids
+from multiprune.tasks.task import Rows, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -212,11 +213,3 @@ class Regression(Task):
     @override
     def shown(self, answers: Tensor) -> str:
         return f"{float(answers[0]):.4g}"
-
-
-def checked_labels(labels: Sequence[str]) -> list[str]:
-    """Return the names of a label space: two or more, all different."""
-    names = [str(label) for label in labels]
-    if len(names) < 2 or len(set(names)) < len(names):
-        raise ValueError(f"`labels` must be two or more different names, but are {names}.")
-    return names

@@ -9,9 +9,9 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
-from multiprune.tasks.classification import checked_labels
+from multiprune.tasks.labels import checked_labels, label_ids
 from multiprune.tasks.soft_targets import softened_divergence
-from multiprune.tasks.task import IGNORED, Rows, Task, label_ids
+from multiprune.tasks.task import IGNORED, Rows, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
+
+from multiprune.tasks.languages import check_declaration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,10 +18,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-Metric = Callable[[Tensor, Tensor], float]
+    from multiprune.tasks.answers import Answers
+
+#: Takes predictions and labels of many examples, as ``Task.compared`` gives them.
+Metric = Callable[[Any, Any], float]
 
 #: Marks a token that has no label of its own: special tokens and the rest of a word.
 IGNORED = -100
+
+#: Column of encoded rows that says which example a row is of, where an example has several.
+EXAMPLE = "example"
 
 
 @dataclass(frozen=True)
@@ -45,13 +53,15 @@ class Source(Protocol):
 class Batch:
     """Examples of one task: encoder inputs of shape ``(examples, tokens)``, and labels.
 
-    ``rows`` says where in their split the examples stand, if that is known.
+    ``rows`` says where among the encoded rows of their split the examples stand, and ``examples``
+    where among the rows that were encoded, if that is known.
     """
 
     task: str
     inputs: Mapping[str, Tensor]
     labels: Tensor
     rows: Sequence[int] = ()
+    examples: Sequence[int] = ()
 
     def to(self, device: torch.device, **options: Any) -> Batch:
         """Return this batch on ``device``."""
@@ -69,6 +79,9 @@ class Task(ABC):
         metrics: by name; the first is the task's score.
         source: where the rows come from.
         loss_weight: what the task's loss is multiplied with.
+        languages: of the rows, in their column ``lang``; empty for tasks without that column.
+        train_languages: those that are trained on; None is all.
+        language_groups: of languages, by name; scores are averaged over each.
     """
 
     text: Sequence[str]
@@ -76,6 +89,9 @@ class Task(ABC):
     metrics: Mapping[str, Metric]
     source: Source
     loss_weight: float = 1.0
+    languages: Sequence[str] = ()
+    train_languages: Sequence[str] | None = None
+    language_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     #: Whether the model answers for each token rather than for the whole sequence.
     per_token: ClassVar[bool] = False
@@ -90,6 +106,7 @@ class Task(ABC):
             raise ValueError("A task needs at least one metric, but has none.")
         if self.loss_weight < 0:
             raise ValueError(f"`loss_weight` must not be negative, but is {self.loss_weight}.")
+        check_declaration(self.languages, self.train_languages, self.language_groups)
 
     @property
     @abstractmethod
@@ -134,6 +151,19 @@ class Task(ABC):
         """Return how many answers ``predictions`` gives to each example of a batch."""
         return torch.ones(len(labels), dtype=torch.long, device=labels.device)
 
+    def combined(self, answers: Answers) -> Answers:
+        """Return one answer an example where several encoded rows of it have been answered."""
+        return answers
+
+    @property
+    def compares_rows(self) -> bool:
+        """Whether ``compared`` reads the rows that were answered."""
+        return False
+
+    def compared(self, answers: Answers, rows: Rows | None) -> tuple[Any, Any]:  # noqa: ARG002
+        """Return predictions and labels as the metrics take them; ``rows`` are of the split."""
+        return answers.predictions, answers.labels
+
     @abstractmethod
     def shown(self, answers: Tensor) -> str:
         """Write the answers to one example, or its labels, as a person reads them."""
@@ -169,6 +199,11 @@ class Task(ABC):
         return [rows.table[column][:] for column in self.text]
 
     @property
+    def label_columns(self) -> Sequence[str]:
+        """The columns that labels are read from."""
+        return (self.label,)
+
+    @property
     def marks_unlabelled(self) -> bool:
         """Whether a label of -1 means that the label is not public, as it does on the hub."""
         return True
@@ -185,12 +220,13 @@ class Task(ABC):
     def check_columns(self, rows: Rows) -> None:
         """Raise if a column of the task is missing or empty."""
         present = rows.table.column_names
-        for column in [*self.text, self.label]:
+        columns = [*self.text, *self.label_columns]
+        for column in columns:
             if column not in present:
                 raise ValueError(
                     f"{rows.origin} must have a column {column!r}, but has {', '.join(present)}."
                 )
-        for column in [*self.text, self.label]:
+        for column in columns:
             # A slice is a list; element by element, a column of `datasets` is read anew.
             values = rows.table[column][:]
             if None in values:
@@ -198,34 +234,3 @@ class Task(ABC):
                     f"Column {column!r} of {rows.origin} must hold a value in each row, but row "
                     f"{values.index(None)} is null."
                 )
-
-
-def label_ids(
-    values: Sequence[Any],
-    labels: Sequence[str],
-    *,
-    column: str,
-    origin: str,
-    row: int | None = None,
-) -> list[int]:
-    """Turn label values, which are ids or names, to ids; all are of one ``row`` if that is given.
-
-    Raises:
-        ValueError: at the first value that is neither.
-    """
-    by_name = {name: index for index, name in enumerate(labels)}
-    ids = []
-    for place, value in enumerate(values):
-        index = by_name.get(value, -1) if isinstance(value, str) else _whole(value)
-        if not 0 <= index < len(labels):
-            raise ValueError(
-                f"Column {column!r} of {origin} must hold one of {len(labels)} labels "
-                f"({', '.join(labels)}) or its id, but row {place if row is None else row} is "
-                f"{value!r}."
-            )
-        ids.append(index)
-    return ids
-
-
-def _whole(value: Any) -> int:
-    return int(value) if isinstance(value, int | float) and float(value).is_integer() else -1

@@ -13,7 +13,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
+from multiprune.data.datamodule import MultitaskDataModule
 from multiprune.tasks.answers import Answers
+from multiprune.tasks.scores import reads_rows, scores_of
 from multiprune.training.distillation import NoDistillation
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from multiprune.models.multitask import MultitaskModel
-    from multiprune.tasks.task import Batch, Task
+    from multiprune.tasks.task import Batch, Rows, Task
     from multiprune.training.distillation import Distillation
     from multiprune.training.optim import AdamWRecipe
 
@@ -68,8 +70,9 @@ class MultitaskModule(pl.LightningModule):
     """Trains one encoder on one-task batches, and evaluates it on every task.
 
     Logs ``train/<task>/loss``, ``val/<task>/<metric>`` and ``val/score``, the mean of the tasks'
-    scores (each the first metric of its task); the same with ``test``. The terms that a
-    distillation adds to the loss of a task are logged beside it.
+    scores (each the first metric of its task); the same with ``test``. A task in several languages
+    has ``<metric>`` as a mean over them, ``<metric>.<language>`` and ``<metric>.<group>``. The
+    terms that a distillation adds to the loss of a task are logged beside it.
 
     What is random in a training step (dropout) depends on the seed, the rank and the number of the
     batch alone, so that a resumed run repeats it without saved random states.
@@ -192,8 +195,10 @@ class MultitaskModule(pl.LightningModule):
     def _collect(self, split: str, batch: Batch) -> None:
         task = self.tasks[batch.task]
         predictions, labels = task.predictions(self(batch), batch.labels)
-        rows = torch.tensor(batch.rows or [-1] * len(batch.labels), device=labels.device)
-        examples = rows.repeat_interleave(task.answers_by_example(batch.labels))
+        known = batch.examples or batch.rows or [-1] * len(batch.labels)
+        examples = torch.tensor(known, device=labels.device).repeat_interleave(
+            task.answers_by_example(batch.labels)
+        )
         self.gathered[split][batch.task].update(predictions, labels, examples)
 
     def _log_scores(self, split: str) -> None:
@@ -203,17 +208,22 @@ class MultitaskModule(pl.LightningModule):
             if gathered.update_count == 0:
                 continue
             # torchmetrics turns the answer to a single example into a scalar.
-            answers = Answers(*map(torch.atleast_1d, gathered.compute()))
+            answers = task.combined(Answers(*map(torch.atleast_1d, gathered.compute())))
             self.answers[split][name] = answers
             gathered.reset()
-            values = {
-                key: metric(answers.predictions, answers.labels)
-                for key, metric in task.metrics.items()
-            }
+            values = scores_of(task, answers, self._rows(split, name))
             scores.append(values[task.score_name])
             self._log({f"{split}/{name}/{key}": value for key, value in values.items()})
         if scores:
             self._log({f"{split}/score": mean_score(scores)}, prog_bar=split == "val")
+
+    def _rows(self, split: str, name: str) -> Rows | None:
+        """Return what a task's scores are read from beside answers, if there is such."""
+        if not reads_rows(self.tasks[name]):
+            return None
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, MultitaskDataModule)
+        return data.rows(name, {"val": "validation"}.get(split, split))
 
     def _log(self, values: Mapping[str, float], *, prog_bar: bool = False) -> None:
         # Answers are gathered already; this only tells Lightning that all ranks agree.

@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from multiprune.tasks.task import EXAMPLE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -104,7 +106,7 @@ def _key(teacher: Teacher, encoded: EncodedTask) -> str:
     """Return a digest of all that the logits depend on, but for the last bits."""
     digest = hashlib.sha256(json.dumps([_FORMAT, teacher.digest, encoded.name]).encode())
     table = encoded.splits["train"]
-    for column in sorted({*table.column_names} - {"labels"}):
+    for column in sorted({*table.column_names} - {"labels", EXAMPLE}):
         digest.update(column.encode())
         for values in table[column][:]:
             digest.update(len(values).to_bytes(8, "little"))

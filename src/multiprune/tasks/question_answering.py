@@ -1,0 +1,234 @@
+"""Extractive question answering: the answer is a span of a context, read in windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch.nn import functional
+from typing_extensions import override
+
+from multiprune.tasks.languages import languages_of
+from multiprune.tasks.soft_targets import softened_divergence
+from multiprune.tasks.task import EXAMPLE, IGNORED, Rows, Task
+from multiprune.tasks.windows import Spans, context_windows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from multiprune.tasks.answers import Answers
+
+#: Takes a text and its language, and returns what is compared.
+Normalization = Callable[[str, str | None], str]
+
+# A logit that no softmax sees; infinity would make differences of log-probabilities undefined.
+_NEVER = -1e9
+
+
+@dataclass(kw_only=True)
+class QuestionAnswering(Task):
+    """Chooses the span of a context that answers a question.
+
+    The text columns are question and context; the label column holds, for each row, a list of one
+    or more right answers. The first is what is learned, the best of them what counts. In a window
+    without it the model learns to point at the first token. The answer to an example is the span
+    with the largest sum of both logits in any of its windows.
+
+    Logits are of shape (windows, tokens, 2), and labels of shape (windows, 2 + tokens, 2): the
+    tokens where the answer starts and ends; the characters of that; and the characters of each
+    token, -1 outside the context.
+
+    Attributes:
+        label_start: the column of the characters where the right answers start, a list a row.
+        normalize: what is done to answers before they are compared.
+        overlap: tokens of a context that neighbouring windows share; at most half of a window.
+        question_length: tokens of a question that are read.
+        answer_length: tokens that an answer may have.
+    """
+
+    label_start: str
+    normalize: Normalization
+    overlap: int = 128
+    question_length: int = 64
+    answer_length: int = 30
+
+    per_token: ClassVar[bool] = True
+    text_columns: ClassVar[Sequence[int]] = (2,)
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.overlap, self.question_length - 1, self.answer_length - 1) < 0:
+            raise ValueError(
+                "`overlap` must not be negative, and `question_length` and `answer_length` must be "
+                f"at least 1, but are {self.overlap}, {self.question_length} and "
+                f"{self.answer_length}."
+            )
+        languages: Sequence[str | None] = self.languages or [None]
+        for language in languages:
+            # Refuses languages that it does not know before training.
+            self.normalize("", language)
+
+    @property
+    @override
+    def num_outputs(self) -> int:
+        return 2
+
+    @property
+    @override
+    def definition(self) -> Mapping[str, Any]:
+        return {
+            "kind": "span",
+            "text": [*self.text],
+            "label": self.label,
+            "label_start": self.label_start,
+            "overlap": self.overlap,
+            "question_length": self.question_length,
+        }
+
+    @property
+    @override
+    def marks_unlabelled(self) -> bool:
+        return False
+
+    @property
+    @override
+    def label_columns(self) -> Sequence[str]:
+        return (self.label, self.label_start)
+
+    @override
+    def encode_labels(self, rows: Rows) -> list[Any]:
+        """Return the characters where the first answer of each row starts and ends."""
+        columns = (self.text[1], self.label, self.label_start)
+        values = zip(*(rows.table[column][:] for column in columns), strict=True)
+        return [
+            _first_span(context, answers, starts, f"row {row} of {rows.origin}")
+            for row, (context, answers, starts) in enumerate(values)
+        ]
+
+    @override
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> tuple[dict[str, list[Any]], int]:
+        self.check_columns(rows)
+        spans: Spans = self.encode_labels(rows)
+        questions, contexts = (rows.table[column][:] for column in self.text)
+        windows = context_windows(
+            questions,
+            contexts,
+            spans,
+            tokenizer,
+            max_length=max_length,
+            overlap=self.overlap,
+            question_length=self.question_length,
+        )
+        return {**windows.inputs, EXAMPLE: windows.examples, "labels": windows.labels}, windows.cut
+
+    @override
+    def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
+        padded = torch.full((len(labels), length + 2, 2), IGNORED)
+        for row, numbers in enumerate(labels):
+            pairs = torch.as_tensor(numbers).view(-1, 2)
+            padded[row, : len(pairs)] = pairs
+        return padded
+
+    @override
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy of starts and ends over the tokens, the mean of both."""
+        starts_and_ends = _of_tokens(logits, labels).transpose(1, 2).flatten(0, 1)
+        return functional.cross_entropy(starts_and_ends, labels[:, 0].flatten())
+
+    @override
+    def distillation_loss(
+        self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
+    ) -> Tensor:
+        student, expected = (
+            _of_tokens(one, labels).transpose(1, 2).flatten(0, 1) for one in (logits, teacher)
+        )
+        return softened_divergence(student, expected, temperature)
+
+    @override
+    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the best span of each window, and the characters that are right.
+
+        A span is its sum of logits, and the characters where it starts and ends.
+        """
+        characters = labels[:, 2:]
+        scores = logits.float().masked_fill(characters[..., :1] < 0, _NEVER)
+        sums = scores[:, :, None, 0] + scores[:, None, :, 1]
+        length = logits.shape[1]
+        allowed = torch.ones(length, length, dtype=torch.bool, device=logits.device)
+        allowed = allowed.triu().tril(self.answer_length - 1)
+        best, place = sums.masked_fill(~allowed, 4 * _NEVER).flatten(1).max(1)
+        rows = torch.arange(len(logits), device=logits.device)
+        start = characters[rows, place // length, 0]
+        end = characters[rows, place % length, 1]
+        # Characters are exact up to 2^24.
+        return torch.stack([best, start.float(), end.float()], 1), labels[:, 1]
+
+    @override
+    def combined(self, answers: Answers) -> Answers:
+        """Return the best answer to each example, of its windows; the first of equally good."""
+        order = answers.predictions[:, 0].argsort(descending=True, stable=True)
+        order = order[answers.examples[order].argsort(stable=True)]
+        examples = answers.examples[order]
+        is_first = torch.ones_like(examples, dtype=torch.bool)
+        is_first[1:] = examples[1:] != examples[:-1]
+        best = answers.chosen(order[is_first])
+        return type(answers)(best.predictions[:, 1:].long(), best.labels, best.examples)
+
+    @property
+    @override
+    def compares_rows(self) -> bool:
+        return True
+
+    @override
+    def compared(self, answers: Answers, rows: Rows | None) -> tuple[Any, Any]:
+        """Return the answers in words, and lists of right ones, all normalised."""
+        assert rows is not None
+        contexts, right = rows.table[self.text[1]][:], rows.table[self.label][:]
+        languages: Sequence[str | None] = [None] * len(contexts)
+        if self.languages:
+            languages = languages_of(rows, self.languages)
+        predicted, labels = [], []
+        for row, (start, end) in zip(
+            answers.examples.tolist(), answers.predictions.tolist(), strict=True
+        ):
+            predicted.append(self.normalize(contexts[row][start:end], languages[row]))
+            labels.append([self.normalize(one, languages[row]) for one in right[row]])
+        return predicted, labels
+
+    @override
+    def shown(self, answers: Tensor) -> str:
+        start, end = answers[0].tolist()
+        return f"characters {start} to {end}"
+
+
+def _of_tokens(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return logits of tokens, where those of padding are never chosen."""
+    return logits.float().masked_fill(labels[:, 2:, :1] == IGNORED, _NEVER)
+
+
+def _first_span(
+    context: str, answers: Sequence[str], starts: Sequence[int], where: str
+) -> tuple[int, int]:
+    """Return where the first answer starts and ends, without spaces around it."""
+    if not answers or len(answers) != len(starts):
+        raise ValueError(
+            f"A context must have an answer, and a start of each, but {where} has {len(answers)} "
+            f"answers and {len(starts)} starts."
+        )
+    for answer, start in zip(answers, starts, strict=True):
+        if start < 0 or context[start : start + len(answer)] != answer or not answer.strip():
+            raise ValueError(
+                f"An answer must stand in its context where its start says, but {answer!r} in "
+                f"{where} is not at {start}."
+            )
+    text = answers[0]
+    first = starts[0] + len(text) - len(text.lstrip())
+    return first, first + len(text.strip())

@@ -1,0 +1,88 @@
+"""Retrieval of translations: nothing is learned, an encoder's hidden states are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from torch.nn import functional
+
+from multiprune.tasks.languages import check_declaration, languages_of, with_averages
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from multiprune.tasks.task import Rows, Source
+
+
+@dataclass(kw_only=True)
+class Retrieval:
+    """Finds the translation of each sentence among those of all sentences of its language.
+
+    A sentence is the mean of its tokens' hidden states; the one with the largest cosine is found.
+
+    Attributes:
+        text: the columns of sentences and of their translations.
+        source: where the rows come from; their test split is read.
+        languages: of the sentences, in the column ``lang``.
+        language_groups: of languages, by name; scores are averaged over each.
+        layer: whose states are compared, from 1; None is the last.
+    """
+
+    text: Sequence[str]
+    source: Source
+    languages: Sequence[str]
+    language_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    layer: int | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.text) != 2:
+            raise ValueError(f"`text` must name 2 columns, but names {list(self.text)}.")
+        if not self.languages:
+            raise ValueError("Retrieval needs `languages`, but has none.")
+        if self.layer is not None and self.layer < 1:
+            raise ValueError(f"`layer` must be at least 1, but is {self.layer}.")
+        check_declaration(self.languages, None, self.language_groups)
+
+    def check_rows(self, rows: Rows) -> None:
+        """Raise a ValueError if a column is missing, or has no sentence in a row."""
+        present = rows.table.column_names
+        for column in self.text:
+            if column not in present:
+                raise ValueError(
+                    f"{rows.origin} must have a column {column!r}, but has {', '.join(present)}."
+                )
+            values = rows.table[column][:]
+            if not all(values):
+                row = next(row for row, value in enumerate(values) if not value)
+                raise ValueError(
+                    f"Column {column!r} of {rows.origin} must hold a sentence in each row, but row "
+                    f"{row} is {values[row]!r}."
+                )
+        languages_of(rows, self.languages)
+
+    def scores(self, sentences: Tensor, translations: Tensor, rows: Rows) -> dict[str, float]:
+        """Return the accuracy: the mean over languages, of each, and of each group.
+
+        Both are of shape (rows, hidden), in the order of rows.
+        """
+        by_language: dict[str, list[int]] = {}
+        for row, language in enumerate(languages_of(rows, self.languages)):
+            by_language.setdefault(language, []).append(row)
+        found = {
+            language: {"accuracy": accuracy(sentences[mine], translations[mine])}
+            for language, mine in sorted(by_language.items())
+        }
+        return with_averages(found, self.language_groups)
+
+
+def accuracy(sentences: Tensor, translations: Tensor) -> float:
+    """Return the share of sentences whose translation, of the same place, has the largest cosine.
+
+    Of equal cosines the first counts as the largest.
+    """
+    first, second = (functional.normalize(one.float(), dim=-1) for one in (sentences, translations))
+    found = (first @ second.T).argmax(-1)
+    return float((found == found.new_tensor(range(len(found)))).float().mean())

@@ -1,0 +1,78 @@
+"""Named spans of words, as tags of the scheme IOB2 mark them, and their F1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from typing_extensions import override
+
+from multiprune.tasks.tagging import Tagging
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from multiprune.tasks.answers import Answers
+    from multiprune.tasks.task import Rows
+
+#: Spans of one example: what each is, its first word and the one after its last.
+Spans = set[tuple[str, int, int]]
+
+
+@dataclass(kw_only=True)
+class SpanTagging(Tagging):
+    """Finds spans of words; the labels are ``O``, and ``B-`` and ``I-`` before kinds of spans.
+
+    Words that are cut off, or that the tokenizer leaves out, are in neither predictions nor labels.
+    """
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        wrong = [one for one in self.labels if one != "O" and one[:2] not in ("B-", "I-")]
+        if wrong or "O" not in self.labels:
+            raise ValueError(
+                "`labels` of spans must be O, and others that begin with B- or I-, but are "
+                f"{', '.join(self.labels)}."
+            )
+
+    @override
+    def compared(self, answers: Answers, rows: Rows | None) -> tuple[Any, Any]:
+        answers = answers.sorted()
+        _, counts = torch.unique(answers.examples, return_counts=True)
+        sizes: list[int] = counts.tolist()
+        return self._spans(answers.predictions, sizes), self._spans(answers.labels, sizes)
+
+    def _spans(self, tags: Tensor, sizes: Sequence[int]) -> list[Spans]:
+        """Return the spans of examples, from the tags of all their words and how many they have."""
+        names = iter([self.labels[tag] for tag in tags.tolist()])
+        return [spans_of([*islice(names, size)]) for size in sizes]
+
+
+def spans_of(tags: Sequence[str]) -> Spans:
+    """Return the spans of a sequence of tags, as conlleval and seqeval read them.
+
+    A span goes on while tags say ``I-`` of its kind; ``I-`` behind anything else begins one.
+    """
+    spans: Spans = set()
+    opened, start = "", 0
+    for place, tag in enumerate([*tags, "O"]):
+        prefix, _, kind = tag.partition("-")
+        goes_on = prefix == "I" and kind == opened
+        if opened and not goes_on:
+            spans.add((opened, start, place))
+            opened = ""
+        if prefix != "O" and not goes_on:
+            opened, start = kind, place
+    return spans
+
+
+def span_f1(predictions: Sequence[Spans], labels: Sequence[Spans]) -> float:
+    """Return the F1 of all spans pooled (micro), 0 if there is none; whole spans count only."""
+    right = sum(len(found & true) for found, true in zip(predictions, labels, strict=True))
+    total = sum(map(len, predictions)) + sum(map(len, labels))
+    return 2 * right / total if total else 0.0

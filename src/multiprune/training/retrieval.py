@@ -1,0 +1,120 @@
+"""Scores of retrieval with the encoder that came out of a run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+from typing_extensions import override
+
+from multiprune.models.heads import mean_of_tokens
+from multiprune.models.hidden_states import recorded_states
+from multiprune.models.structure import architecture_of, layer_paths
+from multiprune.training.module import MultitaskModule
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from multiprune.models.encoder import Encoder
+    from multiprune.tasks.retrieval import Retrieval
+    from multiprune.tasks.task import Rows
+
+_BATCH_SIZE = 64
+
+
+class Retrieve(pl.Callback):
+    """Logs ``test/<name>/accuracy`` and that of each language, when a whole run is evaluated.
+
+    It is no part of any mean over tasks.
+    """
+
+    def __init__(
+        self,
+        retrievals: Mapping[str, Retrieval],
+        encoder: Encoder,
+        *,
+        mirror: Path | None,
+        max_length: int,
+    ) -> None:
+        self.retrievals, self.max_length = dict(retrievals), max_length
+        self.tokenizer = encoder.tokenizer
+        self.rows = {
+            name: _checked(name, one, encoder, mirror) for name, one in self.retrievals.items()
+        }
+
+    @override
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn != TrainerFn.VALIDATING:
+            return
+        assert isinstance(pl_module, MultitaskModule)
+        encoder = pl_module.model.encoder
+        for name, one in self.retrievals.items():
+            rows = self.rows[name]
+            sentences, translations = (
+                sentence_vectors(
+                    encoder, self.tokenizer, rows.table[column][:], one.layer, self.max_length
+                )
+                for column in one.text
+            )
+            scores = one.scores(sentences, translations, rows)
+            pl_module.log_dict(
+                {f"test/{name}/{metric}": value for metric, value in scores.items()},
+                sync_dist=trainer.world_size > 1,
+            )
+
+
+@torch.no_grad()
+def sentence_vectors(
+    encoder: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    sentences: Sequence[str],
+    layer: int | None,
+    max_length: int,
+) -> Tensor:
+    """Return the mean of the hidden states of each sentence's tokens, shape (sentences, hidden).
+
+    They are those behind ``layer``, from 1; None is the last.
+    """
+    # Those of similar length together.
+    order = sorted(range(len(sentences)), key=lambda place: len(sentences[place]))
+    vectors = []
+    for first in range(0, len(order), _BATCH_SIZE):
+        inputs = tokenizer(
+            [sentences[place] for place in order[first : first + _BATCH_SIZE]],
+            truncation=True,
+            max_length=max_length,
+            padding=True,
+            return_tensors="pt",
+        ).to(encoder.device)
+        if layer is None:
+            states = encoder(**inputs).last_hidden_state
+        else:
+            with recorded_states(encoder) as recorded:
+                encoder(**inputs)
+            states = recorded[layer - 1].states
+        vectors.append(mean_of_tokens(states, inputs["attention_mask"]).float())
+    return torch.cat(vectors)[torch.tensor(order, device=encoder.device).argsort()]
+
+
+def _checked(name: str, one: Retrieval, encoder: Encoder, mirror: Path | None) -> Rows:
+    """Return the rows of a retrieval, which must be what this encoder can read."""
+    if encoder.is_text_to_text:
+        raise ValueError(f"Retrieval ({name}) needs an encoder, but this model has a decoder.")
+    if one.layer is not None:
+        model = encoder.model
+        depth = len(layer_paths(model, architecture_of(model)))
+        if one.layer > depth:
+            raise ValueError(
+                f"`layer` of {name} must be one of the encoder's {depth}, but is {one.layer}."
+            )
+    rows = one.source.load("test", mirror=mirror)
+    if rows is None:
+        raise ValueError(f"Retrieval reads a test split, but {name} has none.")
+    one.check_rows(rows)
+    return rows
