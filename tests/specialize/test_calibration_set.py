@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,13 @@ def model(task: Task = CLASSES) -> ShippedModel:
 
 def rows_of(drawn: CalibrationSet) -> list[int]:
     return [row for one in drawn.batches for row in one.batch.rows]
+
+
+def test_task_scored_by_language_is_refused() -> None:
+    several = copy.copy(CLASSES)
+    several.languages = ("de", "en")
+    with pytest.raises(ValueError, match="but task is scored by language, or against its texts"):
+        calibration_set(encoded(several), model(), Draw(examples=3))
 
 
 def test_draws_are_the_seeds_and_of_training_rows_each_once() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from multiprune.tasks.scores import reads_rows
 from multiprune.tasks.task import IGNORED
 from multiprune.tasks.text_to_text import WordedClassification
 
@@ -153,6 +154,11 @@ def pseudo_labels(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _check_numbers(encoded: EncodedTask, draw: Draw) -> None:
+    if reads_rows(encoded.task):
+        raise ValueError(
+            f"Specialists are of tasks that answers alone decide, but {encoded.name} is scored by "
+            "language, or against its texts."
+        )
     available, classes = len(encoded.splits["train"]), _classes(encoded.task)
     if draw.examples > available:
         raise ValueError(
