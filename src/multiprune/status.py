@@ -172,7 +172,7 @@ class StatusFile:
     def _read(self) -> Status | None:
         try:
             return read_status(self.folder)
-        except ValueError:
+        except (ValueError, OSError):
             return None
 
     def _write(self) -> None:
