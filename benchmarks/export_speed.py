@@ -39,11 +39,12 @@ from multiprune.measure.cost import multiply_adds, parameter_bytes
 from multiprune.measure.latency import Size, interleaved, time_models
 from multiprune.measure.memory import resident_peak
 from multiprune.measure.table import print_machine
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.encoder import Encoder, nano, nano_tokenizer
 from multiprune.models.heads import head
 from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.models.shrink import shrink_layer
-from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE, layers_of
+from multiprune.models.structure import layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import pytorch_lightning as pl
 import torch
-import transformers
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.utils import instantiate
@@ -32,6 +30,7 @@ from multiprune.outcome import (
     sentence,
 )
 from multiprune.pruning.fingerprint import mask_digest
+from multiprune.quiet import quiet_libraries
 from multiprune.report.masks import write_masks
 from multiprune.report.outcome import density_map, summary
 from multiprune.report.predictions import write_predictions
@@ -94,6 +93,7 @@ def run(config: DictConfig) -> float:
     # models of a sweep's earlier jobs would stay in memory.
     gc.collect()
     quiet_libraries()
+    quiet_lightning()
     # Set by Lightning, from what a launcher of several processes says of this one.
     is_first: bool = getattr(rank_zero_only, "rank", 0) == 0
     status = StatusFile(folder, writes=is_first)
@@ -359,11 +359,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
-def quiet_libraries() -> None:
+def quiet_lightning() -> None:
     """Keep the screen for the progress bar and what this package has to say."""
-    transformers.logging.set_verbosity(logging.ERROR)
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    datasets.disable_progress_bars()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     # Lightning 2.6 uses what torch 2.13 calls outdated.
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from multiprune.data.source import HubSource
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.encoder import nano, nano_tokenizer
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
-from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE, layers_of
+from multiprune.models.structure import layers_of
 from multiprune.tasks.classification import Classification, Regression
 from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging

@@ -9,11 +9,12 @@ from torch import nn
 
 from multiprune.data.source import HubSource
 from multiprune.export.checkpoint import save_model
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.encoder import Encoder, nano, nano_tokenizer
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
-from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE, layers_of
+from multiprune.models.structure import layers_of
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.metrics import accuracy
 

@@ -19,8 +19,9 @@ from multiprune.measure.cost import (
     tokens,
     zeros,
 )
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.shrink import shrink_layer
-from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE, layers_of
+from multiprune.models.structure import layers_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -5,10 +5,11 @@ import torch
 from tiny_encoders import CONFIGS, tiny_encoder
 from torch import nn
 
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.hidden_states import recorded_states
 from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.models.shrink import shrink_layer
-from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE, layers_of
+from multiprune.models.structure import layers_of
 
 TOKENS = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12]])
 

@@ -26,18 +26,10 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 from typing_extensions import override
 
+from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, ROWS, VALUE
 from multiprune.models.modeling_multiprune import DroppedLayer, pruned_class
 from multiprune.models.shrink import is_cut, resize_layer, shapes_of, shrink_layer
-from multiprune.models.structure import (
-    COLUMNS,
-    NEURONS,
-    QUERY_KEY,
-    ROWS,
-    VALUE,
-    Layer,
-    along,
-    layers_of,
-)
+from multiprune.models.structure import Layer, along, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -20,18 +20,9 @@ from tiny_encoders import (
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, BertConfig, GPT2Config, GPT2Model
 
+from multiprune.models.architectures import ARCHITECTURES, COLUMNS, NEURONS, QUERY_KEY, ROWS, VALUE
 from multiprune.models.modeling_multiprune import DroppedLayer
-from multiprune.models.structure import (
-    ARCHITECTURES,
-    COLUMNS,
-    NEURONS,
-    QUERY_KEY,
-    ROWS,
-    VALUE,
-    Layer,
-    along,
-    layers_of,
-)
+from multiprune.models.structure import Layer, along, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,16 +18,9 @@ from tiny_encoders import (
 from torch import Tensor, nn
 
 from multiprune.budget.ledger import ParameterLedger, owned_parameters
+from multiprune.models.architectures import NEURONS, QUERY_KEY, ROWS, VALUE
 from multiprune.models.shrink import shrink_layer
-from multiprune.models.structure import (
-    NEURONS,
-    QUERY_KEY,
-    ROWS,
-    VALUE,
-    along,
-    architecture_of,
-    layers_of,
-)
+from multiprune.models.structure import along, architecture_of, layers_of
 
 if TYPE_CHECKING:
     from multiprune.models.structure import Layer

@@ -12,7 +12,8 @@ import torch
 from tiny_encoders import CONFIGS, HIDDEN, tiny_encoder, tokens
 from torch import Tensor, nn
 
-from multiprune.models.structure import COLUMNS, NEURONS, QUERY_KEY, VALUE, layers_of
+from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, VALUE
+from multiprune.models.structure import layers_of
 from multiprune.pruning.attribution import (
     ActivationGradient,
     ActivationNorm,

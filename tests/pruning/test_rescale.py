@@ -9,8 +9,9 @@ import torch
 from tiny_encoders import HEAD_SIZE, HEADS_PER_LAYER, INTERMEDIATE, tiny_encoder, tokens
 from torch import Tensor, nn
 
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.shrink import shrink_layer
-from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE, layers_of
+from multiprune.models.structure import layers_of
 from multiprune.pruning.rescale import Moments, rescale, unit_factors
 
 TOKENS, UNITS, SIZE, OUT = 40, 3, 2, 5

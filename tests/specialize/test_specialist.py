@@ -13,9 +13,10 @@ from multiprune.budget import FractionBudget
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.export.loading import ShippedModel
+from multiprune.models.architectures import NEURONS
 from multiprune.models.encoder import nano
 from multiprune.models.multitask import MultitaskModel
-from multiprune.models.structure import NEURONS, layers_of
+from multiprune.models.structure import layers_of
 from multiprune.specialize.calibration_set import CalibrationSet, Draw, calibration_set
 from multiprune.specialize.methods import Choice
 from multiprune.specialize.specialist import Recipe, specialized, validated

@@ -18,11 +18,12 @@ from multiprune.cli import main
 from multiprune.export.checkpoint import save_model
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.digests import write_digests
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.encoder import nano
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
-from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE, layers_of
+from multiprune.models.structure import layers_of
 from multiprune.specialize.methods import METHODS
 from multiprune.tasks.synthetic import agreement
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiprune.quiet import quiet_libraries
+
 if TYPE_CHECKING:
     from multiprune.cli import Commands
 
@@ -123,16 +125,6 @@ def _numbers(text: str) -> list[int]:
             f"must be whole numbers from 1 on, such as 1,8, but is {text!r}"
         )
     return [int(part) for part in parts]
-
-
-def quiet_libraries() -> None:
-    """Keep the screen for what a command has to say."""
-    import datasets
-    import transformers
-
-    datasets.disable_progress_bars()
-    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _print_size(folder: Path) -> None:

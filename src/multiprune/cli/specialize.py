@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiprune.quiet import quiet_libraries
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
@@ -129,7 +131,6 @@ def _add_repair(command: argparse.ArgumentParser) -> None:
 
 def _specialize(options: argparse.Namespace) -> None:
     from multiprune.budget.budget import parse_budget
-    from multiprune.cli.models import quiet_libraries
     from multiprune.specialize.calibration_set import Draw
     from multiprune.specialize.methods import Choice
     from multiprune.specialize.specialist import Recipe

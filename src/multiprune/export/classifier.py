@@ -11,13 +11,13 @@ from typing_extensions import override
 
 from multiprune.export.checkpoint import write_config
 from multiprune.export.loading import ShippedModel
+from multiprune.models.architectures import ARCHITECTURES
 from multiprune.models.modeling_multiprune import (
     KEY,
     PrunedClassifier,
     PrunedEncoder,
     pruned_class,
 )
-from multiprune.models.structure import ARCHITECTURES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

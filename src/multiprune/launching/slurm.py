@@ -155,6 +155,7 @@ class Waiting:
         self._seconds, self._observer = seconds, observer
         self._begun: set[int] = set()
         self._missing_since: dict[int, float] = {}
+        self._is_silent = False
 
     def returns(self) -> dict[int, JobReturn]:
         """Return what became of each job, by its position, when all have ended."""
@@ -171,11 +172,15 @@ class Waiting:
 
     def _ask(self) -> Mapping[str, Queued] | None:
         try:
-            return queue()
+            known = queue()
         except OSError as error:
             # The jobs go on without us, and without Slurm's controller.
-            log.warning("%s", error)
+            if not self._is_silent:
+                log.warning("%s", error)
+            self._is_silent = True
             return None
+        self._is_silent = False
+        return known
 
     def _outcome(self, position: int, known: Mapping[str, Queued] | None) -> JobReturn | None:
         handed, job = self._handed[position], self._jobs[position]

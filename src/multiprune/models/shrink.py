@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from multiprune.models.architectures import COLUMNS, NEURONS, ROWS, VALUE
 from multiprune.models.cut import cut_parameter, forget, resize_parameter
 from multiprune.models.modeling_multiprune import (
     POSITION_BIASES,
@@ -15,15 +16,7 @@ from multiprune.models.modeling_multiprune import (
     PositionBias,
     dense_class,
 )
-from multiprune.models.structure import (
-    COLUMNS,
-    NEURONS,
-    ROWS,
-    VALUE,
-    along,
-    architectures_of,
-    layer_paths,
-)
+from multiprune.models.structure import along, architectures_of, layer_paths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +24,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
-    from multiprune.models.structure import Architecture, Layer
+    from multiprune.models.architectures import Architecture
+    from multiprune.models.structure import Layer
 
 
 def is_cut(layer: Layer) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.removal import HEADS
 from multiprune.pruning.sites import Sites, linear_outputs, projection_inputs

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
-from multiprune.models.structure import NEURONS, QUERY_KEY, VALUE
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, VALUE
 from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.models.shrink import resize_layer
-from multiprune.models.structure import COLUMNS, NEURONS, QUERY_KEY, VALUE, layers_of
+from multiprune.models.structure import layers_of
 from multiprune.pruning.removal import Kept
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from multiprune.models.structure import VALUE
+from multiprune.models.architectures import VALUE
 from multiprune.pruning.attribution import Pass, scores_by_example
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.removal import HEADS

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from multiprune.models.structure import NEURONS, layers_of
+from multiprune.models.architectures import NEURONS
+from multiprune.models.structure import layers_of
 from multiprune.pruning.token_masks import token_masks
 
 if TYPE_CHECKING:

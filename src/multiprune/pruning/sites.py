@@ -6,14 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from multiprune.models.structure import COLUMNS, QUERY_KEY, ROWS, Layer
+from multiprune.models.architectures import COLUMNS, QUERY_KEY, ROWS
+from multiprune.models.structure import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import nn
 
-    from multiprune.models.structure import Slices
+    from multiprune.models.architectures import Slices
 
 
 @dataclass(frozen=True)

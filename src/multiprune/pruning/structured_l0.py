@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from multiprune.models.structure import VALUE
+from multiprune.models.architectures import VALUE
 from multiprune.pruning.hard_concrete import Gates, gate_gradient
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.layer_state import LayerState

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.budget.ledger import ParameterLedger, parts_of
+from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, ROWS, VALUE
 from multiprune.models.shrink import is_cut, shrink_layer
-from multiprune.models.structure import COLUMNS, NEURONS, QUERY_KEY, ROWS, VALUE, along, layers_of
+from multiprune.models.structure import along, layers_of
 from multiprune.pruning.layer_state import STATE, LayerState, resize_on_load
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.removal import (

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import datasets
-import transformers
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from multiprune.budget.budget import FractionBudget
 from multiprune.outcome import ended_by_sigterm, is_job, refusal, reported
+from multiprune.quiet import quiet_libraries
 from multiprune.report.specialist_files import SPECIALISTS
 from multiprune.specialize.calibration_set import Draw
 from multiprune.specialize.methods import Choice
@@ -22,9 +22,13 @@ from multiprune.specialize.study import Plan, study, write_study
 from multiprune.status import StatusFile
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
+
+Options = TypeVar("Options", Choice, Draw)
 
 
 def run(config: DictConfig) -> float:
@@ -46,9 +50,7 @@ def run(config: DictConfig) -> float:
 
 
 def _measured(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    transformers.logging.set_verbosity(logging.ERROR)
-    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    datasets.disable_progress_bars()
+    quiet_libraries()
     status = StatusFile(folder)
     with reported(status), ended_by_sigterm():
         status.begin()
@@ -74,13 +76,6 @@ def planned(settings: dict[str, Any]) -> Plan:
     densities = [float(one) for one in settings["densities"]]
     if wrong := [one for one in densities if not 0 < one <= 1]:
         raise ValueError(f"`densities` must be in (0, 1], but are {wrong}.")
-    choice = Choice(
-        seed=settings["seed"],
-        at=settings["at"],
-        tokens=settings["tokens"],
-        absolute=settings["absolute"],
-        steps=settings["steps"],
-    )
     return Plan(
         run=Path(settings["run"]),
         tasks=settings["tasks"],
@@ -88,22 +83,22 @@ def planned(settings: dict[str, Any]) -> Plan:
         recipe=Recipe(
             budget=FractionBudget(fraction=1.0, of=settings["of"]),
             method=settings["method"],
-            choice=choice,
+            choice=_from(Choice, settings),
             granularity=settings["granularity"],
             relative=settings["relative"],
             repair=settings["repair"],
         ),
-        draw=Draw(
-            examples=settings["examples"],
-            labels=settings["labels"],
-            weight_by_confidence=settings["weight_by_confidence"],
-            seed=settings["seed"],
-        ),
+        draw=_from(Draw, settings),
         unseen=settings["unseen"],
         others=settings["others"],
         validation_rows=settings["validation_rows"],
         mirror=settings["mirror"],
     )
+
+
+def _from(kind: type[Options], settings: Mapping[str, Any]) -> Options:
+    """Return a dataclass whose fields are settings of the same names."""
+    return kind(**{one.name: settings[one.name] for one in fields(kind)})
 
 
 def _found_before(folder: Path, settings: object) -> dict[str, Any] | None:

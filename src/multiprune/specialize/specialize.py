@@ -74,7 +74,7 @@ class Outcome:
         budget: what is counted (``of``), ``dense``, ``asked`` and ``kept`` parameters.
         before: metrics of the whole model on validation data; empty if not measured.
         after: the same of the smaller one.
-        seconds: from the encoded data to the written model, without evaluation.
+        seconds: from the encoded data to the model that is cut.
     """
 
     task: str
