@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from multiprune.models.nested import LayerOrder, RemovalOrder
 from multiprune.pruning.importance import Scores, relative_to_layer
 
 if TYPE_CHECKING:
@@ -66,10 +67,12 @@ class Kept:
         """Whether the whole layer is gone."""
         return not bool(self.heads.any())
 
-    def drop(self) -> None:
-        """Remove the whole layer."""
-        self.heads.zero_()
-        self.neurons.zero_()
+    def leave(self, order: LayerOrder, removals: int) -> None:
+        """Remove what the first ``removals`` of an order take."""
+        self.heads &= order.heads >= removals
+        self.query_key &= order.query_key >= removals
+        self.value &= order.value >= removals
+        self.neurons &= order.neurons >= removals
 
     def size(self, costs: UnitCosts) -> int:
         """Return the number of parameters that the budget counts in this layer."""
@@ -80,9 +83,9 @@ class Kept:
 
 
 class _Remaining:
-    """What one layer has left while candidates are walked through.
+    """What one layer has left while candidates are walked through, and when the others went.
 
-    Dimensions are counted first: which of each head go depends on how many.
+    Dimensions are counted: which of each head go depends on how many.
     """
 
     def __init__(self, kept: Kept, costs: UnitCosts) -> None:
@@ -92,28 +95,50 @@ class _Remaining:
             int(kept.neurons.count_nonzero()),
         )
         self.dimensions = kept.dimensions
+        self.dropped = kept.dropped
+        #: By kind: which removal took what, or, of dimensions, one of every head.
+        self.gone: dict[str, dict[int, int]] = {kind: {} for kind in GRANULARITIES}
 
     @property
     def size(self) -> int:
-        return 0 if self.kept.dropped else self.costs.of(self.heads, self.dimensions, self.neurons)
+        return 0 if self.dropped else self.costs.of(self.heads, self.dimensions, self.neurons)
 
-    def remove(self, candidate: _Candidate) -> None:
+    def remove(self, candidate: _Candidate, number: int) -> bool:
         """Remove a head, a neuron, or a dimension of every head, unless it is the last."""
-        if candidate.kind == HEADS and self.heads > 1:
-            self.kept.heads[candidate.index] = False
-            self.heads -= 1
-        elif candidate.kind == NEURONS and self.neurons > 1:
-            self.kept.neurons[candidate.index] = False
-            self.neurons -= 1
-        elif candidate.kind == HEAD_DIMENSIONS and self.dimensions > 1:
-            self.dimensions -= 1
+        kind = candidate.kind
+        left = {HEADS: self.heads, NEURONS: self.neurons, HEAD_DIMENSIONS: self.dimensions}[kind]
+        if self.dropped or left <= 1:
+            return False
+        self.heads -= kind == HEADS
+        self.neurons -= kind == NEURONS
+        self.dimensions -= kind == HEAD_DIMENSIONS
+        self.gone[kind][candidate.index] = number
+        return True
 
-    def choose_dimensions(self, score: Scores) -> None:
-        """Keep the best dimensions of each head, as many as are left."""
-        here = self.kept
-        if not here.dropped and self.dimensions < here.dimensions:
-            here.query_key.copy_(_largest_in_rows(score.query_key, here.query_key, self.dimensions))
-            here.value.copy_(_largest_in_rows(score.value, here.value, self.dimensions))
+    def drop(self, number: int) -> None:
+        """Remove the whole layer."""
+        self.dropped = True
+        self.gone[LAYERS][0] = number
+
+    def order(self, score: Scores) -> LayerOrder:
+        """Return when each unit goes; what had gone before has -1."""
+        here, never = self.kept, torch.iinfo(torch.int32).max
+        heads, query_key, value, neurons = (
+            torch.where(mask, never, -1).int()
+            for mask in (here.heads, here.query_key, here.value, here.neurons)
+        )
+        for positions, kind in ((heads, HEADS), (neurons, NEURONS)):
+            gone = self.gone[kind]
+            positions[torch.tensor(list(gone), dtype=torch.long)] = torch.tensor(
+                list(gone.values()), dtype=torch.int32
+            )
+            positions.clamp_(max=self.gone[LAYERS].get(0, never))
+        for positions, scores, mask in (
+            (query_key, score.query_key, here.query_key),
+            (value, score.value, here.value),
+        ):
+            _place_dimensions(positions, scores, mask, sorted(self.gone[HEAD_DIMENSIONS].values()))
+        return LayerOrder(heads, query_key, value, neurons)
 
 
 @dataclass(frozen=True)
@@ -186,8 +211,7 @@ def remove_least_important(
 ) -> None:
     """Remove from ``kept`` what matters least, one by one, until no more than ``size`` is left.
 
-    What is gone stays gone. A layer keeps a head, a dimension and a neuron, unless it goes as a
-    whole; one layer stays. What goes last may overshoot: less than one group is left unused.
+    What is gone stays gone. What goes last may overshoot: less than one group is left unused.
 
     Args:
         scores: by layer, comparable between layers and kinds, as ``relative_scores`` and
@@ -197,26 +221,48 @@ def remove_least_important(
         size: parameters that may stay in these layers, as the budget counts them.
         granularity: kinds that may go, some of ``GRANULARITIES``.
     """
+    order = removal_order(scores, kept, costs, size=size, granularity=granularity)
+    removals = order.removals_for(size)
+    for one, layer in zip(kept, order.layers, strict=True):
+        one.leave(layer, removals)
+
+
+def removal_order(
+    scores: Sequence[Scores],
+    kept: Sequence[Kept],
+    costs: Sequence[UnitCosts],
+    *,
+    size: int,
+    granularity: Sequence[str],
+) -> RemovalOrder:
+    """Return in which order what is ``kept`` goes, the least important first, down to ``size``.
+
+    A layer keeps a head, a dimension and a neuron, unless it goes as a whole; one layer stays.
+    Arguments are those of ``remove_least_important``.
+    """
     candidates = sorted(
         _candidates(scores, kept, granularity),
         key=lambda one: (one.score, one.kind, one.layer, one.index),
     )
     remaining = [_Remaining(one, cost) for one, cost in zip(kept, costs, strict=True)]
-    total = sum(one.size for one in remaining)
-    alive = sum(not one.kept.dropped for one in remaining)
+    sizes = [sum(one.size for one in remaining)]
+    alive = sum(not one.dropped for one in remaining)
     for candidate in candidates:
-        if total <= size:
+        if sizes[-1] <= size:
             break
-        layer = remaining[candidate.layer]
+        layer, number = remaining[candidate.layer], len(sizes) - 1
         before = layer.size
         if candidate.kind != LAYERS:
-            layer.remove(candidate)
+            if not layer.remove(candidate, number):
+                continue
         elif alive > 1:
-            layer.kept.drop()
+            layer.drop(number)
             alive -= 1
-        total -= before - layer.size
-    for layer, score in zip(remaining, scores, strict=True):
-        layer.choose_dimensions(score)
+        else:
+            continue
+        sizes.append(sizes[-1] - before + layer.size)
+    orders = [layer.order(score) for layer, score in zip(remaining, scores, strict=True)]
+    return RemovalOrder(orders, torch.tensor(sizes))
 
 
 def _candidates(
@@ -250,8 +296,15 @@ def _dimensions(layer: int, score: Scores, here: Kept) -> Iterator[_Candidate]:
         yield _Candidate(value, HEAD_DIMENSIONS, layer, index)
 
 
-def _largest_in_rows(scores: Tensor, kept: Tensor, count: int) -> Tensor:
-    """Keep the ``count`` largest of what is kept in each row; ties by position."""
+def _place_dimensions(
+    positions: Tensor, scores: Tensor, kept: Tensor, removals: Sequence[int]
+) -> None:
+    """Note in each row which removal takes its lowest score, its next, and so on; ties by position.
+
+    All rows have as many dimensions.
+    """
     masked = scores.float().masked_fill(~kept, -torch.inf)
-    order = masked.sort(dim=1, descending=True, stable=True).indices[:, :count]
-    return torch.zeros_like(kept).scatter_(1, order, torch.ones_like(kept))
+    order = masked.sort(dim=1, descending=True, stable=True).indices
+    left = int(kept[0].count_nonzero())
+    for count, removal in enumerate(removals, start=1):
+        positions.scatter_(1, order[:, left - count, None], removal)

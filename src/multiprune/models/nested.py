@@ -1,0 +1,66 @@
+"""Parts of an encoder that one order of removal makes, so that each holds all smaller ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class LayerOrder:
+    """With which removal, from 0, each unit of a layer goes; units that never go have a later one.
+
+    Attributes:
+        heads: shape (heads,); a layer that goes takes its heads and neurons along.
+        query_key: shape (heads, head size), whether the head goes or not.
+        value: shape (heads, head size), whether the head goes or not.
+        neurons: shape (neurons,).
+    """
+
+    heads: Tensor
+    query_key: Tensor
+    value: Tensor
+    neurons: Tensor
+
+    def units(self, removals: int) -> dict[str, Tensor]:
+        """Return one boolean mask a kind of unit, of what is left after so many removals."""
+        heads = (self.heads >= removals)[:, None]
+        return {
+            QUERY_KEY: ((self.query_key >= removals) & heads).reshape(-1),
+            VALUE: ((self.value >= removals) & heads).reshape(-1),
+            NEURONS: self.neurons >= removals,
+        }
+
+
+@dataclass(frozen=True)
+class RemovalOrder:
+    """In which order the units of an encoder go, and what size is left each time.
+
+    Attributes:
+        layers: of the encoder.
+        sizes: parameters of the layers before any removal, after the first, and so on: falling.
+    """
+
+    layers: Sequence[LayerOrder]
+    sizes: Tensor
+
+    def removals_for(self, size: int) -> int:
+        """Return the least number of removals that leave no more than ``size`` parameters.
+
+        All of them, if that is not enough.
+        """
+        # Sizes fall, their negatives rise.
+        first = int(torch.searchsorted(-self.sizes, -size))
+        return min(first, len(self.sizes) - 1)
+
+    def units(self, removals: int) -> list[dict[str, Tensor]]:
+        """Return, by layer, one mask a kind of unit, of what is left after so many removals."""
+        return [layer.units(removals) for layer in self.layers]
