@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+#: Holds the order in which units go, beside a model of many sizes.
+SIZES = "sizes.safetensors"
+
+
 class ShippedModel(nn.Module):
     """An encoder with the heads of its tasks and its tokenizer.
 
@@ -96,7 +100,8 @@ class ShippedModel(nn.Module):
 def load(path: str | Path) -> ShippedModel:
     """Load the model of a finished run, or an exported one; no code from the folder is run.
 
-    Several that were packed are one ``multiprune.export.switching.PackedModel``.
+    Several that were packed are one ``multiprune.export.switching.PackedModel``, and one of many
+    sizes is a ``multiprune.export.dynamic.DynamicModel``.
 
     Raises:
         FileNotFoundError: if there is no model.
@@ -108,6 +113,10 @@ def load(path: str | Path) -> ShippedModel:
 
         return load_packed(Path(path))
     folder = model_folder(Path(path))
+    if (folder / SIZES).is_file():
+        from multiprune.export.dynamic import load_dynamic
+
+        return load_dynamic(folder)
     encoder = load_encoder(folder)
     if encoder.config.is_encoder_decoder:
         from multiprune.export.text_to_text import shipped_text_to_text

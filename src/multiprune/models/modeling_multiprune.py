@@ -7,10 +7,13 @@ This file needs ``torch`` and ``transformers`` only. A copy lies in every export
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+if TYPE_CHECKING:
+    from torch.utils.hooks import RemovableHandle
 
 #: The key of ``config.json`` that holds the shapes.
 KEY = "multiprune"
@@ -81,9 +84,9 @@ class PositionBias:
         return args, kwargs
 
     @classmethod
-    def attach(cls, attention: nn.Module, heads: list[int]) -> None:
+    def attach(cls, attention: nn.Module, heads: list[int]) -> list[RemovableHandle]:
         """Let an attention have the heads ``heads`` of the dense model's."""
-        attention.register_forward_pre_hook(cls(heads), with_kwargs=True)
+        return [attention.register_forward_pre_hook(cls(heads), with_kwargs=True)]
 
 
 class SharedPositionBias(PositionBias):
@@ -102,10 +105,10 @@ class SharedPositionBias(PositionBias):
         return args, kwargs | {"position_bias": selected, _ALL_HEADS: whole}
 
     @classmethod
-    def attach(cls, attention: nn.Module, heads: list[int]) -> None:
+    def attach(cls, attention: nn.Module, heads: list[int]) -> list[RemovableHandle]:
         """Let an attention have the heads ``heads`` of the dense model's."""
-        super().attach(attention, heads)
-        attention.register_forward_hook(_hand_on_all_heads, with_kwargs=True)
+        handing_on = attention.register_forward_hook(_hand_on_all_heads, with_kwargs=True)
+        return [*super().attach(attention, heads), handing_on]
 
     def _computed(self, module: Any, states: torch.Tensor, cache: Any) -> torch.Tensor:
         seen = 0 if cache is None else int(cache.get_seq_length(module.layer_idx))

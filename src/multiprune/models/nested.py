@@ -59,7 +59,12 @@ class RemovalOrder:
         """
         # Sizes fall, their negatives rise.
         first = int(torch.searchsorted(-self.sizes, -size))
-        return min(first, len(self.sizes) - 1)
+        return min(first, self.smallest)
+
+    @property
+    def smallest(self) -> int:
+        """The number of all removals."""
+        return len(self.sizes) - 1
 
     def units(self, removals: int) -> list[dict[str, Tensor]]:
         """Return, by layer, one mask a kind of unit, of what is left after so many removals."""

@@ -83,16 +83,31 @@ def _drop(layer: Layer, optimizer: Optimizer | None) -> None:
     layer.encoder.get_submodule(parent).add_module(name, left.train(module.training))
 
 
-def _resize_attention(layer: Layer, kept: Mapping[str, Tensor]) -> None:
+def heads_left(layer: Layer, kept: Mapping[str, Tensor]) -> list[int]:
+    """Return the numbers of the heads that are kept of a layer."""
+    heads: list[int] = (
+        kept[VALUE].view(layer.heads, layer.head_size).any(1).nonzero()[:, 0].tolist()
+    )
+    return heads
+
+
+def attention_shape(layer: Layer, kept: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the attributes of an attention that say its shape, with the units that are kept."""
     by_head = kept[VALUE].view(layer.heads, layer.head_size).sum(1)
-    heads = by_head.nonzero()[:, 0].tolist()
-    size = int(by_head.max())
+    count, size = int(by_head.count_nonzero()), int(by_head.max())
+    architecture = layer.architecture
+    return (
+        {architecture.head_size: size}
+        | dict.fromkeys(architecture.head_count, count)
+        | dict.fromkeys(architecture.head_width, count * size)
+    )
+
+
+def _resize_attention(layer: Layer, kept: Mapping[str, Tensor]) -> None:
     attention, architecture = layer.attention, layer.architecture
-    setattr(attention, architecture.head_size, size)
-    for name in architecture.head_count:
-        setattr(attention, name, len(heads))
-    for name in architecture.head_width:
-        setattr(attention, name, len(heads) * size)
+    for name, value in attention_shape(layer, kept).items():
+        setattr(attention, name, value)
+    heads = heads_left(layer, kept)
     if architecture.position_bias is not None and len(heads) < layer.heads:
         _select_position_bias(architecture.position_bias, attention, heads)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from multiprune.budget import Budget
     from multiprune.models.structure import Layer
     from multiprune.pruning.importance import Importance
+    from multiprune.pruning.removal import Kept
 
 _SCORES = ("heads", "query_key", "value", "neurons", "layer")
 
@@ -95,7 +96,10 @@ class Structured(UnitPruner):
 
     @override
     def scores(self) -> list[Scores]:
-        kept, scores = [state.kept() for state in self.states], self.absolute_scores()
+        return self.comparable(self.absolute_scores(), [state.kept() for state in self.states])
+
+    def comparable(self, scores: Sequence[Scores], kept: Sequence[Kept]) -> list[Scores]:
+        """Return scores, of which ``kept`` is left, that compare between layers and kinds."""
         if self.importance.is_loss:
             return scores_per_parameter(scores, kept, self._costs)
         return relative_scores(scores, kept)

@@ -113,17 +113,27 @@ class UnitPruner(Pruner):
     def prune(self, amount: float) -> None:
         if self.is_cut:
             return
-        size = self._dense.dense_in(self.budget.of) - self._fixed - int(self._excess * amount)
         kept = [state.kept() for state in self.states]
         remove_least_important(
-            self.scores(), kept, self._costs, size=size, granularity=self.granularity
+            self.scores(),
+            kept,
+            self._costs,
+            size=self.size_at(amount),
+            granularity=self.granularity,
         )
         for state, one in zip(self.states, kept, strict=True):
             state.keep(one)
         self._apply_masks()
 
+    def size_at(self, amount: float) -> int:
+        """Return what the layers may have, ``amount`` of the way from dense to the budget."""
+        return self._dense.dense_in(self.budget.of) - self._fixed - int(self._excess * amount)
+
     @override
     def shrink(self, optimizer: Optimizer | None = None) -> bool:
+        return self._cut(optimizer)
+
+    def _cut(self, optimizer: Optimizer | None = None) -> bool:
         if self.is_cut or self._size(self._costs) == self._full(self._costs):
             return False
         for layer, state in zip(self.layers, self.states, strict=True):
@@ -146,7 +156,7 @@ class UnitPruner(Pruner):
 
     @override
     def finalize(self) -> None:
-        self.shrink()
+        self._cut()
         self._final_ledger, self._final_masks = self.ledger(), dict(self.masks())
         delattr(self._encoder, STATE)
         self._hook.remove()

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Losses:
-    """What a batch is trained on, and the terms that it is made of, by name."""
+    """What a batch is trained on, the terms that it is made of, by name, and the model's logits."""
 
+    logits: Tensor
     total: Tensor
     terms: Mapping[str, Tensor]
 
@@ -74,8 +75,9 @@ class NoDistillation(Distillation):
 
     @override
     def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
-        loss = task.loss(model(batch), batch.labels)
-        return Losses(loss, {"loss": loss})
+        logits = model(batch)
+        loss = task.loss(logits, batch.labels)
+        return Losses(logits, loss, {"loss": loss})
 
 
 class LogitDistillation(Distillation):
@@ -124,7 +126,7 @@ class LogitDistillation(Distillation):
         loss = task.loss(logits, batch.labels)
         imitation = self.imitation(task, batch, logits)
         total = (1 - self.weight) * loss + self.weight * imitation
-        return Losses(total, {"loss": loss, "distillation": imitation})
+        return Losses(logits, total, {"loss": loss, "distillation": imitation})
 
     def imitation(self, task: Task, batch: Batch, logits: Tensor) -> Tensor:
         """Return how far logits are from the teacher's."""
@@ -207,7 +209,7 @@ class HiddenDistillation(LogitDistillation):
         hidden = hidden_state_loss(found, expected, batch.inputs["attention_mask"])
         distilled = (1 - self.hidden_weight) * imitation + self.hidden_weight * hidden
         total = (1 - self.weight) * loss + self.weight * distilled
-        return Losses(total, {"loss": loss, "distillation": imitation, "hidden": hidden})
+        return Losses(logits, total, {"loss": loss, "distillation": imitation, "hidden": hidden})
 
 
 def hidden_state_loss(

@@ -1,0 +1,186 @@
+"""A shipped model that changes its size from one request to the next."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from typing_extensions import override
+
+from multiprune.export.checkpoint import (
+    load_encoder,
+    load_heads,
+    load_weights,
+)
+from multiprune.export.loading import SIZES, ShippedModel, load_tokenizer
+from multiprune.models.nested import LayerOrder, RemovalOrder
+from multiprune.models.resize import Resizable, sort_units
+from multiprune.models.shrink import shrink_layer
+from multiprune.models.structure import layers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class DynamicModel(ShippedModel):
+    """A model of many sizes, each a part of the same weights; it begins with the whole.
+
+    Smaller sizes are views of the largest wherever the architecture allows it, so that changing the
+    size copies nothing. As the layers change in place, different sizes must not be asked for from
+    several threads at once.
+
+    Args:
+        order: in which units go; its sizes are those of the whole model, counted in ``of``.
+        of: what a density counts: ``encoder_linear``, ``encoder`` or ``total``.
+    """
+
+    def __init__(
+        self,
+        encoder: PreTrainedModel,
+        heads: torch.nn.ModuleDict,
+        meaning: Mapping[str, Mapping[str, Any]],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        order: RemovalOrder,
+        of: str,
+    ) -> None:
+        super().__init__(encoder, heads, meaning, tokenizer)
+        self.order, self.of = order, of
+        self._resizable = Resizable(layers_of(encoder))
+        self._removals = 0
+
+    @property
+    def density(self) -> float:
+        """Kept / total at the present size."""
+        return self.size / int(self.order.sizes[0])
+
+    @property
+    def size(self) -> int:
+        """The number of parameters, of those that a density counts, at the present size."""
+        return int(self.order.sizes[self._removals])
+
+    @property
+    def smallest_density(self) -> float:
+        """Kept / total at the smallest size."""
+        return int(self.order.sizes[-1]) / int(self.order.sizes[0])
+
+    def set_density(self, density: float) -> float:
+        """Take the largest size whose density is not above ``density``; return its density.
+
+        Raises:
+            ValueError: if the model was not trained for so small a size, or above 1.
+        """
+        self._give(self._removals_for(density))
+        return self.density
+
+    def cut(self, density: float) -> ShippedModel:
+        """Return a copy that has this size for good.
+
+        Raises:
+            ValueError: if the model was not trained for so small a size, or above 1.
+        """
+        units = self.order.units(self._removals_for(density))
+        removals = self._removals
+        self._give(0)
+        encoder = copy.deepcopy(self.encoder)
+        self._give(removals)
+        for layer, kept in zip(layers_of(encoder), units, strict=True):
+            shrink_layer(layer, kept)
+        heads = copy.deepcopy(self.heads)
+        return ShippedModel(encoder, heads, self.meaning, self.tokenizer).eval()
+
+    @override
+    def only(self, task: str) -> ShippedModel:
+        return self.cut(self.density).only(task)
+
+    @override
+    def save(self, folder: Path) -> None:
+        """Write the whole model, of all sizes, whatever size it has now."""
+        removals = self._removals
+        self._give(0)
+        super().save(folder)
+        self._give(removals)
+        save_order(folder, self.order, self.of)
+
+    def _removals_for(self, density: float) -> int:
+        whole = int(self.order.sizes[0])
+        # What is asked for may be a printed density of a size.
+        size = round(density * whole * (1 + 1e-9))
+        if not self.order.sizes[-1] <= size <= whole:
+            raise ValueError(
+                f"The density must be in [{self.smallest_density:.4f}, 1], for which the model was "
+                f"trained, but is {density}."
+            )
+        return self.order.removals_for(size)
+
+    def _give(self, removals: int) -> None:
+        self._resizable.restore()
+        with torch.no_grad():
+            self._resizable.resize(self.order.units(removals))
+        self._removals = removals
+
+    @override
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> DynamicModel:
+        # What is moved or cast is the whole.
+        removals = self._removals
+        self._resizable.restore()
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._give(removals)
+        return self
+
+
+def save_order(folder: Path, order: RemovalOrder, of: str) -> None:
+    """Write an order of removal; its sizes are those of the whole model, counted in ``of``."""
+    tensors = {
+        f"layers.{number}.{name}": positions.contiguous()
+        for number, layer in enumerate(order.layers)
+        for name, positions in vars(layer).items()
+    }
+    save_file(tensors | {"sizes": order.sizes}, folder / SIZES, {"of": of})
+
+
+def load_order(folder: Path, layers: int) -> tuple[RemovalOrder, str]:
+    """Read an order of removal of so many layers, and what its sizes count.
+
+    Raises:
+        ValueError: if the file is damaged, or of another model.
+    """
+    file = folder / SIZES
+    tensors = load_weights(file)
+    with safe_open(file, "pt") as opened:
+        of = (opened.metadata() or {}).get("of", "")
+    names = [one.name for one in fields(LayerOrder)]
+    expected = {"sizes", *(f"layers.{number}.{name}" for number in range(layers) for name in names)}
+    if tensors.keys() != expected or not of:
+        raise ValueError(f"{file} must hold an order of {layers} layers, but does not.")
+    found = [
+        LayerOrder(*(tensors[f"layers.{number}.{name}"] for name in names))
+        for number in range(layers)
+    ]
+    return RemovalOrder(found, tensors["sizes"]), of
+
+
+def load_dynamic(folder: Path) -> DynamicModel:
+    """Load a model of many sizes; no code from the folder is run.
+
+    Raises:
+        ValueError: if a file is damaged, or does not fit the others.
+    """
+    encoder = load_encoder(folder)
+    heads, meaning = load_heads(folder, encoder.config.hidden_size)
+    layers = layers_of(encoder)
+    order, of = load_order(folder, len(layers))
+    # Parts are views then.
+    order = RemovalOrder(
+        [sort_units(layer, one) for layer, one in zip(layers, order.layers, strict=True)],
+        order.sizes,
+    )
+    tokenizer = load_tokenizer(folder)
+    return DynamicModel(encoder, heads, meaning, tokenizer, order=order, of=of).eval()

@@ -1,0 +1,133 @@
+"""Running parts of an encoder's heads, neurons and layers, for a while, on its own weights."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+
+from multiprune.models.architectures import NEURONS, QUERY_KEY, ROWS, VALUE
+from multiprune.models.modeling_multiprune import DroppedLayer
+from multiprune.models.nested import LayerOrder
+from multiprune.models.shrink import attention_shape, heads_left
+from multiprune.models.structure import along
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from multiprune.models.structure import Layer
+
+
+class Resizable:
+    """Lends the layers of an encoder parts of their parameters, and puts back what they had.
+
+    A part is a view where the units that are kept come first, otherwise a copy, through which
+    gradients flow to the whole. What a part computes is what the layers would compute if they were
+    cut for good.
+    """
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self.layers = list(layers)
+        self._undo: list[Callable[[], object]] = []
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether the layers have parts of their parameters now."""
+        return bool(self._undo)
+
+    def resize(self, units: Sequence[Mapping[str, Tensor]]) -> None:
+        """Give each layer the parts that masks keep, one a kind of unit; without heads, skip it."""
+        if self.is_resized:
+            raise RuntimeError("Layers must be whole before they are resized, but are parts.")
+        for layer, kept in zip(self.layers, units, strict=True):
+            if not kept[VALUE].any():
+                self._skip(layer)
+            elif not all(mask.all() for mask in kept.values()):
+                self._narrow(layer, kept)
+
+    def restore(self) -> None:
+        """Make the layers whole again."""
+        while self._undo:
+            self._undo.pop()()
+
+    def _skip(self, layer: Layer) -> None:
+        place, _, name = layer.path.rpartition(".")
+        parent, whole = layer.encoder.get_submodule(place), layer.encoder.get_submodule(layer.path)
+        architecture = layer.architecture
+        left = DroppedLayer(
+            whole, list(architecture.norms), returns_tuple=architecture.returns_tuple
+        )
+        parent.add_module(name, left.train(whole.training))
+        self._undo.append(partial(parent.add_module, name, whole))
+
+    def _narrow(self, layer: Layer, kept: Mapping[str, Tensor]) -> None:
+        for linear, slices in layer.linear_layers():
+            mask = along(slices, kept)
+            index = mask.nonzero()[:, 0].to(linear.weight.device)
+            self._lend(linear, "weight", part(linear.weight, slices.dim, index))
+            if slices.dim == ROWS and linear.bias is not None:
+                self._lend(linear, "bias", part(linear.bias, 0, index))
+        attention = layer.attention
+        for name, value in attention_shape(layer, kept).items():
+            self._undo.append(partial(setattr, attention, name, getattr(attention, name)))
+            setattr(attention, name, value)
+        kind, heads = layer.architecture.position_bias, heads_left(layer, kept)
+        if kind is not None and len(heads) < layer.heads:
+            self._undo += [handle.remove for handle in kind.attach(attention, heads)]
+
+    def _lend(self, linear: nn.Linear, name: str, lent: Tensor) -> None:
+        # As `torch.func.functional_call` does: a part that gradients flow through is no parameter.
+        whole = linear._parameters[name]
+        linear._parameters[name] = lent  # type: ignore[assignment]
+        self._undo.append(partial(_put_back, linear, name, whole))
+
+
+def _put_back(linear: nn.Linear, name: str, whole: nn.Parameter | None) -> None:
+    linear._parameters[name] = whole
+
+
+def part(whole: Tensor, dim: int, index: Tensor) -> Tensor:
+    """Return entries of a tensor along ``dim``, ``index`` rising: a view if they come first."""
+    if len(index) == whole.shape[dim]:
+        return whole
+    if not len(index) or int(index[-1]) == len(index) - 1:
+        return whole.narrow(dim, 0, len(index))
+    return whole.index_select(dim, index)
+
+
+@torch.no_grad()
+def sort_units(layer: Layer, order: LayerOrder) -> LayerOrder:
+    """Put what goes last first, so that parts are views; return the order of the units as they lie.
+
+    What the layer computes stays the same. Units whose place another module knows stay in place.
+    """
+    if layer.architecture.position_bias is not None:
+        return order
+    heads, neurons = _last_first(order.heads), _last_first(order.neurons)
+    places = {NEURONS: neurons}
+    dimensions = {}
+    for units, positions in ((QUERY_KEY, order.query_key), (VALUE, order.value)):
+        dimensions[units] = _last_first(positions)[heads]
+        places[units] = (heads[:, None] * layer.head_size + dimensions[units]).reshape(-1)
+    for linear, slices in layer.linear_layers():
+        sizes = [layer.size_of(units) for units in slices.units]
+        starts = [sum(sizes[:number]) for number in range(len(sizes))]
+        index = torch.cat(
+            [start + places[units] for start, units in zip(starts, slices.units, strict=True)]
+        ).to(linear.weight.device)
+        linear.weight.copy_(linear.weight.index_select(slices.dim, index))
+        if slices.dim == ROWS and linear.bias is not None:
+            linear.bias.copy_(linear.bias.index_select(0, index))
+    return LayerOrder(
+        order.heads[heads],
+        order.query_key[heads].gather(1, dimensions[QUERY_KEY]),
+        order.value[heads].gather(1, dimensions[VALUE]),
+        order.neurons[neurons],
+    )
+
+
+def _last_first(positions: Tensor) -> Tensor:
+    return positions.argsort(dim=-1, descending=True, stable=True)

@@ -1,0 +1,228 @@
+"""One training, every size: parts of an encoder, each inside all larger ones, trained together."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from typing_extensions import override
+
+from multiprune.models.nested import LayerOrder, RemovalOrder
+from multiprune.models.resize import Resizable
+from multiprune.pruning.layer_state import STATE
+from multiprune.pruning.removal import HEADS, NEURONS, Kept, removal_order
+from multiprune.pruning.structured import Structured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch.optim import Optimizer
+    from torch.utils.hooks import RemovableHandle
+
+    from multiprune.budget import Budget
+    from multiprune.models.structure import Layer
+    from multiprune.pruning.importance import Importance, Scores
+
+#: Where the encoder keeps the order in which its units go.
+ORDER = "removal_order"
+
+
+class OrderState(nn.Module):
+    """An order of removal, as buffers; at first nothing goes."""
+
+    def __init__(self, layers: Sequence[Layer], kept: Sequence[Kept], size: int) -> None:
+        super().__init__()
+        device = next(layers[0].encoder.parameters()).device
+        never = torch.iinfo(torch.int32).max
+        for number, one in enumerate(kept):
+            for name, mask in vars(one).items():
+                positions = torch.full_like(mask, never, dtype=torch.int32, device=device)
+                self.register_buffer(f"{number}_{name}", positions)
+        units = sum(len(one.heads) + len(one.neurons) + one.dimensions + 1 for one in kept)
+        self.register_buffer("sizes", torch.full((units + 1,), size, device=device))
+        self._count = len(kept)
+
+    def write(self, order: RemovalOrder) -> None:
+        """Take over an order; what is not reached has the last of its sizes."""
+        for number, layer in enumerate(order.layers):
+            for name, positions in vars(layer).items():
+                self.get_buffer(f"{number}_{name}").copy_(positions)
+        sizes = self.get_buffer("sizes").fill_(order.sizes[-1])
+        sizes[: len(order.sizes)] = order.sizes.to(sizes.device)
+
+    def read(self) -> RemovalOrder:
+        """Return the order, on the CPU."""
+        names = LayerOrder.__dataclass_fields__
+        layers = [
+            LayerOrder(*(self.get_buffer(f"{number}_{name}").cpu() for name in names))
+            for number in range(self._count)
+        ]
+        sizes = self.get_buffer("sizes").cpu()
+        reached = int((sizes > sizes[-1]).count_nonzero()) + 1
+        return RemovalOrder(layers, sizes[:reached])
+
+
+class DynamicSparsification(Structured):
+    """Trains every size from the whole encoder down to the budget, which is the smallest.
+
+    After Dynamic Sparsification of Li et al. (2022), "Probing Structured Pruning on Multilingual
+    Pre-trained Models", whose procedure is not published; this is the sandwich rule of Yu & Huang
+    (2019), "Universally Slimmable Networks", section 3, on an order of units by importance. All
+    units are ranked anew until the schedule ends, which decides how small the smallest part is;
+    the first units of the ranking that fit a size are its part, so that each is inside all larger
+    ones. A training step runs the whole encoder and ``parts_of_step``, at the cost of their sizes;
+    ``multiprune.training.sandwich`` is what the parts learn.
+
+    Weights are never zero, since larger parts need them. In evaluation mode, and wherever this
+    pruner is asked what is kept, the encoder is its smallest part.
+
+    Args:
+        budget: of the smallest part.
+        importance: what matters, measured in the gradients of all parts together.
+        granularity: kinds of what may go.
+        sampled: how many sizes between the ends are trained in a step.
+        temperature: of the softened answers of the whole encoder, which the parts learn.
+        label_weight: of the labels for the parts, in [0, 1]; those answers have the rest.
+        seed: of the sizes that are sampled.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget: Budget,
+        importance: Importance,
+        granularity: Sequence[str] = (HEADS, NEURONS),
+        sampled: int = 1,
+        temperature: float = 1.0,
+        label_weight: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(budget=budget, importance=importance, granularity=granularity)
+        if sampled < 0:
+            raise ValueError(f"`sampled` must be a number of sizes from 0 on, but is {sampled}.")
+        if temperature <= 0:
+            raise ValueError(f"`temperature` must be above 0, but is {temperature}.")
+        if not 0 <= label_weight <= 1:
+            raise ValueError(f"`label_weight` must be in [0, 1], but is {label_weight}.")
+        self.sampled, self.seed = sampled, seed
+        self.temperature, self.label_weight = temperature, label_weight
+        #: The whole encoder, once the pruning is permanent; sizes of ``order`` are its own then.
+        self.whole: nn.Module | None = None
+        self.order: RemovalOrder | None = None
+        self._part: int | None = None
+        self._hooks: list[RemovableHandle] = []
+
+    @override
+    def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
+        if getattr(getattr(encoder or model, "config", None), "is_encoder_decoder", False):
+            raise ValueError(
+                "Dynamic sparsification needs an encoder, but this model has a decoder."
+            )
+        super().prepare(model, encoder)
+        state = OrderState(self.layers, self._whole(), self._full(self._costs))
+        self._encoder.add_module(ORDER, state)
+        self._resizable = Resizable(self.layers)
+        self._hooks = [
+            self._encoder.register_forward_pre_hook(self._lend),
+            self._encoder.register_forward_hook(self._restore, always_call=True),
+            self._encoder.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+                self._forget_order
+            ),
+        ]
+
+    @override
+    def prune(self, amount: float) -> None:
+        if self.is_cut:
+            return
+        order = removal_order(
+            self.scores(),
+            self._whole(),
+            self._costs,
+            size=self.size_at(amount),
+            granularity=self.granularity,
+        )
+        self._order_state().write(order)
+        self.order = order
+        for state, layer, kept in zip(self.states, order.layers, self._whole(), strict=True):
+            kept.leave(layer, order.smallest)
+            state.keep(kept)
+
+    @override
+    def scores(self) -> list[Scores]:
+        # As if nothing had gone, which is so.
+        return self.comparable(self.absolute_scores(), self._whole())
+
+    @override
+    def shrink(self, optimizer: Optimizer | None = None) -> bool:
+        return False  # the larger parts are still trained
+
+    @override
+    def finalize(self) -> None:
+        order = self.current_order()
+        for hook in self._hooks:
+            hook.remove()
+        delattr(self._encoder, ORDER)
+        self.whole = copy.deepcopy(self._encoder)
+        delattr(self.whole, STATE)
+        super().finalize()
+        self.order = RemovalOrder(order.layers, order.sizes + self._fixed)
+
+    def parts_of_step(self, step: int) -> list[int]:
+        """Return which parts a training step runs besides the whole: removals, smallest part first.
+
+        They depend on the seed and the number of the step alone.
+        """
+        order = self.current_order()
+        smallest, whole = int(order.sizes[-1]), int(order.sizes[0])
+        if smallest == whole:
+            return []
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
+        drawn = torch.rand(self.sampled, generator=generator, dtype=torch.float64)
+        sizes = [int(smallest + one * (whole - smallest)) for one in drawn.tolist()]
+        return [order.smallest, *(order.removals_for(size) for size in sizes)]
+
+    @contextmanager
+    def part(self, removals: int) -> Iterator[None]:
+        """Let the encoder be what is left after so many removals, whatever mode it is in."""
+        before, self._part = self._part, removals
+        try:
+            yield
+        finally:
+            self._part = before
+
+    def current_order(self) -> RemovalOrder:
+        """Return the present order of removal."""
+        if self.order is None:
+            self.order = self._order_state().read()
+        return self.order
+
+    @override
+    def _apply_masks(self, *, to_gradients: bool = False) -> None:
+        pass  # the larger parts need what the smallest does not
+
+    def _lend(self, encoder: nn.Module, _: Any) -> None:
+        order = self.current_order()
+        removals = self._part
+        if removals is None:
+            removals = 0 if encoder.training else order.smallest
+        if removals:
+            self._resizable.resize(order.units(removals))
+
+    def _restore(self, *_: Any) -> None:
+        self._resizable.restore()
+
+    def _forget_order(self, *_: Any) -> None:
+        self.order = None
+
+    def _order_state(self) -> OrderState:
+        state = self._encoder.get_submodule(ORDER)
+        assert isinstance(state, OrderState)
+        return state
+
+    def _whole(self) -> list[Kept]:
+        """Return masks of which nothing has gone."""
+        kept = [state.kept() for state in self.states]
+        return [Kept(*(torch.ones_like(mask) for mask in vars(one).values())) for one in kept]

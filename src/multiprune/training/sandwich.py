@@ -1,0 +1,98 @@
+"""Training all sizes of an encoder together: the smaller ones learn what the whole answers."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from typing_extensions import override
+
+from multiprune.training.distillation import Distillation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import pytorch_lightning as pl
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+    from multiprune.models.encoder import Encoder
+    from multiprune.models.multitask import MultitaskModel
+    from multiprune.pruning.dynamic_sparsification import DynamicSparsification
+    from multiprune.tasks.task import Batch, Task
+    from multiprune.training.distillation import Losses
+
+
+class Sandwich(Distillation):
+    """The loss of the whole encoder, and that of its parts, which are distilled from it in place.
+
+    The sandwich rule and inplace distillation of Yu & Huang (2019), "Universally Slimmable
+    Networks", section 3: each step trains the largest, the smallest and sampled sizes; the largest
+    learns from what ``inner`` says (labels, or another teacher), the others from its answers, of
+    which no gradient is taken. Losses are summed. In one step all processes train the same sizes.
+    """
+
+    def __init__(self, inner: Distillation, pruner: DynamicSparsification) -> None:
+        self.inner, self.pruner = inner, pruner
+        self._trainer: pl.Trainer | None = None
+
+    @override
+    def prepare(self, encoder: Encoder, tasks: Mapping[str, Task], max_length: int) -> None:
+        self.inner.prepare(encoder, tasks, max_length)
+
+    @override
+    def start(self, trainer: pl.Trainer) -> None:
+        self._trainer = trainer
+        self.inner.start(trainer)
+
+    @override
+    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
+        parts = self.pruner.parts_of_step(self._step)
+        if not parts:
+            return self.inner.losses(model, task, batch)
+        with shared_embeddings(model.encoder):
+            whole = self.inner.losses(model, task, batch)
+            losses = [self._loss_of_part(part, model, task, batch, whole.logits) for part in parts]
+        terms = dict(whole.terms) | {"smallest": losses[0]}
+        return replace(whole, total=whole.total + torch.stack(losses).sum(), terms=terms)
+
+    def _loss_of_part(
+        self, part: int, model: MultitaskModel, task: Task, batch: Batch, expected: Tensor
+    ) -> Tensor:
+        with self.pruner.part(part):
+            logits = model(batch)
+        loss = task.distillation_loss(
+            logits, expected.detach(), batch.labels, self.pruner.temperature
+        )
+        if weight := self.pruner.label_weight:
+            loss = (1 - weight) * loss + weight * task.loss(logits, batch.labels)
+        return loss
+
+    @property
+    def _step(self) -> int:
+        return 0 if self._trainer is None else self._trainer.global_step
+
+
+@contextmanager
+def shared_embeddings(encoder: PreTrainedModel) -> Iterator[None]:
+    """Look the words of a batch up once, however often the encoder reads it.
+
+    The gradient of a table of words is as large as the table, which in multilingual encoders is
+    most of the model: it is computed once for all passes.
+    """
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def reuse(_: Any, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        for tokens, embeddings in found:
+            if tokens is args[0]:
+                return embeddings
+        found.append((args[0], output))
+        return output
+
+    handle = encoder.get_input_embeddings().register_forward_hook(reuse)
+    try:
+        yield
+    finally:
+        handle.remove()
