@@ -130,7 +130,7 @@ def test_every_distillation_instantiates(name: str) -> None:
 @pytest.mark.parametrize("pruner", ["magnitude", "movement", "platon"])
 def test_every_kind_of_groups_reaches_the_pruner(pruner: str, name: str) -> None:
     config = composed(f"pruner={pruner}", f"+pruner/groups={name}")
-    # As ``run.py`` does it.
+    # As ``assembly.py`` does it.
     method = instantiate(config.pruner, _partial_=True, _convert_="all")
     groups = method(budget=instantiate(config.budget)).groups
     assert isinstance(groups, Groups)

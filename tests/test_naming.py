@@ -9,8 +9,8 @@ from application import composed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import flag_override
 
+from multiprune.assembly import plain
 from multiprune.naming import describe
-from multiprune.run import plain
 
 if TYPE_CHECKING:
     from pathlib import Path

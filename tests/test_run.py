@@ -21,11 +21,11 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from multiprune.assembly import check_processes
 from multiprune.models.multitask import MultitaskModel
 from multiprune.report.frame import read_run
 from multiprune.report.masks import read_masks
 from multiprune.report.predictions import read_predictions
-from multiprune.run import check_processes
 from multiprune.tasks.classification import Classification
 
 if TYPE_CHECKING:
