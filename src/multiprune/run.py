@@ -15,6 +15,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from multiprune.assembly import assemble, plain
 from multiprune.export.checkpoint import save_model
+from multiprune.export.dynamic import save_sizes
+from multiprune.export.loading import ShippedModel
 from multiprune.naming import describe
 from multiprune.outcome import (
     discard_empty_run,
@@ -24,6 +26,7 @@ from multiprune.outcome import (
     reported,
     sentence,
 )
+from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_digest
 from multiprune.quiet import quiet_libraries
 from multiprune.report.masks import write_masks
@@ -165,13 +168,14 @@ def met_budget(experiment: Experiment) -> dict[str, Any]:
 
 @rank_zero_only
 def write(experiment: Experiment, results: Results) -> None:
-    """Write model, answers and masks, then the results, which say that the run is complete."""
-    save_model(
-        experiment.folder / "model",
-        experiment.module.model,
-        experiment.data.tokenizer,
-        experiment.tasks,
-    )
+    """Write models, answers and masks, then the results, which say that the run is complete."""
+    model, tokenizer = experiment.module.model, experiment.data.tokenizer
+    save_model(experiment.folder / "model", model, tokenizer, experiment.tasks)
+    pruner = experiment.pruning.pruner
+    if isinstance(pruner, DynamicSparsification) and pruner.whole is not None:
+        meaning = {name: task.definition for name, task in experiment.tasks.items()}
+        whole = ShippedModel(pruner.whole, model.heads, meaning, tokenizer)
+        save_sizes(experiment.folder / "sizes", whole, pruner.current_order(), pruner.budget.of)
     answers = experiment.module.answers
     write_predictions(experiment.folder, {"validation": answers["val"], "test": answers["test"]})
     write_masks(experiment.folder, experiment.pruning.pruner.masks())

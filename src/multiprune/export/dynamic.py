@@ -15,6 +15,7 @@ from multiprune.export.checkpoint import (
     load_encoder,
     load_heads,
     load_weights,
+    written_as_a_whole,
 )
 from multiprune.export.loading import SIZES, ShippedModel, load_tokenizer
 from multiprune.models.nested import LayerOrder, RemovalOrder
@@ -134,6 +135,13 @@ class DynamicModel(ShippedModel):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._give(removals)
         return self
+
+
+def save_sizes(folder: Path, model: ShippedModel, order: RemovalOrder, of: str) -> None:
+    """Write a whole model and the order in which its units go, all of it or nothing."""
+    with written_as_a_whole(folder) as beside:
+        model.save(beside)
+        save_order(beside, order, of)
 
 
 def save_order(folder: Path, order: RemovalOrder, of: str) -> None:

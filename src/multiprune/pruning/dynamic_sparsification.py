@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
+    from transformers import PreTrainedModel
 
     from multiprune.budget import Budget
     from multiprune.models.structure import Layer
@@ -110,7 +111,7 @@ class DynamicSparsification(Structured):
         self.sampled, self.seed = sampled, seed
         self.temperature, self.label_weight = temperature, label_weight
         #: The whole encoder, once the pruning is permanent; sizes of ``order`` are its own then.
-        self.whole: nn.Module | None = None
+        self.whole: PreTrainedModel | None = None
         self.order: RemovalOrder | None = None
         self._part: int | None = None
         self._hooks: list[RemovableHandle] = []
@@ -165,8 +166,9 @@ class DynamicSparsification(Structured):
         for hook in self._hooks:
             hook.remove()
         delattr(self._encoder, ORDER)
-        self.whole = copy.deepcopy(self._encoder)
-        delattr(self.whole, STATE)
+        whole: Any = copy.deepcopy(self._encoder)
+        delattr(whole, STATE)
+        self.whole = whole
         super().finalize()
         self.order = RemovalOrder(order.layers, order.sizes + self._fixed)
 
