@@ -15,7 +15,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from multiprune.assembly import assemble, plain
 from multiprune.export.checkpoint import save_model
-from multiprune.export.dynamic import save_sizes
+from multiprune.export.dynamic import SIZES_FOLDER, save_sizes
 from multiprune.export.loading import ShippedModel
 from multiprune.naming import describe
 from multiprune.outcome import (
@@ -175,7 +175,9 @@ def write(experiment: Experiment, results: Results) -> None:
     if isinstance(pruner, DynamicSparsification) and pruner.whole is not None:
         meaning = {name: task.definition for name, task in experiment.tasks.items()}
         whole = ShippedModel(pruner.whole, model.heads, meaning, tokenizer)
-        save_sizes(experiment.folder / "sizes", whole, pruner.current_order(), pruner.budget.of)
+        save_sizes(
+            experiment.folder / SIZES_FOLDER, whole, pruner.current_order(), pruner.budget.of
+        )
     answers = experiment.module.answers
     write_predictions(experiment.folder, {"validation": answers["val"], "test": answers["test"]})
     write_masks(experiment.folder, experiment.pruning.pruner.masks())

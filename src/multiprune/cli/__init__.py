@@ -1,4 +1,4 @@
-"""``multiprune export | pack | specialize | benchmark | allocate | report | status | sync``.
+"""The commands of ``multiprune``: what is done with runs that are finished.
 
 What a command needs is imported when it runs, so that ``--help`` answers at once.
 """

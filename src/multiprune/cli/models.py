@@ -1,4 +1,4 @@
-"""Commands that make or measure models: export, pack, benchmark."""
+"""Commands that make or measure models: export, pack, frontier, benchmark."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 
 def add_model_commands(commands: Commands) -> None:
-    """Add ``export``, ``pack`` and ``benchmark``."""
+    """Add ``export``, ``pack``, ``frontier`` and ``benchmark``."""
     _add_export(commands)
     _add_pack(commands)
+    _add_frontier(commands)
     _add_benchmark(commands)
 
 
@@ -32,6 +33,11 @@ def _add_export(commands: Commands) -> None:
         metavar="FILE",
         help="keep only tokens that these texts, one a line, are made of",
     )
+    export.add_argument(
+        "--density",
+        type=float,
+        help="that size of a run with pruner=dynamic_sparsification (default: its smallest)",
+    )
     export.set_defaults(command=_export)
 
 
@@ -43,7 +49,7 @@ def _export(options: argparse.Namespace) -> None:
     corpus = None
     if options.vocabulary is not None:
         corpus = options.vocabulary.read_text().splitlines()
-    export_model(options.run, options.out, settings, corpus=corpus)
+    export_model(options.run, options.out, settings, corpus=corpus, density=options.density)
     _print_size(options.out)
 
 
@@ -66,6 +72,35 @@ def _pack(options: argparse.Namespace) -> None:
     quiet_libraries()
     print(pack(options.runs, options.out))
     _print_size(options.out)
+
+
+def _add_frontier(commands: Commands) -> None:
+    frontier = commands.add_parser(
+        "frontier",
+        help="what every size of a model of many sizes scores",
+        description="Evaluate a ladder of sizes of a run with pruner=dynamic_sparsification, in "
+        "one pass over the data of its tasks.",
+    )
+    frontier.add_argument("run", type=Path, help="folder of a run")
+    text = "of sizes (default: every tenth, and the smallest)"
+    frontier.add_argument("--densities", type=_densities, metavar="D,D", help=text)
+    text = "validation or test (default: %(default)s)"
+    frontier.add_argument(
+        "--split", choices=["validation", "test"], default="validation", help=text
+    )
+    frontier.add_argument("--mirror", metavar="DIR", help="read data there instead")
+    frontier.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
+    frontier.set_defaults(command=_frontier)
+
+
+def _frontier(options: argparse.Namespace) -> None:
+    from multiprune.frontier import frontier, print_sizes, write_sizes
+
+    quiet_libraries()
+    sizes = frontier(options.run, options.densities, split=options.split, mirror=options.mirror)
+    print_sizes(sizes)
+    if options.json is not None:
+        write_sizes(sizes, options.json)
 
 
 def _add_benchmark(commands: Commands) -> None:
@@ -116,6 +151,15 @@ def _benchmark(options: argparse.Namespace) -> None:
 
 def _names(text: str) -> list[str]:
     return text.split(",")
+
+
+def _densities(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be numbers such as 0.5,0.25, but is {text!r}"
+        ) from None
 
 
 def _numbers(text: str) -> list[int]:

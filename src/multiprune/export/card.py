@@ -139,15 +139,15 @@ logits = model.logits(task, texts)
 """
 
 
-def write_card(folder: Path, model: ShippedModel, results: Path) -> None:
+def write_card(folder: Path, model: ShippedModel, results: Path | None) -> None:
     """Write ``README.md`` into a folder that ``model`` was exported to.
 
-    ``results`` are the run's, with scores and ledger, if there is such a file.
+    ``results`` are the run's, with scores and ledger of this model, if there is such a file.
     """
     kind = "text-to-text model" if model.encoder.config.is_encoder_decoder else "text encoder"
     kind = "text classifier" if isinstance(model, ShippedClassifier) else kind
     parts = [f"# A pruned {kind}\n", *_how_to_load(folder, model), *_tasks(model.meaning)]
-    if results.is_file():
+    if results is not None and results.is_file():
         parts += _results(json.loads(results.read_text()), model)
     (folder / "README.md").write_text("\n".join(parts))
 

@@ -15,6 +15,7 @@ from multiprune.export.checkpoint import (
     save_heads,
     written_as_a_whole,
 )
+from multiprune.export.dynamic import DynamicModel, load_sizes
 from multiprune.export.loading import load
 from multiprune.export.vocabulary import prune_vocabulary
 
@@ -62,17 +63,27 @@ def export_model(
     settings: ExportSettings,
     *,
     corpus: Iterable[str] | None = None,
+    density: float | None = None,
 ) -> None:
     """Write the model of ``source``, a run or an exported folder, to the new folder ``out``.
 
-    With a ``corpus``, the vocabulary shrinks to the tokens that its texts use.
+    With a ``corpus``, the vocabulary shrinks to the tokens that its texts use. With a ``density``,
+    it is that size of a model of many sizes, cut for good.
 
     Raises:
         FileExistsError: if ``out`` exists.
+        FileNotFoundError: if there is no model, or, with a ``density``, none of many sizes.
+        ValueError: if a model of many sizes has no such size.
     """
     check_is_new(out)
-    results = model_folder(source).parent / "results.json"
-    model = load(source)
+    if density is None:
+        results, model = model_folder(source).parent / "results.json", load(source)
+    else:  # the results are those of the smallest size
+        results, model = None, load_sizes(source).cut(density)
+    if isinstance(model, DynamicModel):
+        raise ValueError(
+            f"What is exported must have one size, but {source} has many: name one by its density."
+        )
     if corpus is not None:
         model.tokenizer = prune_vocabulary(model.encoder, model.tokenizer, corpus)
     if settings.dtype is not None:

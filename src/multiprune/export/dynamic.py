@@ -17,7 +17,7 @@ from multiprune.export.checkpoint import (
     load_weights,
     written_as_a_whole,
 )
-from multiprune.export.loading import SIZES, ShippedModel, load_tokenizer
+from multiprune.export.loading import SIZES, ShippedModel, load, load_tokenizer
 from multiprune.models.nested import LayerOrder, RemovalOrder
 from multiprune.models.resize import Resizable, sort_units
 from multiprune.models.shrink import shrink_layer
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+#: The folder within that of a run that holds its model of all sizes.
+SIZES_FOLDER = "sizes"
 
 
 class DynamicModel(ShippedModel):
@@ -135,6 +139,22 @@ class DynamicModel(ShippedModel):
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._give(removals)
         return self
+
+
+def load_sizes(run: Path) -> DynamicModel:
+    """Load a run's model of many sizes, or an exported one.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    folder = run / SIZES_FOLDER
+    model = load(folder if folder.is_dir() else run)
+    if not isinstance(model, DynamicModel):
+        raise FileNotFoundError(
+            f"{run} must hold a model of many sizes, of a run with pruner=dynamic_sparsification, "
+            "but holds one of a single size."
+        )
+    return model
 
 
 def save_sizes(folder: Path, model: ShippedModel, order: RemovalOrder, of: str) -> None:

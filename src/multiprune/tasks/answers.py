@@ -5,8 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor
+
+    from multiprune.tasks.task import Batch, Task
 
 
 @dataclass(frozen=True)
@@ -32,3 +38,19 @@ class Answers:
     def chosen(self, which: Tensor) -> Answers:
         """Return the answers at some places, or where a mask is true."""
         return Answers(self.predictions[which], self.labels[which], self.examples[which])
+
+
+def answers_to(task: Task, batch: Batch, logits: Tensor) -> Answers:
+    """Return what logits answer to the examples of a batch."""
+    predictions, labels = task.predictions(logits, batch.labels)
+    known = batch.examples or batch.rows or [-1] * len(batch.labels)
+    examples = torch.tensor(known, device=labels.device)
+    return Answers(
+        predictions, labels, examples.repeat_interleave(task.answers_by_example(batch.labels))
+    )
+
+
+def joined(parts: Iterable[Answers]) -> Answers:
+    """Return the answers to several batches as one."""
+    columns = zip(*((one.predictions, one.labels, one.examples) for one in parts), strict=True)
+    return Answers(*(torch.cat(column) for column in columns))

@@ -14,7 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
 from multiprune.data.datamodule import MultitaskDataModule
-from multiprune.tasks.answers import Answers
+from multiprune.tasks.answers import Answers, answers_to
 from multiprune.tasks.scores import reads_rows, scores_of
 from multiprune.training.distillation import NoDistillation
 
@@ -193,13 +193,10 @@ class MultitaskModule(pl.LightningModule):
                 )
 
     def _collect(self, split: str, batch: Batch) -> None:
-        task = self.tasks[batch.task]
-        predictions, labels = task.predictions(self(batch), batch.labels)
-        known = batch.examples or batch.rows or [-1] * len(batch.labels)
-        examples = torch.tensor(known, device=labels.device).repeat_interleave(
-            task.answers_by_example(batch.labels)
+        answers = answers_to(self.tasks[batch.task], batch, self(batch))
+        self.gathered[split][batch.task].update(
+            answers.predictions, answers.labels, answers.examples
         )
-        self.gathered[split][batch.task].update(predictions, labels, examples)
 
     def _log_scores(self, split: str) -> None:
         scores = []
