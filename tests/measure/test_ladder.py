@@ -27,7 +27,7 @@ OF_ANY_LAYER = 2 * HIDDEN + 4 * HIDDEN
 
 
 def encoder_by_hand(heads: int, neurons: int, layers: int = LAYERS) -> int:
-    """Count all but embeddings; the norm behind them is no embedding, those of a gone layer stay."""
+    """Count all but embeddings; of a layer that is gone, both norms stay."""
     full = layers * (heads * OF_A_HEAD + neurons * OF_A_NEURON + OF_ANY_LAYER)
     return 2 * HIDDEN + full + (LAYERS - layers) * 4 * HIDDEN
 
@@ -43,7 +43,9 @@ def sizes(encoder: PreTrainedModel) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("share", "heads", "neurons", "layers"), [(0.5, 2, 16, 1), (0.75, 3, 24, 1), (0.01, 1, 1, 1)]
 )
-def test_sizes_are_those_counted_by_hand(share: float, heads: int, neurons: int, layers: int) -> None:
+def test_sizes_are_those_counted_by_hand(
+    share: float, heads: int, neurons: int, layers: int
+) -> None:
     embeddings = parameters(dense()) - encoder_by_hand(HEADS, NEURON_COUNT)
     found = rungs(dense(), share)
     expected = {
