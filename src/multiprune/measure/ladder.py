@@ -110,7 +110,7 @@ def _copy(dense: PreTrainedModel) -> PreTrainedModel:
         for owned in owned_parameters(dense)
         if owned.part == "embeddings"
     }
-    return copy.deepcopy(dense, shared)  # type: ignore[arg-type]
+    return copy.deepcopy(dense, shared)
 
 
 def _part(count: int, share: float) -> int:

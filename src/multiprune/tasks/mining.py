@@ -157,13 +157,13 @@ def mine(
 
 def nearest(first: Tensor, second: Tensor, count: int) -> Nearest:
     """Find for each row of ``first`` as many of ``second``, those with the largest products."""
+    size = max(1, _COSINES // len(second))
     found = [
-        (part @ second.T).topk(min(count, len(second)))
-        for part in first.split(max(1, _COSINES // len(second)))
+        (first[start : start + size] @ second.T).topk(min(count, len(second)))
+        for start in range(0, len(first), size)
     ]
-    return Nearest(
-        torch.cat([one.values for one in found]), torch.cat([one.indices for one in found])
-    )
+    cosines, rows = zip(*found, strict=True)
+    return Nearest(torch.cat(cosines), torch.cat(rows))
 
 
 def _by_neighbors(mine: Nearest, theirs: Nearest) -> Nearest:
