@@ -64,7 +64,7 @@ class Mining(Retrieval):
         if unpaired := sorted(set(self.languages) - paired):
             raise ValueError(
                 f"Each language of {rows.origin} must have a pair of translations, but "
-                f"{', '.join(unpaired)} has none."
+                f"there is none of {', '.join(unpaired)}."
             )
 
     @override
@@ -72,8 +72,8 @@ class Mining(Retrieval):
         """Return F1, precision and recall: means over languages, of each, and of each group."""
         found = {}
         for language in sorted(self.languages):
-            known, other = (self._mined(encoded[split], language) for split in self.splits)
-            found[language] = other.compared(known.best_threshold())
+            validation, test = (self._mined(encoded[split], language) for split in self.splits)
+            found[language] = test.compared(validation.best_threshold())
         return with_averages(found, self.language_groups)
 
     def _mined(self, encoded: EncodedRows, language: str) -> Mined:
@@ -126,7 +126,7 @@ class Mined:
 
 
 class Nearest(NamedTuple):
-    """The largest cosines of each row, largest first, and with which rows of the other list."""
+    """The largest cosines of each row, or ratios of them, and with which rows of the other list."""
 
     cosines: Tensor
     rows: Tensor
