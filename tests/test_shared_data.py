@@ -25,12 +25,14 @@ TASKS = sorted(
     for file in (ROOT / "conf" / "task").glob("*.yaml")
     if file.stem not in SUITES and "HubSource" in file.read_text()
 )
+#: Retrieval whose data the mirror does not have.
+ABSENT = {"bucc"}
 RETRIEVALS = sorted(file.stem for file in (ROOT / "conf" / "retrieval").glob("*.yaml"))
 
 
 def test_there_are_tasks() -> None:
     assert len(TASKS) >= 29
-    assert RETRIEVALS
+    assert set(RETRIEVALS) > ABSENT
 
 
 @pytest.mark.skipif(not MIRROR.is_dir(), reason=f"there is no mirror at {MIRROR}")
@@ -55,12 +57,13 @@ def test_task_fits_its_data(name: str) -> None:
 
 
 @pytest.mark.skipif(not MIRROR.is_dir(), reason=f"there is no mirror at {MIRROR}")
-@pytest.mark.parametrize("name", RETRIEVALS)
+@pytest.mark.parametrize("name", sorted({*RETRIEVALS} - ABSENT))
 def test_retrieval_fits_its_data(name: str) -> None:
     one = instantiate(composed(f"retrieval={name}").retrieval[name], _convert_="all")
-    rows = one.source.load("test", mirror=MIRROR)
-    one.check_rows(rows)
-    assert set(languages_of(rows, one.languages)) == set(one.languages)
+    for split in one.splits:
+        rows = one.source.load(split, mirror=MIRROR)
+        one.check_rows(rows)
+        assert set(languages_of(rows, one.languages)) == set(one.languages)
 
 
 def classes_of(task: Task, labels: list[Any]) -> set[Any]:

@@ -55,6 +55,10 @@ def cells(output: str, *first: str) -> list[list[str]]:
     return [row for row in rows if row[: len(first)] == list(first)]
 
 
+def embeddings_of(encoder: PreTrainedModel) -> list[nn.Embedding]:
+    return [one for one in encoder.modules() if isinstance(one, nn.Embedding)]
+
+
 def test_size_and_cost_are_shown_beside_the_dense_model(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -65,7 +69,8 @@ def test_size_and_cost_are_shown_beside_the_dense_model(
     (row,) = cells(output, str(folder))
     # The row of the padding token is zero.
     count = parameters(cut())
-    assert row[1:] == [f"{count:,}", f"{count - 16:,}", f"{megabytes:.1f}", "1.5"]
+    rest = count - sum(one.weight.numel() for one in embeddings_of(cut()))
+    assert row[1:] == [f"{count:,}", f"{rest:,}", f"{count - 16:,}", f"{megabytes:.1f}", "1.5"]
     (reference,) = cells(output, f"dense of {folder}")
     assert reference[1] == f"{parameters(dense()):,}"
     (timed,) = cells(output, "2 x 4", str(folder))

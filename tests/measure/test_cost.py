@@ -17,6 +17,7 @@ from multiprune.measure.cost import (
     parameter_bytes,
     parameters,
     tokens,
+    without_embeddings,
     zeros,
 )
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
@@ -131,6 +132,16 @@ def test_zeros_are_those_of_matrices_alone() -> None:
     assert zeros(module) == 3
     assert parameters(module) == 3 * 2 + 2 + 2 + 2
     assert parameter_bytes(module.to(torch.bfloat16)) == 2 * 12
+
+
+@pytest.mark.parametrize(
+    ("name", "looked_up"),
+    # 40 words, 20 positions and 2 segments; ModernBERT turns by angles, and has words alone.
+    [("bert", 62 * 32), ("albert", 62 * 16), ("modernbert", 40 * 32)],
+)
+def test_embeddings_are_told_apart_from_the_rest(name: str, looked_up: int) -> None:
+    encoder = tiny_encoder(name)
+    assert without_embeddings(encoder) == parameters(encoder) - looked_up
 
 
 @pytest.mark.parametrize("bitmask", [False, True])

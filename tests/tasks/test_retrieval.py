@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -8,8 +8,11 @@ from datasets import Dataset
 from sklearn.metrics.pairwise import cosine_similarity
 
 from multiprune.data.source import HubSource
-from multiprune.tasks.retrieval import Retrieval, accuracy
+from multiprune.tasks.retrieval import EncodedRows, Retrieval, accuracy
 from multiprune.tasks.task import Rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def retrieval(**changes: Any) -> Retrieval:
@@ -30,6 +33,10 @@ def rows(**changes: list[Any]) -> Rows:
     return Rows(Dataset.from_dict(columns | changes), "corpus.parquet", "")
 
 
+def encoded(sentences: Tensor, translations: Tensor) -> dict[str, EncodedRows]:
+    return {"test": EncodedRows(rows(), sentences, translations)}
+
+
 def test_accuracy_is_the_share_of_nearest_neighbours_by_cosine() -> None:
     first = torch.randn(50, 8)
     second = first * torch.rand(50, 1) + 0.7 * torch.randn(50, 8)
@@ -43,12 +50,12 @@ def test_only_sentences_of_the_same_language_are_compared() -> None:
     # The German translation is as near to the first Swahili sentence as its own.
     first = torch.tensor([[1.0, 0], [1, 0], [0, 1]])
     second = torch.tensor([[1.0, 1], [1, 0], [0, 1]])
-    scores = retrieval(language_groups={"african": ["sw"]}).scores(first, second, rows())
+    scores = retrieval(language_groups={"african": ["sw"]}).scores(encoded(first, second))
     assert scores == {
         "accuracy": 1.0, "accuracy.de": 1.0, "accuracy.sw": 1.0, "accuracy.african": 1.0,
     }  # fmt: skip
     swapped = second[[2, 1, 0]]
-    found = retrieval().scores(first, swapped, rows())
+    found = retrieval().scores(encoded(first, swapped))
     assert (found["accuracy"], found["accuracy.sw"]) == (0.5, 0.0)
 
 

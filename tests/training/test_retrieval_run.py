@@ -81,6 +81,24 @@ def test_retrieval_is_scored_with_the_model_that_is_shipped(mirror: Path, tmp_pa
     assert [float(one["test/tatoeba/accuracy.sw"]) for one in rows] == [found["accuracy.sw"]]
 
 
+def test_mining_is_scored_with_a_threshold_from_other_rows(mirror: Path, tmp_path: Path) -> None:
+    mining = [
+        one.replace("retrieval=tatoeba", "retrieval=tatoeba_mining")
+        for one in overrides_for(mirror)
+    ]
+    only = "retrieval.tatoeba_mining.languages=[de,sw]"
+    run_in(tmp_path / "run", *mining, only, "~retrieval.tatoeba_mining.language_groups")
+    found = json.loads((tmp_path / "run" / "results.json").read_text())["test"]["tatoeba_mining"]
+    names = ("f1", "precision", "recall")
+    assert set(found) == {f"{name}{of}" for name in names for of in ("", ".de", ".sw")}
+    # German sentences stand beside themselves, which no other is as similar to.
+    assert found["f1.de"] > 0.6 > 0.4 > found["f1.sw"]
+    precision, recall = found["precision.de"], found["recall.de"]
+    assert found["f1.de"] == pytest.approx(2 * precision * recall / (precision + recall))
+    said = refused(tmp_path / "other", *mining)
+    assert "must have a pair of translations, but there is none of af, ar" in said
+
+
 @pytest.mark.parametrize("layer", [None, 1, 2])
 def test_vectors_are_means_over_tokens_whatever_is_padded(layer: int | None) -> None:
     torch.manual_seed(0)

@@ -13,6 +13,7 @@ from multiprune.measure.cost import (
     multiply_adds,
     parameter_bytes,
     parameters,
+    without_embeddings,
     zeros,
 )
 from multiprune.measure.memory import peak_memory
@@ -47,6 +48,7 @@ class Cost:
     """What is counted of a contestant.
 
     Attributes:
+        without_embeddings: parameters but for the embeddings, of words or positions.
         nonzero: parameters but for the zeros in matrices.
         bytes: of its weights on disk; of a dense model, what they would take.
         peak_bytes: at the largest size, by device.
@@ -56,6 +58,7 @@ class Cost:
     model: str
     dense: str
     parameters: int
+    without_embeddings: int
     nonzero: int
     bytes: int
     peak_bytes: dict[str, int | None]
@@ -97,6 +100,7 @@ def cost_of(one: Contestant, sizes: Sequence[Size], devices: Sequence[str]) -> C
         model=one.name,
         dense=one.dense,
         parameters=parameters(encoder),
+        without_embeddings=without_embeddings(encoder),
         nonzero=parameters(encoder) - zeros(encoder),
         bytes=parameter_bytes(encoder) if one.folder is None else bytes_on_disk(one.folder),
         peak_bytes={device: peak_memory(blueprint, batch, length, device) for device in devices},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from multiprune.budget.ledger import ParameterLedger
 from multiprune.export.checkpoint import BITMASK_WEIGHTS, WEIGHTS
 
 if TYPE_CHECKING:
@@ -39,6 +40,11 @@ def multiply_adds(encoder: PreTrainedModel, batch: int, length: int) -> int:
 def parameters(module: nn.Module) -> int:
     """Count parameters; one that is shared counts once."""
     return sum(one.numel() for one in module.parameters())
+
+
+def without_embeddings(module: nn.Module) -> int:
+    """Count the parameters that are not embeddings, which a forward pass only looks up."""
+    return parameters(module) - ParameterLedger.of(module).dense["embeddings"]
 
 
 def zeros(module: nn.Module) -> int:

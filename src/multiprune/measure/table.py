@@ -37,12 +37,14 @@ def print_costs(costs: Sequence[Cost], batch: int, length: int) -> None:
     table.add_column("model", overflow="fold")
     devices = list(costs[0].peak_bytes)
     peaks = [f"peak MB, {device}" for device in devices]
-    for column in ("parameters", "non-zero", "MB on disk", *peaks):
+    counts = ("parameters", "without\nembeddings", "non-zero")
+    for column in (*counts, "MB on disk", *peaks):
         table.add_column(column, justify="right")
     for cost in costs:
         table.add_row(
             escape(cost.model),
             f"{cost.parameters:,}",
+            f"{cost.without_embeddings:,}",
             f"{cost.nonzero:,}",
             _megabytes(cost.bytes),
             *(_megabytes(cost.peak_bytes[device]) for device in devices),

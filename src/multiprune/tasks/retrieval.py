@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch.nn import functional
 
@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from multiprune.tasks.task import Rows, Source
 
 
+@dataclass(frozen=True)
+class EncodedRows:
+    """The rows of a split, and vectors of their sentences and translations, (rows, hidden) each.
+
+    Those of a sentence that is missing are zero.
+    """
+
+    rows: Rows
+    sentences: Tensor
+    translations: Tensor
+
+
 @dataclass(kw_only=True)
 class Retrieval:
     """Finds the translation of each sentence among those of all sentences of its language.
@@ -25,11 +37,14 @@ class Retrieval:
 
     Attributes:
         text: the columns of sentences and of their translations.
-        source: where the rows come from; their test split is read.
+        splits: that are read.
+        source: where the rows come from.
         languages: of the sentences, in the column ``lang``.
         language_groups: of languages, by name; scores are averaged over each.
         layer: whose states are compared, from 1; None is the last.
     """
+
+    splits: ClassVar[tuple[str, ...]] = ("test",)
 
     text: Sequence[str]
     source: Source
@@ -48,13 +63,8 @@ class Retrieval:
 
     def check_rows(self, rows: Rows) -> None:
         """Raise a ValueError if a column is missing, or has no sentence in a row."""
-        present = rows.table.column_names
         for column in self.text:
-            if column not in present:
-                raise ValueError(
-                    f"{rows.origin} must have a column {column!r}, but has {', '.join(present)}."
-                )
-            values = rows.table[column][:]
+            values = self.column(rows, column)
             if not all(values):
                 row = next(row for row, value in enumerate(values) if not value)
                 raise ValueError(
@@ -63,16 +73,27 @@ class Retrieval:
                 )
         languages_of(rows, self.languages)
 
-    def scores(self, sentences: Tensor, translations: Tensor, rows: Rows) -> dict[str, float]:
+    def column(self, rows: Rows, name: str) -> list[Any]:
+        """Return the values of a column, which must be there."""
+        present = rows.table.column_names
+        if name not in present:
+            raise ValueError(
+                f"{rows.origin} must have a column {name!r}, but has {', '.join(present)}."
+            )
+        values: list[Any] = rows.table[name][:]
+        return values
+
+    def scores(self, encoded: Mapping[str, EncodedRows]) -> dict[str, float]:
         """Return the accuracy: the mean over languages, of each, and of each group.
 
-        Both are of shape (rows, hidden), in the order of rows.
+        ``encoded`` holds each of ``splits``.
         """
+        test = encoded["test"]
         by_language: dict[str, list[int]] = {}
-        for row, language in enumerate(languages_of(rows, self.languages)):
+        for row, language in enumerate(languages_of(test.rows, self.languages)):
             by_language.setdefault(language, []).append(row)
         found = {
-            language: {"accuracy": accuracy(sentences[mine], translations[mine])}
+            language: {"accuracy": accuracy(test.sentences[mine], test.translations[mine])}
             for language, mine in sorted(by_language.items())
         }
         return with_averages(found, self.language_groups)

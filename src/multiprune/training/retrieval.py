@@ -12,6 +12,7 @@ from typing_extensions import override
 from multiprune.models.heads import mean_of_tokens
 from multiprune.models.hidden_states import recorded_states
 from multiprune.models.structure import architecture_of, layer_paths
+from multiprune.tasks.retrieval import EncodedRows
 from multiprune.training.module import MultitaskModule
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _BATCH_SIZE = 64
 
 
 class Retrieve(pl.Callback):
-    """Logs ``test/<name>/accuracy`` and that of each language, when a whole run is evaluated.
+    """Logs ``test/<name>/accuracy`` (or ``f1``) and that of each language, after a whole run.
 
     It is no part of any mean over tasks.
     """
@@ -55,18 +56,28 @@ class Retrieve(pl.Callback):
         assert isinstance(pl_module, MultitaskModule)
         encoder = pl_module.model.encoder
         for name, one in self.retrievals.items():
-            rows = self.rows[name]
-            sentences, translations = (
-                sentence_vectors(
-                    encoder, self.tokenizer, rows.table[column][:], one.layer, self.max_length
-                )
-                for column in one.text
-            )
-            scores = one.scores(sentences, translations, rows)
+            encoded = {
+                split: self._encoded(one, rows, encoder) for split, rows in self.rows[name].items()
+            }
+            scores = one.scores(encoded)
             pl_module.log_dict(
                 {f"test/{name}/{metric}": value for metric, value in scores.items()},
                 sync_dist=trainer.world_size > 1,
             )
+
+    def _encoded(self, one: Retrieval, rows: Rows, encoder: PreTrainedModel) -> EncodedRows:
+        """Compute the vectors of all sentences that are there."""
+        columns = []
+        for name in one.text:
+            texts = one.column(rows, name)
+            present = [row for row, text in enumerate(texts) if text]
+            sentences = [texts[row] for row in present]
+            vectors = sentence_vectors(
+                encoder, self.tokenizer, sentences, one.layer, self.max_length
+            )
+            columns.append(vectors.new_zeros(len(texts), vectors.shape[1]))
+            columns[-1][present] = vectors
+        return EncodedRows(rows, *columns)
 
 
 @torch.no_grad()
@@ -102,8 +113,8 @@ def sentence_vectors(
     return torch.cat(vectors)[torch.tensor(order, device=encoder.device).argsort()]
 
 
-def _checked(name: str, one: Retrieval, encoder: Encoder, mirror: Path | None) -> Rows:
-    """Return the rows of a retrieval, which must be what this encoder can read."""
+def _checked(name: str, one: Retrieval, encoder: Encoder, mirror: Path | None) -> dict[str, Rows]:
+    """Return the splits of a retrieval, which must be what this encoder can read."""
     if encoder.is_text_to_text:
         raise ValueError(f"Retrieval ({name}) needs an encoder, but this model has a decoder.")
     if one.layer is not None:
@@ -113,8 +124,11 @@ def _checked(name: str, one: Retrieval, encoder: Encoder, mirror: Path | None) -
             raise ValueError(
                 f"`layer` of {name} must be one of the encoder's {depth}, but is {one.layer}."
             )
-    rows = one.source.load("test", mirror=mirror)
-    if rows is None:
-        raise ValueError(f"Retrieval reads a test split, but {name} has none.")
-    one.check_rows(rows)
-    return rows
+    splits = {}
+    for split in one.splits:
+        rows = one.source.load(split, mirror=mirror)
+        if rows is None:
+            raise ValueError(f"Retrieval reads a {split} split, but {name} has none.")
+        one.check_rows(rows)
+        splits[split] = rows
+    return splits
