@@ -39,7 +39,9 @@ ALL_FILES = sorted(
 )
 
 
-ONLY_THE_USER_KNOWS = {"budget.count", "pruner.mask.run", "distillation.teacher"}
+ONLY_THE_USER_KNOWS = {
+    "budget.count", "pruner.mask.run", "distillation.teacher", "data.language",
+}  # fmt: skip
 
 
 def test_every_group_has_options() -> None:
@@ -47,6 +49,7 @@ def test_every_group_has_options() -> None:
     for group in (
         "task", "encoder", "data", "data/mixing", "budget", "pruner", "pruner/groups", "schedule",
         "optimizer", "distillation", "trainer", "logger", "experiment",
+        "setting",
     ):  # fmt: skip
         assert options(group), group
 
@@ -158,6 +161,16 @@ def test_every_mixing_gives_probabilities(name: str) -> None:
     weights = ["+data.mixing.weights={a: 1, b: 3}"] if name == "fixed" else []
     mixing = instantiate(composed(f"data/mixing={name}", *weights).data.mixing, _convert_="all")
     assert sum(mixing.probabilities({"a": 10, "b": 30}).values()) == pytest.approx(1)
+
+
+def test_setting_per_language_asks_for_the_language_and_the_shared_one_has_none() -> None:
+    for choice in ([], ["setting=shared"]):
+        assert "language" not in composed("task=panx", *choice).data
+        with pytest.raises(ConfigCompositionException, match="language"):
+            composed("task=panx", "data.language=de", *choice)
+    asked = composed("task=panx", "setting=per_language")
+    assert OmegaConf.missing_keys(asked) == {"data.language"}
+    assert composed("task=panx", "setting=per_language", "data.language=de").data.language == "de"
 
 
 @pytest.mark.parametrize("name", options("optimizer"))

@@ -37,7 +37,7 @@ def test_every_command_names_files_and_options_that_exist() -> None:
     commands = re.findall(r"```bash\n(.*?)```", README, re.S)
     assert commands
     for option in re.findall(
-        r"\b(task|encoder|pruner|budget|experiment|trainer)=(\w+)", "".join(commands)
+        r"\b(task|encoder|pruner|budget|experiment|trainer|setting)=(\w+)", "".join(commands)
     ):
         assert (ROOT / "conf" / option[0] / f"{option[1]}.yaml").is_file(), option
     for file in re.findall(r"benchmarks/\w+\.py", "".join(commands)):

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from datasets import Dataset
 
-from multiprune.data.selection import in_languages, labelled
+from multiprune.data.selection import check_language, in_languages, labelled, used_rows
 from multiprune.data.source import HubSource
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.metrics import accuracy
@@ -57,3 +57,44 @@ def test_rows_without_a_public_label_are_left_out() -> None:
     kept = labelled(ROWS, task())
     assert kept is not None
     assert kept.table["label"][:] == [1, 0]
+
+
+def test_one_language_is_all_that_is_used_of_any_split_whatever_is_trained_on() -> None:
+    english = task(train_languages=["en"])
+    for split, expected in (("train", ["c"]), ("validation", ["c"]), ("test", ["c"])):
+        unlabelled, kept = used_rows(ROWS, english, split, "sw")
+        assert kept is not None
+        assert (unlabelled, kept.table["sentence"][:]) == (0, expected)
+    unlabelled, kept = used_rows(ROWS, english, "train")
+    assert kept is not None
+    assert (unlabelled, kept.table["sentence"][:]) == (1, ["a"])
+
+
+def test_rows_without_a_label_are_counted_in_the_language_alone() -> None:
+    columns = {"sentence": ["a", "b", "c"], "label": [-1, -1, 0], "lang": ["en", "de", "de"]}
+    rows = Rows(Dataset.from_dict(columns), "corpus.parquet", "fingerprint")
+    unlabelled, kept = used_rows(rows, task(), "train", "de")
+    assert kept is not None
+    assert (unlabelled, kept.table["sentence"][:]) == (1, ["c"])
+    assert used_rows(rows, task(), "train", "en") == (0, None)
+
+
+def test_fingerprints_tell_languages_apart() -> None:
+    found = [used_rows(ROWS, task(), "train", language)[1] for language in ("en", "sw", None)]
+    assert len({one.fingerprint for one in found if one is not None}) == 3
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_language_without_rows_is_refused_with_those_that_have_some(split: str) -> None:
+    four = task(languages=["en", "de", "sw", "fr"])
+    with pytest.raises(ValueError, match=f"be {split} rows in fr, .* only such in en, de, sw"):
+        used_rows(ROWS, four, split, "fr")
+    assert used_rows(ROWS, four, "test", "fr") == (0, None)
+
+
+def test_language_must_be_one_that_every_task_declares() -> None:
+    check_language("de", {"first": task()})
+    with pytest.raises(ValueError, match=r"languages of first \(en, de, sw\), but is fr"):
+        check_language("fr", {"first": task()})
+    with pytest.raises(ValueError, match="`languages` of a task, but second has none"):
+        check_language("de", {"first": task(), "second": task(languages=[])})

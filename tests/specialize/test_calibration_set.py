@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,8 +21,10 @@ from multiprune.specialize.calibration_set import (
     log_probabilities,
     pseudo_labels,
 )
+from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.metrics import accuracy
+from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import IGNORED
 
@@ -68,11 +69,12 @@ def rows_of(drawn: CalibrationSet) -> list[int]:
     return [row for one in drawn.batches for row in one.batch.rows]
 
 
-def test_task_scored_by_language_is_refused() -> None:
-    several = copy.copy(CLASSES)
-    several.languages = ("de", "en")
-    with pytest.raises(ValueError, match="but task is scored by language, or against its texts"):
-        calibration_set(encoded(several), model(), Draw(examples=3))
+def test_task_answered_by_spans_of_texts_is_refused() -> None:
+    questions = QuestionAnswering(
+        **_COMMON | {"text": ["question", "context"]}, label_start="start", normalize=squad
+    )
+    with pytest.raises(ValueError, match="but task is answered by spans of texts"):
+        calibration_set(encoded(questions), model(), Draw(examples=3))
 
 
 def test_draws_are_the_seeds_and_of_training_rows_each_once() -> None:

@@ -222,6 +222,46 @@ def test_training_on_all_languages_is_training_on_more(mirror: Path, tmp_path: P
     assert results_of(tmp_path / "run")["examples"] == {"xnli": 28, "panx": 24, "tydiqa": 5}
 
 
+def test_run_of_one_language_reads_and_scores_that_language_alone(
+    mirror: Path, tmp_path: Path
+) -> None:
+    overrides = ["task=panx", "setting=per_language", "data.language=de"]
+    run_in(tmp_path / "run", *(one for one in small(mirror) if one[:5] != "task="), *overrides)
+    results = results_of(tmp_path / "run")
+    languages = {split: column(mirror, "panx", split, "lang") for split in ("train", "validation")}
+    assert results["examples"] == {"panx": languages["train"].count("de")}
+    scores = results["validation"]["panx"]
+    assert scores["f1"] == scores["f1.de"]
+    assert {"f1.en", "f1.yo"} & {*scores} == set()
+
+    gold = [
+        tags
+        for tags, one in zip(
+            column(mirror, "panx", "validation", "ner_tags"), languages["validation"], strict=True
+        )
+        if one == "de"
+    ]
+    tags = read_predictions(tmp_path / "run")["validation"]["panx"]
+    found = [
+        spans_of([TAGS[tag] for tag in tags.predictions[tags.examples == row].tolist()])
+        for row in range(len(gold))
+    ]
+    assert [int((tags.examples == row).sum()) for row in range(len(gold))] == [*map(len, gold)]
+    assert scores["f1"] == pytest.approx(span_f1(found, [spans_of(one) for one in gold]))
+
+
+def test_language_that_cannot_be_is_refused_in_a_sentence(mirror: Path, tmp_path: Path) -> None:
+    def said(*overrides: str) -> str:
+        return refused(tmp_path / "run", *small(mirror, "setting=per_language", *overrides))
+
+    assert said() == "error: A run needs a value of data.language, but has none."
+    assert "of the languages of panx" in said("data.language=el")
+    few = [*small(mirror), "task=xnli", "setting=per_language", "data.language=ar"]
+    sentence = refused(tmp_path / "run", *few[1:])
+    assert "There must be train rows in ar, but" in sentence
+    assert sentence.endswith("has only such in de, en, zh.")
+
+
 def test_interrupted_run_ends_as_one_that_was_not_stopped(
     mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

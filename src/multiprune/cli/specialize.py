@@ -1,4 +1,4 @@
-"""The command that makes one task's own model."""
+"""The command that makes one task's own model, or one of a task and language."""
 
 from __future__ import annotations
 
@@ -25,14 +25,20 @@ def add_specialize_command(commands: Commands) -> None:
         description="Attribute the answers to a few training examples of one task to heads and "
         "neurons, remove what contributes least, and write a physically smaller model with the "
         "head of that task alone, as Yang et al. (2023) do. No weight is trained. Each task gets a "
-        "folder in DIR. With --model it is a classifier of transformers that is cut, with its own "
-        "head, for data in parquet files; DIR is then what is written.",
+        "folder in DIR, or by language each task and language (TASK.LANGUAGE). With --model it is "
+        "a classifier of transformers that is cut, with its own head, for data in parquet files; "
+        "DIR is then what is written.",
     )
     text = "folder of a run, or of an exported model"
     command.add_argument("run", type=Path, nargs="?", help=text)
     which = command.add_mutually_exclusive_group()
     which.add_argument("--task", nargs="+", metavar="TASK", help="tasks of the run")
     which.add_argument("--all", action="store_true", help="each task of the run")
+    languages = command.add_mutually_exclusive_group()
+    text = "a model for each language that a task has training rows in, for and from those alone"
+    languages.add_argument("--by-language", action="store_true", help=text)
+    text = "a model for each of these languages (default: one model a task, for all its languages)"
+    languages.add_argument("--language", nargs="+", metavar="LANGUAGE", help=text)
     command.add_argument("--out", type=Path, metavar="DIR", help="(default: RUN/specialized)")
     _add_classifier(command)
     _add_budget(command)
@@ -166,7 +172,8 @@ def _specialize(options: argparse.Namespace) -> None:
     for outcome in _outcomes(options, manner):
         outcomes.append(outcome)
         if outcome.warning is not None:
-            print(f"warning: {outcome.task}: {outcome.warning}", file=sys.stderr)
+            of = f"{outcome.task} in {outcome.language}" if outcome.language else outcome.task
+            print(f"warning: {of}: {outcome.warning}", file=sys.stderr)
     print_outcomes(manner, outcomes)
     for outcome in outcomes:
         print(f"{outcome.folder}: {outcome.seconds:.1f} s")
@@ -174,7 +181,8 @@ def _specialize(options: argparse.Namespace) -> None:
 
 def _check_what(options: argparse.Namespace) -> None:
     """Refuse anything but a run with its options, or a classifier with its own."""
-    of_run = {name: getattr(options, name) for name in ("task", "all", "data_of", "mirror")}
+    names = ("task", "all", "by_language", "language", "data_of", "mirror")
+    of_run = {name: getattr(options, name) for name in names}
     needed = {name: getattr(options, name) for name in ("data", "text", "label", "out")}
     of_model = {name: needed[name] for name in ("data", "text", "label")}
     if (options.run is None) == (options.model is None):
@@ -204,6 +212,7 @@ def _outcomes(options: argparse.Namespace, manner: Manner) -> Iterator[Outcome]:
             tasks=[] if options.all else options.task,
             out=options.out or options.run / "specialized",
             manner=manner,
+            languages=[] if options.by_language else options.language,
             data_of=options.data_of,
             mirror=options.mirror,
         )

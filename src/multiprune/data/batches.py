@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,18 +16,22 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from multiprune.data.mixing import BatchPlan
-    from multiprune.tasks.task import Batch, Task
+    from multiprune.tasks.task import Batch, Rows, Task
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedTask:
-    """A task with its encoded splits, and how many texts were cut to the encoder's length."""
+    """A task with its encoded splits, and how many texts were cut to the encoder's length.
+
+    ``evaluated`` has the rows of splits by which answers are scored, where a task reads them.
+    """
 
     name: str
     task: Task
     splits: Mapping[str, Dataset]
     truncated: int
     padding_token: int
+    evaluated: Mapping[str, Rows] = field(default_factory=dict)
 
     def batch(self, split: str, rows: Sequence[int]) -> Batch:
         """Collate the given rows of a split."""

@@ -20,7 +20,7 @@ from multiprune.data.batches import (
 )
 from multiprune.data.cache import default_cache_folder, encoded_rows
 from multiprune.data.mixing import BatchPlan, Mixing
-from multiprune.data.selection import in_languages, labelled
+from multiprune.data.selection import check_language, used_rows
 from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ class MultitaskDataModule(pl.LightningDataModule):
         batch_size: examples of a training batch, on each rank.
         mixing: how often each task is trained.
         mirror: folder of a local mirror to read instead of the hub.
+        language: use the rows in this language alone, in all splits, whatever languages tasks train
+            on; None for those that each task asks for.
         cap: by task, the most training examples to use (a random choice under the seed); ``each``
             stands for every task that is not named.
         sort_window: so many consecutive batches of a task share examples of similar length.
@@ -66,6 +68,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         batch_size: int,
         mixing: Mixing,
         mirror: str | None = None,
+        language: str | None = None,
         cap: Mapping[str, int] | None = None,
         sort_window: int = 20,
         evaluation_batch_size: int = 64,
@@ -87,6 +90,9 @@ class MultitaskDataModule(pl.LightningDataModule):
             raise ValueError(
                 "Batch sizes, `max_length`, `sort_window` and caps must be at least 1."
             )
+        if language is not None:
+            check_language(language, tasks)
+        self.language = language
         self.tasks, self.tokenizer, self.max_length = dict(tasks), tokenizer, max_length
         self.batch_size, self.evaluation_batch_size = batch_size, evaluation_batch_size
         self.mixing, self.cap, self.sort_window = mixing, dict(cap or {}), sort_window
@@ -218,10 +224,7 @@ class MultitaskDataModule(pl.LightningDataModule):
     def _used(self, task: Task, split: str) -> tuple[int, Rows | None]:
         """Return how many rows of a split have no label, and those that are used."""
         rows = task.source.load(split, mirror=self.mirror)
-        known = None if rows is None else labelled(rows, task)
-        if rows is None or known is None:
-            return 0, None
-        return len(rows.table) - len(known.table), in_languages(known, task, split)
+        return (0, None) if rows is None else used_rows(rows, task, split, self.language)
 
 
 @dataclass(frozen=True)

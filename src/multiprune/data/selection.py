@@ -1,4 +1,4 @@
-"""Which rows of a split are used: those with a label, and to train, those in some languages."""
+"""Which rows of a split are used: those with a label, and in which languages."""
 
 from __future__ import annotations
 
@@ -8,12 +8,48 @@ from multiprune.tasks.languages import languages_of
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from multiprune.tasks.task import Task
 
 # The hub's sign for an example whose label is not public.
 _UNLABELLED = -1
+
+# Splits that there must be rows of.
+_REQUIRED = ("train", "validation")
+
+
+def check_language(language: str, tasks: Mapping[str, Task]) -> None:
+    """Raise a ValueError unless all tasks declare a language."""
+    for name, task in tasks.items():
+        if not task.languages:
+            raise ValueError(
+                f"`data.language` chooses among the `languages` of a task, but {name} has none."
+            )
+        if language not in task.languages:
+            raise ValueError(
+                f"`data.language` must be of the languages of {name} "
+                f"({', '.join(task.languages)}), but is {language}."
+            )
+
+
+def used_rows(
+    rows: Rows, task: Task, split: str, language: str | None = None
+) -> tuple[int, Rows | None]:
+    """Return how many rows of a split have no label, and those that are used, if there are any.
+
+    With a ``language`` these are the rows in that alone, whatever the task trains on.
+
+    Raises:
+        ValueError: if a row is in a language that the task does not declare, or none is in
+            ``language`` to train or to validate with.
+    """
+    mine = rows if language is None else _in_one_language(rows, task, split, language)
+    known = None if mine is None else labelled(mine, task)
+    if mine is None or known is None:
+        return 0, None
+    unlabelled = len(mine.table) - len(known.table)
+    return unlabelled, known if language is not None else in_languages(known, task, split)
 
 
 def labelled(rows: Rows, task: Task) -> Rows | None:
@@ -38,6 +74,18 @@ def in_languages(rows: Rows, task: Task, split: str) -> Rows | None:
     wanted = task.train_languages
     kept = [row for row, language in enumerate(found) if language in wanted]
     return _selected(rows, kept, f"in {' '.join(wanted)}")
+
+
+def _in_one_language(rows: Rows, task: Task, split: str, language: str) -> Rows | None:
+    found = languages_of(rows, task.languages)
+    kept = [row for row, one in enumerate(found) if one == language]
+    if not kept and split in _REQUIRED:
+        there = [one for one in task.languages if one in set(found)]
+        raise ValueError(
+            f"There must be {split} rows in {language}, but {rows.origin} has only such in "
+            f"{', '.join(there)}."
+        )
+    return _selected(rows, kept, f"in {language}")
 
 
 def _selected(rows: Rows, kept: Sequence[int], which: str) -> Rows | None:

@@ -28,20 +28,22 @@ NO_METHOD = (
 )  # fmt: skip
 
 
-def comparable(rows: Sequence[Row], *, by_examples: bool = False) -> None:
+def comparable(
+    rows: Sequence[Row], *, by_examples: bool = False, across_languages: bool = False
+) -> None:
     """Check that all runs have the same encoder, denominator and, for the tasks they share, data.
 
     ``loss_weight`` may differ: it is how a task is trained, not what the task is. So may the place
     that data are read from (``data.mirror``), and the number of training examples if runs are
-    compared ``by_examples``.
+    compared ``by_examples``. ``across_languages`` the languages may differ, and so those numbers.
 
     Raises:
         ValueError: at the first difference (names the two runs and the key).
     """
     seen: dict[str, tuple[Any, Row]] = {}
     for row in rows:
-        examples = {} if by_examples else _examples(row)
-        for name, value in (_subject(row) | examples).items():
+        examples = {} if by_examples or across_languages else _examples(row)
+        for name, value in (_subject(row, across_languages) | examples).items():
             known, before = seen.setdefault(name, (value, row))
             if known != value:
                 key, ours, theirs = _difference(name, known, value)
@@ -85,8 +87,9 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
-def _subject(row: Row) -> dict[str, Any]:
+def _subject(row: Row, across_languages: bool) -> dict[str, Any]:
     """Return what must be the same, by the name that a difference is reported under."""
+    free = ("loss_weight", "train_languages") if across_languages else ("loss_weight",)
     data, encoder = row.config.get("data", {}), row.config["encoder"]
     subject: dict[str, Any] = {
         "encoder": {
@@ -94,12 +97,13 @@ def _subject(row: Row) -> dict[str, Any]:
         },
         "budget.of": row.of,
         "data.max_length": data.get("max_length"),
+        "data.language": None if across_languages else row.language,
     }
     # Each task brings its head, so that heads differ by tasks.
     subject |= {f"number of {part}": row.ledger.dense[part] for part in PARTS if part != "heads"}
     for task in row.tasks:
         definition = row.config["task"][task].items()
-        subject[f"task.{task}"] = {key: one for key, one in definition if key != "loss_weight"}
+        subject[f"task.{task}"] = {key: one for key, one in definition if key not in free}
     return subject
 
 

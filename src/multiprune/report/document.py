@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from multiprune.report.auxiliary import Effect
     from multiprune.report.blocks import Section, Table
     from multiprune.report.by_examples import ByExamples, Pair
+    from multiprune.report.by_language import ByLanguage
     from multiprune.report.difference import Difference
     from multiprune.report.frame import Row
     from multiprune.report.layers import Position
@@ -39,22 +40,23 @@ def as_json(overview: Overview, overlaps: Overlaps | None, found: ByExamples | N
         "models": [_model(one) for one in overview.models],
         "comparisons": [_comparison(one) for one in overview.comparisons],
         "effects": [_effect(one) for one in overview.effects],
+        "languages": None if overview.by_language is None else _languages(overview.by_language),
         "masks": None if overlaps is None else _masks(overlaps),
         "examples": None if found is None else [_pair(one) for one in found.pairs],
         "left_out": left_out_document(overview.left_out),
-        "runs": [_run(row) for row in overview.rows],
+        "runs": [_run(row) for row in overview.all_rows],
     }
     return json.dumps(content, indent=2) + "\n"
 
 
 def as_csv(overview: Overview) -> str:
     """Return a line a finished run; scores have a column a task and split, empty where unknown."""
-    tasks = sorted({task for row in overview.rows for task in row.tasks})
+    tasks = sorted({task for row in overview.all_rows for task in row.tasks})
     names = [f"{split}/{task}" for split in SPLITS for task in tasks]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow([*_RUN, *(f"examples/{task}" for task in tasks), *names])
-    for row in overview.rows:
+    for row in overview.all_rows:
         scores = [_score(row, split, task) for split in SPLITS for task in tasks]
         described = _run(row) | {"tasks": " ".join(row.tasks)}
         examples = [row.examples.get(task) for task in tasks]
@@ -68,8 +70,8 @@ def as_markdown(title: str, lead: str, sections: Sequence[Section], *, figures: 
 
 
 _RUN = (
-    "path", "tasks", "pruner", "seed", "of", "dense", "asked", "kept", "steps", "wall_seconds",
-    "command",
+    "path", "tasks", "language", "pruner", "seed", "of", "dense", "asked", "kept", "steps",
+    "wall_seconds", "command",
 )  # fmt: skip
 
 
@@ -129,6 +131,25 @@ def _by_split(differences: Mapping[str, Mapping[str, Difference]]) -> dict[str, 
     return {
         split: {name: asdict(one) for name, one in by_task.items()}
         for split, by_task in differences.items()
+    }
+
+
+def _languages(found: ByLanguage) -> dict[str, Any]:
+    return {
+        "pairs": [
+            {"task": one.task, "language": one.language, "method": one.own.method}
+            | {"kept": one.own.contender.parameters}
+            | {"kept_shared": one.shared and one.shared.contender.parameters}
+            | {"alone": dict(one.alone), "together": dict(one.together), "reason": one.reason}
+            | {"difference": None if one.difference is None else asdict(one.difference)}
+            for one in found.pairs
+        ],
+        "means": [
+            {"task": one.task, "languages": list(one.languages), "method": one.shared.method}
+            | {"kept_shared": one.shared.contender.parameters}
+            | {name: asdict(getattr(one, name)) for name in ("alone", "together", "difference")}
+            for one in found.means
+        ],
     }
 
 

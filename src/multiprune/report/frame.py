@@ -71,6 +71,12 @@ class Row:
         return self.test.get(task, {}).get(self.metrics[task])
 
     @property
+    def language(self) -> str | None:
+        """The language whose rows alone the run has read; None for those its tasks ask for."""
+        language: str | None = self.config.get("data", {}).get("language")
+        return language
+
+    @property
     def frozen_embeddings(self) -> bool:
         """Whether the run left the encoder's embeddings as they were, whole and untrained."""
         kept, dense = self.ledger.kept["embeddings"], self.ledger.dense["embeddings"]

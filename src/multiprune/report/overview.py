@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from multiprune.report.against_ensembles import Comparison, comparisons_of, with_differences
 from multiprune.report.auxiliary import Effect, effects_of, with_effects
+from multiprune.report.by_language import ByLanguage, by_language, by_setting
 from multiprune.report.comparison import comparable, methods
 from multiprune.report.contender import SPLITS, Score, one_a_seed
 from multiprune.report.example_draws import ExampleDraws
@@ -27,12 +28,14 @@ class Overview:
     """All that a report shows of finished runs.
 
     Attributes:
-        rows: every finished run, also those that repeat others.
+        rows: every finished run, also those that repeat others; none of one language beside those
+            of the shared setting.
         tasks: of the suite: the tasks that most multitask runs have, or all there are.
         of: what is counted.
         split: ``test`` where all runs have test scores, else ``validation``.
         models: by method and size.
         effects: of tasks on each other.
+        by_language: what is known of runs of one language; None where there are none beside others.
         left_out: runs that are in the list of runs at most.
     """
 
@@ -44,7 +47,13 @@ class Overview:
     models: Sequence[Model]
     comparisons: Sequence[Comparison]
     effects: Sequence[Effect]
+    by_language: ByLanguage | None
     left_out: Sequence[LeftOut]
+
+    @property
+    def all_rows(self) -> list[Row]:
+        """Every finished run, also those of one language."""
+        return [*self.rows, *(self.by_language.rows if self.by_language is not None else ())]
 
     @property
     def score(self) -> Score:
@@ -81,31 +90,46 @@ def overview(frame: Frame, *, ignore: Sequence[str] = (), by_examples: bool = Fa
     if not frame.rows:
         first = frame.left_out[0]
         raise ValueError(f"At least one run must be finished, but {first.path}: {first.reason}.")
-    comparable(frame.rows, by_examples=by_examples)
-    models: list[Model] = []
-    left_out = list(frame.left_out)
-    for method, rows in methods(frame.rows, ignore=ignore).items():
-        for alike in _by_examples(rows) if by_examples else [rows]:
-            once, repeated = one_a_seed(alike)
-            left_out += repeated
-            models += models_of(method, once)
-    tasks = _suite(frame.rows)
-    has_tests = all(row.test_score(task) is not None for row in frame.rows for task in row.tasks)
+    shared, own = (frame.rows, []) if by_examples else by_setting(frame.rows)
+    comparable(shared, by_examples=by_examples)
+    models, left_out = _models(shared, ignore, by_examples)
+    of_languages = by_language(shared, own, ignore=ignore) if own else None
+    tasks = _suite(shared)
+    has_tests = all(row.test_score(task) is not None for row in shared for task in row.tasks)
     comparisons = [] if by_examples else comparisons_of(models, tasks)
     effects = [] if by_examples else effects_of(models)
     compared = [*(one.sides or () for one in comparisons), *(one.sides for one in effects)]
     draws = ExampleDraws(side for sides in compared for side in sides)
     return Overview(
-        rows=frame.rows,
+        rows=shared,
         tasks=tasks,
-        of=frame.rows[0].of,
-        dense=frame.rows[0].dense,
+        of=shared[0].of,
+        dense=shared[0].dense,
         split="test" if has_tests else "validation",
         models=models,
         comparisons=[with_differences(one, draws) for one in comparisons],
         effects=[with_effects(one, draws) for one in effects],
-        left_out=left_out,
+        by_language=of_languages,
+        left_out=[
+            *frame.left_out,
+            *left_out,
+            *(of_languages.left_out if of_languages is not None else ()),
+        ],
     )
+
+
+def _models(
+    rows: Sequence[Row], ignore: Sequence[str], by_examples: bool
+) -> tuple[list[Model], list[LeftOut]]:
+    """Return the models of all methods, and the runs that others repeat."""
+    models: list[Model] = []
+    left_out: list[LeftOut] = []
+    for method, own in methods(rows, ignore=ignore).items():
+        for alike in _by_examples(own) if by_examples else [own]:
+            once, repeated = one_a_seed(alike)
+            left_out += repeated
+            models += models_of(method, once)
+    return models, left_out
 
 
 def _by_examples(rows: Sequence[Row]) -> list[list[Row]]:

@@ -10,6 +10,7 @@ from multiprune.report import blocks
 from multiprune.report.auxiliary_section import auxiliary_section
 from multiprune.report.blocks import Cell, Figure, Section, Table
 from multiprune.report.by_examples_section import by_examples_section
+from multiprune.report.by_language_section import by_language_section
 from multiprune.report.frontier import frontier_section
 from multiprune.report.kept_section import density_section, ledger_section
 from multiprune.report.overlap_section import overlap_section
@@ -33,6 +34,7 @@ def sections(overview: Overview, overlaps: Overlaps | None) -> list[Section]:
         versus_section(overview),
         allocation_section(overview),
         auxiliary_section(overview),
+        *by_language_section(overview),
         ledger_section(overview),
         density_section(overview),
         overlap_section(overlaps),
@@ -59,12 +61,12 @@ def left_out_table(name: str, caption: str, runs: Sequence[LeftOut]) -> Table:
 
 
 def _compared(overview: Overview) -> Section:
-    rows, seeds = overview.rows, sorted({row.seed for row in overview.rows})
+    rows = overview.all_rows
     facts = {
         "encoder": rows[0].encoder,
         "what is counted": _counted(overview),
         "methods": ", ".join(overview.methods),
-        "seeds": ", ".join(map(str, seeds)),
+        "seeds": ", ".join(map(str, sorted({row.seed for row in rows}))),
         "finished runs": f"{len(rows):,}",
         "left out": f"{len(overview.left_out):,}",
     }
@@ -81,8 +83,13 @@ def _compared(overview: Overview) -> Section:
     if overview.left_out:
         tables.append(left_out_table("left-out", "Runs left out", overview.left_out))
     text = []
+    if overview.by_language is not None:
+        text.append(
+            f"{blocks.plural(len(overview.by_language.rows), 'run')} of one language each: in the "
+            "section on those, and in the tables of wall time and of runs, only."
+        )
     shown = {overview.tasks, *_in_effects(overview)}
-    multitask = {tuple(sorted(row.tasks)) for row in rows if len(row.tasks) > 1}
+    multitask = {tuple(sorted(row.tasks)) for row in overview.rows if len(row.tasks) > 1}
     if others := multitask - shown:
         text.append(
             "Multitask runs of other tasks are in the tables of runs, of the ledger and of wall "
@@ -133,6 +140,8 @@ def _wall_time(overview: Overview) -> Section:
     for model in overview.models:
         kind = "alone" if len(model.tasks) == 1 else "multitask"
         groups.setdefault((model.method, kind), []).extend(model.runs)
+    for model in overview.by_language.models if overview.by_language is not None else ():
+        groups.setdefault((model.method, "one language"), []).extend(model.runs)
     names = [f"{method}, {kind}" for method, kind in groups]
     seconds = [[run.wall_seconds for run in runs] for runs in groups.values()]
     medians = [
@@ -145,7 +154,7 @@ def _wall_time(overview: Overview) -> Section:
         alt="; ".join(medians),
         draw=lambda: ranges(names, seconds, "seconds a run"),
     )
-    hours = sum(row.wall_seconds for row in overview.rows) / 3600
+    hours = sum(row.wall_seconds for row in overview.all_rows) / 3600
     return Section(
         name="wall-time",
         title="Wall time",
@@ -181,16 +190,18 @@ def _wall_time_table(groups: Mapping[tuple[str, str], Sequence[Row]]) -> Table:
 
 def runs_section(overview: Overview) -> Section:
     """List every finished run with the command that made it."""
-    method = {run.path: model.method for model in overview.models for run in model.runs}
+    of_languages = overview.by_language.models if overview.by_language is not None else ()
+    models = [*overview.models, *of_languages]
+    method = {run.path: model.method for model in models for run in model.runs}
     rows = []
-    for row in overview.rows:
+    for row in overview.all_rows:
         tests = [row.test_score(task) for task in row.tasks]
         known = [one for one in tests if one is not None]
         rows.append(
             [
                 blocks.text(str(row.path)),
                 blocks.text(method.get(row.path, row.pruner)),
-                blocks.text(", ".join(row.tasks)),
+                blocks.text(", ".join(row.tasks) + (f" in {row.language}" if row.language else "")),
                 blocks.count(row.seed),
                 blocks.count(row.asked),
                 blocks.count(row.kept),
@@ -206,7 +217,7 @@ def runs_section(overview: Overview) -> Section:
         "wall s", "command",
     ]  # fmt: skip
     table = Table(name="runs", caption="Finished runs", columns=columns, rows=rows, copied=10)
-    without = sum(row.command is None for row in overview.rows)
+    without = sum(row.command is None for row in overview.all_rows)
     text = ["The score is the mean over the run's tasks."]
     if without:
         text.append(

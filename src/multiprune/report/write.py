@@ -168,7 +168,7 @@ class Report(Document):
     @property
     @override
     def lead(self) -> str:
-        rows = self.overview.rows
+        rows = self.overview.all_rows
         return (
             f"{plural(len(rows), 'finished run')} of {plural(len(self.overview.tasks), 'task')} on "
             f"{rows[0].encoder}, {plural(len({row.seed for row in rows}), 'seed')}, "

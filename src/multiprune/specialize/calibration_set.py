@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from multiprune.tasks.scores import reads_rows
 from multiprune.tasks.task import IGNORED
 from multiprune.tasks.text_to_text import WordedClassification
 
@@ -154,10 +153,10 @@ def pseudo_labels(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def _check_numbers(encoded: EncodedTask, draw: Draw) -> None:
-    if reads_rows(encoded.task):
+    if encoded.task.compares_rows:
         raise ValueError(
-            f"Specialists are of tasks that answers alone decide, but {encoded.name} is scored by "
-            "language, or against its texts."
+            f"Specialists are of tasks whose answers are labels, but {encoded.name} is answered by "
+            "spans of texts that are read in several windows."
         )
     available, classes = len(encoded.splits["train"]), _classes(encoded.task)
     if draw.examples > available:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
@@ -12,12 +13,15 @@ from hydra.utils import instantiate
 from multiprune.data.datamodule import EACH
 from multiprune.models.text_to_text import tasks_for
 from multiprune.outcome import sentence
+from multiprune.tasks.languages import languages_of
+from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
     from multiprune.data.batches import EncodedTask
+    from multiprune.data.datamodule import MultitaskDataModule
     from multiprune.models.encoder import Encoder
 
 
@@ -40,32 +44,69 @@ class Origin:
         mirror: str | None = None,
         *,
         others: Mapping[str, Any] | None = None,
+        language: str | None = None,
     ) -> EncodedTask:
         """Return a task with its rows, as the run has read and encoded them.
 
-        ``mirror`` replaces the run's; ``others`` are configurations of tasks that it did not have.
+        Those of a task in several languages are in ``language`` alone, or in all of them, whatever
+        the run has trained on. ``mirror`` replaces the run's; ``others`` are configurations of
+        tasks that it did not have.
 
         Raises:
             ValueError: if a class of the configuration cannot be found, or data do not fit.
             OSError: if data cannot be read.
         """
+        data = self._data(name, encoder, mirror, others or {}, language)
+        data.setup()
+        encoded: EncodedTask = data.encoded[name]
+        rows = data.rows(name, "validation") if reads_rows(encoded.task) else None
+        return encoded if rows is None else replace(encoded, evaluated={"validation": rows})
+
+    def training_rows(
+        self, name: str, encoder: Encoder, mirror: str | None = None
+    ) -> dict[str, int]:
+        """Return how many training rows there are in each language of a task that has some.
+
+        Raises:
+            ValueError: if the task has no languages, or as ``encoded`` does.
+            OSError: if data cannot be read.
+        """
+        data = self._data(name, encoder, mirror, {}, None)
+        declared, rows = data.tasks[name].languages, data.rows(name, "train")
+        if not declared:
+            raise ValueError(
+                f"Models by language are of tasks with `languages`, but {name} has none."
+            )
+        found = Counter([] if rows is None else languages_of(rows, declared))
+        return {language: found[language] for language in declared if found[language]}
+
+    def _data(
+        self,
+        name: str,
+        encoder: Encoder,
+        mirror: str | None,
+        others: Mapping[str, Any],
+        language: str | None,
+    ) -> MultitaskDataModule:
         settings = dict(self.config["data"])
         cap = settings.get("cap") or {}
         settings["cap"] = {key: most for key, most in cap.items() if key in (name, EACH)}
         settings["max_length"] = min(settings["max_length"], encoder.max_length)
         if mirror is not None:
             settings["mirror"] = mirror
+        if language is not None:
+            settings["language"] = language
         try:
-            task = instantiate((self.config["task"] | dict(others or {}))[name], _convert_="all")
-            task = tasks_for(encoder, {name: task})[name]
-            data = instantiate(settings, _partial_=True, _convert_="all")(
-                tasks={name: task}, tokenizer=encoder.tokenizer, seed=self.config["seed"]
+            task = instantiate((self.config["task"] | dict(others))[name], _convert_="all")
+            task.train_languages = None
+            data: MultitaskDataModule = instantiate(settings, _partial_=True, _convert_="all")(
+                tasks=tasks_for(encoder, {name: task}),
+                tokenizer=encoder.tokenizer,
+                seed=self.config["seed"],
             )
         except HydraException as error:
             raise ValueError(f"{self.run}: {sentence(error)}") from error
-        data.setup()
-        encoded: EncodedTask = data.encoded[name]
-        return encoded
+        return data
 
 
 def read_origin(run: Path) -> Origin:

@@ -17,6 +17,8 @@ from multiprune.pruning.rescale import rescale
 from multiprune.pruning.structured import Structured
 from multiprune.specialize.calibration_set import batches_by_length, log_probabilities
 from multiprune.specialize.methods import METHODS, Choice
+from multiprune.tasks.answers import Answers
+from multiprune.tasks.scores import scores_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -181,6 +183,9 @@ def validated(
     for batch_rows in batches_by_length(encoded, "validation", drawn):
         batch = encoded.batch("validation", batch_rows)
         logits = model(head or encoded.name, batch.inputs)
-        answers.append(task.predictions(logits, batch.labels))
-    predictions, labels = (torch.cat(parts) for parts in zip(*answers, strict=True))
-    return {name: metric(predictions, labels) for name, metric in task.metrics.items()}
+        examples = torch.tensor(batch.examples).repeat_interleave(
+            task.answers_by_example(batch.labels)
+        )
+        answers.append((*task.predictions(logits, batch.labels), examples))
+    found = Answers(*(torch.cat(parts) for parts in zip(*answers, strict=True)))
+    return scores_of(task, found, encoded.evaluated.get("validation"))

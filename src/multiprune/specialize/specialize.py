@@ -1,4 +1,4 @@
-"""From a multitask model to folders, one a task, each with a smaller model of its own."""
+"""From a multitask model to folders, one a task or one a task and language, of smaller models."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from multiprune.data.batches import EncodedTask
     from multiprune.export.loading import ShippedModel
     from multiprune.specialize.calibration_set import Draw
+    from multiprune.specialize.origin import Origin
     from multiprune.specialize.specialist import Recipe, Specialist
 
 #: Written into the folder of each model.
@@ -50,8 +51,10 @@ class Request:
     Attributes:
         run: a finished run, or a folder exported from one.
         tasks: of the model; all of them if there are none.
-        out: folder of the folders that are written.
+        out: folder of the folders that are written: ``<task>``, or ``<task>.<language>``.
         manner: in which way they are made.
+        languages: make a model for each of these and each task, all that there are training rows
+            in if there are none; None for one model a task, of all its languages.
         data_of: the finished run that says what tasks read, if ``run`` is exported.
         mirror: local mirror of data to read instead of the run's.
     """
@@ -60,6 +63,7 @@ class Request:
     tasks: Sequence[str]
     out: Path
     manner: Manner
+    languages: Sequence[str] | None = None
     data_of: Path | None = None
     mirror: str | None = None
 
@@ -69,6 +73,7 @@ class Outcome:
     """What came of one task.
 
     Attributes:
+        language: that the model is for; None for all of the task, or a task that has none.
         folder: what was written.
         labels: how often each class was the answer to an example, if the task has classes.
         budget: what is counted (``of``), ``dense``, ``asked`` and ``kept`` parameters.
@@ -78,6 +83,7 @@ class Outcome:
     """
 
     task: str
+    language: str | None
     folder: Path
     labels: dict[str, int]
     budget: dict[str, Any]
@@ -91,7 +97,8 @@ def specialize(request: Request) -> Iterator[Outcome]:
     """Prune for one task after the other, write each model, and say what came of it.
 
     Raises:
-        ValueError: if the model has no such task, or what is asked for cannot be.
+        ValueError: if the model has no such task, a task no training rows in a language, or what is
+            asked for cannot be.
         FileExistsError: if a folder exists that would be written.
         FileNotFoundError: if there is no finished run.
     """
@@ -105,13 +112,40 @@ def specialize(request: Request) -> Iterator[Outcome]:
             f"`--task` must name tasks of the model, which are {', '.join(model.meaning)}, but "
             f"names {', '.join(unknown)}."
         )
-    for name in tasks:
-        check_is_new(request.out / name)
     encoder = Encoder(model.encoder, model.tokenizer)
-    for name in tasks:
-        encoded = origin.encoded(name, encoder, request.mirror)
+    wanted = [
+        (name, language)
+        for name in tasks
+        for language in _languages(request, origin, name, encoder)
+    ]
+    folders = [request.out / (f"{one}.{language}" if language else one) for one, language in wanted]
+    for folder in folders:
+        check_is_new(folder)
+    for (name, language), folder in zip(wanted, folders, strict=True):
+        encoded = origin.encoded(name, encoder, request.mirror, language=language)
         of = {"run": str(request.run)}
-        yield make(model, encoded, request.manner, folder=request.out / name, of=of)
+        yield make(model, encoded, request.manner, folder=folder, of=of, language=language)
+
+
+def _languages(
+    request: Request, origin: Origin, name: str, encoder: Encoder
+) -> list[str] | list[None]:
+    """Return the languages that models of a task are asked for; None stands for all as one."""
+    if request.languages is None:
+        return [None]
+    available = origin.training_rows(name, encoder, request.mirror)
+    if missing := [one for one in request.languages if one not in available]:
+        raise ValueError(
+            f"`--language` must name languages that {name} has training rows in "
+            f"({', '.join(available)}), but names {', '.join(missing)}."
+        )
+    languages, examples = list(request.languages or available), request.manner.draw.examples
+    if few := [one for one in languages if available[one] < examples]:
+        raise ValueError(
+            f"`--examples` must be at most the {available[few[0]]:,} training examples of {name} "
+            f"in {few[0]}, but is {examples:,}: draw fewer, or leave it out with `--language`."
+        )
+    return languages
 
 
 def make(
@@ -121,10 +155,12 @@ def make(
     *,
     folder: Path,
     of: Mapping[str, Any],
+    language: str | None = None,
 ) -> Outcome:
     """Cut a model to one of its tasks, and write it into ``folder`` with what came of it.
 
-    Without validation data nothing is evaluated. ``of`` says what is cut, for whoever reads it.
+    Without validation data nothing is evaluated. ``of`` says what is cut, for whoever reads it, as
+    ``language`` does, in which all rows of ``encoded`` then are.
 
     Raises:
         ValueError: if what is asked for cannot be.
@@ -138,6 +174,7 @@ def make(
     after = validated(made.model, encoded) if evaluate else {}
     outcome = Outcome(
         task=name,
+        language=language,
         folder=folder,
         labels=examples.counts,
         budget=made.budget,
@@ -146,7 +183,7 @@ def make(
         seconds=seconds,
         warning=examples.warning,
     )
-    content = {"task": name, **of} | _content(manner, made, outcome)
+    content = {"task": name, "language": language, **of} | _content(manner, made, outcome)
     with written_as_a_whole(folder) as beside:
         made.model.save(beside)
         (beside / OUTCOME).write_text(json.dumps(content, indent=2) + "\n")

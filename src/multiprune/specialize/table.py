@@ -14,20 +14,28 @@ if TYPE_CHECKING:
 
 
 def print_outcomes(manner: Manner, outcomes: Sequence[Outcome]) -> None:
-    """Print one row a task."""
+    """Print one row a model, and below it its scores by language if it is for several."""
     draw = manner.draw
     title = f"{manner.recipe.method}: {draw.examples} examples, {draw.labels} labels"
+    by_language = any(one.language for one in outcomes)
     table = Table("task", title=title, title_justify="left")
-    for head in ("kept", "dense", "metric", "before", "after"):
-        table.add_column(head, justify="left" if head == "metric" else "right")
+    for head in (*["language"] * by_language, "kept", "dense", "metric", "before", "after"):
+        table.add_column(head, justify="left" if head in ("language", "metric") else "right")
     for one in outcomes:
-        metric = next(iter(one.after), "")
-        scores = [f"{scores[metric]:.4f}" if scores else "" for scores in (one.before, one.after)]
-        table.add_row(
-            one.task,
-            f"{one.budget['kept']:,}",
-            f"{one.budget['dense']:,}",
-            metric,
-            *scores,
-        )
+        sizes = [f"{one.budget[key]:,}" for key in ("kept", "dense")]
+        named = [one.task, *[one.language or ""] * by_language, *sizes]
+        for metric in _shown(one):
+            scores = [
+                f"{scores[metric]:.4f}" if scores else "" for scores in (one.before, one.after)
+            ]
+            table.add_row(*named, metric, *scores)
+            named = [""] * len(named)
     Console(highlight=False).print(table)
+
+
+def _shown(outcome: Outcome) -> list[str]:
+    """Return the first metric, and what there is of it by language for a model of several."""
+    first = next(iter(outcome.after), "")
+    if outcome.language is not None:
+        return [first]
+    return [first, *(name for name in outcome.after if name.startswith(f"{first}."))]
