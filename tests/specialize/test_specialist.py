@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from datasets import Dataset
-from torch import nn
+from torch import Tensor, nn
+from typing_extensions import override
 
-from multiprune.budget import FractionBudget
+from multiprune.budget import CountBudget, FractionBudget
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.export.loading import ShippedModel
@@ -17,11 +20,15 @@ from multiprune.models.architectures import NEURONS
 from multiprune.models.encoder import nano
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.structure import layers_of
+from multiprune.pruning.importance import Importance, Scores
 from multiprune.specialize.calibration_set import CalibrationSet, Draw, calibration_set
-from multiprune.specialize.methods import Choice
-from multiprune.specialize.specialist import Recipe, specialized, validated
+from multiprune.specialize.methods import METHODS, Choice, Method
+from multiprune.specialize.specialist import Recipe, Specialist, specialized, validated
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.metrics import accuracy
+
+if TYPE_CHECKING:
+    from multiprune.models.structure import Layer
 
 TASKS = ("first", "second")
 NEURONS_OF_EACH = 8
@@ -57,6 +64,38 @@ def two_tasks() -> ShippedModel:
             weight[:, 8 * (1 - number) : 8 * (2 - number)] = 0
     meaning = {name: dict(task().definition) for name in TASKS}
     return ShippedModel(model.encoder, model.heads, meaning, encoder.tokenizer).eval()
+
+
+def of_two_layers() -> ShippedModel:
+    """Make a model with eight neurons in each of two layers."""
+    torch.manual_seed(0)
+    encoder = nano(layers=2, hidden=16, heads=2, intermediate=8)
+    model = MultitaskModel(encoder.model, {"first": task()})
+    meaning = {"first": dict(task().definition)}
+    return ShippedModel(model.encoder, model.heads, meaning, encoder.tokenizer).eval()
+
+
+#: Of that, four projections of 16 x 16 and two of 16 x 8 in each layer, and what a neuron has.
+WEIGHTS, NEURON = 2 * (4 * 16 * 16 + 2 * 16 * 8), 2 * 16
+
+
+def scores(neurons: Tensor) -> Scores:
+    """Return scores of a layer in which neurons alone differ."""
+    dimensions = torch.ones(2, 8)
+    return Scores(torch.ones(2), dimensions, dimensions, neurons, torch.ones(()))
+
+
+def without_neurons(number: int, **settings: Any) -> Recipe:
+    """Return how to prune the model of two layers by so many neurons."""
+    defaults: dict[str, Any] = {"method": "fisher", "granularity": ["neurons"]}
+    budget = CountBudget(count=WEIGHTS - number * NEURON)
+    return Recipe(budget=budget, **(defaults | settings))
+
+
+def gone(made: Specialist) -> list[list[int]]:
+    """Return which neurons of each layer have gone."""
+    masks = [mask for path, mask in made.masks.items() if path.endswith(".neurons")]
+    return [(~mask.bool()).nonzero()[:, 0].tolist() for mask in masks]
 
 
 def encoded(name: str, rows: int = 40) -> EncodedTask:
@@ -97,6 +136,78 @@ def test_neurons_that_the_task_reads_are_kept(name: str, method: str) -> None:
     assert len(kept) == NEURONS_OF_EACH
     assert kept == set(OWN[name])
     torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("method", ["attribution", "fisher", "taylor"])
+def test_units_that_reach_nothing_go_and_nothing_changes(method: str) -> None:
+    model = of_two_layers()
+    dead = [1, 2, 5, 7]
+    with torch.no_grad():
+        layers_of(model.encoder)[1].output_of(NEURONS).weight[:, dead] = 0
+    recipe = without_neurons(
+        len(dead), method=method, choice=Choice(absolute=True), granularity=["heads", "neurons"]
+    )
+    made = specialized(model, task(), "first", examples_of("first", model), recipe)
+    assert gone(made) == [[], dead]
+    inputs = torch.tensor(encoded("first").splits["validation"]["input_ids"][:])
+    batch = {"input_ids": inputs, "attention_mask": torch.ones_like(inputs)}
+    with torch.no_grad():
+        torch.testing.assert_close(made.model("first", batch), model("first", batch))
+
+
+@pytest.mark.parametrize(
+    ("method", "relative", "expected"),
+    [
+        ("fisher", None, [[], [0, 1, 2, 3]]),
+        ("fisher", True, [[0, 1], [0, 1]]),
+        ("attribution", None, [[0, 1], [0, 1]]),
+        ("attribution", False, [[], [0, 1, 2, 3]]),
+    ],
+)
+def test_units_compare_with_all_or_those_of_their_layer(
+    method: str, relative: bool | None, expected: list[list[int]]
+) -> None:
+    model = of_two_layers()
+    one = torch.arange(1.0, 9)
+    made = specialized(
+        model,
+        task(),
+        "first",
+        examples_of("first", model),
+        without_neurons(4, method=method, relative=relative),
+        known=[scores(10 * one), scores(one)],
+    )
+    assert gone(made) == expected
+
+
+@dataclass
+class ByHand(Importance):
+    """Scores of neurons by round, the same in both layers; notes how many have gone by then."""
+
+    rounds: list[Tensor]
+    closed: list[int] = field(default_factory=list)
+
+    @override
+    def measure(self, layer: Layer, number: int) -> Scores:
+        weight = layer.output_of(NEURONS).weight
+        self.closed.append(int((weight == 0).all(0).sum()))
+        return scores(self.rounds[(len(self.closed) - 1) // 2])
+
+
+@pytest.mark.parametrize(
+    ("rounds", "expected"), [(1, [0, 1, 2, 3]), (2, [0, 1, 6, 7]), (4, [0, 5, 6, 7])]
+)
+def test_units_are_ranked_anew_in_each_round(
+    rounds: int, expected: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    up = torch.arange(1.0, 9)
+    by_hand = ByHand([up, *[up.flip(0)] * 3])
+    monkeypatch.setitem(METHODS, "by hand", Method(lambda _: by_hand))
+    model = of_two_layers()
+    recipe = without_neurons(8, method="by hand", rounds=rounds)
+    made = specialized(model, task(), "first", examples_of("first", model), recipe)
+    assert gone(made) == [expected, expected]
+    assert by_hand.closed == [4 * done // rounds for done in range(rounds) for _ in range(2)]
 
 
 def test_score_is_the_share_of_right_answers_in_any_order() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from application import ROOT, SMALL, run_in
@@ -29,6 +31,8 @@ from multiprune.specialize.study import (
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from multiprune.export.loading import ShippedModel
 
 DENSITIES = (0.75, 0.5)
 SHAPE = ("encoder.layers=2", "encoder.hidden=16", "encoder.intermediate=32")
@@ -141,6 +145,36 @@ def test_other_data_are_answered_by_the_head_of_the_task(run: Path) -> None:
     assert all(one["whole"] == same["whole"]["agreement"] for one in same["unseen"])
     with pytest.raises(ValueError, match=r"must have its classes, .* but roles has"):
         study(plan(run, unseen={"agreement": "roles"}, others={"roles": config["roles"]}))
+
+
+def test_other_data_are_answered_by_the_model_that_was_cut(run: Path) -> None:
+    origin = read_origin(run)
+    others = {"elsewhere": copy.deepcopy(origin.config["task"]["quantity"])}
+    others["elsewhere"]["source"] |= {"seed": 7}
+    found = study(plan(run, tasks=["quantity"], unseen={"quantity": "elsewhere"}, others=others))
+    model = load(run)
+    encoder = Encoder(model.encoder, model.tokenizer)
+    encoded = origin.encoded("quantity", encoder)
+    table = origin.encoded("elsewhere", encoder, others=others).splits["validation"]
+    examples = calibration_set(encoded, model, Draw(examples=12, seed=1))
+
+    def pearson(asked: ShippedModel) -> float:
+        answers = []
+        for tokens in table["input_ids"]:
+            ids = torch.tensor([tokens])
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+            answers.append(float(asked("quantity", inputs)))
+        return float(np.corrcoef(answers, table["labels"])[0, 1])
+
+    with torch.no_grad():
+        whole = pearson(model)
+        assert len(found["unseen"]) == len(DENSITIES)
+        for one, density in zip(found["unseen"], DENSITIES, strict=True):
+            recipe = Recipe(budget=FractionBudget(fraction=density), method="attribution")
+            cut = pearson(specialized(model, encoded.task, "quantity", examples, recipe).model)
+            assert cut != pytest.approx(whole, abs=1e-3)
+            assert one["metrics"]["pearson"] == pytest.approx(cut, abs=1e-5)
+            assert one["whole"]["pearson"] == pytest.approx(whole, abs=1e-5)
 
 
 @pytest.mark.parametrize(
