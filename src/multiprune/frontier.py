@@ -115,7 +115,7 @@ def _scores(
             model.set_density(density)
             found.append(answers_to(task, batch, model(encoded.name, batch.inputs)))
     return [
-        scores_of(task, task.combined(joined(found)), getattr(encoded, "evaluated", {}).get(split))
+        scores_of(task, task.combined(joined(found)), encoded.evaluated.get(split))
         for found in answers
     ]
 

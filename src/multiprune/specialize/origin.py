@@ -59,8 +59,11 @@ class Origin:
         data = self._data(name, encoder, mirror, others or {}, language)
         data.setup()
         encoded: EncodedTask = data.encoded[name]
-        rows = data.rows(name, "validation") if reads_rows(encoded.task) else None
-        return encoded if rows is None else replace(encoded, evaluated={"validation": rows})
+        if not reads_rows(encoded.task):
+            return encoded
+        found = {split: data.rows(name, split) for split in ("validation", "test")}
+        rows = {split: one for split, one in found.items() if one is not None}
+        return replace(encoded, evaluated=rows)
 
     def training_rows(
         self, name: str, encoder: Encoder, mirror: str | None = None

@@ -17,7 +17,7 @@ from multiprune.pruning.rescale import rescale
 from multiprune.pruning.structured import Structured
 from multiprune.specialize.calibration_set import batches_by_length, log_probabilities
 from multiprune.specialize.methods import METHODS, Choice
-from multiprune.tasks.answers import Answers
+from multiprune.tasks.answers import answers_to, joined
 from multiprune.tasks.scores import scores_of
 
 if TYPE_CHECKING:
@@ -183,9 +183,5 @@ def validated(
     for batch_rows in batches_by_length(encoded, "validation", drawn):
         batch = encoded.batch("validation", batch_rows)
         logits = model(head or encoded.name, batch.inputs)
-        examples = torch.tensor(batch.examples).repeat_interleave(
-            task.answers_by_example(batch.labels)
-        )
-        answers.append((*task.predictions(logits, batch.labels), examples))
-    found = Answers(*(torch.cat(parts) for parts in zip(*answers, strict=True)))
-    return scores_of(task, found, encoded.evaluated.get("validation"))
+        answers.append(answers_to(task, batch, logits))
+    return scores_of(task, joined(answers), encoded.evaluated.get("validation"))
