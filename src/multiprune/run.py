@@ -32,15 +32,21 @@ from multiprune.report.predictions import write_predictions
 from multiprune.report.results import Results, is_finished, read_score, scores_by_task
 from multiprune.report.summary import print_summary
 from multiprune.status import StatusFile
+from multiprune.tasks.score_terms import score_terms
+from multiprune.tasks.scores import reads_rows
 from multiprune.training.checkpoints import checkpoint_to_continue
 from multiprune.training.examples import worst_examples
 from multiprune.training.module import ResumeError
 from multiprune.training.tracking import Outcome, Table, conclude, tracked
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from omegaconf import DictConfig
 
     from multiprune.assembly import Experiment
+    from multiprune.tasks.answers import Answers
+    from multiprune.tasks.score_terms import ScoreTerms
 
 log = logging.getLogger(__name__)
 
@@ -172,11 +178,26 @@ def write(experiment: Experiment, results: Results) -> None:
         experiment.data.tokenizer,
         experiment.tasks,
     )
-    answers = experiment.module.answers
-    write_predictions(experiment.folder, {"validation": answers["val"], "test": answers["test"]})
+    answered = experiment.module.answers
+    answers = {"validation": answered["val"], "test": answered["test"]}
+    write_predictions(experiment.folder, answers, terms_of(experiment, answers))
     write_masks(experiment.folder, experiment.pruning.pruner.masks())
     results.write(experiment.folder)
     track(experiment, results)
+
+
+def terms_of(
+    experiment: Experiment, answers: Mapping[str, Mapping[str, Answers]]
+) -> dict[str, dict[str, ScoreTerms]]:
+    """Return what the examples add to scores that answers alone do not give, by split and task."""
+    found: dict[str, dict[str, ScoreTerms]] = {}
+    for split, by_task in answers.items():
+        for name, one in by_task.items():
+            task = experiment.tasks[name]
+            rows = experiment.data.rows(name, split) if reads_rows(task) else None
+            if (terms := score_terms(task, one, rows)) is not None:
+                found.setdefault(split, {})[name] = terms
+    return found
 
 
 def track(experiment: Experiment, results: Results) -> None:
