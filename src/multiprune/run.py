@@ -35,15 +35,21 @@ from multiprune.report.predictions import write_predictions
 from multiprune.report.results import Results, is_finished, read_score, scores_by_task
 from multiprune.report.summary import print_summary
 from multiprune.status import StatusFile
+from multiprune.tasks.score_terms import score_terms
+from multiprune.tasks.scores import reads_rows
 from multiprune.training.checkpoints import checkpoint_to_continue
 from multiprune.training.examples import worst_examples
 from multiprune.training.module import ResumeError
 from multiprune.training.tracking import Outcome, Table, conclude, tracked
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from omegaconf import DictConfig
 
     from multiprune.assembly import Experiment
+    from multiprune.tasks.answers import Answers
+    from multiprune.tasks.score_terms import ScoreTerms
 
 log = logging.getLogger(__name__)
 
@@ -171,18 +177,37 @@ def write(experiment: Experiment, results: Results) -> None:
     """Write models, answers and masks, then the results, which say that the run is complete."""
     model, tokenizer = experiment.module.model, experiment.data.tokenizer
     save_model(experiment.folder / "model", model, tokenizer, experiment.tasks)
-    pruner = experiment.pruning.pruner
-    if isinstance(pruner, DynamicSparsification) and pruner.whole is not None:
-        meaning = {name: task.definition for name, task in experiment.tasks.items()}
-        whole = ShippedModel(pruner.whole, model.heads, meaning, tokenizer)
-        save_sizes(
-            experiment.folder / SIZES_FOLDER, whole, pruner.current_order(), pruner.budget.of
-        )
-    answers = experiment.module.answers
-    write_predictions(experiment.folder, {"validation": answers["val"], "test": answers["test"]})
+    save_every_size(experiment)
+    answered = experiment.module.answers
+    answers = {"validation": answered["val"], "test": answered["test"]}
+    write_predictions(experiment.folder, answers, terms_of(experiment, answers))
     write_masks(experiment.folder, experiment.pruning.pruner.masks())
     results.write(experiment.folder)
     track(experiment, results)
+
+
+def terms_of(
+    experiment: Experiment, answers: Mapping[str, Mapping[str, Answers]]
+) -> dict[str, dict[str, ScoreTerms]]:
+    """Return what the examples add to scores that answers alone do not give, by split and task."""
+    found: dict[str, dict[str, ScoreTerms]] = {}
+    for split, by_task in answers.items():
+        for name, one in by_task.items():
+            task = experiment.tasks[name]
+            rows = experiment.data.rows(name, split) if reads_rows(task) else None
+            if (terms := score_terms(task, one, rows)) is not None:
+                found.setdefault(split, {})[name] = terms
+    return found
+
+
+def save_every_size(experiment: Experiment) -> None:
+    """Write the model of all sizes, where the smallest is not the only one."""
+    pruner, model = experiment.pruning.pruner, experiment.module.model
+    if not isinstance(pruner, DynamicSparsification) or pruner.whole is None:
+        return
+    meaning = {name: task.definition for name, task in experiment.tasks.items()}
+    whole = ShippedModel(pruner.whole, model.heads, meaning, experiment.data.tokenizer)
+    save_sizes(experiment.folder / SIZES_FOLDER, whole, pruner.current_order(), pruner.budget.of)
 
 
 def track(experiment: Experiment, results: Results) -> None:

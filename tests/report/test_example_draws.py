@@ -151,6 +151,13 @@ def test_metrics_of_others_are_not_imported(definition: dict[str, Any], tmp_path
     )
 
 
+def test_runs_that_do_not_tell_languages_apart_are_not_resampled(tmp_path: Path) -> None:
+    row = answered(tmp_path / "run", easy=first(50))
+    easy = row.config["task"]["easy"] | {"languages": ["en", "de"]}
+    said = reason(replace(row, config={"task": {"easy": easy}}))
+    assert said == f"{row.path / FILE} does not say which answer to easy is in which language"
+
+
 def test_runs_that_were_not_asked_the_same_have_an_interval_over_seeds(tmp_path: Path) -> None:
     ours = [answered(tmp_path / f"ours{seed}", seed, easy=first(80 + seed)) for seed in (0, 1)]
     theirs = [answered(tmp_path / f"theirs{seed}", seed, easy=first(50)) for seed in (0, 1)]

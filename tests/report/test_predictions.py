@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from multiprune.report.predictions import FILE, read_predictions, write_predictions
 from multiprune.tasks.answers import Answers
+from multiprune.tasks.score_terms import ScoreTerms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,6 +37,23 @@ def test_several_answers_to_an_example_keep_their_order(tmp_path: Path) -> None:
     read = read_predictions(tmp_path)["test"]["tags"]
     assert read.predictions.tolist() == [3, 4, 9, 5]
     assert read.examples.tolist() == [0, 0, 1, 2]
+
+
+def test_terms_of_scores_survive_beside_answers(tmp_path: Path) -> None:
+    terms = ScoreTerms(
+        torch.tensor([0.5, 0.0, 2.0]),
+        torch.tensor([1.0, 1.0, 3.0]),
+        torch.tensor([0, 1, 0]),
+        torch.tensor([0, 0, 1]),
+    )
+    written = answers(torch.tensor([1, 2, 3]), [0, 1, 2])
+    write_predictions(tmp_path, {"test": {"a": written, "b": written}}, {"test": {"a": terms}})
+    read = read_predictions(tmp_path)["test"]
+    assert read["a"].terms is not None
+    for name, one in vars(terms).items():
+        assert vars(read["a"].terms)[name].tolist() == one.tolist()
+    assert read["b"].terms is None
+    assert read["a"].labels.tolist() == read["b"].labels.tolist() == [2, 3, 4]
 
 
 @pytest.mark.parametrize("largest", [1, 127, 128, 40_000, 2**31, 2**40])

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 
 import multiprune
 from multiprune.export.convert import ExportSettings, export_model
+from multiprune.report.contender import Contender
+from multiprune.report.example_draws import DRAWS, ExampleDraws
 from multiprune.report.frame import read_run
 from multiprune.report.predictions import read_predictions
 from multiprune.tasks.answer_text import exact_match, f1
@@ -39,6 +41,8 @@ def pairs(languages: list[str], seed: int) -> dict[str, list[Any]]:
         "premise": [" ".join(rng.choices(WORDS, k=6)) for _ in languages],
         "hypothesis": [" ".join(rng.choices(WORDS, k=3)) for _ in languages],
         "label": [rng.randrange(3) for _ in languages],
+        # Each pair of validation and test is there in all languages, one after the other.
+        "idx": [row // len(set(languages)) for row in range(len(languages))],
         "lang": languages,
     }
 
@@ -201,6 +205,21 @@ def test_answers_by_example_give_the_scores_of_each_language(finished: Path, mir
         mine = np.flatnonzero(languages == language)
         expected = span_f1([by_example[one] for one in mine], [spans_of(gold[one]) for one in mine])
         assert results["validation"]["panx"][f"f1.{language}"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("split", "languages"), [("validation", 3), ("test", 2)])
+def test_every_score_is_drawn_over_examples(finished: Path, split: str, languages: int) -> None:
+    row, answers = read_run(finished), read_predictions(finished)[split]
+    draws = ExampleDraws([Contender(1, {task: [row] for task in TASKS})])
+    for task in TASKS:
+        terms = answers[task].terms
+        assert terms is not None
+        examples = [*range(len(terms.units))]
+        together = languages if task == "xnli" else 1
+        assert terms.units.tolist() == [one // together for one in examples]
+        assert terms.languages.tolist() == [one % languages for one in examples]
+        # Scores that the whole set does not have in results.json are refused.
+        assert len(draws.of(row, task, split).scores) == DRAWS
 
 
 def test_shipped_model_answers_each_token_of_a_context(finished: Path, tmp_path: Path) -> None:

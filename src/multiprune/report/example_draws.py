@@ -11,7 +11,13 @@ import numpy as np
 
 from multiprune.report.contender import SPLITS
 from multiprune.report.predictions import FILE, read_predictions
-from multiprune.report.resampling import METRICS, Resampled, resampled_metric, resamples
+from multiprune.report.resampling import (
+    METRICS,
+    Resampled,
+    resampled_metric,
+    resampled_quotient,
+    resamples,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -19,9 +25,8 @@ if TYPE_CHECKING:
 
     from multiprune.report.contender import Contender
     from multiprune.report.frame import Row
-    from multiprune.report.predictions import Predictions
+    from multiprune.report.predictions import Answered, Predictions
     from multiprune.report.resampling import Numbers
-    from multiprune.tasks.answers import Answers
 
 T = TypeVar("T")
 
@@ -45,7 +50,7 @@ class Drawn:
 @dataclass(frozen=True)
 class _Prepared:
     metric: Resampled
-    examples: int
+    units: int
     questions: str
 
 
@@ -81,7 +86,7 @@ class ExampleDraws:
         for path, row in self._rows[task].items():
             try:
                 prepared = self._prepared(row, task, split)
-                by_size.setdefault(prepared.examples, {})[path] = prepared
+                by_size.setdefault(prepared.units, {})[path] = prepared
             except ValueError as error:
                 found[path] = error
         for size, runs in by_size.items():
@@ -101,7 +106,7 @@ class ExampleDraws:
             raise ValueError(f"{row.path / FILE} has no answers to {split}/{task}")
         prepared = _prepare(row, task, answers)
         score = SPLITS[split](row, task)
-        found = float(prepared.metric(np.ones((1, prepared.examples), np.float32))[0])
+        found = float(prepared.metric(np.ones((1, prepared.units), np.float32))[0])
         if score is None or abs(found - score) > TOLERANCE:
             raise ValueError(
                 f"predictions do not give the score that results.json has: {found:.4f} and not "
@@ -120,21 +125,33 @@ class ExampleDraws:
         return _given(self._read[row.path])
 
 
-def _prepare(row: Row, task: str, answers: Answers) -> _Prepared:
+def _prepare(row: Row, task: str, answers: Answered) -> _Prepared:
     examples, which = np.unique(answers.examples.numpy(), return_inverse=True)
     if examples[0] < 0:
         raise ValueError(f"{row.path / FILE} does not say which example an answer to {task} is of")
     labels = answers.labels.numpy()
-    metric = resampled_metric(_metric(row, task), answers.predictions.numpy(), labels, which)
     # In one type, since files hold integers in as few bytes as they take.
-    asked = (answers.examples.numpy().astype(np.int64), labels.astype(np.float64))
+    asked = [answers.examples.numpy().astype(np.int64), labels.astype(np.float64)]
+    if answers.terms is not None:
+        terms = answers.terms
+        kinds = [one.numpy().astype(np.int64) for one in (terms.languages, terms.units)]
+        metric = resampled_quotient(terms.numerators.numpy(), terms.denominators.numpy(), *kinds)
+        asked, units = [*asked, *kinds], int(kinds[1].max()) + 1
+    else:
+        name, units = _metric(row, task), len(examples)
+        metric = resampled_metric(name, answers.predictions.numpy(), labels, which)
     questions = hashlib.sha256(b"".join(one.tobytes() for one in asked)).hexdigest()
-    return _Prepared(metric, len(examples), questions)
+    return _Prepared(metric, units, questions)
 
 
 def _metric(row: Row, task: str) -> str:
     """Return the name of the function that gives the score of ``task``."""
-    definition = row.config["task"][task]["metrics"][row.metrics[task]]
+    config = row.config["task"][task]
+    if config.get("languages"):
+        raise ValueError(
+            f"{row.path / FILE} does not say which answer to {task} is in which language"
+        )
+    definition = config["metrics"][row.metrics[task]]
     path = str(definition.get("path", definition.get("_target_")))
     module, _, name = path.rpartition(".")
     if module != _MODULE or name not in METRICS:

@@ -1,11 +1,13 @@
 """``predictions.safetensors``: what a run answered to every validation and test example.
 
-A tensor ``<split>/<task>/<field>`` for each field of ``Answers``, sorted by example.
+A tensor ``<split>/<task>/<field>`` for each field of ``Answers``, sorted by example, and of
+``ScoreTerms``, where answers alone do not give the score.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from multiprune.tasks.answers import Answers
+from multiprune.tasks.score_terms import ScoreTerms
 from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -23,17 +26,31 @@ if TYPE_CHECKING:
 
 FILE = "predictions.safetensors"
 
-#: Answers by task, by split.
-Predictions = dict[str, dict[str, Answers]]
+_TERMS = [one.name for one in fields(ScoreTerms)]
 
 
-def write_predictions(folder: Path, by_split: Mapping[str, Mapping[str, Answers]]) -> None:
-    """Write what was answered, by split and task, into ``folder``."""
+@dataclass(frozen=True)
+class Answered(Answers):
+    """Answers, and the terms of the score if answers alone do not give it."""
+
+    terms: ScoreTerms | None = None
+
+
+#: By task, by split.
+Predictions = dict[str, dict[str, Answered]]
+
+
+def write_predictions(
+    folder: Path,
+    by_split: Mapping[str, Mapping[str, Answers]],
+    terms: Mapping[str, Mapping[str, ScoreTerms]] | None = None,
+) -> None:
+    """Write what was answered, by split and task, and the ``terms`` of scores into ``folder``."""
     tensors = {
         f"{split}/{task}/{field}": _narrow(tensor)
         for split, by_task in by_split.items()
         for task, answers in by_task.items()
-        for field, tensor in vars(answers.sorted()).items()
+        for field, tensor in _tensors(answers, (terms or {}).get(split, {}).get(task)).items()
     }
     with whole_file(folder / FILE) as beside:
         save_file(tensors, beside)
@@ -51,17 +68,23 @@ def read_predictions(folder: Path) -> Predictions:
         tensors = load_file(file)
     except SafetensorError as error:
         raise ValueError(f"{file} must be a whole safetensors file, but: {error}.") from error
-    fields: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
+    parts: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
         split, task, field = name.split("/")
-        fields[split, task][field] = tensor
+        parts[split, task][field] = tensor
     by_split: Predictions = {}
-    for (split, task), parts in fields.items():
+    for (split, task), found in parts.items():
+        own = {name: found.pop(name) for name in _TERMS if name in found}
         try:
-            by_split.setdefault(split, {})[task] = Answers(**parts)
+            terms = ScoreTerms(**own) if own else None
+            by_split.setdefault(split, {})[task] = Answered(**found, terms=terms)
         except TypeError as error:
             raise ValueError(f"{file} must hold all of {split}/{task}, but: {error}.") from error
     return by_split
+
+
+def _tensors(answers: Answers, terms: ScoreTerms | None) -> dict[str, Tensor]:
+    return {**vars(answers.sorted()), **({} if terms is None else vars(terms))}
 
 
 def _narrow(tensor: Tensor) -> Tensor:

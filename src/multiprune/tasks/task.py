@@ -82,6 +82,8 @@ class Task(ABC):
         languages: of the rows, in their column ``lang``; empty for tasks without that column.
         train_languages: those that are trained on; None is all.
         language_groups: of languages, by name; scores are averaged over each.
+        parallel: the column whose value is the same in rows that say the same in several languages;
+            None if each row says something else.
     """
 
     text: Sequence[str]
@@ -92,6 +94,7 @@ class Task(ABC):
     languages: Sequence[str] = ()
     train_languages: Sequence[str] | None = None
     language_groups: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    parallel: str | None = None
 
     #: Whether the model answers for each token rather than for the whole sequence.
     per_token: ClassVar[bool] = False
@@ -107,6 +110,10 @@ class Task(ABC):
         if self.loss_weight < 0:
             raise ValueError(f"`loss_weight` must not be negative, but is {self.loss_weight}.")
         check_declaration(self.languages, self.train_languages, self.language_groups)
+        if self.parallel is not None and not self.languages:
+            raise ValueError(
+                f"`parallel` is for tasks with `languages`, but is {self.parallel!r} without any."
+            )
 
     @property
     @abstractmethod
@@ -220,7 +227,7 @@ class Task(ABC):
     def check_columns(self, rows: Rows) -> None:
         """Raise if a column of the task is missing or empty."""
         present = rows.table.column_names
-        columns = [*self.text, *self.label_columns]
+        columns = [*self.text, *self.label_columns, *filter(None, [self.parallel])]
         for column in columns:
             if column not in present:
                 raise ValueError(
