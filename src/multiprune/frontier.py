@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from multiprune.export.dynamic import load_sizes
-from multiprune.measure.cost import parameters
+from multiprune.measure.cost import parameters, without_embeddings
 from multiprune.models.encoder import Encoder
 from multiprune.specialize.calibration_set import batches_by_length
 from multiprune.specialize.origin import read_origin
@@ -40,7 +40,7 @@ class Size:
         density: kept / total of what the run's budget counts.
         kept: the parameters that are counted.
         parameters: of the whole encoder at this size.
-        without_embeddings: the same but for the table of words.
+        without_embeddings: the same but for the embeddings, of words or positions.
         score: the mean of the tasks' scores, as runs have it.
         scores: all metrics by task.
     """
@@ -124,12 +124,11 @@ def _size(
     model: DynamicModel, density: float, scores: dict[str, dict[str, float]], score: float
 ) -> Size:
     reached = model.set_density(density)
-    count = parameters(model.encoder)
     return Size(
         density=reached,
         kept=model.size,
-        parameters=count,
-        without_embeddings=count - parameters(model.encoder.get_input_embeddings()),
+        parameters=parameters(model.encoder),
+        without_embeddings=without_embeddings(model.encoder),
         score=score,
         scores=scores,
     )
@@ -139,7 +138,7 @@ def print_sizes(sizes: Sequence[Size]) -> None:
     """Print one row a size, with the first metric of each task."""
     table = Table()
     tasks = list(sizes[0].scores)
-    for head in ("density", "kept", "parameters", "without words", *tasks, "mean"):
+    for head in ("density", "kept", "parameters", "without embeddings", *tasks, "mean"):
         table.add_column(head, justify="right")
     for one in sizes:
         table.add_row(

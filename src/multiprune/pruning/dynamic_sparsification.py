@@ -86,7 +86,8 @@ class DynamicSparsification(Structured):
         granularity: kinds of what may go.
         sampled: how many sizes between the ends are trained in a step.
         temperature: of the softened answers of the whole encoder, which the parts learn.
-        label_weight: of the labels for the parts, in [0, 1]; those answers have the rest.
+        label_weight: of the labels for the parts, in [0, 1]; those answers have the rest. It is 0
+            in Yu & Huang (2019), after many more steps than finetuning has.
         seed: of the sizes that are sampled.
     """
 
@@ -98,7 +99,7 @@ class DynamicSparsification(Structured):
         granularity: Sequence[str] = (HEADS, NEURONS),
         sampled: int = 1,
         temperature: float = 1.0,
-        label_weight: float = 0.0,
+        label_weight: float = 0.5,
         seed: int = 0,
     ) -> None:
         super().__init__(budget=budget, importance=importance, granularity=granularity)
