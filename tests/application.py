@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -14,6 +16,9 @@ from multiprune.config import register
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+    from torch import Tensor
+
+    from multiprune.tasks.task import Task
 
 ROOT = Path(__file__).parents[1]
 
@@ -78,3 +83,19 @@ def run_in(folder: Path, *overrides: str) -> float:
 
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)
     return run(composed(*overrides, folder=folder))
+
+
+def run_interrupted(folder: Path, *overrides: str, kind: type[Task], at: int) -> None:
+    """Run the application in ``folder``, until it computes the ``at``-th loss of a kind of task."""
+    loss, calls = kind.loss, count(1)
+
+    def failing(self: Task, logits: Tensor, labels: Tensor) -> Tensor:
+        if next(calls) == at:
+            raise RuntimeError("the machine goes down")
+        return loss(self, logits, labels)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kind, "loss", failing)
+        with pytest.raises(RuntimeError, match="goes down"):
+            run_in(folder, *overrides)
+    assert not (folder / "results.json").exists()

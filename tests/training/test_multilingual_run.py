@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
-from application import run_in
+from application import run_in, run_interrupted
 from pyarrow import parquet
 from safetensors.torch import load_file
 
@@ -29,7 +29,6 @@ from multiprune.tasks.synthetic import WORDS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
 
 TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
 TASKS = {"xnli": "accuracy", "panx": "f1", "tydiqa": "f1"}
@@ -281,22 +280,10 @@ def test_language_that_cannot_be_is_refused_in_a_sentence(mirror: Path, tmp_path
     assert sentence.endswith("has only such in de, en, zh.")
 
 
-def test_interrupted_run_ends_as_one_that_was_not_stopped(
-    mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_run_ends_as_one_that_was_not_stopped(mirror: Path, tmp_path: Path) -> None:
     overrides = small(mirror, "checkpoint.every_n_steps=2")
     run_in(tmp_path / "straight", *overrides)
-    loss, calls = QuestionAnswering.loss, iter(range(100))
-
-    def failing(self: QuestionAnswering, logits: Tensor, labels: Tensor) -> Tensor:
-        if next(calls) == 3:
-            raise RuntimeError("the machine goes down")
-        return loss(self, logits, labels)
-
-    monkeypatch.setattr(QuestionAnswering, "loss", failing)
-    with pytest.raises(RuntimeError, match="goes down"):
-        run_in(tmp_path / "stopped", *overrides)
-    monkeypatch.undo()
+    run_interrupted(tmp_path / "stopped", *overrides, kind=QuestionAnswering, at=4)
     run_in(tmp_path / "stopped", *overrides)
     straight, resumed = (results_of(tmp_path / name) for name in ("straight", "stopped"))
     for key in ("mask_sha256", "validation", "test", "budget"):

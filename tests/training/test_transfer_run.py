@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from application import SMALL, run_in, save_untrained
+from application import SMALL, run_in, run_interrupted, save_untrained
 from safetensors.torch import load_file
 
 from multiprune.tasks.classification import Classification
@@ -98,24 +98,13 @@ def test_a_teacher_does_not_change_what_the_student_starts_from(
 
 @pytest.mark.parametrize("kind", ["logits", "hidden"])
 def test_an_interrupted_student_ends_as_one_that_was_not_stopped(
-    kind: str, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, teacher: Path, tmp_path: Path
 ) -> None:
     overrides = sparse(
         f"distillation={kind}", f"distillation.teacher={teacher}", "checkpoint.every_n_steps=3"
     )
     run_in(tmp_path / "straight", *overrides)
-
-    loss, calls = Classification.loss, iter(range(100))
-
-    def failing(self: Classification, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        if next(calls) == 4:
-            raise RuntimeError("the machine goes down")
-        return loss(self, logits, labels)
-
-    monkeypatch.setattr(Classification, "loss", failing)
-    with pytest.raises(RuntimeError, match="goes down"):
-        run_in(tmp_path / "stopped", *overrides)
-    monkeypatch.undo()
+    run_interrupted(tmp_path / "stopped", *overrides, kind=Classification, at=5)
     run_in(tmp_path / "stopped", *overrides)
     straight, resumed = weights_of(tmp_path / "straight"), weights_of(tmp_path / "stopped")
     assert [key for key in straight if not torch.equal(straight[key], resumed[key])] == []

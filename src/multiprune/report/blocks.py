@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from matplotlib.figure import Figure as Drawing
 
@@ -102,6 +102,17 @@ def difference(value: Difference | None) -> Cell:
         return EMPTY
     ends = "" if value.low is None else f" [{value.low:+.3f} to {value.high:+.3f}]"
     return Cell(f"{value.mean:+.3f}{ends}", value.mean)
+
+
+def setting_table(facts: Mapping[str, str]) -> Table:
+    """Return what holds for all that a page compares."""
+    return Table(
+        name="compared",
+        caption="The setting",
+        columns=["", "value"],
+        rows=[[text(name), text(value)] for name, value in facts.items()],
+        sortable=False,
+    )
 
 
 def plural(number_of: int, noun: str) -> str:

@@ -71,13 +71,7 @@ def _compared(overview: Overview) -> Section:
         "left out": f"{len(overview.left_out):,}",
     }
     tables = [
-        Table(
-            name="compared",
-            caption="The setting",
-            columns=["", "value"],
-            sortable=False,
-            rows=[[blocks.text(name), blocks.text(value)] for name, value in facts.items()],
-        ),
+        blocks.setting_table(facts),
         _tasks(overview),
     ]
     if overview.left_out:

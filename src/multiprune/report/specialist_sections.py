@@ -42,13 +42,7 @@ def _compared(found: Specialists) -> Section:
         "left out": f"{len(found.left_out):,}",
     }
     tables = [
-        Table(
-            name="compared",
-            caption="The setting",
-            columns=["", "value"],
-            sortable=False,
-            rows=[[blocks.text(name), blocks.text(value)] for name, value in facts.items()],
-        ),
+        blocks.setting_table(facts),
         Table(
             name="tasks",
             caption="Tasks, and the whole model",
