@@ -22,7 +22,7 @@ import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.utils import instantiate
@@ -33,6 +33,8 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from multiprune.budget import Budget, FractionBudget, FullBudget
+from multiprune.pruning.dynamic_sparsification import DynamicSparsification
+from multiprune.training.sandwich import shared_embeddings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +75,7 @@ class Watch:
 class Contestant:
     """A model in training, and how long its steps and its rankings took."""
 
-    model: nn.Module
+    model: Any
     optimizer: torch.optim.Optimizer
     pruner: Pruner
     watch: Watch
@@ -85,14 +87,30 @@ class Contestant:
         """Take one optimizer step, and time it without ranking."""
         start = self.watch()
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=bf16):
-            loss = self.model(tokens).last_hidden_state.float().square().mean()
+            loss = self.loss(tokens)
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.pruner.before_step()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.pruner.after_step()
         self.steps.append(self.watch() - start)
+
+    def loss(self, tokens: Tensor) -> Tensor:
+        """Return the loss of the model, and of its parts if the pruner trains such."""
+        if not isinstance(self.pruner, DynamicSparsification):
+            return self.loss_of_pass(tokens)
+        with shared_embeddings(self.model):
+            loss = self.loss_of_pass(tokens)
+            for part in self.pruner.parts_of_step(len(self.steps)):
+                with self.pruner.part(part):
+                    loss = loss + self.loss_of_pass(tokens)
+        return loss
+
+    def loss_of_pass(self, tokens: Tensor) -> Tensor:
+        """Return the loss of one forward pass."""
+        states: Tensor = self.model(tokens).last_hidden_state
+        return states.float().square().mean()
 
     def rank(self, amount: float) -> None:
         """Rank anew, and time it; there is nothing to rank after a cut."""
