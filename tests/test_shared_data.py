@@ -10,6 +10,7 @@ from application import ROOT, composed
 from hydra.utils import instantiate
 
 from multiprune.data.selection import in_languages
+from multiprune.tasks.classification import MultiLabel
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.tagging import Tagging
@@ -39,7 +40,7 @@ def test_there_are_tasks() -> None:
 @pytest.mark.parametrize("name", TASKS)
 def test_task_fits_its_data(name: str) -> None:
     task = instantiate(composed(f"task={name}").task[name], _convert_="all")
-    languages = set()
+    languages, classes = set(), set()
     for split in ("train", "validation", "test"):
         rows = task.source.load(split, mirror=MIRROR)
         if rows is None:
@@ -48,12 +49,13 @@ def test_task_fits_its_data(name: str) -> None:
         task.check_columns(rows)
         labels = task.encode_labels(rows)
         assert len(labels) == len(rows.table)
-        assert len(classes_of(task, labels)) == max(2, task.num_outputs)
+        classes |= classes_of(task, labels)
         # There is something to train on, and each language is somewhere.
         assert in_languages(rows, task, split) is not None
         if task.languages:
             languages |= set(languages_of(rows, task.languages))
     assert languages == set(task.languages)
+    assert len(classes) == max(2, task.num_outputs)
 
 
 @pytest.mark.skipif(not MIRROR.is_dir(), reason=f"there is no mirror at {MIRROR}")
@@ -72,6 +74,8 @@ def classes_of(task: Task, labels: list[Any]) -> set[Any]:
         return {start > 100 for start, _ in labels}
     if isinstance(task, Tagging):
         return {*chain(*labels)}
+    if isinstance(task, MultiLabel):
+        return {index for present in labels for index, one in enumerate(present) if one}
     return {label > 2.5 for label in labels} if task.num_outputs == 1 else set(labels)
 
 

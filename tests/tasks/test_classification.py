@@ -68,6 +68,14 @@ def test_null_label_is_named(task: Task) -> None:
         encoded_labels(task, [first, None])
 
 
+def test_sets_may_be_said_by_0_or_1_for_each_label() -> None:
+    task = MultiLabel(labels=["bad", "fair", "good"], indicators=True, **COMMON)
+    assert encoded_labels(task, [[1, 0, 1], [0, 0, 0]]) == [[1, 0, 1], [0, 0, 0]]
+    for wrong in ([1, 0], [2, 0, 1]):
+        with pytest.raises(ValueError, match=r"corpus.parquet must hold 0 or 1 .* row 1 holds"):
+            encoded_labels(task, [[0, 0, 1], wrong])
+
+
 def test_sets_become_one_decision_a_label() -> None:
     assert encoded_labels(SETS, [["good", "bad"], [], ["fair"]]) == [
         [1, 0, 1],

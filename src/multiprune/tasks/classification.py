@@ -85,9 +85,15 @@ class Classification(Task):
 
 @dataclass(kw_only=True)
 class MultiLabel(Task):
-    """Decides on each of ``labels`` by itself; the label column holds lists of ids or names."""
+    """Decides on each of ``labels`` by itself; the label column holds lists of ids or names.
+
+    Attributes:
+        labels: their names, by id.
+        indicators: whether it holds lists of 0 and 1 instead, one for each label.
+    """
 
     labels: Sequence[str]
+    indicators: bool = False
 
     @override
     def __post_init__(self) -> None:
@@ -108,9 +114,20 @@ class MultiLabel(Task):
     def encode_labels(self, rows: Rows) -> list[Any]:
         encoded = []
         for row, values in enumerate(rows.table[self.label][:]):
+            if self.indicators:
+                encoded.append(self._indicators(values, rows, row))
+                continue
             present = label_ids(values, self.labels, column=self.label, origin=rows.origin, row=row)
             encoded.append([int(index in present) for index in range(len(self.labels))])
         return encoded
+
+    def _indicators(self, values: Sequence[Any], rows: Rows, row: int) -> list[int]:
+        if len(values) != len(self.labels) or not {*values} <= {0, 1}:
+            raise ValueError(
+                f"Column {self.label!r} of {rows.origin} must hold 0 or 1 for each of "
+                f"{len(self.labels)} labels, but row {row} holds {list(values)}."
+            )
+        return [int(one) for one in values]
 
     @override
     def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
