@@ -250,8 +250,18 @@ def test_one_model_for_all_languages_has_scores_of_each(
             assert f"{value:.4f}" in next(one for one in shown.splitlines() if f" {name} " in one)
 
 
-def test_same_request_gives_the_same_models(run: Path, by_language: Path, tmp_path: Path) -> None:
+def test_languages_without_a_model_are_named(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    specialize(run, tmp_path / "out", "--by-language", "--task", "news")
+    assert caplog.messages == ["news has no training rows, and no model, in sw, el."]
+
+
+def test_same_request_gives_the_same_models(
+    run: Path, by_language: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     again = specialize(run, tmp_path / "out", "--language", "de", "--task", "news")
+    assert not caplog.messages
     first, second = (one / "news.de" / "model.safetensors" for one in (by_language, again))
     assert first.read_bytes() == second.read_bytes()
 

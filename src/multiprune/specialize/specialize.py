@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from multiprune.specialize.calibration_set import Draw
     from multiprune.specialize.origin import Origin
     from multiprune.specialize.specialist import Recipe, Specialist
+
+log = logging.getLogger(__name__)
 
 #: Written into the folder of each model.
 OUTCOME = "specialized.json"
@@ -139,6 +142,9 @@ def _languages(
             f"`--language` must name languages that {name} has training rows in "
             f"({', '.join(available)}), but names {', '.join(missing)}."
         )
+    declared: list[str] = origin.config["task"][name]["languages"]
+    if not request.languages and (without := [one for one in declared if one not in available]):
+        log.warning("%s has no training rows, and no model, in %s.", name, ", ".join(without))
     languages, examples = list(request.languages or available), request.manner.draw.examples
     if few := [one for one in languages if available[one] < examples]:
         raise ValueError(
