@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,8 @@ from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from datasets import ClassLabel, Dataset
 
 # Says which row it is, and in some data sets its language.
