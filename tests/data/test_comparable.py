@@ -10,6 +10,7 @@ from multiprune.data.comparable import ComparableCorpus
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 TEXT = ["sentence", "english"]
@@ -21,7 +22,13 @@ class Parallel:
 
     columns: tuple[str, ...] = (*TEXT, "lang")
 
-    def load(self, split: str, *, mirror: Path | None) -> Rows | None:
+    def load(
+        self,
+        split: str,
+        *,
+        mirror: Path | None,
+        languages: Sequence[str] | None = None,  # noqa: ARG002
+    ) -> Rows | None:
         if split != "test":
             return None
         count = 13

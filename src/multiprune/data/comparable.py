@@ -39,7 +39,9 @@ class ComparableCorpus:
         if len(self.text) != 2:
             raise ValueError(f"`text` must name 2 columns, but names {list(self.text)}.")
 
-    def load(self, split: str, *, mirror: Path | None) -> Rows | None:
+    def load(
+        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+    ) -> Rows | None:
         """Return ``validation`` or ``test``, where None is what is not there.
 
         Raises:
@@ -47,7 +49,7 @@ class ComparableCorpus:
         """
         from datasets import Dataset
 
-        rows = self.source.load("test", mirror=mirror)
+        rows = self.source.load("test", mirror=mirror, languages=languages)
         if split not in _SPLITS or rows is None:
             return None
         columns: dict[str, list[Any]] = rows.table.to_dict()

@@ -20,7 +20,7 @@ from multiprune.data.batches import (
 )
 from multiprune.data.cache import default_cache_folder, encoded_rows
 from multiprune.data.mixing import BatchPlan, Mixing
-from multiprune.data.selection import check_language, used_rows
+from multiprune.data.selection import check_language, used_rows, wanted_languages
 from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:
@@ -223,7 +223,8 @@ class MultitaskDataModule(pl.LightningDataModule):
 
     def _used(self, task: Task, split: str) -> tuple[int, Rows | None]:
         """Return how many rows of a split have no label, and those that are used."""
-        rows = task.source.load(split, mirror=self.mirror)
+        languages = wanted_languages(task, split, self.language)
+        rows = task.source.load(split, mirror=self.mirror, languages=languages)
         return (0, None) if rows is None else used_rows(rows, task, split, self.language)
 
 

@@ -33,6 +33,15 @@ def check_language(language: str, tasks: Mapping[str, Task]) -> None:
             )
 
 
+def wanted_languages(task: Task, split: str, language: str | None = None) -> Sequence[str] | None:
+    """Return the languages whose rows ``used_rows`` may use; None if a task does not tell any."""
+    if language is not None:
+        return [language]
+    if split == "train" and task.train_languages is not None:
+        return task.train_languages
+    return task.languages or None
+
+
 def used_rows(
     rows: Rows, task: Task, split: str, language: str | None = None
 ) -> tuple[int, Rows | None]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from multiprune.data.hub import HubLayout
 from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.task import Rows
 
@@ -35,6 +36,7 @@ class HubSource:
         hub_splits: what a split is called on the hub, where that differs.
         mirror_splits: what it is called in the mirror, likewise.
         language: of all rows, if they have no column that says so.
+        layout: in what the tables of the hub differ from those of the mirror.
     """
 
     path: str | None
@@ -43,15 +45,24 @@ class HubSource:
     hub_splits: Mapping[str, str] = field(default_factory=dict)
     mirror_splits: Mapping[str, str] = field(default_factory=dict)
     language: str | None = None
+    layout: HubLayout = field(default_factory=HubLayout)
 
-    def load(self, split: str, *, mirror: Path | None) -> Rows | None:
+    def load(
+        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+    ) -> Rows | None:
         """Return the rows of a split, from the mirror if there is one.
+
+        A mirror gives all ``languages``, as they are in one file.
 
         Raises:
             FileNotFoundError: if the mirror lacks the folder, or a split that is required.
-            ValueError: if the data are not on the hub and no mirror is given, or are empty.
+            ValueError: if no mirror is given and the hub is out of reach or does not have the data
+                in this layout; or if they are empty.
         """
-        rows = self._from_hub(split) if mirror is None else self._from_mirror(split, mirror)
+        if mirror is None:
+            rows = self._from_hub(split, languages)
+        else:
+            rows = self._from_mirror(split, mirror)
         if rows is not None and len(rows.table) == 0:
             raise ValueError(f"A split must have rows, but {rows.origin} is empty.")
         if rows is None or self.language is None:
@@ -72,28 +83,18 @@ class HubSource:
             return None
         return _rows_of(file)
 
-    def _from_hub(self, split: str) -> Rows | None:
-        from datasets import get_dataset_split_names, load_dataset
-
+    def _from_hub(self, split: str, languages: Sequence[str] | None) -> Rows | None:
         if self.path is None:
             raise ValueError(
                 f"`data.mirror` must be set for the data set {self.mirror!r}, which is not on the "
                 "hub in this layout, but it is not set."
             )
         wanted = self.hub_splits.get(split, split)
-        origin = " ".join(part for part in (self.path, self.name, wanted) if part)
-        try:
-            if wanted not in get_dataset_split_names(self.path, self.name):
-                if split in _REQUIRED_SPLITS:
-                    raise ValueError(f"A task needs a {split} split, but {origin} does not exist.")
-                return None
-            table = load_dataset(self.path, self.name, split=wanted)
-        except (OSError, ConnectionError) as error:
-            raise ValueError(
-                f"The hub must be reachable for {origin} unless `data.mirror` is set, but it is "
-                f"not: {str(error).splitlines()[0]}"
-            ) from error
-        return Rows(table, origin, str(table._fingerprint))
+        rows = self.layout.load(self.path, self.name, wanted, languages)
+        if rows is None and split in _REQUIRED_SPLITS:
+            origin = " ".join(part for part in (self.path, self.name, wanted) if part)
+            raise ValueError(f"A task needs a {split} split, but {origin} does not exist.")
+        return rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +105,12 @@ class SplitSource:
     validation: Source
     test: Source | None = None
 
-    def load(self, split: str, *, mirror: Path | None) -> Rows | None:
+    def load(
+        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+    ) -> Rows | None:
         """Return the rows of a split, as its source gives them."""
         source: Source | None = getattr(self, split)
-        return None if source is None else source.load(split, mirror=mirror)
+        return None if source is None else source.load(split, mirror=mirror, languages=languages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,8 +123,14 @@ class FileSource:
 
     files: Mapping[str, Path]
 
-    def load(self, split: str, *, mirror: Path | None) -> Rows | None:  # noqa: ARG002
-        """Return the rows of a split; a mirror plays no part.
+    def load(
+        self,
+        split: str,
+        *,
+        mirror: Path | None,  # noqa: ARG002
+        languages: Sequence[str] | None = None,  # noqa: ARG002
+    ) -> Rows | None:
+        """Return the rows of a split; mirror and languages play no part.
 
         Raises:
             FileNotFoundError: if the file does not exist.
@@ -149,8 +158,14 @@ class GeneratedSource:
     rows: Mapping[str, int]
     seed: int = 0
 
-    def load(self, split: str, *, mirror: Path | None) -> Rows | None:  # noqa: ARG002
-        """Generate the rows of a split; a mirror plays no part."""
+    def load(
+        self,
+        split: str,
+        *,
+        mirror: Path | None,  # noqa: ARG002
+        languages: Sequence[str] | None = None,  # noqa: ARG002
+    ) -> Rows | None:
+        """Generate the rows of a split; mirror and languages play no part."""
         from datasets import Dataset
 
         if split not in self.rows:

@@ -42,10 +42,13 @@ class Rows:
 class Source(Protocol):
     """Where the rows of a task come from."""
 
-    def load(self, split: str, *, mirror: Path | None) -> Rows | None:
+    def load(
+        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+    ) -> Rows | None:
         """Return the rows of ``train``, ``validation`` or ``test``; None if there is no such split.
 
-        ``mirror`` is the folder of a local mirror to read instead of the hub.
+        ``mirror`` is the folder of a local mirror to read instead of the hub. ``languages`` are
+        those whose rows will be used (None is all): rows in others may be left out.
         """
 
 
