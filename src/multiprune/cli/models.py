@@ -79,8 +79,8 @@ def _add_frontier(commands: Commands) -> None:
         "frontier",
         help="what every size of a model of many sizes scores",
         description="Evaluate a ladder of sizes of a run with pruner=dynamic_sparsification, in "
-        "one pass over the data of its tasks, and write the numbers to frontier.json in its folder, "
-        "where `multiprune report` finds them.",
+        "one pass over the data of its tasks. The numbers are written to frontier.json in its "
+        "folder, too, where `multiprune report` finds them.",
     )
     frontier.add_argument("run", type=Path, help="folder of a run")
     text = "of sizes (default: every tenth, and the smallest)"

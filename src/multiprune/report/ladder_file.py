@@ -95,4 +95,6 @@ def _rung(run: Row, size: Any) -> Rung:
     }
     if not scores or not all(map(math.isfinite, scores.values())):
         raise ValueError(f"each size of {FRONTIER} must have finite scores, but one has {scores}")
-    return Rung(asked=run.asked / run.dense if kept <= run.kept else asked, kept=kept, scores=scores)
+    return Rung(
+        asked=run.asked / run.dense if kept <= run.kept else asked, kept=kept, scores=scores
+    )
