@@ -79,8 +79,8 @@ def _check_weights(run: Row, evaluated: Mapping[str, str]) -> None:
     file = run.path / WEIGHTS
     if file.is_file() and json.loads(file.read_bytes()) != evaluated:
         raise ValueError(
-            f"{FRONTIER} must be of the run's own weights, but is of others; `multiprune frontier "
-            f"{run.path}` writes it anew"
+            f"{FRONTIER} must be of the run's own weights, but is of others; multiprune frontier "
+            f"{run.path} writes it anew"
         )
 
 

@@ -34,15 +34,18 @@ def ladder_section(overview: Overview) -> list[Section]:
 
 
 def _text(found: Ladders) -> list[str]:
+    splits = " and ".join(dict.fromkeys(one.split for one in found.found))
     text = [
         "One run: a model that was trained for every size from dense to its budget, as "
-        "`multiprune frontier` has evaluated it. A run each: models of one size, of the same "
-        "tasks, encoder and number of steps. Scores are means over tasks.",
+        "multiprune frontier has evaluated it. A run each: models of one size, of the same tasks, "
+        f"encoder and number of steps. Scores are means over tasks, on {splits} data.",
         "Two sizes are a pair if each is the nearest to the other in kept parameters and the "
         f"larger is at most {APART:g} times the smaller; scores of a pair are over the seeds that "
         "both have. The ratio is that of the score of the one run to that of a run each. A dense "
         "model stands beside the sizes of every method.",
     ]
+    if not found.found:
+        return [text[0].partition(" Scores")[0], "Nothing to compare: no file can be used."]
     for one in found.found:
         text += _summary(one)
         if not any(each.pairs for each in one.separate):
@@ -52,16 +55,21 @@ def _text(found: Ladders) -> list[str]:
 
 def _summary(one: ManySizes) -> list[str]:
     text = []
+    seconds = seconds_of(one.model)
+    if one.dense is not None:
+        text.append(
+            f"One run of {one.model.method} takes {seconds / seconds_of(one.dense):.2f} times as "
+            "long as a dense model alone."
+        )
     for each in one.separate:
         ratios = [pair.ratio for pair in each.pairs if pair.ratio is not None]
         if each.ratio is None:
             continue
-        seconds = seconds_of(one.model)
         text.append(
             f"{one.model.method} has {each.ratio:.3f} times the score of {each.method}, the mean "
             f"over {blocks.plural(len(ratios), 'size')} (lowest {min(ratios):.3f}, highest "
-            f"{max(ratios):.3f}), and one run takes {seconds / each.seconds:.2f} times the wall "
-            f"time of {blocks.plural(len(each.pairs), 'run')} of these sizes."
+            f"{max(ratios):.3f}). One run takes {seconds / each.seconds:.2f} times as long "
+            f"as {blocks.plural(len(each.pairs), 'run')} of these sizes."
         )
     return text
 
@@ -94,22 +102,20 @@ def _pairs(overview: Overview, found: Ladders) -> Table:
     rows = [
         [
             blocks.text(one.model.method),
-            blocks.text(each.method),
-            blocks.text(one.split),
             blocks.number(pair.point.parameters / overview.dense),
-            blocks.number(pair.separate.contender.parameters / overview.dense),
-            blocks.count(len(pair.seeds)),
             blocks.statistic(pair.of_point),
+            blocks.text(each.method),
+            blocks.number(pair.separate.contender.parameters / overview.dense),
             blocks.statistic(pair.of_separate),
             blocks.number(pair.ratio),
+            blocks.count(len(pair.seeds)),
         ]
         for one in found.found
         for each in one.separate
         for pair in each.pairs
     ]
     columns = [
-        "one run", "a run each", "data", "density of one run", "density of a run each", "seeds",
-        "score of one run", "score of a run each", "ratio",
+        "one run", "density", "score", "a run each", "density each", "score each", "ratio", "seeds",
     ]  # fmt: skip
     caption = "Nearly the same size, from one run and from a run each"
     return Table(
@@ -133,19 +139,19 @@ def _cost(found: Ladders) -> Table:
     return Table(
         name="ladders-cost",
         caption="What training costs, the mean over seeds; machines may differ between runs",
-        columns=["method", "what is trained", "runs", "wall s", "of the one run"],
+        columns=["method", "what is trained", "runs", "wall s", "one run, times this"],
         rows=rows,
         sortable=False,
     )
 
 
-def _cost_row(method: str, what: str, runs: int, seconds: float, of: float) -> list[Cell]:
+def _cost_row(method: str, what: str, runs: int, seconds: float, of_one: float) -> list[Cell]:
     return [
         blocks.text(method),
         blocks.text(what),
         blocks.count(runs),
         blocks.number(seconds, 1),
-        blocks.number(seconds / of if of else None, 2),
+        blocks.number(of_one / seconds, 2),
     ]
 
 

@@ -69,7 +69,7 @@ def _read(model: Model, left_out: list[LeftOut]) -> list[Ladder]:
             left_out.append(LeftOut(run.path / FRONTIER, str(error)))
             continue
         if ladder is None:
-            reason = f"it has no {FRONTIER}, which `multiprune frontier` writes"
+            reason = f"it has no {FRONTIER}, which multiprune frontier writes"
             left_out.append(LeftOut(run.path, reason))
         else:
             read.append(ladder)
