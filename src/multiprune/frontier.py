@@ -13,6 +13,7 @@ from rich.table import Table
 from multiprune.export.dynamic import load_sizes
 from multiprune.measure.cost import parameters, without_embeddings
 from multiprune.models.encoder import Encoder
+from multiprune.report.ladder_file import FRONTIER, WEIGHTS
 from multiprune.specialize.calibration_set import batches_by_length
 from multiprune.specialize.origin import read_origin
 from multiprune.tasks.answers import answers_to, joined
@@ -37,6 +38,7 @@ class Size:
     """One size of a model, and what it scores.
 
     Attributes:
+        asked: the density that was asked for, above which ``density`` is not.
         density: kept / total of what the run's budget counts.
         kept: the parameters that are counted.
         parameters: of the whole encoder at this size.
@@ -45,6 +47,7 @@ class Size:
         scores: all metrics by task.
     """
 
+    asked: float
     density: float
     kept: int
     parameters: int
@@ -125,6 +128,7 @@ def _size(
 ) -> Size:
     reached = model.set_density(density)
     return Size(
+        asked=density,
         density=reached,
         kept=model.size,
         parameters=parameters(model.encoder),
@@ -155,5 +159,24 @@ def print_sizes(sizes: Sequence[Size]) -> None:
 
 def write_sizes(sizes: Sequence[Size], file: Path) -> None:
     """Write sizes as JSON."""
+    _write([asdict(one) for one in sizes], file)
+
+
+def write_frontier(sizes: Sequence[Size], run: Path, *, split: str) -> None:
+    """Write sizes into the folder of their run, for a report, in place of what was there.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    content = {
+        "split": split,
+        # Tells a report whether the run was trained again since.
+        "weights": json.loads((run / WEIGHTS).read_text()),
+        "sizes": [asdict(one) for one in sizes],
+    }
+    _write(content, run / FRONTIER)
+
+
+def _write(content: object, file: Path) -> None:
     with whole_file(file) as beside:
-        beside.write_text(json.dumps([asdict(one) for one in sizes], indent=2) + "\n")
+        beside.write_text(json.dumps(content, indent=2) + "\n")

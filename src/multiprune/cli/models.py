@@ -79,7 +79,8 @@ def _add_frontier(commands: Commands) -> None:
         "frontier",
         help="what every size of a model of many sizes scores",
         description="Evaluate a ladder of sizes of a run with pruner=dynamic_sparsification, in "
-        "one pass over the data of its tasks.",
+        "one pass over the data of its tasks. The numbers are written to frontier.json in its "
+        "folder, too, where `multiprune report` finds them.",
     )
     frontier.add_argument("run", type=Path, help="folder of a run")
     text = "of sizes (default: every tenth, and the smallest)"
@@ -89,18 +90,21 @@ def _add_frontier(commands: Commands) -> None:
         "--split", choices=["validation", "test"], default="validation", help=text
     )
     frontier.add_argument("--mirror", metavar="DIR", help="read data there instead")
-    frontier.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
+    text = "write the numbers there as well"
+    frontier.add_argument("--json", type=Path, metavar="FILE", help=text)
     frontier.set_defaults(command=_frontier)
 
 
 def _frontier(options: argparse.Namespace) -> None:
-    from multiprune.frontier import frontier, print_sizes, write_sizes
+    from multiprune.frontier import frontier, print_sizes, write_frontier, write_sizes
 
     quiet_libraries()
     sizes = frontier(options.run, options.densities, split=options.split, mirror=options.mirror)
     print_sizes(sizes)
     if options.json is not None:
         write_sizes(sizes, options.json)
+    # Last, as the folder may be one that others may only read.
+    write_frontier(sizes, options.run, split=options.split)
 
 
 def _add_benchmark(commands: Commands) -> None:

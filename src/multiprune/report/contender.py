@@ -74,7 +74,12 @@ class Contender:
 
 def training_of(row: Row) -> str:
     """Return what is the same in runs that differ in their seed only, of one method."""
-    same: list[object] = [sorted(row.tasks), row.asked]
+    return repr([row.asked, mixture_of(row)])
+
+
+def mixture_of(row: Row) -> str:
+    """Return the tasks of a run and, of several, how they are weighted and mixed."""
+    same: list[object] = [sorted(row.tasks)]
     if len(row.tasks) > 1:
         weights = {task: row.config["task"][task].get("loss_weight") for task in row.tasks}
         same += [sorted(weights.items()), mixing_of(row)]

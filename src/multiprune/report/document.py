@@ -12,6 +12,7 @@ from multiprune.report.contender import SPLITS
 from multiprune.report.difference import MEAN
 from multiprune.report.ensemble_table import document as ensemble_document
 from multiprune.report.ensemble_table import left_out_document
+from multiprune.report.ladder_document import ladder_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from multiprune.report.by_language import ByLanguage
     from multiprune.report.difference import Difference
     from multiprune.report.frame import Row
+    from multiprune.report.ladders import Ladders
     from multiprune.report.layers import Position
     from multiprune.report.model import Model
     from multiprune.report.overlap import Overlap, Overlaps, Shared
@@ -41,6 +43,7 @@ def as_json(overview: Overview, overlaps: Overlaps | None, found: ByExamples | N
         "comparisons": [_comparison(one) for one in overview.comparisons],
         "effects": [_effect(one) for one in overview.effects],
         "languages": None if overview.by_language is None else _languages(overview.by_language),
+        "ladders": None if overview.ladders is None else _ladders(overview.ladders),
         "masks": None if overlaps is None else _masks(overlaps),
         "examples": None if found is None else [_pair(one) for one in found.pairs],
         "left_out": left_out_document(overview.left_out),
@@ -150,6 +153,13 @@ def _languages(found: ByLanguage) -> dict[str, Any]:
             | {name: asdict(getattr(one, name)) for name in ("alone", "together", "difference")}
             for one in found.means
         ],
+    }
+
+
+def _ladders(found: Ladders) -> dict[str, Any]:
+    return {
+        "found": [ladder_document(one) for one in found.found],
+        "left_out": left_out_document(found.left_out),
     }
 
 

@@ -15,6 +15,7 @@ from multiprune.report.by_language import ByLanguage, by_language, by_setting
 from multiprune.report.comparison import comparable, methods
 from multiprune.report.contender import SPLITS, Score, one_a_seed
 from multiprune.report.example_draws import ExampleDraws
+from multiprune.report.ladders import Ladders, ladders
 from multiprune.report.model import Model, models_of
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Overview:
         models: by method and size.
         effects: of tasks on each other.
         by_language: what is known of runs of one language; None where there are none beside others.
+        ladders: what is known of models of many sizes; None where there are none.
         left_out: runs that are in the list of runs at most.
     """
 
@@ -48,6 +50,7 @@ class Overview:
     comparisons: Sequence[Comparison]
     effects: Sequence[Effect]
     by_language: ByLanguage | None
+    ladders: Ladders | None
     left_out: Sequence[LeftOut]
 
     @property
@@ -110,6 +113,7 @@ def overview(frame: Frame, *, ignore: Sequence[str] = (), by_examples: bool = Fa
         comparisons=[with_differences(one, draws) for one in comparisons],
         effects=[with_effects(one, draws) for one in effects],
         by_language=of_languages,
+        ladders=None if by_examples else ladders(models),
         left_out=[
             *frame.left_out,
             *left_out,

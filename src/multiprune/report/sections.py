@@ -13,6 +13,7 @@ from multiprune.report.by_examples_section import by_examples_section
 from multiprune.report.by_language_section import by_language_section
 from multiprune.report.frontier import frontier_section
 from multiprune.report.kept_section import density_section, ledger_section
+from multiprune.report.ladder_section import ladder_section
 from multiprune.report.overlap_section import overlap_section
 from multiprune.report.plots import ranges
 from multiprune.report.versus import allocation_section, versus_section
@@ -31,6 +32,7 @@ def sections(overview: Overview, overlaps: Overlaps | None) -> list[Section]:
     return [
         _compared(overview),
         frontier_section(overview),
+        *ladder_section(overview),
         versus_section(overview),
         allocation_section(overview),
         auxiliary_section(overview),
