@@ -62,6 +62,13 @@ def scored(run: Path, model: ShippedModel, split: str) -> dict[str, dict[str, fl
     return found
 
 
+def assert_same_scores(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Correlations read logits, whose last bits depend on how long the texts of a batch are."""
+    assert found.keys() == expected.keys()
+    for task, scores in expected.items():
+        assert found[task] == pytest.approx(scores, rel=1e-5, abs=1e-7)
+
+
 def test_model_of_the_run_is_the_smallest_and_meets_the_budget(run: Path) -> None:
     results, model = results_of(run), load(run)
     assert type(model) is ShippedModel
@@ -92,14 +99,14 @@ def test_sizes_of_the_run_go_from_the_whole_to_its_budget(run: Path) -> None:
 def test_ends_of_the_frontier_score_what_the_run_and_its_whole_do(run: Path, split: str) -> None:
     largest, smallest = frontier(run, [load_sizes(run).smallest_density, 1.0], split=split)
     results = results_of(run)
-    assert smallest.scores == results[split]
+    assert_same_scores(smallest.scores, results[split])
     assert smallest.kept == results["budget"]["kept"]
     assert largest.kept == results["budget"]["dense"]
     assert largest.density == 1
     if split == "validation":
-        assert smallest.score == pytest.approx(results["score"])
+        assert smallest.score == pytest.approx(results["score"], rel=1e-5)
     whole = load(run / "sizes")
-    assert largest.scores == scored(run, whole, split)
+    assert_same_scores(largest.scores, scored(run, whole, split))
     assert largest.parameters == parameters(whole.encoder)
     assert smallest.parameters == parameters(load(run).encoder)
     words = parameters(whole.encoder.get_input_embeddings())
@@ -115,7 +122,7 @@ def test_size_between_scores_what_its_export_does(run: Path, tmp_path: Path) -> 
     assert 0.5 < found.density <= 0.6
     export_model(run, tmp_path / "out", ExportSettings(), density=0.6)
     exported = load(tmp_path / "out")
-    assert found.scores == scored(run, exported, "validation")
+    assert_same_scores(found.scores, scored(run, exported, "validation"))
     assert found.parameters == parameters(exported.encoder)
 
 
@@ -134,7 +141,7 @@ def test_command_shows_every_tenth_and_the_smallest_and_writes_them(
         assert f"{row.density:.4f}" in shown
         assert f"{row.kept:,}" in shown
     assert rows[-1].density == smallest
-    assert rows[-1].scores == results_of(run)["test"]
+    assert_same_scores(rows[-1].scores, results_of(run)["test"])
     assert rows == frontier(run, None, split="test")
     assert all(task in shown for task in TASKS)
 

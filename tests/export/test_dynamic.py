@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,7 +96,7 @@ def test_each_size_answers_as_its_export(run: Path, tmp_path: Path) -> None:
             if isinstance(one, torch.nn.Linear)
         )
         assert weights == model.size
-    assert all(not torch.allclose(one, other) for one, other in zip(seen, seen[1:], strict=False))
+    assert all(not torch.allclose(one, other) for one, other in itertools.pairwise(seen))
 
 
 def test_largest_size_that_is_not_above_a_density_is_taken(run: Path) -> None:
@@ -126,7 +127,7 @@ def test_density_out_of_range_is_refused_and_the_size_stays(run: Path, density: 
 
 
 def test_exports_refuse_densities_and_models_that_do_not_fit(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must have one size, but .* has many: name one"):
+    with pytest.raises(ValueError, match=r"must have one size, but .* has many: name one"):
         export_model(run / "sizes", tmp_path / "out", ExportSettings())
     with pytest.raises(ValueError, match=r"must be in \[0"):
         export_model(run, tmp_path / "out", ExportSettings(), density=0.01)

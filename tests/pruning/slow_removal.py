@@ -21,7 +21,6 @@ def dense(heads: int = 2, size: int = 2, neurons: int = 3) -> Kept:
     )
 
 
-
 @dataclass
 class SlowLayer:
     heads: list[bool]

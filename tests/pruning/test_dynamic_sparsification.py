@@ -202,9 +202,7 @@ def test_no_parts_are_trained_before_anything_is_pruned() -> None:
 
 @pytest.mark.parametrize("steps", [1, 4, STOP_STEP, STOP_STEP + 1])
 @every_granularity
-def test_loaded_state_has_its_order_and_its_parts(
-    granularity: tuple[str, ...], steps: int
-) -> None:
+def test_loaded_state_has_its_order_and_its_parts(granularity: tuple[str, ...], steps: int) -> None:
     case = Case(FILE, granularity)
     model, pruner = trained(granularity, steps)
     # What it is loaded into has an order of its own, which must not be remembered.
@@ -274,9 +272,7 @@ def test_what_is_left_at_the_end_is_the_smallest_and_the_whole_beside_it(
 
 
 @pytest.mark.parametrize("of", ["encoder_linear", "encoder", "total"])
-@pytest.mark.parametrize(
-    "granularity", [(HEADS, NEURONS), (LAYERS,), GRANULARITIES], ids="+".join
-)
+@pytest.mark.parametrize("granularity", [(HEADS, NEURONS), (LAYERS,), GRANULARITIES], ids="+".join)
 @pytest.mark.parametrize("name", ["bert", "modernbert", "deberta", "albert_groups"])
 def test_sizes_at_the_end_are_what_a_model_of_each_size_has(
     name: str, granularity: tuple[str, ...], of: str
@@ -286,9 +282,7 @@ def test_sizes_at_the_end_are_what_a_model_of_each_size_has(
     model = Network(name)
     plain_model = copy.deepcopy(model)
     budget = FractionBudget(fraction=0.7, of=of)
-    pruner = pruner_of(
-        budget=budget, granularity=granularity, importance=RandomImportance(seed=1)
-    )
+    pruner = pruner_of(budget=budget, granularity=granularity, importance=RandomImportance(seed=1))
     pruner.prepare(model, model.encoder)
     pruner.prune(1.0)
     pruner.finalize()
@@ -330,9 +324,11 @@ def test_encoder_is_whole_again_when_it_fails() -> None:
     def fail(*_: Any) -> None:
         raise ArithmeticError
 
-    handle = layers_of(model.encoder)[1].encoder.get_submodule(
-        "encoder.layer.0"
-    ).register_forward_hook(fail)
+    handle = (
+        layers_of(model.encoder)[1]
+        .encoder.get_submodule("encoder.layer.0")
+        .register_forward_hook(fail)
+    )
     for removals in (4, pruner.current_order().smallest):
         with pytest.raises(ArithmeticError), pruner.part(removals):
             model(tokens())

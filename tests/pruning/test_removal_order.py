@@ -19,8 +19,8 @@ from multiprune.pruning.removal import (
     Kept,
     UnitCosts,
     relative_scores,
-    remove_least_important,
     removal_order,
+    remove_least_important,
 )
 
 if TYPE_CHECKING:
@@ -88,9 +88,7 @@ def test_each_removal_is_that_of_the_slow_implementation(seed: int) -> None:
         assert totals == order.sizes[: removals + 1].tolist()
         assert_equal(left, slow)
         again = copy.deepcopy(case.kept)
-        remove_least_important(
-            relative, again, case.costs, size=size, granularity=case.granularity
-        )
+        remove_least_important(relative, again, case.costs, size=size, granularity=case.granularity)
         for one, other in zip(again, left, strict=True):
             assert all(torch.equal(vars(one)[kind], mask) for kind, mask in vars(other).items())
 

@@ -123,7 +123,7 @@ def add_gradients(world: World, small: MultitaskModel, removals: int, into: dict
             index = along(slices, units).nonzero()[:, 0]
             places[id(linear.weight)] = (slices.dim, index)
             places[id(linear.bias)] = (0, index if slices.dim == 0 else None)
-    paths = {path: one for path, one in world.plain.named_parameters()}
+    paths = dict(world.plain.named_parameters())
     for path, parameter in small.named_parameters():
         if parameter.grad is None:
             continue
@@ -183,7 +183,9 @@ class Recorded(Distillation):
     @override
     def losses(self, model: Any, task: Any, batch: Any) -> Losses:
         losses = NoDistillation().losses(model, task, batch)
-        return replace(losses, total=5 * losses.total, terms=dict(losses.terms) | {"own": losses.total})
+        return replace(
+            losses, total=5 * losses.total, terms=dict(losses.terms) | {"own": losses.total}
+        )
 
 
 def test_whole_learns_what_the_inner_distillation_says() -> None:
@@ -245,8 +247,7 @@ def test_words_are_looked_up_once_a_step() -> None:
     words = [
         one
         for one in graph(world.losses("classes").total)
-        if "EmbeddingBackward" in one.name()
-        and one.next_functions[0][0].variable.shape[0] == table
+        if "EmbeddingBackward" in one.name() and one.next_functions[0][0].variable.shape[0] == table
     ]
     assert len(words) == 1
 
