@@ -50,6 +50,9 @@ class World:
         torch.manual_seed(0)
         encoder = nano(**SHAPE, dropout=0.0).model.double()
         self.plain = MultitaskModel(encoder, TASKS).double()
+        for module in self.plain.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0  # copies would drop other places
         with torch.no_grad():
             for parameter in self.plain.parameters():
                 parameter.add_(0.2 * torch.randn_like(parameter))
