@@ -56,9 +56,10 @@ def order_of(
     for layer in layers:
         dimensions = (layer.heads, layer.head_size)
         shapes = ((layer.heads,), dimensions, dimensions, (layer.neurons,), ())
-        # No layer goes before most of its units have had a chance.
-        drawn = [torch.rand(shape, generator=generator) for shape in shapes[:-1]]
-        scores.append(Scores(*drawn, 0.5 + torch.rand((), generator=generator) / 2))
+        drawn = [torch.rand(shape, generator=generator) for shape in shapes]
+        # No layer goes before many of its units have gone.
+        drawn[-1] = 0.5 + drawn[-1] / 2
+        scores.append(Scores(*drawn))
         kept.append(Kept(*(torch.ones(shape, dtype=torch.bool) for shape in shapes[:-1])))
     costs = [costs_of(layer, of) for layer in layers]
     return removal_order(scores, kept, costs, size=size, granularity=granularity)

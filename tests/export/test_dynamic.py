@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ KINDS = (HEADS, NEURONS, LAYERS)
 
 def shipped(seed: int = 0, **shape: int) -> ShippedModel:
     torch.manual_seed(seed)
-    sizes = {"layers": 2, "hidden": 16, "heads": 4, "intermediate": 12} | shape
+    sizes: dict[str, Any] = {"layers": 2, "hidden": 16, "heads": 4, "intermediate": 12} | shape
     model = MultitaskModel(nano(**sizes).model, TASKS)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -147,7 +147,7 @@ def test_switching_back_and_forth_changes_no_bit_and_takes_no_memory(tmp_path: P
         return {one.untyped_storage().data_ptr() for one in model.parameters()}
 
     whole = storages()
-    first = {}
+    first: dict[float, Tensor] = {}
     for density in (*ladder(model), *reversed(ladder(model)), 0.5, 1.0):
         model.set_density(density)
         found = answers(model)

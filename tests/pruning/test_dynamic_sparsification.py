@@ -43,7 +43,8 @@ every_granularity = pytest.mark.parametrize("granularity", KINDS, ids=["units", 
 
 
 def pruner_of(budget: Budget | None = None, **options: Any) -> DynamicSparsification:
-    settings = {"importance": WeightMagnitude(), "granularity": GRANULARITIES} | options
+    settings: dict[str, Any] = {"importance": WeightMagnitude(), "granularity": GRANULARITIES}
+    settings |= options
     return DynamicSparsification(budget=budget or FractionBudget(fraction=0.4), **settings)
 
 
