@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from torch.optim.lr_scheduler import LinearLR
 
 from multiprune.budget import FractionBudget
 from multiprune.models.modeling_multiprune import DroppedLayer
+from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.layer_state import STATE
 from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
@@ -40,7 +42,11 @@ if TYPE_CHECKING:
     from multiprune.pruning.units import UnitPruner
 
 _FOLDER = Path(__file__).parents[2] / "conf" / "pruner"
-ALL_FILES = [_FOLDER / "attribution.yaml", *sorted(_FOLDER.glob("structured*.yaml"))]
+ALL_FILES = [
+    _FOLDER / "attribution.yaml",
+    _FOLDER / "dynamic_sparsification.yaml",
+    *sorted(_FOLDER.glob("structured*.yaml")),
+]
 
 TOTAL_STEPS, STOP_STEP, EVERY_N_STEPS = 12, 9, 3
 
@@ -108,6 +114,15 @@ class Case:
     def method(self) -> type[UnitPruner]:
         method: type[UnitPruner] = get_class(str(OmegaConf.load(self.file)._target_))
         return method
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether larger parts need what the smallest does not, until the pruning is permanent.
+
+        Such weights are not zero, what is gone may come back while the schedule goes on, and no
+        layer is cut; in evaluation mode the encoder is its smallest part all the same.
+        """
+        return self.method is DynamicSparsification
 
     def pruner(self) -> UnitPruner:
         budget = FractionBudget(fraction=self.fraction)
@@ -195,7 +210,17 @@ def nonzero_weights(encoder: nn.Module) -> int:
     return sum(int(one.weight.count_nonzero()) for one in linear)
 
 
+def permanent(case: Case, model: Network, pruner: UnitPruner) -> tuple[Network, UnitPruner]:
+    """Return what has only what it keeps: a copy, if the weights of the rest are there still."""
+    if not case.keeps_weights:
+        return model, pruner
+    copied = copy.deepcopy((model, pruner))
+    copied[1].finalize()
+    return copied
+
+
 def assert_meets_budget(case: Case, model: Network, pruner: UnitPruner) -> None:
+    model, pruner = permanent(case, model, pruner)
     kept = pruner.ledger().kept_in("encoder_linear")
     assert nonzero_weights(model.encoder) <= kept <= ASKED
     if LAYERS not in case.granularity:

@@ -31,6 +31,7 @@ from tiny_encoders import tokens
 from multiprune.budget import CountBudget, FractionBudget
 from multiprune.models.shrink import shapes_of
 from multiprune.pruning.combined import Combined
+from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.importance import WeightMagnitude
 from multiprune.pruning.magnitude import Magnitude
 from multiprune.pruning.movement import Movement
@@ -97,6 +98,18 @@ def test_file_of_the_configuration_makes_it() -> None:
     assert isinstance(pruner, Combined)
     assert trained(pruner, STOP_STEP)[0].encoder
     assert pruner.ledger().kept_in("encoder_linear") == ASKED
+
+
+def test_network_of_many_sizes_is_refused() -> None:
+    dynamic = partial(DynamicSparsification, importance=WeightMagnitude())
+    model = Network()
+    pruner = Combined(
+        budget=FractionBudget(fraction=FRACTION),
+        structured=dynamic,
+        element_wise=ELEMENT_WISE["magnitude"],
+    )
+    with pytest.raises(ValueError, match="of one size, but dynamic sparsification trains many"):
+        pruner.prepare(model, model.encoder)
 
 
 def test_structures_have_gone_half_way_and_single_weights_go_then() -> None:

@@ -506,6 +506,6 @@ def test_parameter_without_a_gradient_is_pruned_all_the_same(case: Case) -> None
 def test_every_file_of_the_configuration_is_a_pruner() -> None:
     assert all(issubclass(Case(file).method, Pruner) for file in FILES)
     left_out = {file.stem for file in FILES} - {case.file.stem for case in cases()}
-    apart = ("attribution", "structured", "combined", "fixed")
+    apart = ("attribution", "dynamic", "structured", "combined", "fixed")
     assert left_out == {file.stem for file in FILES if file.stem.startswith(apart)}
     assert all(isinstance(case.pruner(), Pruner) for case in cases())

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
+from slow_removal import assert_equal, dense, random_scores, slow_layer, slow_removal
 from torch import Tensor
 
 from multiprune.pruning.importance import Scores
@@ -26,15 +25,6 @@ from multiprune.pruning.removal import (
 )
 
 COSTS = UnitCosts(head_dimension=10, neuron=3, rest=0)
-
-
-def dense(heads: int = 2, size: int = 2, neurons: int = 3) -> Kept:
-    def everything(*shape: int) -> Tensor:
-        return torch.ones(shape, dtype=torch.bool)
-
-    return Kept(
-        everything(heads), everything(heads, size), everything(heads, size), everything(neurons)
-    )
 
 
 def scores(
@@ -221,135 +211,6 @@ def test_smallest_size_does_not_choose_the_layer_that_stays() -> None:
     assert sum(one.size(COSTS) for one in remaining) <= least
 
 
-# A slow implementation: plain lists, everything counted anew after every removal.
-
-
-@dataclass
-class SlowLayer:
-    heads: list[bool]
-    query_key: list[list[bool]]
-    value: list[list[bool]]
-    neurons: list[bool]
-    gone: bool = False
-    dimensions_to_go: int = 0
-
-    def dimensions(self) -> int:
-        return sum(self.value[0]) - self.dimensions_to_go
-
-    def size(self, costs: UnitCosts) -> int:
-        if self.gone:
-            return 0
-        in_heads = sum(self.heads) * self.dimensions() * costs.head_dimension
-        return in_heads + sum(self.neurons) * costs.neuron + costs.rest
-
-
-def root_mean_square(values: list[float]) -> float:
-    return math.sqrt(sum(value * value for value in values) / len(values))
-
-
-def of_kept(values: list[float], kept: list[bool]) -> list[float]:
-    return [value for value, keep in zip(values, kept, strict=True) if keep]
-
-
-def slow_candidates(
-    of: list[Scores], layers: list[SlowLayer], granularity: list[str]
-) -> list[tuple[float, str, int, int]]:
-    found = []
-    alive = [number for number, layer in enumerate(layers) if not layer.gone]
-    whole = root_mean_square([float(of[number].layer) for number in alive])
-    for number in alive:
-        score, layer = of[number], layers[number]
-        if "layers" in granularity:
-            found.append((float(score.layer) / whole, "layers", number, 0))
-        for kind, kept in (("heads", layer.heads), ("neurons", layer.neurons)):
-            if kind in granularity:
-                values = getattr(score, kind).tolist()
-                scale = root_mean_square(of_kept(values, kept))
-                found += [
-                    (values[index] / scale, kind, number, index)
-                    for index in range(len(values))
-                    if kept[index]
-                ]
-        if "head_dimensions" in granularity:
-            ranked = []
-            for values, masks in (
-                (score.query_key.tolist(), layer.query_key),
-                (score.value.tolist(), layer.value),
-            ):
-                left = [
-                    sorted(of_kept(values[head], masks[head]))
-                    for head in range(len(layer.heads))
-                    if layer.heads[head]
-                ]
-                scale = root_mean_square([value for row in left for value in row])
-                means = [sum(column) / len(left) for column in zip(*left, strict=True)]
-                ranked.append([mean / scale for mean in means])
-            for index, (one, other) in enumerate(zip(*ranked, strict=True)):
-                found.append(((one + other) / 2, "head_dimensions", number, index))
-    return sorted(found)
-
-
-def slow_removal(
-    of: list[Scores],
-    layers: list[SlowLayer],
-    costs: list[UnitCosts],
-    size: int,
-    granularity: list[str],
-) -> list[int]:
-    """Remove in place; return the total after each removal."""
-
-    def total() -> int:
-        return sum(layer.size(cost) for layer, cost in zip(layers, costs, strict=True))
-
-    totals = [total()]
-    for _, kind, number, index in slow_candidates(of, layers, granularity):
-        layer = layers[number]
-        if total() <= size:
-            break
-        if layer.gone:
-            continue
-        if kind == "layers" and sum(not one.gone for one in layers) > 1:
-            layer.gone = True
-        elif kind == "heads" and sum(layer.heads) > 1:
-            layer.heads[index] = False
-        elif kind == "neurons" and sum(layer.neurons) > 1:
-            layer.neurons[index] = False
-        elif kind == "head_dimensions" and layer.dimensions() > 1:
-            layer.dimensions_to_go += 1
-        else:
-            continue
-        totals.append(total())
-    for score, layer in zip(of, layers, strict=True):
-        for values, masks in (
-            (score.query_key.tolist(), layer.query_key),
-            (score.value.tolist(), layer.value),
-        ):
-            for row, mask in zip(values, masks, strict=True):
-                for _ in range(0 if layer.gone else layer.dimensions_to_go):
-                    least = min((row[i], i) for i in range(len(row)) if mask[i])[1]
-                    mask[least] = False
-        layer.dimensions_to_go = 0
-    return totals
-
-
-def random_scores(generator: torch.Generator, heads: int, size: int, neurons: int) -> Scores:
-    def draw(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator, dtype=torch.float64) + 0.01
-
-    return Scores(draw(heads), draw(heads, size), draw(heads, size), draw(neurons), draw())
-
-
-def assert_equal(kept: list[Kept], layers: list[SlowLayer]) -> None:
-    for one, slow in zip(kept, layers, strict=True):
-        assert one.dropped == slow.gone
-        if slow.gone:
-            continue
-        assert one.heads.tolist() == slow.heads
-        assert one.neurons.tolist() == slow.neurons
-        assert one.query_key.tolist() == slow.query_key
-        assert one.value.tolist() == slow.value
-
-
 @pytest.mark.parametrize("seed", range(60))
 def test_removal_is_that_of_the_slow_implementation(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -361,9 +222,7 @@ def test_removal_is_that_of_the_slow_implementation(seed: int) -> None:
     chosen = [kind for kind in GRANULARITIES if number(0, 3)] or [NEURONS]
     costs = [UnitCosts(number(1, 9), number(1, 9), number(0, 9)) for _ in shapes]
     kept = [dense(*shape) for shape in shapes]
-    layers = [
-        SlowLayer(**{kind: mask.tolist() for kind, mask in vars(one).items()}) for one in kept
-    ]
+    layers = [slow_layer(one) for one in kept]
     least = smallest_size(costs, kept, chosen)
     full = sum(one.size(cost) for one, cost in zip(kept, costs, strict=True))
     for part in (0.3, 0.6, 1.0):  # gradually: what is gone stays gone

@@ -29,6 +29,7 @@ from structured_world import (
     momentum,
     nonzero_weights,
     one_step,
+    permanent,
     snapshot,
 )
 from tiny_encoders import (
@@ -62,6 +63,12 @@ def cases() -> list[Case]:
 
 
 every_method = pytest.mark.parametrize("case", cases(), ids=str)
+every_method_that_sets_to_zero = pytest.mark.parametrize(
+    "case", [case for case in cases() if not case.keeps_weights], ids=str
+)
+every_method_that_does_not = pytest.mark.parametrize(
+    "case", [case for case in cases() if case.keeps_weights], ids=str
+)
 
 
 def test_every_file_is_a_structured_pruner() -> None:
@@ -90,7 +97,8 @@ def test_amount_0_prunes_nothing(case: Case) -> None:
 def test_amount_1_meets_the_budget_with_less_than_a_group_to_spare(case: Case) -> None:
     model, pruner, _ = case.trained(steps=2)
     pruner.prune(1.0)
-    assert nonzero_weights(model.encoder) == pruner.ledger().kept_in("encoder_linear")
+    kept = pruner.ledger().kept_in("encoder_linear")
+    assert nonzero_weights(permanent(case, model, pruner)[0].encoder) == kept
     assert_meets_budget(case, model, pruner)
 
 
@@ -119,7 +127,7 @@ REGIMES = {
 
 
 @pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
-@every_method
+@every_method_that_sets_to_zero
 def test_pruned_weights_are_zero_after_every_step(case: Case, regime: Regime) -> None:
     model, pruner = case.prepared()
     optimizer = regime.optimizer(model.parameters())
@@ -139,6 +147,28 @@ def test_pruned_weights_are_zero_after_every_step(case: Case, regime: Regime) ->
     assert linear_weights(model.encoder) == pruner.ledger().kept_in("encoder_linear")
 
 
+@pytest.mark.parametrize("regime", REGIMES.values(), ids=REGIMES)
+@every_method_that_does_not
+def test_no_weight_is_touched_and_none_cut_while_larger_parts_are_trained(
+    case: Case, regime: Regime
+) -> None:
+    model, pruner = case.prepared()
+    optimizer = regime.optimizer(model.parameters())
+    driver_of(pruner, optimizer)
+    plain = Network()
+    alone = regime.optimizer(plain.parameters())
+    for step in range(TOTAL_STEPS):
+        before = {path: mask.clone() for path, mask in pruner.masks().items()}
+        for one, its in ((model, optimizer), (plain, alone)):
+            one_step(one, its, step, micro_batches=regime.micro_batches, bf16=regime.bf16)
+        # In training mode the encoder is whole: it is trained as if nothing were pruned.
+        assert_same(dict(model.named_parameters()), dict(plain.named_parameters()))
+        assert not pruner.is_cut
+        if (step + 1) % EVERY_N_STEPS or step + 1 > STOP_STEP:
+            assert_same(pruner.masks(), before)
+    assert_meets_budget(case, model, pruner)
+
+
 @pytest.mark.parametrize("saved_after", [1, 3, 4, 8, 9, 10])
 @every_method
 def test_resumed_run_equals_straight_run_bit_for_bit(case: Case, saved_after: int) -> None:
@@ -148,7 +178,7 @@ def test_resumed_run_equals_straight_run_bit_for_bit(case: Case, saved_after: in
     straight.train(range(saved_after, TOTAL_STEPS))
 
     resumed = Run.fresh(case, seed=1, saved=saved)
-    assert resumed.pruner.is_cut == (saved_after >= STOP_STEP)
+    assert resumed.pruner.is_cut == (saved_after >= STOP_STEP and not case.keeps_weights)
     resumed.train(range(saved_after, TOTAL_STEPS))
     assert resumed.bits() == straight.bits()
     assert_same(resumed.pruner.masks(), straight.pruner.masks())
@@ -177,7 +207,7 @@ def test_masks_are_buffers_of_one_byte_a_unit(case: Case) -> None:
 def test_finalize_keeps_the_function_and_leaves_plain_layers(case: Case, steps: int) -> None:
     model, pruner, _ = case.trained(steps)
     pruner.prune(1.0)
-    logits = model(tokens())
+    logits = model.eval()(tokens())
     masks = {path: mask.clone() for path, mask in pruner.masks().items()}
     ledger = pruner.ledger()
     pruner.finalize()
@@ -285,7 +315,7 @@ def test_layer_that_is_passed_four_times_is_counted_and_masked_once(case: Case) 
     assert len(pruner.states) == 1
     kept = pruner.ledger().kept_in("encoder_linear")
     assert asked - HEAD < kept <= asked
-    assert nonzero_weights(model.encoder) == kept
+    assert nonzero_weights(permanent(case, model, pruner)[0].encoder) == kept
     pruner.finalize()
     assert linear_weights(model.encoder) == kept
 
@@ -300,7 +330,7 @@ def test_layer_without_a_gradient_is_pruned_all_the_same(case: Case) -> None:
     for step in range(STOP_STEP - 1):
         one_step(model, optimizer, step)
         assert unused.output.dense.weight.grad is None
-        assert all(not one.any() for one in masked(pruner))
+        assert case.keeps_weights or all(not one.any() for one in masked(pruner))
     pruner.prune(1.0)
     assert_meets_budget(case, model, pruner)
     assert not driver.finished

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +26,12 @@ from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from multiprune.models.structure import Layer
 
 #: The folder within that of a run that holds its model of all sizes.
 SIZES_FOLDER = "sizes"
@@ -92,10 +95,8 @@ class DynamicModel(ShippedModel):
             ValueError: if the model was not trained for so small a size, or above 1.
         """
         units = self.order.units(self._removals_for(density))
-        removals = self._removals
-        self._give(0)
-        encoder = copy.deepcopy(self.encoder)
-        self._give(removals)
+        with self._whole():
+            encoder = copy.deepcopy(self.encoder)
         for layer, kept in zip(layers_of(encoder), units, strict=True):
             shrink_layer(layer, kept)
         heads = copy.deepcopy(self.heads)
@@ -108,22 +109,21 @@ class DynamicModel(ShippedModel):
     @override
     def save(self, folder: Path) -> None:
         """Write the whole model, of all sizes, whatever size it has now."""
-        removals = self._removals
-        self._give(0)
-        super().save(folder)
-        self._give(removals)
+        with self._whole():
+            super().save(folder)
         save_order(folder, self.order, self.of)
 
     def _removals_for(self, density: float) -> int:
-        whole = int(self.order.sizes[0])
-        # What is asked for may be a printed density of a size.
-        size = round(density * whole * (1 + 1e-9))
-        if not self.order.sizes[-1] <= size <= whole:
+        # What is asked for may be the density of a size, rounded to a floating-point number.
+        asked = density * (1 + 1e-9)
+        if not self.smallest_density <= asked or density > 1:
+            # Rounded up: what is named is allowed.
+            smallest = math.ceil(self.smallest_density * 1e4) / 1e4
             raise ValueError(
-                f"The density must be in [{self.smallest_density:.4f}, 1], for which the model was "
-                f"trained, but is {density}."
+                f"The density must be in [{smallest:.4f}, 1], for which the model was trained, but "
+                f"is {density}."
             )
-        return self.order.removals_for(size)
+        return self.order.removals_for(int(asked * int(self.order.sizes[0])))
 
     def _give(self, removals: int) -> None:
         self._resizable.restore()
@@ -131,13 +131,19 @@ class DynamicModel(ShippedModel):
             self._resizable.resize(self.order.units(removals))
         self._removals = removals
 
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        removals = self._removals
+        self._give(0)
+        try:
+            yield
+        finally:
+            self._give(removals)
+
     @override
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> DynamicModel:
-        # What is moved or cast is the whole.
-        removals = self._removals
-        self._resizable.restore()
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        self._give(removals)
+        with self._whole():  # which is what is moved or cast
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
 
 
@@ -174,8 +180,8 @@ def save_order(folder: Path, order: RemovalOrder, of: str) -> None:
     save_file(tensors | {"sizes": order.sizes}, folder / SIZES, {"of": of})
 
 
-def load_order(folder: Path, layers: int) -> tuple[RemovalOrder, str]:
-    """Read an order of removal of so many layers, and what its sizes count.
+def load_order(folder: Path, layers: Sequence[Layer]) -> tuple[RemovalOrder, str]:
+    """Read the order in which units of layers go, and what its sizes count.
 
     Raises:
         ValueError: if the file is damaged, or of another model.
@@ -184,15 +190,37 @@ def load_order(folder: Path, layers: int) -> tuple[RemovalOrder, str]:
     tensors = load_weights(file)
     with safe_open(file, "pt") as opened:
         of = (opened.metadata() or {}).get("of", "")
+    sizes = tensors.pop("sizes", torch.empty(0))
+    shapes = {key: tuple(one.shape) for key, one in tensors.items()}
+    kinds = {one.dtype for one in tensors.values()}
+    is_whole = sizes.dim() == 1 and len(sizes) and sizes.dtype == torch.int64 and of
+    if not is_whole or shapes != _shapes(layers) or kinds != {torch.int32}:
+        raise ValueError(
+            f"{file} must hold the order in which units of this model's {len(layers)} layers go, "
+            "but does not."
+        )
+    if sizes[-1] <= 0 or (sizes.diff() >= 0).any():
+        raise ValueError(f"{file} must hold sizes that fall and are above 0, but does not.")
     names = [one.name for one in fields(LayerOrder)]
-    expected = {"sizes", *(f"layers.{number}.{name}" for number in range(layers) for name in names)}
-    if tensors.keys() != expected or not of:
-        raise ValueError(f"{file} must hold an order of {layers} layers, but does not.")
     found = [
         LayerOrder(*(tensors[f"layers.{number}.{name}"] for name in names))
-        for number in range(layers)
+        for number in range(len(layers))
     ]
-    return RemovalOrder(found, tensors["sizes"]), of
+    return RemovalOrder(found, sizes), of
+
+
+def _shapes(layers: Sequence[Layer]) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for number, layer in enumerate(layers):
+        dimensions = (layer.heads, layer.head_size)
+        by_name = {
+            "heads": (layer.heads,),
+            "query_key": dimensions,
+            "value": dimensions,
+            "neurons": (layer.neurons,),
+        }
+        shapes |= {f"layers.{number}.{name}": shape for name, shape in by_name.items()}
+    return shapes
 
 
 def load_dynamic(folder: Path) -> DynamicModel:
@@ -204,7 +232,7 @@ def load_dynamic(folder: Path) -> DynamicModel:
     encoder = load_encoder(folder)
     heads, meaning = load_heads(folder, encoder.config.hidden_size)
     layers = layers_of(encoder)
-    order, of = load_order(folder, len(layers))
+    order, of = load_order(folder, layers)
     # Parts are views then.
     order = RemovalOrder(
         [sort_units(layer, one) for layer, one in zip(layers, order.layers, strict=True)],

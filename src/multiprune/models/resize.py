@@ -66,7 +66,7 @@ class Resizable:
     def _narrow(self, layer: Layer, kept: Mapping[str, Tensor]) -> None:
         for linear, slices in layer.linear_layers():
             mask = along(slices, kept)
-            index = mask.nonzero()[:, 0].to(linear.weight.device)
+            index = mask.nonzero()[:, 0]
             self._lend(linear, "weight", part(linear.weight, slices.dim, index))
             if slices.dim == ROWS and linear.bias is not None:
                 self._lend(linear, "bias", part(linear.bias, 0, index))
@@ -90,12 +90,15 @@ def _put_back(linear: nn.Linear, name: str, whole: nn.Parameter | None) -> None:
 
 
 def part(whole: Tensor, dim: int, index: Tensor) -> Tensor:
-    """Return entries of a tensor along ``dim``, ``index`` rising: a view if they come first."""
+    """Return entries of a tensor along ``dim``, ``index`` rising: a view if they come first.
+
+    ``index`` is best on the CPU, where looking at it waits for nothing.
+    """
     if len(index) == whole.shape[dim]:
         return whole
     if not len(index) or int(index[-1]) == len(index) - 1:
         return whole.narrow(dim, 0, len(index))
-    return whole.index_select(dim, index)
+    return whole.index_select(dim, index.to(whole.device))
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from multiprune.budget import CountBudget
+from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.pruner import Pruner
 
 if TYPE_CHECKING:
@@ -56,6 +57,11 @@ class Combined(Pruner):
         asked = dense - self.element_wise.excess
         between = CountBudget(count=round((asked * dense) ** 0.5), of=self.budget.of)
         self.structured = self._make_structured(budget=self._structured_budget or between)
+        if isinstance(self.structured, DynamicSparsification):
+            raise ValueError(
+                "Single weights can be pruned of a network of one size, but dynamic sparsification "
+                "trains many: give `structured` another pruner."
+            )
         self.structured.prepare(model, encoder)
         if self.structured.excess > self.element_wise.excess:
             raise ValueError(

@@ -55,13 +55,13 @@ class OrderState(nn.Module):
         sizes[: len(order.sizes)] = order.sizes.to(sizes.device)
 
     def read(self) -> RemovalOrder:
-        """Return the order, on the CPU."""
+        """Return a copy of the order, on the CPU."""
         names = LayerOrder.__dataclass_fields__
         layers = [
-            LayerOrder(*(self.get_buffer(f"{number}_{name}").cpu() for name in names))
+            LayerOrder(*(self.get_buffer(f"{number}_{name}").cpu().clone() for name in names))
             for number in range(self._count)
         ]
-        sizes = self.get_buffer("sizes").cpu()
+        sizes = self.get_buffer("sizes").cpu().clone()
         reached = int((sizes > sizes[-1]).count_nonzero()) + 1
         return RemovalOrder(layers, sizes[:reached])
 
