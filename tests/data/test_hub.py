@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import datasets
 import pytest
 from application import composed
-from datasets import ClassLabel, Dataset, Features, List, Value
+from datasets import ClassLabel, Dataset, Features, List
+from hub_world import (
+    PAIRS,
+    PANX,
+    PAWSX,
+    QUESTIONS,
+    SPANS,
+    TEXT,
+    UDPOS,
+    XNLI,
+    Hub,
+    put_tags,
+    questions,
+)
 from hydra.utils import instantiate
 
 from multiprune.data.datamodule import MultitaskDataModule
@@ -16,56 +28,13 @@ from multiprune.data.mixing import ProportionalMixing
 from multiprune.data.selection import wanted_languages
 from multiprune.data.source import HubSource
 from multiprune.models.encoder import nano_tokenizer
+from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-    from multiprune.tasks.task import Rows, Task
-
-TEXT, NUMBER = Value("string"), Value("int32")
-# The features of the data sets' scripts, with the order of their class labels.
-XNLI = Features(
-    premise=TEXT,
-    hypothesis=TEXT,
-    label=ClassLabel(names=["entailment", "neutral", "contradiction"]),
-)
-PAWSX = Features(id=NUMBER, sentence1=TEXT, sentence2=TEXT, label=ClassLabel(names=["0", "1"]))
-SPANS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
-PANX = Features(tokens=List(TEXT), ner_tags=List(ClassLabel(names=SPANS)), langs=List(TEXT))
-PARTS = [
-    "ADJ", "ADP", "ADV", "AUX", "CCONJ", "DET", "INTJ", "NOUN", "NUM", "PART", "PRON", "PROPN",
-    "PUNCT", "SCONJ", "SYM", "VERB", "X",
-]  # fmt: skip
-UDPOS = Features(tokens=List(TEXT), pos_tags=List(ClassLabel(names=PARTS)))
-ANSWERS = {"text": List(TEXT), "answer_start": List(NUMBER)}
-QUESTIONS = Features(id=TEXT, context=TEXT, question=TEXT, answers=ANSWERS)
-PAIRS = Features(source_sentence=TEXT, target_sentence=TEXT, source_lang=TEXT, target_lang=TEXT)
-
-
-class Hub:
-    """Tables by repository, configuration and split; remembers which were loaded."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.tables: dict[tuple[str, str | None], dict[str, Dataset]] = {}
-        self.loaded: list[tuple[str | None, str]] = []
-        monkeypatch.setattr(datasets, "get_dataset_split_names", self.splits)
-        monkeypatch.setattr(datasets, "load_dataset", self.load)
-
-    def put(
-        self, path: str, name: str | None, split: str, columns: dict[str, Any], features: Features
-    ) -> None:
-        table = Dataset.from_dict(columns, features=features)
-        self.tables.setdefault((path, name), {})[split] = table
-
-    def splits(self, path: str, name: str | None) -> list[str]:
-        if (path, name) not in self.tables:
-            # As `datasets` says it.
-            raise ValueError(f"BuilderConfig '{name}' not found. Available: ['one', 'other']")
-        return [*self.tables[path, name]]
-
-    def load(self, path: str, name: str | None, *, split: str) -> Dataset:
-        self.loaded.append((name, split))
-        return self.tables[path, name][split]
+    from multiprune.tasks.task import Task
 
 
 @pytest.fixture
@@ -84,11 +53,9 @@ def rows_of(source: Any, split: str, languages: Sequence[str] | None = None) -> 
     return rows
 
 
-def assert_same(task: Task, rows: Rows, mirror: dict[str, list[Any]]) -> None:
+def assert_same(task: Task, rows: Rows, mirror: Mapping[str, Any]) -> None:
     """Compare what a task reads of rows with what it reads of those that a mirror would have."""
-    from multiprune.tasks.task import Rows
-
-    expected = Rows(Dataset.from_dict(mirror), "mirror", "")
+    expected = Rows(Dataset.from_dict(dict(mirror)), "mirror", "")
     task.check_columns(rows)
     assert task.texts(rows) == task.texts(expected)
     assert task.encode_labels(rows) == task.encode_labels(expected)
@@ -156,18 +123,6 @@ def test_parts_of_speech_have_the_name_and_the_tags_of_the_mirror(hub: Hub) -> N
     task = task_of("udpos")
     mirror = {"tokens": [["Hunde", "bellen"]], "upos": [["NOUN", "VERB"]], "lang": ["de"]}
     assert_same(task, rows_of(task.source, "test", ["de"]), mirror)
-
-
-def questions(ids: list[str], contexts: list[str], answers: list[str], starts: list[int]) -> Any:
-    return {
-        "id": ids,
-        "context": contexts,
-        "question": ["who?"] * len(ids),
-        "answers": [
-            {"text": [answer], "answer_start": [start]}
-            for answer, start in zip(answers, starts, strict=True)
-        ],
-    }
 
 
 @pytest.mark.parametrize(
@@ -254,21 +209,10 @@ def test_each_language_of_a_task_is_somewhere_on_the_hub(name: str) -> None:
     assert set(task.languages) <= set(layout.configurations or layout.prefixes)
 
 
-def put_tags(hub: Hub, *languages: str) -> None:
-    for language in languages:
-        for split in ("train", "validation", "test"):
-            columns = {"tokens": [["a", language]], "ner_tags": [[0, 1]], "langs": [["x"] * 2]}
-            hub.put("google/xtreme", f"PAN-X.{language}", split, columns, PANX)
-
-
-@pytest.mark.parametrize(
-    ("language", "train", "other"), [(None, "en", "de en fr"), ("de", "de", "de")]
-)
-def test_only_what_a_run_uses_is_asked_for(
-    hub: Hub, tmp_path: Any, language: str | None, train: str, other: str
-) -> None:
-    put_tags(hub, "de", "en", "fr")
-    task = task_of("panx", "task.panx.languages=[de,en,fr]", "task.panx.language_groups=null")
+@pytest.mark.parametrize("language", [None, "de"])
+def test_only_what_a_run_uses_is_asked_for(hub: Hub, tmp_path: Path, language: str | None) -> None:
+    task = task_of("panx")
+    put_tags(hub, *task.languages)
     module = MultitaskDataModule(
         tasks={"panx": task},
         tokenizer=nano_tokenizer(),
@@ -279,13 +223,12 @@ def test_only_what_a_run_uses_is_asked_for(
         cache=str(tmp_path),
     )
     module.setup()
-    expected = {(f"PAN-X.{one}", "train") for one in train.split()}
-    for split in ("validation", "test"):
-        expected |= {(f"PAN-X.{one}", split) for one in other.split()}
-    assert set(hub.loaded) == expected
+    train, others = ("en", task.languages) if language is None else (language, [language])
+    expected = {(f"PAN-X.{one}", split) for one in others for split in ("validation", "test")}
+    assert set(hub.loaded) == expected | {(f"PAN-X.{train}", "train")}
     rows = module.rows("panx", "train")
     assert rows is not None
-    assert rows.table["lang"][:] == train.split()
+    assert rows.table["lang"][:] == [train]
 
 
 def test_wanted_languages_are_those_of_the_split() -> None:
