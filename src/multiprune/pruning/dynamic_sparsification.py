@@ -115,6 +115,8 @@ class DynamicSparsification(Structured):
         self.whole: PreTrainedModel | None = None
         self.order: RemovalOrder | None = None
         self._part: int | None = None
+        #: Whether any part was run since the last optimizer step.
+        self._has_run = False
         self._hooks: list[RemovableHandle] = []
 
     @override
@@ -151,6 +153,11 @@ class DynamicSparsification(Structured):
         for state, layer, kept in zip(self.states, order.layers, self._whole(), strict=True):
             kept.leave(layer, order.smallest)
             state.keep(kept)
+
+    @override
+    def after_step(self) -> None:
+        super().after_step()
+        self._has_run = False
 
     @override
     def scores(self) -> list[Scores]:
@@ -190,11 +197,19 @@ class DynamicSparsification(Structured):
     @contextmanager
     def part(self, removals: int) -> Iterator[None]:
         """Let the encoder be what is left after so many removals, whatever mode it is in."""
-        before, self._part = self._part, removals
+        before, self._part, self._has_run = self._part, removals, True
         try:
             yield
         finally:
             self._part = before
+
+    def check_parts_have_run(self) -> None:
+        """Raise a RuntimeError if there are parts, but none was run since the last step."""
+        if self.current_order().smallest and not self._has_run:
+            raise RuntimeError(
+                "Each training step must run parts of the encoder, within `part(removals)` for "
+                "each of `parts_of_step(step)`, but none was run since the last step."
+            )
 
     def current_order(self) -> RemovalOrder:
         """Return the present order of removal."""

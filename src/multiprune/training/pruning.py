@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from typing_extensions import override
 
+from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_checksums
 from multiprune.pruning.gradual import GradualPruning
 
@@ -95,6 +96,8 @@ class Pruning(pl.Callback):
     ) -> None:
         # Lightning runs backward inside `optimizer.step`, after the optimizer's own pre-hooks.
         assert self._gradual is not None
+        if isinstance(self.pruner, DynamicSparsification):
+            self.pruner.check_parts_have_run()
         self._gradual.before_step(optimizer)
 
     @override
