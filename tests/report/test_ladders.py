@@ -81,16 +81,12 @@ class Runs:
 
 
 def sizes(seed: int) -> list[dict[str, Any]]:
-    return [
+    found = []
+    for asked, kept, score in zip(ASKED, KEPT[seed], SCORES[seed], strict=True):
         # The smallest is asked for by the density that it has, which differs by seed.
-        {
-            "asked": asked if asked > 0.2 else kept / 1000,
-            "density": kept / 1000,
-            "kept": 1000 * kept,
-        }
-        | {"scores": of_tasks(score)}
-        for asked, kept, score in zip(ASKED, KEPT[seed], SCORES[seed], strict=True)
-    ]
+        density = {"asked": asked if asked > 0.2 else kept / 1000, "density": kept / 1000}
+        found.append(density | {"kept": 1000 * kept, "scores": of_tasks(score)})
+    return found
 
 
 def of_tasks(score: float) -> Mapping[str, Mapping[str, float]]:
