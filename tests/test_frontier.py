@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from application import SMALL, run_in, save_untrained
+from application import ROOT, SMALL, run_in, save_untrained
 
 from multiprune.cli import main
 from multiprune.export.convert import ExportSettings, export_model
@@ -31,6 +32,8 @@ DYNAMIC = (
     "budget.fraction=0.4",
     "schedule.stop=0.6",
 )
+#: A block of Python in a README.
+PYTHON = r"```python\n(.*?)```"
 TASKS = ["agreement", "entailment", "quantity", "roles"]
 
 
@@ -39,6 +42,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder: Path = tmp_path_factory.mktemp("dynamic")
     run_in(folder, *DYNAMIC)
     return folder
+
+
+def test_example_of_the_readme_takes_the_density_that_it_asks_for(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (ROOT / "README.md").read_text()
+    (example,) = [one for one in re.findall(PYTHON, readme, re.S) if "set_density" in one]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "every-size").symlink_to(run)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(example, "README.md", "exec"), names)
+    sizes = load_sizes(run).order.sizes
+    assert names["model"].size == max(size for size in sizes.tolist() if size <= 0.5 * sizes[0])
+    assert names["logits"].shape == (1, 2)
 
 
 def results_of(run: Path) -> dict[str, Any]:
@@ -109,9 +127,9 @@ def test_ends_of_the_frontier_score_what_the_run_and_its_whole_do(run: Path, spl
     assert_same_scores(largest.scores, scored(run, whole, split))
     assert largest.parameters == parameters(whole.encoder)
     assert smallest.parameters == parameters(load(run).encoder)
-    words = parameters(whole.encoder.get_input_embeddings())
+    tables = [one for one in whole.encoder.modules() if isinstance(one, torch.nn.Embedding)]
     for one in (largest, smallest):
-        assert one.parameters - one.without_embeddings == words
+        assert one.parameters - one.without_embeddings == sum(map(parameters, tables))
         first = [next(iter(scores.values())) for scores in one.scores.values()]
         assert one.score == pytest.approx(sum(first) / len(first))
         assert list(one.scores) == TASKS

@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 README = (ROOT / "README.md").read_text()
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
 
+#: That of models of many sizes needs one: ``test_frontier.py`` runs it.
+OF_SIZES = [one for one in EXAMPLES if "set_density" in one]
+PRUNING = [one for one in EXAMPLES if one not in OF_SIZES]
 
-def test_there_are_two_examples() -> None:
-    assert len(EXAMPLES) == 2
+
+def test_there_are_two_examples_of_pruning() -> None:
+    assert (len(PRUNING), len(OF_SIZES)) == (2, 1)
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=["Lightning", "plain loop"])
+@pytest.mark.parametrize("example", PRUNING, ids=["Lightning", "plain loop"])
 def test_example_prunes_to_its_budget(
     example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
