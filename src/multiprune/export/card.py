@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from multiprune.export.checkpoint import OVER_VOCABULARY
 from multiprune.export.classifier import ShippedClassifier, usable_positions
 from multiprune.models.encoder import Encoder, has_pooler
 
@@ -195,6 +196,8 @@ def _outputs(one: Mapping[str, Any]) -> str:
         return f"a number, -1 for {low} and 1 for {high}"
     if one["kind"] == "span":
         return "scores of each token as the start and as the end of the answer"
+    if one["kind"] == OVER_VOCABULARY:
+        return "scores of the vocabulary at each token, by the embeddings: see multiprune below"
     return ", ".join(map(str, one.get("words") or one.get("labels", [])))
 
 

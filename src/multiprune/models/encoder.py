@@ -52,7 +52,7 @@ def pretrained(
     Raises:
         FileNotFoundError: if ``path`` looks like a folder and there is none, or no model in it.
         ValueError: if the hub has no such model, or cannot be reached, or if the model is neither
-            an encoder nor an encoder-decoder that is known here.
+            an encoder nor an encoder-decoder that is known here, or its tokenizer is of another.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -78,6 +78,7 @@ def pretrained(
             f"`encoder.path` must be a folder or a model of the Hugging Face hub that can be "
             f"reached, but {path!r} is not: {str(error).splitlines()[0]}"
         ) from error
+    _check_vocabulary(model, tokenizer, path)
     if freeze_embeddings:
         _freeze_embeddings(model)
     return Encoder(model=model, tokenizer=tokenizer)
@@ -153,6 +154,19 @@ def _check_kind(config: PretrainedConfig, path: str) -> None:
         raise ValueError(
             f"The model must be an encoder or an encoder-decoder, but {path!r} is a "
             f"{config.model_type}, which has a decoder only."
+        )
+
+
+def _check_vocabulary(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str
+) -> None:
+    """Refuse a tokenizer that gives tokens which the encoder does not know."""
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
+    if largest >= rows:
+        raise ValueError(
+            f"An encoder must have an embedding for every token, but {path!r} has {rows:,}, and "
+            f"its tokenizer gives tokens up to the number {largest:,}."
         )
 
 

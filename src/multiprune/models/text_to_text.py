@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from multiprune.models.beside import check_reads_beside
 from multiprune.models.multitask import MultitaskModel
+from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.text_to_text import WordedClassification, worded
 
 if TYPE_CHECKING:
@@ -97,10 +99,12 @@ def tasks_for(encoder: Encoder, tasks: Mapping[str, Task]) -> dict[str, Task]:
     """Return tasks as an encoder reads them, or, put in words, an encoder-decoder.
 
     Raises:
-        ValueError: if a task cannot be put in words.
+        ValueError: if a task cannot be put in words, or needs what tokenizer or encoder lack.
     """
     if not encoder.is_text_to_text:
-        return dict(tasks)
+        if any(isinstance(one, MaskedLanguage) and one.reads_beside for one in tasks.values()):
+            check_reads_beside(encoder.model)
+        return {name: task.read_by(encoder.tokenizer) for name, task in tasks.items()}
     return {name: worded(name, task, encoder.tokenizer) for name, task in tasks.items()}
 
 
