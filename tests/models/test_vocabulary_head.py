@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 from tiny_encoders import CONFIGS, tiny_encoder
-from transformers import AutoModelForMaskedLM, BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, RobertaForMaskedLM
 
 from multiprune.budget import FractionBudget, ParameterLedger
 from multiprune.data.source import HubSource
 from multiprune.models.beside import READ_BESIDE, check_reads_beside, states_of
 from multiprune.models.encoder import Encoder, nano, nano_tokenizer
-from multiprune.models.heads import VocabularyHead, logits_of
+from multiprune.models.heads import VocabularyHead, embeddings_of, logits_of
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.text_to_text import tasks_for
 from multiprune.pruning.magnitude import Magnitude
@@ -89,8 +89,8 @@ def test_the_embeddings_are_counted_stored_and_trained_once() -> None:
         {"input_ids": torch.tensor([[2, 9, 3]]), "attention_mask": torch.ones(1, 3).long()},
         torch.tensor([[IGNORED, 11, IGNORED]]),
     )
-    task().loss(model(batch), batch.labels).backward()
-    gradient = encoder.model.get_input_embeddings().weight.grad
+    embeddings = embeddings_of(encoder.model)
+    (gradient,) = torch.autograd.grad(task().loss(model(batch), batch.labels), [embeddings])
     assert (gradient.abs().sum(1) > 0).all()
 
 
@@ -124,7 +124,8 @@ def test_loss_and_predictions_of_a_batch_without_hidden_tokens_are_defined() -> 
 
 @pytest.mark.parametrize("name", [one for one in CONFIGS if one.replace("_", "-") in READ_BESIDE])
 def test_a_text_beside_others_is_read_as_it_is_alone(name: str) -> None:
-    encoder = tiny_encoder(name).eval()
+    encoder: Any = tiny_encoder(name)
+    encoder.eval()
     first, second = torch.tensor([[7, 8, 9]]), torch.tensor([[30, 31, 32, 33, 34]])
     behind = torch.full((1, 2), encoder.config.pad_token_id or 0)
     packed = {
@@ -157,7 +158,8 @@ def test_an_encoder_that_does_not_read_texts_beside_each_other_is_refused() -> N
 
 def test_transformers_has_a_head_of_the_same_layers_for_roberta() -> None:
     # The check on BERT says what is computed; this, that no architecture asks for another head.
-    theirs: Any = AutoModelForMaskedLM.from_config(CONFIGS["roberta"]()).double().eval()
+    theirs: Any = RobertaForMaskedLM(CONFIGS["roberta"]()).double()
+    theirs.eval()
     head = VocabularyHead(32, 32, 40).double()
     head.dense.load_state_dict(theirs.lm_head.dense.state_dict())
     head.norm.load_state_dict(theirs.lm_head.layer_norm.state_dict())

@@ -75,7 +75,7 @@ def test_words_are_hidden_whole_and_with_the_probability_of_words() -> None:
     _, words = texts()
     hidden = hide(whole_words=True)[1] != IGNORED
     chosen = []
-    for place in words[0].unique()[1:]:
+    for place in torch.unique(words[0])[1:]:
         of_word = hidden[:, words[0] == place]
         assert torch.equal(of_word.all(1), of_word.any(1))
         chosen.append(of_word[:, 0])
@@ -84,7 +84,7 @@ def test_words_are_hidden_whole_and_with_the_probability_of_words() -> None:
     apart = hide()[1] != IGNORED
     assert any(
         not torch.equal(apart[:, words[0] == place].all(1), apart[:, words[0] == place].any(1))
-        for place in words[0].unique()[1:]
+        for place in torch.unique(words[0])[1:]
     )
 
 

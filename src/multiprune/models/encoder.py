@@ -92,28 +92,34 @@ def nano(
     intermediate: int,
     dropout: float = 0.0,
     freeze_embeddings: bool = False,
+    tokenizer: str | None = None,
 ) -> Encoder:
     """Make the embedded encoder: a small BERT with random weights.
 
-    Its vocabulary holds the words of the embedded tasks, and single characters for all others.
+    Its vocabulary holds the words of the embedded tasks, and single characters for all others,
+    unless ``tokenizer`` is the folder of another one.
+
+    Raises:
+        FileNotFoundError: if there is no tokenizer in that folder.
     """
     from transformers import BertConfig, BertModel
 
-    tokenizer = nano_tokenizer()
+    chosen = nano_tokenizer() if tokenizer is None else _tokenizer_in(Path(tokenizer))
     config = BertConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(chosen),
+        pad_token_id=chosen.pad_token_id,
         num_hidden_layers=layers,
         hidden_size=hidden,
         num_attention_heads=heads,
         intermediate_size=intermediate,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        max_position_embeddings=tokenizer.model_max_length,
+        max_position_embeddings=chosen.model_max_length,
     )
     model = BertModel(config, add_pooling_layer=False)
     if freeze_embeddings:
         _freeze_embeddings(model)
-    return Encoder(model=model, tokenizer=tokenizer)
+    return Encoder(model=model, tokenizer=chosen)
 
 
 def nano_tokenizer() -> PreTrainedTokenizerBase:
@@ -126,6 +132,18 @@ def nano_tokenizer() -> PreTrainedTokenizerBase:
     pieces += [word for word in WORDS if word not in pieces]
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     return BertTokenizer(vocab=vocabulary, model_max_length=512)
+
+
+def _tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    file = folder.expanduser() / "tokenizer.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"`encoder.tokenizer` must be the folder of a tokenizer, but {file} does not exist."
+        )
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(file.parent)
+    return loaded
 
 
 def encoder_class(config: PretrainedConfig) -> Any:
