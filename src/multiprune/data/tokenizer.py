@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from tokenizers import (
 from multiprune.data.text_source import lines_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from transformers import PreTrainedTokenizerBase
@@ -30,15 +31,15 @@ if TYPE_CHECKING:
 _CHARACTERS = 1000
 
 
+#: Gives the texts of all files, anew at each call.
+Texts = Callable[[], Iterable[str]]
+
+
 @dataclass(frozen=True)
 class _Kind:
-    """How texts are split before there is a vocabulary, and what the special tokens are called.
+    """How a tokenizer is learned, what its special tokens are called, and what encoders read."""
 
-    ``inputs`` is what encoders of this kind read.
-    """
-
-    bare: Callable[[bool], Tokenizer]
-    finish: Callable[[Tokenizer], None]
+    learn: Callable[[Texts, int, bool], Tokenizer]
     special: Mapping[str, str]
     inputs: Sequence[str]
 
@@ -72,16 +73,20 @@ def train_tokenizer(
     if kind not in _KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(_KINDS)}, but is {kind!r}.")
     chosen = _KINDS[kind]
-    tokenizer = chosen.bare(lowercase)
-    special = list(dict.fromkeys(chosen.special.values()))
-    trainer = _trainer(tokenizer, kind, size, special, files)
-    tokenizer.train_from_iterator(chain.from_iterable(map(texts_of, files)), trainer)
+
+    def texts() -> Iterable[str]:
+        return chain.from_iterable(map(texts_of, files))
+
+    if not any(map(str.strip, texts())):
+        raise ValueError(
+            f"A tokenizer is made from texts, but there are none in {', '.join(map(str, files))}."
+        )
+    tokenizer = chosen.learn(texts, size, lowercase)
     if (found := tokenizer.get_vocab_size()) > size:
         raise ValueError(
             f"`size` must leave room for special tokens and for each character, {found:,} in all, "
             f"but is {size:,}."
         )
-    chosen.finish(tokenizer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=max_length,
@@ -115,28 +120,6 @@ def texts_of(file: Path) -> Iterator[str]:
         ) from error
 
 
-def _trainer(
-    tokenizer: Tokenizer, kind: str, size: int, special: Sequence[str], files: Sequence[Path]
-) -> trainers.Trainer:
-    counts: Counter[str] = Counter()
-    for text in chain.from_iterable(map(texts_of, files)):
-        counts.update(tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text)
-    if not any(not character.isspace() for character in counts):
-        raise ValueError(
-            f"A tokenizer is made from texts, but there are none in {', '.join(map(str, files))}."
-        )
-    options = {"vocab_size": size, "special_tokens": list(special), "show_progress": False}
-    if kind == "bpe":
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        return trainers.BpeTrainer(initial_alphabet=alphabet, **options)
-    # The library's own choice among equally frequent characters is another each time.
-    ranked = sorted(counts, key=lambda one: (-counts[one], one))
-    alphabet = [one for one in ranked if not one.isspace()][:_CHARACTERS]
-    return trainers.WordPieceTrainer(
-        initial_alphabet=alphabet, limit_alphabet=len(alphabet), **options
-    )
-
-
 def _named(kind: _Kind) -> dict[str, str | AddedToken]:
     named: dict[str, str | AddedToken] = dict(kind.special)
     if kind.special["mask_token"] == "<mask>":
@@ -145,63 +128,85 @@ def _named(kind: _Kind) -> dict[str, str | AddedToken]:
     return named
 
 
-def _wordpiece(lowercase: bool) -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+def _wordpiece(vocabulary: Mapping[str, int], lowercase: bool) -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(dict(vocabulary), unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
 
 
-def _finish_wordpiece(tokenizer: Tokenizer) -> None:
-    first, last = (tokenizer.token_to_id(one) for one in ("[CLS]", "[SEP]"))
+def _learned_wordpiece(texts: Texts, size: int, lowercase: bool) -> Tokenizer:
+    bare = _wordpiece({}, lowercase)
+    counts = Counter(chain.from_iterable(map(bare.normalizer.normalize_str, texts())))
+    ranked = sorted(counts, key=lambda one: (-counts[one], one))
+    alphabet = [one for one in ranked if not one.isspace()][:_CHARACTERS]
+
+    def learned(special: Sequence[str], size: int) -> dict[str, int]:
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=size,
+            special_tokens=list(special),
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+            show_progress=False,
+        )
+        learner = _wordpiece({}, lowercase)
+        learner.train_from_iterator(texts(), trainer)
+        return dict(learner.get_vocab())
+
+    # The library numbers what continues words in the order of a hash table, another each time, and
+    # decides between equally frequent pairs by number. Tokens that are named have their place.
+    continuing = sorted(one for one in learned([], 0) if one.startswith("##") and len(one) == 3)
+    vocabulary = learned([*_BERT.values(), *continuing], size)
+    tokenizer = _wordpiece(vocabulary, lowercase)
+    tokenizer.add_special_tokens(list(_BERT.values()))
+    first, last = vocabulary["[CLS]"], vocabulary["[SEP]"]
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", last), ("[CLS]", first))
+    return tokenizer
 
 
-def _bpe(lowercase: bool) -> Tokenizer:
+def _learned_bpe(texts: Texts, size: int, lowercase: bool) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     if lowercase:
         tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
-def _finish_bpe(tokenizer: Tokenizer) -> None:
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(dict.fromkeys(_ROBERTA.values())),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts(), trainer)
     first, last = (tokenizer.token_to_id(one) for one in ("<s>", "</s>"))
     tokenizer.post_processor = processors.RobertaProcessing(
         ("</s>", last), ("<s>", first), add_prefix_space=False
     )
+    return tokenizer
 
 
+_BERT = {
+    "pad_token": "[PAD]",
+    "unk_token": "[UNK]",
+    "cls_token": "[CLS]",
+    "sep_token": "[SEP]",
+    "mask_token": "[MASK]",
+}
+# In the order of RoBERTa's vocabulary, whose positions begin behind the number of padding, 1.
+_ROBERTA = {
+    "bos_token": "<s>",
+    "pad_token": "<pad>",
+    "eos_token": "</s>",
+    "unk_token": "<unk>",
+    "mask_token": "<mask>",
+    "cls_token": "<s>",
+    "sep_token": "</s>",
+}
 _KINDS: Mapping[str, _Kind] = {
     "wordpiece": _Kind(
-        _wordpiece,
-        _finish_wordpiece,
-        {
-            "pad_token": "[PAD]",
-            "unk_token": "[UNK]",
-            "cls_token": "[CLS]",
-            "sep_token": "[SEP]",
-            "mask_token": "[MASK]",
-        },
-        ("input_ids", "token_type_ids", "attention_mask"),
+        _learned_wordpiece, _BERT, ("input_ids", "token_type_ids", "attention_mask")
     ),
-    # In the order of RoBERTa's vocabulary, whose positions begin behind the number of padding, 1.
-    "bpe": _Kind(
-        _bpe,
-        _finish_bpe,
-        {
-            "bos_token": "<s>",
-            "pad_token": "<pad>",
-            "eos_token": "</s>",
-            "unk_token": "<unk>",
-            "mask_token": "<mask>",
-            "cls_token": "<s>",
-            "sep_token": "</s>",
-        },
-        ("input_ids", "attention_mask"),
-    ),
+    "bpe": _Kind(_learned_bpe, _ROBERTA, ("input_ids", "attention_mask")),
 }
 
 KINDS = tuple(_KINDS)
