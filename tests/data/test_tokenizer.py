@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow
 import pyarrow.parquet
@@ -116,7 +116,7 @@ def test_words_and_special_tokens_are_known_to_masked_language_modelling(corpus:
 
 def test_an_untrained_encoder_takes_it(corpus: Path, tmp_path: Path) -> None:
     made(corpus, "wordpiece").save_pretrained(tmp_path / "t")
-    sizes = {"layers": 1, "hidden": 8, "heads": 2, "intermediate": 8}
+    sizes: dict[str, Any] = {"layers": 1, "hidden": 8, "heads": 2, "intermediate": 8}
     encoder = nano(**sizes, tokenizer=str(tmp_path / "t"))
     assert encoder.model.config.vocab_size == len(encoder.tokenizer)
     assert encoder.max_length == 512

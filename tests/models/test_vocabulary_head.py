@@ -6,34 +6,19 @@ from typing import Any
 
 import pytest
 import torch
+from masked_task import masked_task as task
 from tiny_encoders import CONFIGS, tiny_encoder
 from transformers import BertConfig, BertForMaskedLM, RobertaForMaskedLM
 
 from multiprune.budget import FractionBudget, ParameterLedger
-from multiprune.data.source import HubSource
 from multiprune.models.beside import READ_BESIDE, check_reads_beside, states_of
 from multiprune.models.encoder import Encoder, nano, nano_tokenizer
 from multiprune.models.heads import VocabularyHead, embeddings_of, logits_of
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.text_to_text import tasks_for
 from multiprune.pruning.magnitude import Magnitude
-from multiprune.tasks.masked_language import MaskedLanguage
-from multiprune.tasks.metrics import token_accuracy
-from multiprune.tasks.packing import across_texts, beside_texts
+from multiprune.tasks.packing import beside_texts
 from multiprune.tasks.task import IGNORED, Batch
-
-NOWHERE = HubSource(path=None, mirror="nowhere")
-
-
-def task(**changes: Any) -> MaskedLanguage:
-    arguments: dict[str, Any] = {
-        "text": ["text"],
-        "probability": 0.15,
-        "packing": across_texts,
-        "metrics": {"accuracy": token_accuracy},
-        "source": NOWHERE,
-    }
-    return MaskedLanguage(**arguments | changes)
 
 
 def test_the_loss_is_that_of_transformers_with_the_same_weights() -> None:
@@ -158,7 +143,8 @@ def test_an_encoder_that_does_not_read_texts_beside_each_other_is_refused() -> N
 
 def test_transformers_has_a_head_of_the_same_layers_for_roberta() -> None:
     # The check on BERT says what is computed; this, that no architecture asks for another head.
-    theirs: Any = RobertaForMaskedLM(CONFIGS["roberta"]()).double()
+    config: Any = CONFIGS["roberta"]()
+    theirs: Any = RobertaForMaskedLM(config).double()
     theirs.eval()
     head = VocabularyHead(32, 32, 40).double()
     head.dense.load_state_dict(theirs.lm_head.dense.state_dict())

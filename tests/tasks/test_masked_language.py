@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from masked_task import masked_task
 
 from multiprune.data.batches import EncodedTask, EvaluationBatches, TrainBatches
 from multiprune.data.mixing import BatchPlan
-from multiprune.data.source import HubSource
 from multiprune.models.encoder import nano_tokenizer
 from multiprune.tasks.answers import Answers, answers_to
-from multiprune.tasks.masked_language import MaskedLanguage
-from multiprune.tasks.metrics import accuracy, perplexity, token_accuracy, token_loss
-from multiprune.tasks.packing import across_texts, beside_texts, within_texts
+from multiprune.tasks.metrics import accuracy, perplexity, token_accuracy
+from multiprune.tasks.packing import beside_texts, within_texts
 from multiprune.tasks.score_terms import score_terms
 from multiprune.tasks.scores import scores_of
 from multiprune.tasks.task import IGNORED, Batch, Rows
@@ -25,19 +24,13 @@ from multiprune.tasks.task import IGNORED, Batch, Rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from multiprune.tasks.masked_language import MaskedLanguage
+
 TOKENIZER = nano_tokenizer()
-METRICS = {"accuracy": token_accuracy, "perplexity": perplexity, "loss": token_loss}
 
 
 def task(**changes: Any) -> MaskedLanguage:
-    arguments: dict[str, Any] = {
-        "text": ["text"],
-        "probability": 0.15,
-        "packing": across_texts,
-        "metrics": METRICS,
-        "source": HubSource(path=None, mirror="nowhere"),
-    }
-    return MaskedLanguage(**arguments | changes).read_by(TOKENIZER)
+    return masked_task(**changes).read_by(TOKENIZER)
 
 
 def rows(texts: Sequence[str | None], column: str = "text") -> Rows:

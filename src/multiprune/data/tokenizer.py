@@ -87,7 +87,7 @@ def train_tokenizer(
             f"`size` must leave room for special tokens and for each character, {found:,} in all, "
             f"but is {size:,}."
         )
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=tokenizer,
         model_max_length=max_length,
         model_input_names=list(chosen.inputs),
@@ -178,7 +178,8 @@ def _learned_bpe(texts: Texts, size: int, lowercase: bool) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts(), trainer)
-    first, last = (tokenizer.token_to_id(one) for one in ("<s>", "</s>"))
+    vocabulary = tokenizer.get_vocab()
+    first, last = vocabulary["<s>"], vocabulary["</s>"]
     tokenizer.post_processor = processors.RobertaProcessing(
         ("</s>", last), ("<s>", first), add_prefix_space=False
     )

@@ -22,10 +22,14 @@ _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 @dataclass(frozen=True)
 class Encoder:
-    """A text encoder without a head, or an encoder-decoder, and the tokenizer that goes with it."""
+    """A text encoder without a head, or an encoder-decoder, and the tokenizer that goes with it.
+
+    ``source`` is where it was loaded from, a name on the hub or a folder.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    source: str | None = None
 
     @property
     def is_text_to_text(self) -> bool:
@@ -81,7 +85,7 @@ def pretrained(
     _check_vocabulary(model, tokenizer, path)
     if freeze_embeddings:
         _freeze_embeddings(model)
-    return Encoder(model=model, tokenizer=tokenizer)
+    return Encoder(model=model, tokenizer=tokenizer, source=source)
 
 
 def nano(

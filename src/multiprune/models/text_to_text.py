@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.models.beside import check_reads_beside
+from multiprune.models.heads import VocabularyHead
 from multiprune.models.multitask import MultitaskModel
+from multiprune.models.pretrained_head import begin_as_pretrained
 from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.text_to_text import WordedClassification, worded
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
     from multiprune.models.encoder import Encoder
     from multiprune.tasks.task import Batch, Task
+
+log = logging.getLogger(__name__)
 
 
 class LabelWords(nn.Module):
@@ -109,6 +114,14 @@ def tasks_for(encoder: Encoder, tasks: Mapping[str, Task]) -> dict[str, Task]:
 
 
 def multitask_model(encoder: Encoder, tasks: Mapping[str, Task]) -> MultitaskModel:
-    """Return the model of several tasks that goes with an encoder or an encoder-decoder."""
+    """Return the model of several tasks that goes with an encoder or an encoder-decoder.
+
+    A head over the vocabulary begins as the encoder was pretrained with, where that is known.
+    """
     kind = TextToTextModel if encoder.is_text_to_text else MultitaskModel
-    return kind(encoder.model, tasks)
+    model = kind(encoder.model, tasks)
+    for name, head in model.heads.items():
+        if isinstance(head, VocabularyHead) and encoder.source is not None:
+            found = begin_as_pretrained(head, encoder.source)
+            log.info("%s: the head begins %s.", name, "as pretrained" if found else "at random")
+    return model
