@@ -42,7 +42,7 @@ def saved(name: str, folder: Path) -> Any:
     config = CONFIGS[name]()
     tokenizer = nano_tokenizer()
     config.vocab_size = len(tokenizer)
-    theirs: Any = KINDS[name](config)  # type: ignore[arg-type]
+    theirs: Any = KINDS[name](config)
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

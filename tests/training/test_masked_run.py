@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,7 +100,9 @@ def mirror(folder: Path) -> Path:
     return folder
 
 
-def test_a_run_pretrains_beside_another_task_and_others_continue_from_it(tmp_path: Path) -> None:
+def test_a_run_pretrains_beside_another_task_and_others_continue_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tasks = [one for one in SMALL if not one.startswith("task.") or "agreement" in one]
     tasks += ["task=[agreement,mlm]", f"data.mirror={mirror(tmp_path / 'mirror')}"]
     tasks += ["data.max_length=24", f"+data.cache={tmp_path / 'cache'}"]
@@ -127,6 +130,13 @@ def test_a_run_pretrains_beside_another_task_and_others_continue_from_it(tmp_pat
     export_model(run, tmp_path / "exported", ExportSettings())
     again = load(tmp_path / "exported").logits("mlm", ["the [MASK] runs", "dogs"])
     assert torch.equal(again, logits)
+    card = (tmp_path / "exported" / "README.md").read_text()
+    monkeypatch.chdir(tmp_path / "exported")
+    shown: dict[str, Any] = {}
+    for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL)[:2]:
+        exec(code, shown)
+    found = shown["masked_logits"]("mlm", ["the [MASK] runs", "dogs"])
+    torch.testing.assert_close(found, logits)
     with pytest.raises(ValueError, match="but mlm is"):
         export_model(run, tmp_path / "cut", ExportSettings(), corpus=["the dog"])
 

@@ -86,7 +86,7 @@ def _of_run(folder: Path) -> dict[str, Tensor] | None:
 
 
 def _of_checkpoint(source: str) -> dict[str, Tensor] | None:
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     file = cached_file(
         source,

@@ -29,9 +29,10 @@ log = logging.getLogger(__name__)
 class MaskedLanguage(Task):
     """Predicts tokens that are hidden from the encoder; rows are texts without labels.
 
-    An encoded row is a block of texts. Encoded labels say, for each token, where in the block its
-    word begins, and ``corrupted`` turns them into the tokens that were hidden. Logits are of shape
-    (hidden tokens of the batch, vocabulary), in the order of the batch: of no others are there any.
+    An example, as caps and intervals count them, is a block of texts. Encoded labels say, for each
+    token, where in the block its word begins, and ``corrupted`` turns them into the tokens that
+    were hidden. Logits are of shape (hidden tokens of the batch, vocabulary), in the order of the
+    batch: of no others are there any.
 
     The answer to a hidden token is a pair of numbers, the likeliest token and the negative
     log-probability of the right one, and its label the right token and 0.
