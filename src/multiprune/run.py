@@ -217,7 +217,8 @@ def track(experiment: Experiment, results: Results) -> None:
     def predictions(count: int) -> dict[str, Table]:
         tables = {}
         for name, task in experiment.tasks.items():
-            if (rows := experiment.data.rows(name, "validation")) is not None:
+            rows = experiment.data.rows(name, "validation") if task.examples_are_rows else None
+            if rows is not None:
                 answers = experiment.module.answers["val"][name]
                 tables[name] = worst_examples(task, rows, answers, count)
         return tables

@@ -190,3 +190,22 @@ def test_frozen_embeddings_are_all_tables_and_nothing_else(source: str, tmp_path
 
 def test_embeddings_are_trained_unless_frozen() -> None:
     assert all(parameter.requires_grad for parameter in tiny().model.parameters())
+
+
+def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path: Path) -> None:
+    largest = len(nano_tokenizer()) - 1
+    for rows in (largest, largest + 1):
+        config = BertConfig(
+            vocab_size=rows,
+            hidden_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=8,
+        )
+        BertModel(config).save_pretrained(tmp_path)
+        nano_tokenizer().save_pretrained(tmp_path)
+        if rows > largest:
+            assert pretrained(str(tmp_path))
+            continue
+        with pytest.raises(ValueError, match=rf"has {rows}, and its .* up to the number {largest}"):
+            pretrained(str(tmp_path))

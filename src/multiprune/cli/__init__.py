@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from multiprune.cli.models import add_model_commands
 from multiprune.cli.runs import add_run_commands
 from multiprune.cli.specialize import add_specialize_command
+from multiprune.cli.tokenizer import add_tokenizer_command
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -25,6 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_model_commands(commands)
     add_specialize_command(commands)
+    add_tokenizer_command(commands)
     add_run_commands(commands)
     options = parser.parse_args(arguments)
     try:

@@ -33,12 +33,16 @@ class EncodedTask:
     padding_token: int
     evaluated: Mapping[str, Rows] = field(default_factory=dict)
 
-    def batch(self, split: str, rows: Sequence[int]) -> Batch:
-        """Collate the given rows of a split."""
+    def batch(self, split: str, rows: Sequence[int], draw: Sequence[int] = ()) -> Batch:
+        """Collate the given rows of a split.
+
+        What a task makes random depends on ``draw`` and the rows: without it, a row is always read
+        the same.
+        """
         columns = dict(self.splits[split][rows])
         examples = columns.pop(EXAMPLE, rows)
         batch = collate(self.name, self.task, columns, padding_token=self.padding_token)
-        return replace(batch, rows=rows, examples=examples)
+        return self.task.corrupted(replace(batch, rows=rows, examples=examples), draw)
 
 
 def examples_of(table: Dataset) -> Sequence[int]:
@@ -84,7 +88,8 @@ class TrainBatches:
         ):
             # Filled up from its own start, so that all ranks have equally many examples.
             whole = np.resize(examples, -(-len(examples) // self.world_size) * self.world_size)
-            batch = self.tasks[name].batch("train", whole[self.rank :: self.world_size].tolist())
+            mine = whole[self.rank :: self.world_size].tolist()
+            batch = self.tasks[name].batch("train", mine, [self.plan.seed, self.served])
             self.served += 1
             yield batch
 

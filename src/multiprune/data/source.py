@@ -1,4 +1,4 @@
-"""Where rows come from: the Hugging Face hub, a local mirror of parquet files, or a generator."""
+"""Where rows come from: the hub, a local mirror of parquet files, other files, or a generator."""
 
 from __future__ import annotations
 
@@ -145,6 +145,42 @@ class FileSource:
         if len(rows.table) == 0:
             raise ValueError(f"A split must have rows, but {rows.origin} is empty.")
         return rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinedSource:
+    """The rows of several sources behind each other, with the columns that all of them have.
+
+    A split is of the sources that have it.
+
+    Attributes:
+        sources: in this order.
+    """
+
+    sources: Sequence[Source]
+
+    def load(self, split: str, *, mirror: Path | None) -> Rows | None:
+        """Return the rows of a split.
+
+        Raises:
+            ValueError: if the sources have no column in common.
+        """
+        from datasets import concatenate_datasets
+
+        loaded = [one.load(split, mirror=mirror) for one in self.sources]
+        parts = [one for one in loaded if one is not None]
+        if not parts:
+            return None
+        shared = [
+            column
+            for column in parts[0].table.column_names
+            if all(column in one.table.column_names for one in parts)
+        ]
+        origin = " + ".join(one.origin for one in parts)
+        if not shared:
+            raise ValueError(f"Sources that are joined must share a column, but {origin} do not.")
+        table = concatenate_datasets([one.table.select_columns(shared) for one in parts])
+        return Rows(table, origin, " ".join(one.fingerprint for one in parts))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from multiprune.export.checkpoint import OVER_VOCABULARY
 from multiprune.export.classifier import ShippedClassifier, usable_positions
 from multiprune.models.encoder import Encoder, has_pooler
 
@@ -55,6 +56,25 @@ def logits(task, texts, pairs=None):
         states = (states * mask).sum(1) / mask.sum(1)
     weight, bias = heads[task + ".output.weight"], heads[task + ".output.bias"]
     return torch.nn.functional.linear(states, weight, bias)
+```
+"""
+
+_PLAIN_MASKED = """\
+Of {tasks}, the head is on the encoder's own embeddings of words:
+
+```python
+@torch.no_grad()
+def masked_logits(task, texts):  # of all tokens of the vocabulary, at each token
+    inputs = tokenizer(
+        texts, truncation=True, max_length={max_length}, padding=True, return_tensors="pt"
+    )
+    of = {{key.removeprefix(task + "."): value for key, value in heads.items()}}
+    states = encoder(**inputs).last_hidden_state
+    states = torch.nn.functional.linear(states, of["dense.weight"], of["dense.bias"])
+    states = torch.nn.functional.gelu(states)
+    size = (states.shape[-1],)
+    states = torch.nn.functional.layer_norm(states, size, of["norm.weight"], of["norm.bias"], 1e-12)
+    return torch.nn.functional.linear(states, encoder.get_input_embeddings().weight, of["bias"])
 ```
 """
 
@@ -178,7 +198,9 @@ def _how_to_load(folder: Path, model: ShippedModel) -> list[str]:
     plain = _PLAIN_TEXT_TO_TEXT if is_encoder_decoder else _PLAIN
     plain = plain.format(options=options, max_length=length)
     dense = _DENSE.format(kind="model" if is_encoder_decoder else "encoder")
-    return [_CUT if cut else dense, "", plain, _OURS]
+    masked = [task for task, one in model.meaning.items() if one["kind"] == OVER_VOCABULARY]
+    more = [_PLAIN_MASKED.format(tasks=", ".join(masked), max_length=length)] if masked else []
+    return [_CUT if cut else dense, "", plain, *more, _OURS]
 
 
 def _tasks(meaning: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -195,6 +217,8 @@ def _outputs(one: Mapping[str, Any]) -> str:
         return f"a number, -1 for {low} and 1 for {high}"
     if one["kind"] == "span":
         return "scores of each token as the start and as the end of the answer"
+    if one["kind"] == OVER_VOCABULARY:
+        return "scores of all tokens of the vocabulary, by the embeddings, at each token"
     return ", ".join(map(str, one.get("words") or one.get("labels", [])))
 
 

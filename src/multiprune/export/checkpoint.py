@@ -18,7 +18,7 @@ from multiprune.export.digests import check_digest, write_digests
 from multiprune.export.tied import assign_state, stored_state, whole_state
 from multiprune.models import modeling_multiprune
 from multiprune.models.encoder import encoder_class, has_pooler
-from multiprune.models.heads import head
+from multiprune.models.heads import VocabularyHead, head
 from multiprune.models.modeling_multiprune import KEY, PrunedEncoder
 from multiprune.models.shrink import per_layer_config, shapes_of
 
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 WEIGHTS, HEADS, MEANING = "model.safetensors", "heads.safetensors", "heads.json"
 #: Kinds of tasks that have an answer for each token.
 PER_TOKEN = ("tags", "span")
+#: The kind of tasks that answer with tokens of the encoder's vocabulary.
+OVER_VOCABULARY = "masked"
 #: Holds the weights in place of ``WEIGHTS`` where zeros are not stored.
 BITMASK_WEIGHTS = "model.bitmask.safetensors"
 #: Holds the weights that several models share, stored likewise; no model has all of them.
@@ -51,8 +53,9 @@ def save_model(
     ``config.json``, ``model.safetensors`` and the tokenizer are the encoder's; an encoder with
     dense shapes loads with plain ``AutoModel.from_pretrained(folder)``, one that was cut with
     ``trust_remote_code=True`` or with ``load_model``. ``heads.safetensors`` holds
-    ``<task>.output.weight``, of shape (outputs, hidden), and ``.bias``, and ``heads.json`` says
-    what their outputs mean (of a number, -1 and 1 stand for its ``bounds``). ``sha256.json`` holds
+    ``<task>.output.weight``, of shape (outputs, hidden), and ``.bias`` (a head over the vocabulary
+    has other layers, and not the embeddings that it shares), and ``heads.json`` says what their
+    outputs mean (of a number, -1 and 1 stand for its ``bounds``). ``sha256.json`` holds
     digests of the weights. An encoder-decoder has no weights of heads, and loads by
     ``AutoModelForSeq2SeqLM``; ``heads.json`` says how its tasks are put in words.
     """
@@ -208,14 +211,19 @@ def load_heads(folder: Path, hidden: int) -> tuple[nn.ModuleDict, dict[str, dict
     from torch.nn import ModuleDict
 
     meaning = load_meaning(folder)
-    per_token = {task: one["kind"] in PER_TOKEN for task, one in meaning.items()}
     file = folder / HEADS
     state = load_weights(file)
     loaded = ModuleDict()
-    for task in meaning:
-        if (bias := state.get(f"{task}.output.bias")) is None:
+    for task, one in meaning.items():
+        kind = one["kind"]
+        last = f"{task}.bias" if kind == OVER_VOCABULARY else f"{task}.output.bias"
+        if (bias := state.get(last)) is None:
             raise ValueError(f"{file} must hold a head for each task, but has none for {task}.")
-        loaded[task] = head(hidden, len(bias), per_token=per_token[task])
+        if kind == OVER_VOCABULARY:
+            size = state.get(f"{task}.norm.weight", bias)
+            loaded[task] = VocabularyHead(hidden, len(size), len(bias))
+        else:
+            loaded[task] = head(hidden, len(bias), per_token=kind in PER_TOKEN)
     _check_shapes(loaded, state, file, f"config.json and {MEANING}")
     loaded.load_state_dict(state, assign=True)
     return loaded.eval(), meaning

@@ -9,6 +9,7 @@ import torch
 
 from multiprune.export.card import write_card
 from multiprune.export.checkpoint import (
+    OVER_VOCABULARY,
     check_is_new,
     model_folder,
     save_encoder,
@@ -22,6 +23,8 @@ from multiprune.export.vocabulary import prune_vocabulary
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from multiprune.export.loading import ShippedModel
 
 FORMATS = ("transformers", "onnx")
 STORAGES = ("dense", "bitmask")
@@ -57,6 +60,15 @@ class ExportSettings:
             )
 
 
+def check_answers_by_head(model: ShippedModel) -> None:
+    """Raise a ValueError if a task is answered with tokens, whose vocabulary must stay whole."""
+    if named := [task for task, one in model.meaning.items() if one["kind"] == OVER_VOCABULARY]:
+        raise ValueError(
+            "A vocabulary can be cut where no task is answered with its tokens, but "
+            f"{', '.join(named)} is."
+        )
+
+
 def export_model(
     source: Path,
     out: Path,
@@ -85,6 +97,7 @@ def export_model(
             f"What is exported must have one size, but {source} has many: name one by its density."
         )
     if corpus is not None:
+        check_answers_by_head(model)
         model.tokenizer = prune_vocabulary(model.encoder, model.tokenizer, corpus)
     if settings.dtype is not None:
         model.to(DTYPES[settings.dtype])

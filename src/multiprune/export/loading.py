@@ -19,6 +19,7 @@ from multiprune.export.checkpoint import (
     save_heads,
 )
 from multiprune.models.encoder import Encoder
+from multiprune.models.heads import logits_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,9 +55,7 @@ class ShippedModel(nn.Module):
     def forward(self, task: str, inputs: Mapping[str, Tensor]) -> Tensor:
         """Return the logits of a task: (examples, outputs), or (examples, tokens, outputs)."""
         self.check_task(task)
-        states = self.encoder(**inputs).last_hidden_state
-        logits: Tensor = self.heads[task](states, inputs["attention_mask"])
-        return logits
+        return logits_of(self.encoder, self.heads[task], inputs)
 
     def encoder_inputs(self, task: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return what the encoder reads to answer a task."""

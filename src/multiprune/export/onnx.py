@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from multiprune.export.onnx_file import write_program
 from multiprune.export.text_to_text import check_is_encoder
+from multiprune.models.heads import VocabularyHead, embeddings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -88,7 +89,11 @@ class _Answers(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         named = dict(zip(self.names, inputs, strict=True))
         states = self.encoder(**named).last_hidden_state
-        return tuple(head(states, named["attention_mask"]) for head in self.heads.values())
+        mask, embeddings = named["attention_mask"], embeddings_of(self.encoder)
+        return tuple(
+            head(states, embeddings if isinstance(head, VocabularyHead) else mask)
+            for head in self.heads.values()
+        )
 
 
 def _check_model(model: ShippedModel) -> None:

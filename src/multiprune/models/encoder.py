@@ -22,10 +22,14 @@ _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 @dataclass(frozen=True)
 class Encoder:
-    """A text encoder without a head, or an encoder-decoder, and the tokenizer that goes with it."""
+    """A text encoder without a head, or an encoder-decoder, and the tokenizer that goes with it.
+
+    ``source`` is where it was loaded from, a name on the hub or a folder.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    source: str | None = None
 
     @property
     def is_text_to_text(self) -> bool:
@@ -52,7 +56,7 @@ def pretrained(
     Raises:
         FileNotFoundError: if ``path`` looks like a folder and there is none, or no model in it.
         ValueError: if the hub has no such model, or cannot be reached, or if the model is neither
-            an encoder nor an encoder-decoder that is known here.
+            an encoder nor an encoder-decoder that is known here, or its tokenizer is of another.
     """
     from transformers import AutoConfig, AutoTokenizer
 
@@ -78,9 +82,10 @@ def pretrained(
             f"`encoder.path` must be a folder or a model of the Hugging Face hub that can be "
             f"reached, but {path!r} is not: {str(error).splitlines()[0]}"
         ) from error
+    _check_vocabulary(model, tokenizer, path)
     if freeze_embeddings:
         _freeze_embeddings(model)
-    return Encoder(model=model, tokenizer=tokenizer)
+    return Encoder(model=model, tokenizer=tokenizer, source=source)
 
 
 def nano(
@@ -91,28 +96,34 @@ def nano(
     intermediate: int,
     dropout: float = 0.0,
     freeze_embeddings: bool = False,
+    tokenizer: str | None = None,
 ) -> Encoder:
     """Make the embedded encoder: a small BERT with random weights.
 
-    Its vocabulary holds the words of the embedded tasks, and single characters for all others.
+    Its vocabulary holds the words of the embedded tasks, and single characters for all others,
+    unless ``tokenizer`` is the folder of another one.
+
+    Raises:
+        FileNotFoundError: if there is no tokenizer in that folder.
     """
     from transformers import BertConfig, BertModel
 
-    tokenizer = nano_tokenizer()
+    chosen = nano_tokenizer() if tokenizer is None else _tokenizer_in(Path(tokenizer))
     config = BertConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(chosen),
+        pad_token_id=chosen.pad_token_id,
         num_hidden_layers=layers,
         hidden_size=hidden,
         num_attention_heads=heads,
         intermediate_size=intermediate,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        max_position_embeddings=tokenizer.model_max_length,
+        max_position_embeddings=chosen.model_max_length,
     )
     model = BertModel(config, add_pooling_layer=False)
     if freeze_embeddings:
         _freeze_embeddings(model)
-    return Encoder(model=model, tokenizer=tokenizer)
+    return Encoder(model=model, tokenizer=chosen)
 
 
 def nano_tokenizer() -> PreTrainedTokenizerBase:
@@ -125,6 +136,18 @@ def nano_tokenizer() -> PreTrainedTokenizerBase:
     pieces += [word for word in WORDS if word not in pieces]
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
     return BertTokenizer(vocab=vocabulary, model_max_length=512)
+
+
+def _tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
+    from transformers import AutoTokenizer
+
+    file = folder.expanduser() / "tokenizer.json"
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"`encoder.tokenizer` must be the folder of a tokenizer, but {file} does not exist."
+        )
+    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(file.parent)
+    return loaded
 
 
 def encoder_class(config: PretrainedConfig) -> Any:
@@ -153,6 +176,19 @@ def _check_kind(config: PretrainedConfig, path: str) -> None:
         raise ValueError(
             f"The model must be an encoder or an encoder-decoder, but {path!r} is a "
             f"{config.model_type}, which has a decoder only."
+        )
+
+
+def _check_vocabulary(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, path: str
+) -> None:
+    """Refuse a tokenizer that gives tokens which the encoder does not know."""
+    largest = max(tokenizer.get_vocab().values(), default=-1)
+    rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
+    if largest >= rows:
+        raise ValueError(
+            f"An encoder must have an embedding for every token, but {path!r} has {rows:,}, and "
+            f"its tokenizer gives tokens up to the number {largest:,}."
         )
 
 

@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from typing_extensions import override
 
+from multiprune.models.beside import states_of
+from multiprune.tasks.task import IGNORED
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedModel
+
     from multiprune.tasks.task import Task
 
 
@@ -40,6 +48,64 @@ class TokenHead(nn.Module):
         """Map ``(examples, tokens, hidden)`` to ``(examples, tokens, outputs)``."""
         logits: Tensor = self.output(self.dropout(states))
         return logits
+
+
+class VocabularyHead(nn.Module):
+    """Scores the tokens of the vocabulary by the encoder's own embeddings of words.
+
+    The head of BERT (Devlin et al. 2019, section 3.1, and their code): a linear layer, gelu,
+    LayerNorm, and the embeddings with a bias of their own. The embeddings are handed in: they
+    belong to the encoder, which counts, prunes and stores them once.
+
+    Args:
+        hidden: size of the encoder's states.
+        embedding: size of its embeddings, which may be another.
+        words: their number.
+    """
+
+    def __init__(self, hidden: int, embedding: int, words: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden, embedding)
+        self.norm = nn.LayerNorm(embedding, eps=1e-12)
+        self.bias = nn.Parameter(torch.zeros(words))
+
+    @override
+    def forward(self, states: Tensor, embeddings: Tensor) -> Tensor:
+        """Map ``(…, hidden)`` to ``(…, words)``."""
+        transformed = self.norm(functional.gelu(self.dense(states)))
+        return functional.linear(transformed, embeddings, self.bias)
+
+
+def vocabulary_head(encoder: PreTrainedModel) -> VocabularyHead:
+    """Return a head on the embeddings of an encoder."""
+    words, embedding = embeddings_of(encoder).shape
+    return VocabularyHead(encoder.config.hidden_size, embedding, words)
+
+
+def embeddings_of(encoder: PreTrainedModel) -> Tensor:
+    """Return an encoder's embeddings of words, shape (words, size)."""
+    embeddings: Tensor = encoder.get_input_embeddings().weight  # type: ignore[assignment]
+    return embeddings
+
+
+def logits_of(
+    encoder: PreTrainedModel,
+    head: nn.Module,
+    inputs: Mapping[str, Tensor],
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Return what a head answers to what an encoder reads.
+
+    Over the vocabulary, that is ``(labelled tokens, words)`` where labels are given: logits of all
+    tokens are large, and most have no label.
+    """
+    states = states_of(encoder, inputs)
+    if isinstance(head, VocabularyHead):
+        chosen = states if labels is None else states[labels != IGNORED]
+        over_words: Tensor = head(chosen, embeddings_of(encoder))
+        return over_words
+    logits: Tensor = head(states, inputs["attention_mask"])
+    return logits
 
 
 def head_for(task: Task, hidden: int, dropout: float = 0.1) -> nn.Module:

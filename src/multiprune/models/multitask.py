@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from typing_extensions import override
 
-from multiprune.models.heads import head_for
+from multiprune.models.heads import head_for, logits_of, vocabulary_head
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,11 +31,11 @@ class MultitaskModel(nn.Module):
 
     def head_for(self, task: Task) -> nn.Module:
         """Return what answers a task from what the encoder makes of a text."""
+        if task.over_vocabulary:
+            return vocabulary_head(self.encoder)
         return head_for(task, self.encoder.config.hidden_size)
 
     @override
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits of ``batch``, by sequence or by token as its task asks for."""
-        states = self.encoder(**batch.inputs).last_hidden_state
-        logits: Tensor = self.heads[batch.task](states, batch.inputs["attention_mask"])
-        return logits
+        return logits_of(self.encoder, self.heads[batch.task], batch.inputs, batch.labels)

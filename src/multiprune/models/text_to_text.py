@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,11 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from multiprune.models.beside import check_reads_beside
+from multiprune.models.heads import VocabularyHead
 from multiprune.models.multitask import MultitaskModel
+from multiprune.models.pretrained_head import begin_as_pretrained
+from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.text_to_text import WordedClassification, worded
 
 if TYPE_CHECKING:
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
 
     from multiprune.models.encoder import Encoder
     from multiprune.tasks.task import Batch, Task
+
+log = logging.getLogger(__name__)
 
 
 class LabelWords(nn.Module):
@@ -97,14 +104,24 @@ def tasks_for(encoder: Encoder, tasks: Mapping[str, Task]) -> dict[str, Task]:
     """Return tasks as an encoder reads them, or, put in words, an encoder-decoder.
 
     Raises:
-        ValueError: if a task cannot be put in words.
+        ValueError: if a task cannot be put in words, or needs what tokenizer or encoder lack.
     """
     if not encoder.is_text_to_text:
-        return dict(tasks)
+        if any(isinstance(one, MaskedLanguage) and one.reads_beside for one in tasks.values()):
+            check_reads_beside(encoder.model)
+        return {name: task.read_by(encoder.tokenizer) for name, task in tasks.items()}
     return {name: worded(name, task, encoder.tokenizer) for name, task in tasks.items()}
 
 
 def multitask_model(encoder: Encoder, tasks: Mapping[str, Task]) -> MultitaskModel:
-    """Return the model of several tasks that goes with an encoder or an encoder-decoder."""
+    """Return the model of several tasks that goes with an encoder or an encoder-decoder.
+
+    A head over the vocabulary begins as the encoder was pretrained with, where that is known.
+    """
     kind = TextToTextModel if encoder.is_text_to_text else MultitaskModel
-    return kind(encoder.model, tasks)
+    model = kind(encoder.model, tasks)
+    for name, head in model.heads.items():
+        if isinstance(head, VocabularyHead) and encoder.source is not None:
+            found = begin_as_pretrained(head, encoder.source)
+            log.info("%s: the head begins %s.", name, "as pretrained" if found else "at random")
+    return model

@@ -6,6 +6,7 @@ multi-label tasks, where F1 pools (micro) or averages (macro) over the labels.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from torchmetrics.functional import classification, pearson_corrcoef, spearman_corrcoef
@@ -15,11 +16,29 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+# Of a larger one, no number of 32 bits holds the exponential.
+_LARGEST_EXPONENT = 88.0
+
 
 def accuracy(predictions: Tensor, labels: Tensor) -> float:
     """Return the share of examples (of tokens, in tagging) whose labels are all right."""
     right = predictions == labels
     return float((right if right.dim() == 1 else right.all(-1)).float().mean())
+
+
+def token_accuracy(predictions: Tensor, labels: Tensor) -> float:
+    """Return the share of hidden tokens that are predicted; answers are those of MaskedLanguage."""
+    return float((predictions[:, 0] == labels[:, 0]).float().mean())
+
+
+def token_loss(predictions: Tensor, labels: Tensor) -> float:  # noqa: ARG001
+    """Return the mean negative log-probability of the hidden tokens, in nats."""
+    return float(predictions[:, 1].double().mean())
+
+
+def perplexity(predictions: Tensor, labels: Tensor) -> float:
+    """Return the exponential of ``token_loss``: among how many tokens the model is undecided."""
+    return math.exp(min(token_loss(predictions, labels), _LARGEST_EXPONENT))
 
 
 def f1(predictions: Tensor, labels: Tensor) -> float:

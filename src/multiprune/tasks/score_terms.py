@@ -9,7 +9,7 @@ import torch
 
 from multiprune.tasks import answer_text
 from multiprune.tasks.languages import languages_of
-from multiprune.tasks.metrics import accuracy
+from multiprune.tasks.metrics import accuracy, token_accuracy
 from multiprune.tasks.scores import reads_rows
 from multiprune.tasks.spans import span_f1
 
@@ -52,7 +52,7 @@ def score_terms(task: Task, answers: Answers, rows: Rows | None) -> ScoreTerms |
         rows: of that split; None where the task does not read them.
     """
     metric = task.metrics[task.score_name]
-    if metric not in _TERMS or not (reads_rows(task) or metric is span_f1):
+    if metric not in _TERMS or not (reads_rows(task) or metric in _ALWAYS):
         return None
     answers = answers.sorted()
     numerators, denominators = _TERMS[metric](*task.compared(answers, rows))
@@ -82,6 +82,10 @@ def _right(predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return right, torch.ones_like(right)
 
 
+def _of_tokens(predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    return _right(predictions[:, 0], labels[:, 0])
+
+
 def _of_spans(predictions: Sequence[Spans], labels: Sequence[Spans]) -> tuple[Tensor, Tensor]:
     pairs = [*zip(predictions, labels, strict=True)]
     right = torch.tensor([2 * len(found & true) for found, true in pairs])
@@ -102,10 +106,14 @@ def _of_mean(metric: Metric) -> Callable[[Any, Any], tuple[Tensor, Tensor]]:
 #: Gives numerators and denominators, of each answer or each example.
 _TERMS: Mapping[Metric, Callable[[Any, Any], tuple[Tensor, Tensor]]] = {
     accuracy: _right,
+    token_accuracy: _of_tokens,
     span_f1: _of_spans,
     answer_text.f1: _of_mean(answer_text.f1),
     answer_text.exact_match: _of_mean(answer_text.exact_match),
 }
+
+#: Metrics that answers do not give as they are kept.
+_ALWAYS = (span_f1, token_accuracy)
 
 
 def _numbers(values: Sequence[Any]) -> list[int]:

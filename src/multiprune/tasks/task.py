@@ -101,6 +101,12 @@ class Task(ABC):
 
     #: Whether the model answers for each token rather than for the whole sequence.
     per_token: ClassVar[bool] = False
+    #: Whether it answers with a token of the encoder's own vocabulary.
+    over_vocabulary: ClassVar[bool] = False
+    #: Whether the encoder reads something else each time that an example is trained on.
+    is_corrupted: ClassVar[bool] = False
+    #: Whether an example is a row of the source, rather than made of parts of several.
+    examples_are_rows: ClassVar[bool] = True
     #: How many text columns the task can read.
     text_columns: ClassVar[Sequence[int]] = (1, 2)
 
@@ -117,6 +123,14 @@ class Task(ABC):
             raise ValueError(
                 f"`parallel` is for tasks with `languages`, but is {self.parallel!r} without any."
             )
+
+    def read_by(self, tokenizer: PreTrainedTokenizerBase) -> Task:  # noqa: ARG002
+        """Return this task for encoders with a tokenizer.
+
+        Raises:
+            ValueError: if the tokenizer lacks what the task needs.
+        """
+        return self
 
     @property
     @abstractmethod
@@ -139,6 +153,14 @@ class Task(ABC):
     @abstractmethod
     def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
         """Stack encoded labels of a batch padded to ``length`` tokens."""
+
+    def corrupted(self, batch: Batch, draw: Sequence[int]) -> Batch:  # noqa: ARG002
+        """Return a batch as the encoder reads it.
+
+        What is random depends on ``draw`` and the number of each row alone: not on the other rows
+        of the batch, nor on how it is shared among ranks.
+        """
+        return batch
 
     @abstractmethod
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from typing_extensions import override
 
 from multiprune.data.datamodule import MultitaskDataModule
+from multiprune.models.beside import states_of
+from multiprune.models.heads import logits_of
 from multiprune.models.hidden_states import recorded_states
 from multiprune.models.structure import architecture_of
 from multiprune.training.teacher import load_teachers
@@ -86,7 +88,8 @@ class LogitDistillation(Distillation):
     The sum is that of Sanh et al. (2020); the second term is the task's ``distillation_loss``.
 
     The teacher runs once over all training examples before the first step, in fp32 and without
-    dropout; its logits are kept in the cache of the data.
+    dropout; its logits are kept in the cache of the data. Where examples are corrupted anew each
+    time, it reads what the student reads, in every step.
 
     Args:
         teacher: a finished run or an exported folder; or one a task, by the task's name.
@@ -135,8 +138,15 @@ class LogitDistillation(Distillation):
                 f"Distillation needs batches that say which rows they hold, but one of "
                 f"{batch.task} does not."
             )
-        expected = self.logits[batch.task].of(batch.rows).to(logits.device)
+        expected = self._expected(batch).to(logits.device)
         return task.distillation_loss(logits, expected, batch.labels, self.temperature)
+
+    @torch.no_grad()
+    def _expected(self, batch: Batch) -> Tensor:
+        if batch.task in self.logits:
+            return self.logits[batch.task].of(batch.rows)
+        teacher = self.teachers[batch.task].model
+        return logits_of(teacher.encoder, teacher.heads[batch.task], batch.inputs, batch.labels)
 
     def _find_logits(self, trainer: pl.Trainer) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -152,7 +162,11 @@ class LogitDistillation(Distillation):
                 device=trainer.strategy.root_device,
             )
             for name, teacher in self.teachers.items()
+            if not data.tasks[name].is_corrupted
         }
+        for name, teacher in self.teachers.items():
+            if name not in self.logits:
+                teacher.model.to(trainer.strategy.root_device)
 
 
 class HiddenDistillation(LogitDistillation):
@@ -201,7 +215,7 @@ class HiddenDistillation(LogitDistillation):
     def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
         teacher = self.teachers[batch.task].model.encoder
         with recorded_states(teacher) as expected, torch.no_grad():
-            teacher(**batch.inputs)
+            states_of(teacher, batch.inputs)
         with recorded_states(model.encoder) as found:
             logits = model(batch)
         loss = task.loss(logits, batch.labels)

@@ -1,0 +1,67 @@
+"""Plain text files: one text a line."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from multiprune.tasks.task import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSource:
+    """Lines of text files in UTF-8, in a column ``text``.
+
+    Attributes:
+        files: by split, a path whose last part may be a pattern, as in ``corpus/*.txt``; files are
+            read in alphabetical order.
+    """
+
+    files: Mapping[str, str]
+
+    def load(self, split: str, *, mirror: Path | None) -> Rows | None:  # noqa: ARG002
+        """Return the rows of a split; a mirror plays no part.
+
+        Raises:
+            FileNotFoundError: if no file fits the pattern.
+            ValueError: if a file is not UTF-8, or there are no lines.
+        """
+        from datasets import Dataset
+
+        if split not in self.files:
+            return None
+        pattern = Path(self.files[split]).expanduser()
+        files = sorted(pattern.parent.glob(pattern.name))
+        if not files:
+            raise FileNotFoundError(f"A split must be text files, but {pattern} does not exist.")
+        digest = hashlib.sha256()
+        lines: list[str] = []
+        for file in files:
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
+            lines += lines_of(file)
+        if not lines:
+            raise ValueError(f"A split must have rows, but {pattern} is empty.")
+        return Rows(Dataset.from_dict({"text": lines}), str(pattern), digest.hexdigest())
+
+
+def lines_of(file: Path) -> list[str]:
+    """Return the lines of a text file, without what ends them.
+
+    Raises:
+        ValueError: if the file is not UTF-8 (names the first line that is not).
+    """
+    content = file.read_bytes()
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise ValueError(
+            f"A text file must be UTF-8, but line {line:,} of {file} is not."
+        ) from error
+    # Not `splitlines`, which also splits where a text has a page or a paragraph separator.
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []

@@ -1,0 +1,108 @@
+"""The head over the vocabulary that an encoder was pretrained with, where it lies beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import safe_open
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from multiprune.models.heads import VocabularyHead
+
+_OURS = ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias")
+
+#: What architectures call the same weights, in the order of ``_OURS``.
+_THEIRS = (
+    # BERT, as it is saved today and as its published files were.
+    (
+        "cls.predictions.transform.dense.weight",
+        "cls.predictions.transform.dense.bias",
+        "cls.predictions.transform.LayerNorm.weight",
+        "cls.predictions.transform.LayerNorm.bias",
+        "cls.predictions.bias",
+    ),
+    (
+        "cls.predictions.transform.dense.weight",
+        "cls.predictions.transform.dense.bias",
+        "cls.predictions.transform.LayerNorm.gamma",
+        "cls.predictions.transform.LayerNorm.beta",
+        "cls.predictions.bias",
+    ),
+    # RoBERTa and XLM-R.
+    (
+        "lm_head.dense.weight",
+        "lm_head.dense.bias",
+        "lm_head.layer_norm.weight",
+        "lm_head.layer_norm.bias",
+        "lm_head.bias",
+    ),
+    # DistilBERT.
+    (
+        "vocab_transform.weight",
+        "vocab_transform.bias",
+        "vocab_layer_norm.weight",
+        "vocab_layer_norm.bias",
+        "vocab_projector.bias",
+    ),
+    # ALBERT.
+    (
+        "predictions.dense.weight",
+        "predictions.dense.bias",
+        "predictions.LayerNorm.weight",
+        "predictions.LayerNorm.bias",
+        "predictions.bias",
+    ),
+)
+
+
+def begin_as_pretrained(head: VocabularyHead, source: str) -> bool:
+    """Give a head the weights that lie beside the encoder in ``source``; return if there are any.
+
+    ``source`` is a name on the hub or a folder, of a checkpoint of transformers or of a run.
+    """
+    found = _of_run(Path(source)) or _of_checkpoint(source)
+    expected = {name: one.shape for name, one in head.state_dict().items()}
+    if found is None or {name: one.shape for name, one in found.items()} != expected:
+        return False
+    head.load_state_dict(found)
+    return True
+
+
+def _of_run(folder: Path) -> dict[str, Tensor] | None:
+    """Return the first head over the vocabulary that a run has shipped."""
+    meaning, file = folder / "heads.json", folder / "heads.safetensors"
+    if not (meaning.is_file() and file.is_file()):
+        return None
+    for task, one in json.loads(meaning.read_text()).items():
+        if one["kind"] == "masked":
+            return _read(file, {name: f"{task}.{name}" for name in _OURS})
+    return None
+
+
+def _of_checkpoint(source: str) -> dict[str, Tensor] | None:
+    from transformers.utils.hub import cached_file
+
+    file = cached_file(
+        source,
+        "model.safetensors",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if file is None:
+        return None
+    layouts = (dict(zip(_OURS, theirs, strict=True)) for theirs in _THEIRS)
+    return next(filter(None, (_read(Path(file), names) for names in layouts)), None)
+
+
+def _read(file: Path, names: Mapping[str, str]) -> dict[str, Tensor] | None:
+    """Return tensors by our names, if the file has all of them."""
+    with safe_open(file, "pt") as stored:
+        if not set(names.values()) <= set(stored.keys()):
+            return None
+        return {ours: stored.get_tensor(theirs).float() for ours, theirs in names.items()}

@@ -1,0 +1,199 @@
+"""Masked language modelling: what an encoder is pretrained with, as one more task."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch.nn import functional
+from typing_extensions import override
+
+from multiprune.tasks.masking import MaskVocabulary, mask_vocabulary, masked, random_numbers
+from multiprune.tasks.metrics import perplexity, token_loss
+from multiprune.tasks.packing import Block, Packing, beside_texts, frame_of, tokenized
+from multiprune.tasks.soft_targets import softened_divergence
+from multiprune.tasks.task import IGNORED, Batch, Rows, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class MaskedLanguage(Task):
+    """Predicts tokens that are hidden from the encoder; rows are texts without labels.
+
+    An example, as caps and intervals count them, is a block of texts. Encoded labels say, for each
+    token, where in the block its word begins, and ``corrupted`` turns them into the tokens that
+    were hidden. Logits are of shape (hidden tokens of the batch, vocabulary), in the order of the
+    batch: of no others are there any.
+
+    The answer to a hidden token is a pair of numbers, the likeliest token and the negative
+    log-probability of the right one, and its label the right token and 0.
+
+    Attributes:
+        probability: that a token, or a word, is hidden.
+        whole_words: hide words, not tokens.
+        packing: what a block is made of.
+        vocabulary: what is read in place of hidden tokens; known from ``read_by`` on.
+    """
+
+    label: str = ""
+    probability: float
+    packing: Packing
+    whole_words: bool = False
+    vocabulary: MaskVocabulary | None = None
+
+    per_token: ClassVar[bool] = True
+    over_vocabulary: ClassVar[bool] = True
+    is_corrupted: ClassVar[bool] = True
+    examples_are_rows: ClassVar[bool] = False
+    text_columns: ClassVar[Sequence[int]] = (1,)
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.probability <= 1:
+            raise ValueError(f"`probability` must be in (0, 1], but is {self.probability}.")
+        if self.metrics[self.score_name] in (perplexity, token_loss):
+            raise ValueError(
+                "The first metric is the task's score, of which more must be better, but is "
+                f"{self.score_name!r}."
+            )
+        if self.languages:
+            raise ValueError(
+                "Masked language modelling joins texts of all languages to blocks, but has "
+                f"`languages` {', '.join(self.languages)}: make a task of each."
+            )
+
+    @override
+    def read_by(self, tokenizer: PreTrainedTokenizerBase) -> MaskedLanguage:
+        return replace(self, vocabulary=mask_vocabulary(tokenizer))
+
+    @property
+    @override
+    def num_outputs(self) -> int:
+        return len(self._vocabulary)
+
+    @property
+    @override
+    def definition(self) -> Mapping[str, Any]:
+        return {"kind": "masked", "text": [*self.text], "packing": self.packing.__name__}
+
+    @property
+    @override
+    def marks_unlabelled(self) -> bool:
+        return False
+
+    @property
+    @override
+    def label_columns(self) -> Sequence[str]:
+        return ()
+
+    @property
+    def reads_beside(self) -> bool:
+        """Whether tokens attend to none of another text in their block."""
+        return self.packing is beside_texts
+
+    @override
+    def encode_labels(self, rows: Rows) -> list[Any]:
+        """Return nothing for each row: texts are their own labels."""
+        return [None] * len(rows.table)
+
+    @override
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> tuple[dict[str, list[Any]], int]:
+        """Return the columns of blocks; nothing is lost where texts are cut."""
+        self.check_columns(rows)
+        frame = frame_of(tokenizer, max_length)
+        texts = list(tokenized(rows.table[self.text[0]][:], tokenizer))
+        if not texts:
+            raise ValueError(
+                f"Column {self.text[0]!r} of {rows.origin} must hold text, but all "
+                f"{len(rows.table):,} rows are empty."
+            )
+        if empty := len(rows.table) - len(texts):
+            log.warning("%s: %d rows without text left out.", rows.origin, empty)
+        return _columns(list(self.packing(texts, frame, max_length))), 0
+
+    @override
+    def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
+        padded = torch.full((len(labels), length), IGNORED)
+        for row, words in enumerate(labels):
+            padded[row, : len(words)] = torch.as_tensor(words)
+        return padded
+
+    @override
+    def corrupted(self, batch: Batch, draw: Sequence[int]) -> Batch:
+        tokens = batch.inputs["input_ids"]
+        numbers = random_numbers([[*draw, row] for row in batch.rows], tokens.shape[1])
+        read, labels = masked(
+            tokens,
+            batch.labels,
+            numbers,
+            self._vocabulary,
+            probability=self.probability,
+            whole_words=self.whole_words,
+        )
+        return replace(batch, inputs={**batch.inputs, "input_ids": read}, labels=labels)
+
+    @override
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy, the mean over all hidden tokens; 0 if there is none."""
+        hidden = labels[labels != IGNORED]
+        total = functional.cross_entropy(_at(logits, labels).float(), hidden, reduction="sum")
+        return total / max(1, len(hidden))
+
+    @override
+    def distillation_loss(
+        self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
+    ) -> Tensor:
+        return softened_divergence(_at(logits, labels), _at(teacher, labels), temperature)
+
+    @override
+    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = labels[labels != IGNORED]
+        scores = _at(logits, labels).float()
+        losses = functional.cross_entropy(scores, hidden, reduction="none")
+        # The numbers of tokens are exact up to 2^24.
+        right = torch.stack([hidden.float(), torch.zeros_like(losses)], 1)
+        return torch.stack([scores.argmax(-1).float(), losses], 1), right
+
+    @override
+    def answers_by_example(self, labels: Tensor) -> Tensor:
+        return (labels != IGNORED).sum(-1)
+
+    @override
+    def shown(self, answers: Tensor) -> str:
+        return " ".join(str(int(token)) for token in answers[:, 0])
+
+    @property
+    def _vocabulary(self) -> MaskVocabulary:
+        if self.vocabulary is None:
+            raise ValueError(
+                "Masked language modelling must know the tokenizer of its encoder, but "
+                "`read_by` was not called."
+            )
+        return self.vocabulary
+
+
+def _at(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the logits of hidden tokens, of which a shipped model gives those of all tokens."""
+    return logits[labels != IGNORED] if logits.dim() == 3 else logits
+
+
+def _columns(blocks: Sequence[Block]) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {
+        "input_ids": [one.text.tokens for one in blocks],
+        "labels": [one.text.words for one in blocks],
+    }
+    if blocks[0].positions is not None:
+        columns["position_ids"] = [one.positions for one in blocks]
+    return columns

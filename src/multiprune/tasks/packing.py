@@ -1,0 +1,184 @@
+"""Texts cut and joined to blocks of at most so many tokens.
+
+A text is a pair of arrays: its tokens, and for each of them where in the text its word begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from multiprune.tasks.task import IGNORED
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Numbers = NDArray[np.int32]
+
+# So many texts are tokenized at a time.
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class TokenizedText:
+    """Tokens, and for each of them where in the text its word begins; ``IGNORED`` if special."""
+
+    tokens: Numbers
+    words: Numbers
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return len(self.tokens)
+
+    def part(self, first: int, length: int) -> TokenizedText:
+        """Return some tokens; what is left of a word that is cut is a word."""
+        words = self.words[first : first + length]
+        words = np.where(words == IGNORED, IGNORED, np.maximum(words - first, 0))
+        return TokenizedText(self.tokens[first : first + length], words.astype(np.int32))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The special tokens before and behind what an encoder reads, and the one between texts."""
+
+    before: Sequence[int]
+    behind: Sequence[int]
+    between: int | None
+
+    def __len__(self) -> int:
+        """Return the number of tokens around a block."""
+        return len(self.before) + len(self.behind)
+
+    def around(self, text: TokenizedText) -> TokenizedText:
+        """Put the frame around some tokens."""
+        before, behind = _special(self.before), _special(self.behind)
+        words = np.where(text.words == IGNORED, IGNORED, text.words + len(before))
+        return TokenizedText(
+            np.concatenate([before.tokens, text.tokens, behind.tokens]),
+            np.concatenate([before.words, words.astype(np.int32), behind.words]),
+        )
+
+
+@dataclass(frozen=True)
+class Block:
+    """What is one example: tokens with their frame, and where each stands in its text.
+
+    ``positions`` is None where tokens stand in the block as they do in the text that is read.
+    """
+
+    text: TokenizedText
+    positions: Numbers | None = None
+
+
+#: Takes texts, the frame, and the most tokens of a block.
+Packing = Callable[[Sequence[TokenizedText], Frame, int], Iterator[Block]]
+
+
+def across_texts(texts: Sequence[TokenizedText], frame: Frame, length: int) -> Iterator[Block]:
+    """Fill blocks with one text behind another, whatever texts they begin and end in.
+
+    The ``FULL-SENTENCES`` of Liu et al. (2019), section 4.2: a separator is put between texts, and
+    tokens attend to all of their block. The last block is as long as what is left.
+    """
+    between = _special([] if frame.between is None else [frame.between])
+    parts: list[TokenizedText] = []
+    for text in texts:
+        parts += [between, text] if parts else [text]
+    starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)[:-1]
+    words = [
+        np.where(one.words == IGNORED, IGNORED, one.words + start)
+        for one, start in zip(parts, starts, strict=True)
+    ]
+    whole = TokenizedText(
+        np.concatenate([one.tokens for one in parts]), np.concatenate(words).astype(np.int64)
+    )
+    for block in _pieces(whole, length - len(frame)):
+        yield Block(frame.around(block))
+
+
+def within_texts(texts: Sequence[TokenizedText], frame: Frame, length: int) -> Iterator[Block]:
+    """Give each text blocks of its own: long ones are cut, short ones stand alone."""
+    for text in texts:
+        for piece in _pieces(text, length - len(frame)):
+            yield Block(frame.around(piece))
+
+
+def beside_texts(texts: Sequence[TokenizedText], frame: Frame, length: int) -> Iterator[Block]:
+    """Put texts beside each other in blocks, each with a frame and positions of its own.
+
+    The encoder is told by the positions that tokens attend to none of another text. Texts keep
+    their order; one begins a new block if it does not fit.
+    """
+    waiting: list[TokenizedText] = []
+    for text in texts:
+        for piece in _pieces(text, length - len(frame)):
+            framed = frame.around(piece)
+            if waiting and sum(map(len, waiting)) + len(framed) > length:
+                yield _beside(waiting)
+                waiting = []
+            waiting.append(framed)
+    if waiting:
+        yield _beside(waiting)
+
+
+def frame_of(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Frame:
+    """Return what a tokenizer puts around a text.
+
+    Raises:
+        ValueError: if that leaves no room for a text.
+    """
+    encoding = tokenizer("a", return_special_tokens_mask=True)
+    special, tokens = encoding["special_tokens_mask"], encoding["input_ids"]
+    first = special.index(0) if 0 in special else len(special)
+    last = len(special) - (special[::-1].index(0) if 0 in special else 0)
+    if max_length <= first + len(special) - last:
+        raise ValueError(
+            "`data.max_length` must leave room for a text between special tokens, but is "
+            f"{max_length}."
+        )
+    return Frame(tokens[:first], tokens[last:], tokenizer.sep_token_id)
+
+
+def tokenized(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenizedText]:
+    """Split texts into tokens, without special ones around them; leave out those without any."""
+    special = np.array(tokenizer.all_special_ids, np.int32)
+    for first in range(0, len(texts), _BATCH):
+        some = list(texts[first : first + _BATCH])
+        encoding = tokenizer(some, add_special_tokens=False, truncation=False, verbose=False)
+        for one in encoding.encodings or []:
+            tokens = np.array(one.ids, np.int32)
+            if not len(tokens):
+                continue
+            numbers = np.array([-1 if word is None else word for word in one.word_ids])
+            begins = np.diff(numbers, prepend=-2) != 0
+            places = np.arange(len(tokens), dtype=np.int32)
+            words = np.maximum.accumulate(np.where(begins, places, 0))
+            words[np.isin(tokens, special)] = IGNORED
+            yield TokenizedText(tokens, words.astype(np.int32))
+
+
+def _special(tokens: Sequence[int]) -> TokenizedText:
+    return TokenizedText(np.array(tokens, np.int32), np.full(len(tokens), IGNORED, np.int32))
+
+
+def _pieces(text: TokenizedText, length: int) -> Iterator[TokenizedText]:
+    for first in range(0, len(text), length):
+        yield text.part(first, length)
+
+
+def _beside(texts: Sequence[TokenizedText]) -> Block:
+    starts = np.cumsum([0, *map(len, texts)])
+    words = [
+        np.where(one.words == IGNORED, IGNORED, one.words + start)
+        for one, start in zip(texts, starts, strict=False)
+    ]
+    return Block(
+        TokenizedText(
+            np.concatenate([one.tokens for one in texts]), np.concatenate(words).astype(np.int32)
+        ),
+        np.concatenate([np.arange(len(one), dtype=np.int32) for one in texts]),
+    )
