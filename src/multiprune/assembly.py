@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.outcome import is_job
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
+from multiprune.report.lineage import lineage_of
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
 from multiprune.training.module import MultitaskModule
@@ -50,6 +51,7 @@ class Experiment:
     best: BestFinished
     stopwatch: Stopwatch
     trainer: pl.Trainer
+    lineage: list[dict[str, Any]]
 
 
 def assemble(config: DictConfig, status: StatusFile) -> Experiment:
@@ -88,6 +90,8 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
         best=best,
         stopwatch=stopwatch,
         trainer=build_trainer(config, folder, loggers, callbacks),
+        # Now: who knows what becomes of that run until this one ends.
+        lineage=lineage_of(config.encoder.get("path")),
     )
 
 

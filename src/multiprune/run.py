@@ -144,6 +144,7 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
         seconds_per_step=experiment.stopwatch.seconds_per_step,
         seed=config.seed,
         config=plain(config),
+        lineage=experiment.lineage,
     )
     write(experiment, results)
     return results

@@ -146,7 +146,7 @@ def test_a_mask_of_another_run_stays_as_it_is(tmp_path: Path) -> None:
     source = results_of(tmp_path / "source")
     start = [
         "encoder=minilm",
-        f"encoder.path={tmp_path / 'source' / 'model'}",
+        f"encoder.path={tmp_path / 'source'}",
         "optimizer.learning_rate=0.01",
     ]
     others = [one for one in SMALL if not one.startswith("encoder.")]
@@ -157,6 +157,8 @@ def test_a_mask_of_another_run_stays_as_it_is(tmp_path: Path) -> None:
         assert results["mask_sha256"] == source["mask_sha256"]
         assert results["density"] == source["density"]
         assert results["budget"] == source["budget"]
+        began_with = [str(tmp_path / "source")] if name == "warm" else []
+        assert [one["run"] for one in results["lineage"]] == began_with
         before, after = (weights_of(tmp_path / one) for one in ("source", name))
         for key in before:
             if "encoder.layer" in key and before[key].dim() == 2:

@@ -47,7 +47,7 @@ class Encoder:
 def pretrained(
     path: str, *, dropout: float | None = None, freeze_embeddings: bool = False
 ) -> Encoder:
-    """Load an encoder, or an encoder-decoder, by its name on the hub, or from a folder.
+    """Load an encoder, or an encoder-decoder, by its name on the hub, or from a folder or a run.
 
     ``dropout`` replaces the probabilities of dropout that the encoder was pretrained with. With
     ``freeze_embeddings`` its embeddings stay as they were, so that models of several tasks can
@@ -62,6 +62,8 @@ def pretrained(
 
     folder = Path(path).expanduser()
     looks_local = path.startswith((".", "/", "~")) or folder.is_dir()
+    if looks_local and not (folder / "config.json").is_file() and (folder / "model").is_dir():
+        folder = folder / "model"  # of a run
     if looks_local and not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"`encoder.path` must be a folder with a model in it, but {folder}/config.json "

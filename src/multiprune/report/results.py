@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ class Results:
         truncated: texts cut to the encoder's length, by task.
         steps: optimizer steps.
         config: the composed configuration.
+        lineage: the runs that the encoder has gone through before, as ``lineage_of`` has them.
     """
 
     score: float
@@ -59,6 +60,7 @@ class Results:
     seconds_per_step: float
     seed: int
     config: Mapping[str, Any]
+    lineage: Sequence[Mapping[str, Any]] = ()
 
     def write(self, folder: Path) -> None:
         """Write ``results.json`` into ``folder``, with versions and the kind of machine."""
