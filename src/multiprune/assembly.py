@@ -13,13 +13,12 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 
 from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.outcome import is_job
-from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.report.lineage import lineage_of
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
 from multiprune.training.module import MultitaskModule
 from multiprune.training.retrieval import Retrieve
-from multiprune.training.sandwich import Sandwich
+from multiprune.training.sandwich import trained_with
 from multiprune.training.status import ReportStatus
 from multiprune.training.stop import Stop
 from multiprune.training.timing import Stopwatch
@@ -68,8 +67,7 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     recipe: AdamWRecipe = instantiate(config.optimizer, _convert_="all")
     distillation: Distillation = instantiate(config.distillation, _convert_="all")
     pruning = build_pruning(config)
-    if isinstance(pruning.pruner, DynamicSparsification):
-        distillation = Sandwich(distillation, pruning.pruner)
+    distillation = trained_with(distillation, pruning.pruner)
     stated: dict[str, Task] = dict(instantiate(chosen, _convert_="all"))
     encoder: Encoder = instantiate(config.encoder)
     tasks = tasks_for(encoder, stated)

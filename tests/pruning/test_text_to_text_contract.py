@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from multiprune.budget import FractionBudget, FullBudget
 from multiprune.models.text_to_text import LabelWords
+from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fixed import Fixed
 from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.none import NoPruning
@@ -39,8 +40,9 @@ def method_of(file: Path) -> type[Pruner]:
     return method
 
 
-#: A fixed mask is that of another run, and of an encoder or not is the same to it.
-CASES = [file for file in FILES if not issubclass(method_of(file), Fixed)]
+#: A fixed mask is that of another run, and of an encoder or not is the same to it; dynamic
+#: sparsification refuses an encoder-decoder.
+CASES = [file for file in FILES if not issubclass(method_of(file), (Fixed, DynamicSparsification))]
 every_method = pytest.mark.parametrize("file", CASES, ids=[file.stem for file in CASES])
 every_version = pytest.mark.parametrize("name", ["t5", "t5_gated"])
 

@@ -24,8 +24,10 @@ from multiprune.tasks.metrics import accuracy, pearson
 from multiprune.tasks.synthetic import agreement, quantity
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
+from multiprune.training.distillation import NoDistillation
 from multiprune.training.module import MultitaskModule
 from multiprune.training.optim import AdamWRecipe
+from multiprune.training.sandwich import trained_with
 from multiprune.training.stop import Stop
 
 if TYPE_CHECKING:
@@ -111,13 +113,18 @@ def tiny_run(
         mixing=ProportionalMixing(),
     )
     recipe = AdamWRecipe(learning_rate=1e-2, head_learning_rate=1e-2, weight_decay=0.1, warmup=0.1)
-    module = MultitaskModule(MultitaskModel(encoder.model, data.tasks), data.tasks, recipe)
     dense = pruner_file.stem == "none"
     budget = FullBudget() if dense else FractionBudget(fraction=0.3)
     config = OmegaConf.load(pruner_file)
     if "mask" in config:
         config.mask.run = str(save_untrained(folder / "source", density=0.2, layers=2))
     pruner = instantiate(config, _partial_=True)(budget=budget)
+    module = MultitaskModule(
+        MultitaskModel(encoder.model, data.tasks),
+        data.tasks,
+        recipe,
+        distillation=trained_with(NoDistillation(), pruner),
+    )
     pruning = Pruning(
         pruner, CubicSchedule(start=0.1, stop=0.7), every_n_steps=2, encoder="model.encoder"
     )

@@ -159,7 +159,9 @@ class JoinedSource:
 
     sources: Sequence[Source]
 
-    def load(self, split: str, *, mirror: Path | None) -> Rows | None:
+    def load(
+        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+    ) -> Rows | None:
         """Return the rows of a split.
 
         Raises:
@@ -167,7 +169,7 @@ class JoinedSource:
         """
         from datasets import concatenate_datasets
 
-        loaded = [one.load(split, mirror=mirror) for one in self.sources]
+        loaded = [one.load(split, mirror=mirror, languages=languages) for one in self.sources]
         parts = [one for one in loaded if one is not None]
         if not parts:
             return None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +24,14 @@ class TextSource:
 
     files: Mapping[str, str]
 
-    def load(self, split: str, *, mirror: Path | None) -> Rows | None:  # noqa: ARG002
-        """Return the rows of a split; a mirror plays no part.
+    def load(
+        self,
+        split: str,
+        *,
+        mirror: Path | None,  # noqa: ARG002
+        languages: Sequence[str] | None = None,  # noqa: ARG002
+    ) -> Rows | None:
+        """Return the rows of a split; mirror and languages play no part.
 
         Raises:
             FileNotFoundError: if no file fits the pattern.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from typing_extensions import override
 
+from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.training.distillation import Distillation
 
 if TYPE_CHECKING:
@@ -20,9 +21,16 @@ if TYPE_CHECKING:
 
     from multiprune.models.encoder import Encoder
     from multiprune.models.multitask import MultitaskModel
-    from multiprune.pruning.dynamic_sparsification import DynamicSparsification
+    from multiprune.pruning.pruner import Pruner
     from multiprune.tasks.task import Batch, Task
     from multiprune.training.distillation import Losses
+
+
+def trained_with(distillation: Distillation, pruner: Pruner) -> Distillation:
+    """Return what a model is trained on that a pruner prunes: of many sizes, all of them."""
+    if isinstance(pruner, DynamicSparsification):
+        return Sandwich(distillation, pruner)
+    return distillation
 
 
 class Sandwich(Distillation):
