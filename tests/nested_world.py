@@ -11,14 +11,8 @@ from tiny_encoders import CONFIGS, RESIZABLE, SEVERAL_LAYERS
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
 from multiprune.pruning.importance import Scores
-from multiprune.pruning.removal import (
-    HEAD_DIMENSIONS,
-    HEADS,
-    LAYERS,
-    NEURONS,
-    Kept,
-    removal_order,
-)
+from multiprune.pruning.removal import HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS, Kept
+from multiprune.pruning.removal_order import removal_order
 from multiprune.pruning.units import costs_of
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from multiprune.pruning.removal import (
     Kept,
     UnitCosts,
     relative_scores,
-    remove_least_important,
     scores_per_parameter,
     smallest_size,
 )
+from multiprune.pruning.removal_order import remove_least_important
 
 COSTS = UnitCosts(head_dimension=10, neuron=3, rest=0)
 

@@ -19,9 +19,8 @@ from multiprune.pruning.removal import (
     Kept,
     UnitCosts,
     relative_scores,
-    removal_order,
-    remove_least_important,
 )
+from multiprune.pruning.removal_order import removal_order, remove_least_important
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

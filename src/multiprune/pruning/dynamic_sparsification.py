@@ -13,7 +13,8 @@ from typing_extensions import override
 from multiprune.models.nested import LayerOrder, RemovalOrder
 from multiprune.models.resize import Resizable
 from multiprune.pruning.layer_state import STATE
-from multiprune.pruning.removal import HEADS, NEURONS, Kept, removal_order
+from multiprune.pruning.removal import HEADS, NEURONS, Kept
+from multiprune.pruning.removal_order import removal_order
 from multiprune.pruning.structured import Structured
 
 if TYPE_CHECKING:

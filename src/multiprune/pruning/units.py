@@ -25,9 +25,9 @@ from multiprune.pruning.removal import (
     HEAD_DIMENSIONS,
     LAYERS,
     UnitCosts,
-    remove_least_important,
     smallest_size,
 )
+from multiprune.pruning.removal_order import remove_least_important
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
