@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ class Results:
     seconds_per_step: float
     seed: int
     config: Mapping[str, Any]
-    lineage: Sequence[Mapping[str, Any]] = ()
+    lineage: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self, folder: Path) -> None:
         """Write ``results.json`` into ``folder``, with versions and the kind of machine."""
