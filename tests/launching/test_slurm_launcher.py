@@ -267,8 +267,8 @@ def assert_equal_runs(first: Path, second: Path) -> None:
 
 
 def test_run_whose_time_is_up_goes_on_bit_for_bit(tmp_path: Path, never_interrupted: Path) -> None:
-    # Slurm looks at its limits every half minute or so, and tells the job after the first quarter.
-    limit = ("hydra.launcher.time=1", "hydra.launcher.notice=45")
+    # Slurm looks at its limits every half minute or so, and tells the job after the first half.
+    limit = ("hydra.launcher.time=1", "hydra.launcher.notice=30")
     done = run(train(tmp_path, WAIT, *SLURM, *limit))
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "0" / "output.log").read_text().count("runs this job") == 1
