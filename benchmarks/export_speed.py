@@ -40,7 +40,8 @@ from multiprune.measure.latency import Size, interleaved, time_models
 from multiprune.measure.memory import resident_peak
 from multiprune.measure.table import print_machine
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
-from multiprune.models.encoder import Encoder, nano, nano_tokenizer
+from multiprune.models.encoder import Encoder
+from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.heads import head
 from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.models.shrink import shrink_layer
@@ -144,12 +145,12 @@ def write(folder: Path, encoder: PreTrainedModel) -> None:
     save_encoder(folder, encoder)
     heads = nn.ModuleDict({"task": head(encoder.config.hidden_size, 2, per_token=False)})
     save_heads(folder, heads, {"task": {"kind": "classes", "labels": ["no", "yes"]}})
-    nano_tokenizer().save_pretrained(folder)
+    character_tokenizer().save_pretrained(folder)
 
 
 def export_all(root: Path) -> tuple[dict[str, Encoder], dict[str, int | None]]:
     """Export all models; return them as they are loaded, and the peak memory of each export."""
-    write(root / "small", nano(layers=1, hidden=16, heads=2, intermediate=32).model)
+    write(root / "small", from_scratch(layers=1, hidden=16, heads=2, intermediate=32).model)
     peaks: dict[str, int | None] = {}
     for name, make in MODELS.items():
         write(root / name, make())

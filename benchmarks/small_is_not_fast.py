@@ -36,7 +36,8 @@ from multiprune.measure.ladder import GRANULARITIES, ladder
 from multiprune.measure.latency import Size, time_models
 from multiprune.measure.reference import Blueprint
 from multiprune.measure.table import print_machine
-from multiprune.models.encoder import Encoder, nano_tokenizer
+from multiprune.models.encoder import Encoder
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.quiet import quiet_libraries
 from multiprune.report.drawing import MARKERS, PALETTE, SERIES, image
 from multiprune.report.plots import short
@@ -71,7 +72,7 @@ def _written(name: str, encoder: PreTrainedModel) -> Iterator[Contestant]:
     with tempfile.TemporaryDirectory() as folder:
         save_encoder(Path(folder), encoder)
         # The tokenizer takes no part: tokens are drawn.
-        yield Contestant(name, DENSE, Encoder(encoder, nano_tokenizer()), Path(folder))
+        yield Contestant(name, DENSE, Encoder(encoder, character_tokenizer()), Path(folder))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,18 +23,29 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 
-#: A few seconds of the embedded suite: one layer, few rows.
-SMALL = (
+#: An encoder from scratch of one narrow layer.
+NARROW = (
+    "encoder=from_scratch",
+    "encoder.layers=1",
+    "encoder.hidden=16",
+    "encoder.heads=2",
+    "encoder.intermediate=32",
+)
+
+#: An epoch of small batches.
+QUICK = (
     "trainer=cpu",
     "+trainer.enable_progress_bar=false",
     "trainer.max_epochs=1",
     "trainer.log_every_n_steps=1",
     "rank_every_n_steps=2",
-    "encoder.layers=1",
-    "encoder.hidden=16",
-    "encoder.heads=2",
-    "encoder.intermediate=32",
     "data.batch_size=16",
+)
+
+#: A few seconds of the embedded suite: one layer, few rows.
+SMALL = (
+    *QUICK,
+    *NARROW,
     *(
         f"task.{task}.source.rows={{train: 48, validation: 16, test: 16}}"
         for task in ("agreement", "entailment", "quantity", "roles")
@@ -61,11 +73,11 @@ def save_untrained(folder: Path, *, density: float = 0.5, **shape: int) -> Path:
     from hydra.utils import instantiate
 
     from multiprune.export.checkpoint import save_model
-    from multiprune.models.encoder import nano
+    from multiprune.models.from_scratch import from_scratch
     from multiprune.models.multitask import MultitaskModel
 
     sizes: dict[str, Any] = {"layers": 1, "hidden": 16, "heads": 2, "intermediate": 32}
-    encoder = nano(**(sizes | shape))
+    encoder = from_scratch(**(sizes | shape))
     tasks = dict(instantiate(composed().task, _convert_="all"))
     model = MultitaskModel(encoder.model, tasks)
     generator = torch.Generator().manual_seed(0)
@@ -99,3 +111,17 @@ def run_interrupted(folder: Path, *overrides: str, kind: type[Task], at: int) ->
         with pytest.raises(RuntimeError, match="goes down"):
             run_in(folder, *overrides)
     assert not (folder / "results.json").exists()
+
+
+def refused(run: Path, *overrides: str) -> str:
+    """Return the sentence with which the application refuses, having written nothing."""
+    with pytest.raises(SystemExit) as error:
+        run_in(run, *overrides)
+    assert not run.exists()
+    return str(error.value)
+
+
+def results_of(run: Path) -> dict[str, Any]:
+    """Return what the results file of a run holds."""
+    content: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return content

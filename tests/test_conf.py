@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from transformers import BertConfig, BertModel
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
-from multiprune.models.encoder import Encoder, nano_tokenizer
+from multiprune.models.encoder import Encoder
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.pruning.groups import Groups
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.schedule import Schedule
@@ -75,7 +76,7 @@ def test_every_task_instantiates(name: str) -> None:
     assert tasks
     for task in tasks.values():
         assert isinstance(task, Task)
-        assert task.read_by(nano_tokenizer()).num_outputs >= 1
+        assert task.read_by(character_tokenizer()).num_outputs >= 1
         assert task.score_name in task.metrics
 
 
@@ -100,7 +101,7 @@ def test_every_encoder_instantiates(name: str, tmp_path: Path) -> None:
             intermediate_size=16,
         )
         BertModel(small).save_pretrained(tmp_path)
-        nano_tokenizer().save_pretrained(tmp_path)
+        character_tokenizer().save_pretrained(tmp_path)
         config.encoder.path = str(tmp_path)
     encoder = instantiate(config.encoder)
     assert isinstance(encoder, Encoder)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import gc
-import json
 import re
 import weakref
 from contextlib import nullcontext
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
-from application import SMALL, run_in, run_interrupted
+from application import SMALL, results_of, run_in, run_interrupted
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -38,11 +37,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     run_in(folder, *SMALL, "pruner=movement", "budget.fraction=0.3", "logger=[csv,tensorboard]")
     return folder
-
-
-def results_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return content
 
 
 def test_results_hold_what_the_run_was_asked_for(finished: Path) -> None:

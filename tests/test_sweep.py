@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from application import ROOT, composed
+from application import NARROW, ROOT, composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
 
@@ -71,8 +71,7 @@ def command(folder: Path, *overrides: str) -> list[str]:
         *(sys.executable, str(ROOT / "train.py"), "-cd", str(ROOT / "sweep")),
         *("-cn", "multitask_vs_ensemble", f"hydra.sweep.dir={folder}"),
         *("task=agreement", "pruner=magnitude", "seed=0", "trainer=cpu", "trainer.max_steps=2"),
-        *("encoder.layers=1", "encoder.hidden=16", "encoder.heads=2", "encoder.intermediate=32"),
-        *("+trainer.enable_progress_bar=false", *overrides),
+        *("+trainer.enable_progress_bar=false", *NARROW, *overrides),
     ]
 
 

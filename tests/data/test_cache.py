@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from multiprune.data.cache import default_cache_folder, encoded_rows
 from multiprune.data.source import HubSource
-from multiprune.models.encoder import nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.task import Rows, Task
@@ -52,7 +52,7 @@ def counting_task(labels: tuple[str, ...] = ("bad", "good")) -> CountingTask:
 def read(
     task: Task, folder: Path, *, rows: Rows = ROWS, max_length: int = 16, cased: bool = False
 ) -> Encoded:
-    tokenizer = nano_tokenizer()
+    tokenizer = character_tokenizer()
     if cased:
         tokenizer.backend_tokenizer.normalizer = None
     table, truncated = encoded_rows(task, rows, tokenizer, max_length=max_length, folder=folder)
@@ -64,7 +64,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 def test_rows_are_those_that_the_task_encodes(tmp_path: Path) -> None:
-    expected = counting_task().encode(ROWS, nano_tokenizer(), 16)
+    expected = counting_task().encode(ROWS, character_tokenizer(), 16)
     assert read(counting_task(), tmp_path) == expected
 
 
@@ -79,7 +79,7 @@ def test_second_reader_does_not_tokenize(tmp_path: Path) -> None:
 
 
 def test_tokenizer_that_was_used_before_finds_the_same_rows(tmp_path: Path) -> None:
-    task, tokenizer = counting_task(), nano_tokenizer()
+    task, tokenizer = counting_task(), character_tokenizer()
     encoded_rows(task, ROWS, tokenizer, max_length=16, folder=tmp_path)
     tokenizer(["the dog"], padding=True, truncation=True, max_length=3)
     encoded_rows(task, ROWS, tokenizer, max_length=16, folder=tmp_path)

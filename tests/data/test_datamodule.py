@@ -10,13 +10,13 @@ import pytest
 from multiprune.data.datamodule import MultitaskDataModule
 from multiprune.data.mixing import FixedMixing, ProportionalMixing
 from multiprune.data.source import GeneratedSource
-from multiprune.models.encoder import nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification, Regression
 from multiprune.tasks.metrics import accuracy, pearson
 from multiprune.tasks.synthetic import WORDS, agreement
 from multiprune.tasks.task import Task
 
-TOKENIZER = nano_tokenizer()
+TOKENIZER = character_tokenizer()
 SPLITS = {"train": 23, "validation": 7, "test": 5}
 
 Generator = Callable[[int, int], Mapping[str, list[Any]]]

@@ -27,7 +27,7 @@ from multiprune.data.hub import HubLayout, aligned_start
 from multiprune.data.mixing import ProportionalMixing
 from multiprune.data.selection import wanted_languages
 from multiprune.data.source import HubSource
-from multiprune.models.encoder import nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def test_only_what_a_run_uses_is_asked_for(hub: Hub, tmp_path: Path, language: s
     put_tags(hub, *task.languages)
     module = MultitaskDataModule(
         tasks={"panx": task},
-        tokenizer=nano_tokenizer(),
+        tokenizer=character_tokenizer(),
         max_length=16,
         batch_size=1,
         mixing=ProportionalMixing(),

@@ -1,30 +1,14 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from datasets import Dataset
+from multilingual_task import task
 
 from multiprune.data.selection import check_language, in_languages, labelled, used_rows
-from multiprune.data.source import HubSource
-from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.task import Rows
 
 COLUMNS = {"sentence": ["a", "b", "c"], "label": [1, -1, 0], "lang": ["en", "de", "sw"]}
 ROWS = Rows(Dataset.from_dict(COLUMNS), "corpus.parquet", "fingerprint")
-
-
-def task(**changes: Any) -> Classification:
-    arguments: dict[str, Any] = {
-        "text": ["sentence"],
-        "label": "label",
-        "labels": ["bad", "good"],
-        "metrics": {"accuracy": accuracy},
-        "source": HubSource(path=None, mirror="nowhere"),
-        "languages": ["en", "de", "sw"],
-    }
-    return Classification(**arguments | changes)
 
 
 def test_only_training_rows_are_left_out_by_language() -> None:

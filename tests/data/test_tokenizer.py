@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from multiprune.cli import main
 from multiprune.data.tokenizer import KINDS, train_tokenizer
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.tasks.masking import mask_vocabulary
 from multiprune.tasks.packing import frame_of, tokenized
 
@@ -117,11 +117,11 @@ def test_words_and_special_tokens_are_known_to_masked_language_modelling(corpus:
 def test_an_untrained_encoder_takes_it(corpus: Path, tmp_path: Path) -> None:
     made(corpus, "wordpiece").save_pretrained(tmp_path / "t")
     sizes: dict[str, Any] = {"layers": 1, "hidden": 8, "heads": 2, "intermediate": 8}
-    encoder = nano(**sizes, tokenizer=str(tmp_path / "t"))
+    encoder = from_scratch(**sizes, tokenizer=str(tmp_path / "t"))
     assert encoder.model.config.vocab_size == len(encoder.tokenizer)
     assert encoder.max_length == 512
     with pytest.raises(FileNotFoundError, match=r"`encoder\.tokenizer` must be the folder"):
-        nano(**sizes, tokenizer=str(tmp_path / "elsewhere"))
+        from_scratch(**sizes, tokenizer=str(tmp_path / "elsewhere"))
 
 
 def test_parquet_and_text_are_read_alike(corpus: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from multiprune.data.source import HubSource
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
-from multiprune.models.encoder import nano, nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from multiprune.models.structure import Layer
     from multiprune.tasks.task import Task
 
-TOKENIZER = nano_tokenizer()
+TOKENIZER = character_tokenizer()
 _COMMON: dict[str, Any] = {
     "label": "label",
     "metrics": {"accuracy": accuracy},
@@ -128,7 +128,7 @@ FAMILIES = DENSE | CUT
 def network(family: str, *, seed: int = 0) -> MultitaskModel:
     """Make a model of two layers, pruned."""
     torch.manual_seed(seed)
-    encoder = nano(layers=2, hidden=16, heads=2, intermediate=12).model
+    encoder = from_scratch(layers=2, hidden=16, heads=2, intermediate=12).model
     FAMILIES[family](encoder)
     return MultitaskModel(encoder, TASKS).eval()
 

@@ -16,14 +16,16 @@ from transformers.models.distilbert.modeling_distilbert import FFN
 from multiprune.data.collate import collate
 from multiprune.export import checkpoint
 from multiprune.export.checkpoint import save_encoder, save_model
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.models.multitask import MultitaskModel
 
 
 def tiny(seed: int) -> MultitaskModel:
     torch.manual_seed(seed)
-    return MultitaskModel(nano(layers=2, hidden=16, heads=2, intermediate=32).model, TASKS).eval()
+    return MultitaskModel(
+        from_scratch(layers=2, hidden=16, heads=2, intermediate=32).model, TASKS
+    ).eval()
 
 
 def content(folder: Path) -> dict[str, bytes]:

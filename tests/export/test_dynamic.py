@@ -16,7 +16,7 @@ from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.digests import DIGESTS
 from multiprune.export.dynamic import DynamicModel, load_sizes, save_sizes
 from multiprune.export.loading import SIZES, ShippedModel, load
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
 
@@ -34,7 +34,7 @@ KINDS = (HEADS, NEURONS, LAYERS)
 def shipped(seed: int = 0, **shape: int) -> ShippedModel:
     torch.manual_seed(seed)
     sizes: dict[str, Any] = {"layers": 2, "hidden": 16, "heads": 4, "intermediate": 12} | shape
-    model = MultitaskModel(nano(**sizes).model, TASKS)
+    model = MultitaskModel(from_scratch(**sizes).model, TASKS)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))

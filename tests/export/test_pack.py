@@ -22,7 +22,7 @@ from multiprune.export.pack import pack
 from multiprune.export.packed import MASKS, pack_bits, unpack_bits
 from multiprune.export.switching import PackedModel
 from multiprune.measure.contestant import contestants
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.structure import layers_of
 
@@ -42,7 +42,7 @@ RUNS = {"one": (["classes"], 0.1), "two": (["pairs", "tags"], 0.3), "three": (["
 def model_of(tasks: list[str], density: float, *, seed: int) -> MultitaskModel:
     """Make a model of the one encoder, with a mask and heads of its own."""
     torch.manual_seed(0)
-    encoder = nano(layers=2, hidden=16, heads=2, intermediate=12).model
+    encoder = from_scratch(layers=2, hidden=16, heads=2, intermediate=12).model
     torch.manual_seed(seed)
     for layer in layers_of(encoder):
         for linear, _ in layer.linear_layers():
@@ -241,7 +241,7 @@ def test_runs_of_half_precision_pack(tmp_path: Path) -> None:
 
 def test_masks_take_what_is_unsure_about_the_shared_weights(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    encoder = nano(layers=1, hidden=128, heads=2, intermediate=256).model
+    encoder = from_scratch(layers=1, hidden=128, heads=2, intermediate=256).model
     dense = {key: one.clone() for key, one in encoder.state_dict().items()}
     folders = []
     for seed, task in enumerate(("classes", "number")):
@@ -345,7 +345,7 @@ def test_other_tensors_that_have_moved_are_refused(
 def test_other_encoders_are_refused(
     hidden: int, intermediate: int, heads: int, named: str, runs: list[Path], tmp_path: Path
 ) -> None:
-    encoder = nano(layers=2, hidden=hidden, heads=heads, intermediate=intermediate).model
+    encoder = from_scratch(layers=2, hidden=hidden, heads=heads, intermediate=intermediate).model
     other = save(tmp_path / "other", MultitaskModel(encoder, {"number": TASKS["number"]}))
     said = refused([runs[0], other], tmp_path / "out")
     assert named in said

@@ -37,7 +37,7 @@ from transformers import (
 from transformers.tokenization_python import PythonBackend
 
 from multiprune.export.vocabulary import prune_vocabulary, used_tokens
-from multiprune.models.encoder import nano, nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.tasks.synthetic import WORDS
 
 SHARED = Path(__file__).parents[3] / "shared"
@@ -318,13 +318,13 @@ def test_half_precision_keeps_the_right_rows() -> None:
 
 
 def test_embedded_encoder_keeps_the_words_of_the_corpus() -> None:
-    encoder = nano(layers=1, hidden=8, heads=2, intermediate=16)
+    encoder = from_scratch(layers=1, hidden=8, heads=2, intermediate=16)
     encoder.model.train(mode=False)
     texts = [" ".join(WORDS[:9]), "the fox-2 runs"]
     expected = hidden_states(encoder.model, encoder.tokenizer, texts)
     pruned = prune_vocabulary(encoder.model, encoder.tokenizer, texts)
     assert torch.equal(hidden_states(encoder.model, pruned, texts), expected)
-    assert len(pruned) < len(nano_tokenizer())
+    assert len(pruned) < len(character_tokenizer())
     new = next(word for word in WORDS if word not in pruned.get_vocab())
     assert pruned.tokenize(new) == [new[0], *(f"##{character}" for character in new[1:])]
 

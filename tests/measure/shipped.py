@@ -10,7 +10,8 @@ from torch import nn
 from multiprune.data.source import HubSource
 from multiprune.export.checkpoint import save_model
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
-from multiprune.models.encoder import Encoder, nano, nano_tokenizer
+from multiprune.models.encoder import Encoder
+from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
@@ -28,7 +29,9 @@ LAYERS, HIDDEN, HEADS, NEURON_COUNT = 2, 16, 4, 32
 
 def dense(seed: int = 0) -> PreTrainedModel:
     torch.manual_seed(seed)
-    encoder = nano(layers=LAYERS, hidden=HIDDEN, heads=HEADS, intermediate=NEURON_COUNT).model
+    encoder = from_scratch(
+        layers=LAYERS, hidden=HIDDEN, heads=HEADS, intermediate=NEURON_COUNT
+    ).model
     encoder.train(mode=False)
     return encoder
 
@@ -81,7 +84,7 @@ def masked(fraction: float, encoder: PreTrainedModel | None = None) -> PreTraine
 
 
 def with_tokenizer(encoder: PreTrainedModel) -> Encoder:
-    return Encoder(encoder, nano_tokenizer())
+    return Encoder(encoder, character_tokenizer())
 
 
 def ship(folder: Path, encoder: PreTrainedModel) -> Path:
@@ -93,5 +96,5 @@ def ship(folder: Path, encoder: PreTrainedModel) -> Path:
         source=HubSource(path=None, mirror="nowhere"),
     )
     tasks = {"classes": task}
-    save_model(folder, MultitaskModel(encoder, tasks), nano_tokenizer(), tasks)
+    save_model(folder, MultitaskModel(encoder, tasks), character_tokenizer(), tasks)
     return folder

@@ -8,13 +8,13 @@ import pytest
 from multiprune.measure.cost import parameter_bytes
 from multiprune.measure.memory import peak_memory, resident_peak
 from multiprune.measure.reference import Blueprint
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
 def test_peak_is_the_weights_and_the_states() -> None:
-    encoder = nano(layers=3, hidden=512, heads=8, intermediate=2048).model
+    encoder = from_scratch(layers=3, hidden=512, heads=8, intermediate=2048).model
     weights = parameter_bytes(encoder)
     batch, length = 8, 128
     peak = peak_memory(Blueprint.of(encoder), batch, length)

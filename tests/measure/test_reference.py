@@ -9,7 +9,7 @@ from shipped import cut, dense, low_rank, ship
 from multiprune.export.checkpoint import load_encoder
 from multiprune.measure.cost import tokens
 from multiprune.measure.reference import Blueprint, dense_of
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +49,7 @@ def test_models_pruned_from_one_have_one_dense_blueprint(tmp_path: Path) -> None
     folders = [ship(tmp_path / "a", cut()), ship(tmp_path / "b", low_rank(2))]
     first, second = (Blueprint.of(load_encoder(folder)).dense() for folder in folders)
     assert first == second
-    other = nano(layers=1, hidden=16, heads=4, intermediate=32).model
+    other = from_scratch(layers=1, hidden=16, heads=4, intermediate=32).model
     assert Blueprint.of(other).dense() != first
 
 

@@ -12,10 +12,11 @@ from transformers import (
     PreTrainedModel,
 )
 
-from multiprune.models.encoder import Encoder, nano, nano_tokenizer, pretrained
+from multiprune.models.encoder import Encoder, pretrained
+from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.tasks.synthetic import WORDS
 
-TOKENIZER = nano_tokenizer()
+TOKENIZER = character_tokenizer()
 SIZES: dict[str, Any] = {
     "vocab_size": len(TOKENIZER),
     "hidden_size": 8,
@@ -27,7 +28,7 @@ SIZES: dict[str, Any] = {
 
 
 def tiny() -> Encoder:
-    return nano(layers=2, hidden=8, heads=2, intermediate=16)
+    return from_scratch(layers=2, hidden=8, heads=2, intermediate=16)
 
 
 def saved(folder: Path, model: PreTrainedModel) -> str:
@@ -36,7 +37,7 @@ def saved(folder: Path, model: PreTrainedModel) -> str:
     return str(folder)
 
 
-def test_nano_has_the_sizes_asked_for() -> None:
+def test_one_from_scratch_has_the_sizes_asked_for() -> None:
     encoder = tiny()
     vocabulary, hidden, intermediate = len(encoder.tokenizer), 8, 16
     norm = 2 * hidden
@@ -48,17 +49,17 @@ def test_nano_has_the_sizes_asked_for() -> None:
     assert encoder.model.config.num_attention_heads == 2
 
 
-def test_nano_has_no_pooler() -> None:
+def test_one_from_scratch_has_no_pooler() -> None:
     assert not [name for name in tiny().model.state_dict() if "pooler" in name]
 
 
 def test_dropout_reaches_hidden_states_and_attention() -> None:
-    config = nano(layers=1, hidden=8, heads=2, intermediate=16, dropout=0.3).model.config
+    config = from_scratch(layers=1, hidden=8, heads=2, intermediate=16, dropout=0.3).model.config
     assert config.hidden_dropout_prob == 0.3
     assert config.attention_probs_dropout_prob == 0.3
 
 
-def test_weights_of_nano_follow_the_global_seed() -> None:
+def test_weights_from_scratch_follow_the_global_seed() -> None:
     states = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
@@ -128,9 +129,9 @@ def test_dropout_of_a_pretrained_encoder_can_be_replaced(architecture: str, tmp_
     assert set(dropouts) == {0.25}
 
 
-def test_nano_survives_a_round_trip_through_a_folder(tmp_path: Path) -> None:
+def test_one_from_scratch_survives_a_round_trip_through_a_folder(tmp_path: Path) -> None:
     encoder = tiny()
-    again = pretrained(saved(tmp_path / "nano", encoder.model))
+    again = pretrained(saved(tmp_path / "from_scratch", encoder.model))
     for one in (encoder, again):
         one.model.train(mode=False)
     tokens = encoder.tokenizer(["the fox runs"], return_tensors="pt")
@@ -169,16 +170,16 @@ def test_hub_out_of_reach_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch)
 def test_max_length_is_the_smaller_of_positions_and_tokenizer(
     of_tokenizer: int, expected: int
 ) -> None:
-    tokenizer = nano_tokenizer()
+    tokenizer = character_tokenizer()
     tokenizer.model_max_length = of_tokenizer
     model = BertModel(BertConfig(**SIZES), add_pooling_layer=False)
     assert Encoder(model=model, tokenizer=tokenizer).max_length == expected
 
 
-@pytest.mark.parametrize("source", ["nano", "pretrained"])
+@pytest.mark.parametrize("source", ["from_scratch", "pretrained"])
 def test_frozen_embeddings_are_all_tables_and_nothing_else(source: str, tmp_path: Path) -> None:
-    if source == "nano":
-        encoder = nano(layers=1, hidden=8, heads=2, intermediate=16, freeze_embeddings=True)
+    if source == "from_scratch":
+        encoder = from_scratch(layers=1, hidden=8, heads=2, intermediate=16, freeze_embeddings=True)
     else:
         path = saved(tmp_path, BertModel(BertConfig(**SIZES)))
         encoder = pretrained(path, freeze_embeddings=True)
@@ -193,7 +194,7 @@ def test_embeddings_are_trained_unless_frozen() -> None:
 
 
 def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path: Path) -> None:
-    largest = len(nano_tokenizer()) - 1
+    largest = len(character_tokenizer()) - 1
     for rows in (largest, largest + 1):
         config = BertConfig(
             vocab_size=rows,
@@ -203,7 +204,7 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path: Path)
             intermediate_size=8,
         )
         BertModel(config).save_pretrained(tmp_path)
-        nano_tokenizer().save_pretrained(tmp_path)
+        character_tokenizer().save_pretrained(tmp_path)
         if rows > largest:
             assert pretrained(str(tmp_path))
             continue

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from multiprune.data.collate import collate
 from multiprune.data.source import HubSource
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.metrics import accuracy
@@ -29,7 +29,7 @@ TASKS: dict[str, Task] = {
 @pytest.fixture
 def model() -> MultitaskModel:
     torch.manual_seed(0)
-    encoder = nano(layers=2, hidden=16, heads=2, intermediate=32)
+    encoder = from_scratch(layers=2, hidden=16, heads=2, intermediate=32)
     return MultitaskModel(encoder.model, TASKS).eval()
 
 
@@ -50,7 +50,7 @@ def logits(model: MultitaskModel, name: str, lengths: list[int]) -> Tensor:
 
 
 def test_no_task_is_refused() -> None:
-    encoder = nano(layers=1, hidden=8, heads=2, intermediate=8)
+    encoder = from_scratch(layers=1, hidden=8, heads=2, intermediate=8)
     with pytest.raises(ValueError, match="at least one task"):
         MultitaskModel(encoder.model, {})
 

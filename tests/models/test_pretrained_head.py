@@ -19,7 +19,8 @@ from transformers import (
 )
 
 from multiprune.export.checkpoint import save_model
-from multiprune.models.encoder import nano_tokenizer, pretrained
+from multiprune.models.encoder import pretrained
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.models.heads import logits_of
 from multiprune.models.text_to_text import multitask_model
 
@@ -40,7 +41,7 @@ def saved(name: str, folder: Path) -> Any:
     """Save a model with a random head, and the tokenizer of the embedded encoder."""
     torch.manual_seed(0)
     config = CONFIGS[name]()
-    tokenizer = nano_tokenizer()
+    tokenizer = character_tokenizer()
     config.vocab_size = len(tokenizer)
     theirs: Any = KINDS[name](config)
     with torch.no_grad():

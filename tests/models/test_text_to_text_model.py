@@ -9,7 +9,8 @@ import torch
 from tiny_text_to_text import COMMON, PAIRS, SENTENCES, TASKS, saved_t5, tiny_t5
 from transformers import BartConfig, GPT2Config
 
-from multiprune.models.encoder import nano, pretrained
+from multiprune.models.encoder import pretrained
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.text_to_text import TextToTextModel, multitask_model, tasks_for
 from multiprune.tasks.classification import Classification
@@ -120,7 +121,7 @@ def test_model_learns_to_answer_with_words() -> None:
 
 
 def test_encoder_has_the_model_and_the_tasks_that_it_had() -> None:
-    encoder = nano(layers=1, hidden=8, heads=2, intermediate=16)
+    encoder = from_scratch(layers=1, hidden=8, heads=2, intermediate=16)
     assert tasks_for(encoder, TASKS) == TASKS
     assert type(multitask_model(encoder, TASKS)) is MultitaskModel
 

@@ -12,7 +12,8 @@ from transformers import BertConfig, BertForMaskedLM, RobertaForMaskedLM
 
 from multiprune.budget import FractionBudget, ParameterLedger
 from multiprune.models.beside import READ_BESIDE, check_reads_beside, states_of
-from multiprune.models.encoder import Encoder, nano, nano_tokenizer
+from multiprune.models.encoder import Encoder
+from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.heads import VocabularyHead, embeddings_of, logits_of
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.text_to_text import tasks_for
@@ -59,7 +60,7 @@ def test_the_loss_is_that_of_transformers_with_the_same_weights() -> None:
 
 
 def test_the_embeddings_are_counted_stored_and_trained_once() -> None:
-    encoder = nano(layers=1, hidden=16, heads=2, intermediate=32)
+    encoder = from_scratch(layers=1, hidden=16, heads=2, intermediate=32)
     words = encoder.model.config.vocab_size
     model = MultitaskModel(encoder.model, {"mlm": task()})
     ledger = ParameterLedger.of(model, model.encoder)
@@ -80,7 +81,7 @@ def test_the_embeddings_are_counted_stored_and_trained_once() -> None:
 
 
 def test_pruning_the_encoder_leaves_embeddings_and_head_as_they_are() -> None:
-    encoder = nano(layers=1, hidden=16, heads=2, intermediate=32)
+    encoder = from_scratch(layers=1, hidden=16, heads=2, intermediate=32)
     model = MultitaskModel(encoder.model, {"mlm": task()})
     before = {key: one.clone() for key, one in model.state_dict().items()}
     pruner = Magnitude(budget=FractionBudget(fraction=0.2))
@@ -135,7 +136,7 @@ def test_an_encoder_that_does_not_read_texts_beside_each_other_is_refused() -> N
     model = tiny_encoder("modernbert")
     with pytest.raises(ValueError, match="the encoder is a modernbert: use within_texts"):
         check_reads_beside(model)
-    encoder = Encoder(model, nano_tokenizer())
+    encoder = Encoder(model, character_tokenizer())
     with pytest.raises(ValueError, match="is a modernbert"):
         tasks_for(encoder, {"mlm": task(packing=beside_texts)})
     assert tasks_for(encoder, {"mlm": task()})

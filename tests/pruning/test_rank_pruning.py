@@ -12,7 +12,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from typing_extensions import override
 
 from multiprune.budget import Budget, CountBudget, FractionBudget, FullBudget, ParameterLedger
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.pruning.ranks import RankPruner
@@ -181,7 +181,7 @@ def test_full_budget_prunes_nothing_and_leaves_the_dense_layers() -> None:
 
 def test_prepare_keeps_what_an_encoder_computes() -> None:
     torch.manual_seed(0)
-    encoder = nano(layers=1, hidden=16, heads=2, intermediate=32).model
+    encoder = from_scratch(layers=1, hidden=16, heads=2, intermediate=32).model
     encoder.eval()  # type: ignore[no-untyped-call]
     tokens = torch.arange(12).view(2, 6)
     ledger, expected = ParameterLedger.of(encoder), encoder(tokens).last_hidden_state

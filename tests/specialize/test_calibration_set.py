@@ -12,7 +12,7 @@ from datasets import Dataset
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.export.loading import ShippedModel
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.specialize.calibration_set import (
     Draw,
@@ -56,7 +56,7 @@ def encoded(task: Task = CLASSES, *, labels: list[Any] | None = None) -> Encoded
 
 def model(task: Task = CLASSES) -> ShippedModel:
     torch.manual_seed(0)
-    encoder = nano(layers=1, hidden=16, heads=2, intermediate=8)
+    encoder = from_scratch(layers=1, hidden=16, heads=2, intermediate=8)
     made = MultitaskModel(encoder.model, {"task": task})
     for module in made.heads.modules():
         if isinstance(module, torch.nn.Linear):

@@ -25,7 +25,7 @@ from transformers import (
 
 from multiprune.cli import main
 from multiprune.export.classifier import load_classifier
-from multiprune.models.encoder import nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.models.modeling_multiprune import KEY
 from multiprune.models.structure import layers_of
 from multiprune.specialize import specialize as module
@@ -48,7 +48,7 @@ NO_TYPES = {"return_token_type_ids": False}
 
 def saved_classifier(folder: Path, family: str) -> Path:
     """Write a classifier with random weights that answers some sentences one way, some another."""
-    tokenizer = nano_tokenizer()
+    tokenizer = character_tokenizer()
     config = CONFIGS[family]()
     config.vocab_size = len(tokenizer)
     config.id2label = dict(enumerate(LABELS))
@@ -307,7 +307,7 @@ def arguments(model: Path, data: Path, folder: Path) -> list[object]:
 def test_models_that_cannot_be_cut_are_one_sentence(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tokenizer = nano_tokenizer()
+    tokenizer = character_tokenizer()
     decoder = GPT2Config(vocab_size=40, n_embd=16, n_layer=1, n_head=2, pad_token_id=0)
     number = CONFIGS["bert"]()
     number.num_labels = 1

@@ -17,7 +17,7 @@ from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.export.loading import ShippedModel
 from multiprune.models.architectures import NEURONS
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.structure import layers_of
 from multiprune.pruning.importance import Importance, Scores
@@ -49,7 +49,7 @@ def task() -> Classification:
 def two_tasks() -> ShippedModel:
     """Make a model in which each task reads its own half of the hidden states and neurons."""
     torch.manual_seed(0)
-    encoder = nano(layers=1, hidden=16, heads=2, intermediate=16)
+    encoder = from_scratch(layers=1, hidden=16, heads=2, intermediate=16)
     model = MultitaskModel(encoder.model, dict.fromkeys(TASKS, task()))
     # A norm would mix what the halves hold.
     encoder.model.get_submodule("encoder.layer.0.output").add_module("LayerNorm", nn.Identity())
@@ -69,7 +69,7 @@ def two_tasks() -> ShippedModel:
 def of_two_layers() -> ShippedModel:
     """Make a model with eight neurons in each of two layers."""
     torch.manual_seed(0)
-    encoder = nano(layers=2, hidden=16, heads=2, intermediate=8)
+    encoder = from_scratch(layers=2, hidden=16, heads=2, intermediate=8)
     model = MultitaskModel(encoder.model, {"first": task()})
     meaning = {"first": dict(task().definition)}
     return ShippedModel(model.encoder, model.heads, meaning, encoder.tokenizer).eval()

@@ -19,7 +19,7 @@ from multiprune.export.checkpoint import save_model
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.digests import write_digests
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
@@ -349,7 +349,7 @@ def test_layers_that_cannot_be_cut_again_are_one_sentence(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    encoder = nano(layers=2, hidden=16, heads=2, intermediate=12)
+    encoder = from_scratch(layers=2, hidden=16, heads=2, intermediate=12)
     pruned(encoder.model)
     results = json.loads((finished / "results.json").read_text())
     tasks = {"agreement": instantiate(results["config"]["task"]["agreement"])}

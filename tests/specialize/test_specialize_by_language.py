@@ -17,7 +17,7 @@ from torch import nn
 import multiprune
 from multiprune.cli import main
 from multiprune.export.checkpoint import save_model
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.specialize import specialize as module
 from multiprune.specialize.calibration_set import calibration_set
@@ -84,7 +84,7 @@ TASKS = {
 def model_of_two_halves() -> tuple[MultitaskModel, Any]:
     """Give German words the first half of all dimensions and neurons, all others the second."""
     torch.manual_seed(0)
-    encoder = nano(layers=1, hidden=16, heads=2, intermediate=16)
+    encoder = from_scratch(layers=1, hidden=16, heads=2, intermediate=16)
     model = MultitaskModel(encoder.model, instantiate(TASKS, _convert_="all"))
     get = encoder.model.get_parameter
     with torch.no_grad():

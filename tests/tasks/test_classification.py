@@ -6,12 +6,12 @@ from datasets import Dataset
 from torch import tensor
 
 from multiprune.data.source import HubSource
-from multiprune.models.encoder import nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.task import Rows, Task
 
-TOKENIZER = nano_tokenizer()
+TOKENIZER = character_tokenizer()
 COMMON: dict[str, Any] = {
     "text": ["sentence"],
     "label": "label",

@@ -5,26 +5,12 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
+from multilingual_task import task
 
-from multiprune.data.source import HubSource
 from multiprune.tasks.answers import Answers
-from multiprune.tasks.classification import Classification
 from multiprune.tasks.languages import languages_of, with_averages
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.scores import reads_rows, scores_of
 from multiprune.tasks.task import Rows
-
-
-def task(**changes: Any) -> Classification:
-    arguments: dict[str, Any] = {
-        "text": ["sentence"],
-        "label": "label",
-        "labels": ["bad", "good"],
-        "metrics": {"accuracy": accuracy},
-        "source": HubSource(path=None, mirror="nowhere"),
-        "languages": ["en", "de", "sw"],
-    }
-    return Classification(**arguments | changes)
 
 
 def rows(**columns: list[Any]) -> Rows:

@@ -13,7 +13,7 @@ from masked_task import masked_task
 
 from multiprune.data.batches import EncodedTask, EvaluationBatches, TrainBatches
 from multiprune.data.mixing import BatchPlan
-from multiprune.models.encoder import nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.answers import Answers, answers_to
 from multiprune.tasks.metrics import accuracy, perplexity, token_accuracy
 from multiprune.tasks.packing import beside_texts, within_texts
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from multiprune.tasks.masked_language import MaskedLanguage
 
-TOKENIZER = nano_tokenizer()
+TOKENIZER = character_tokenizer()
 
 
 def task(**changes: Any) -> MaskedLanguage:

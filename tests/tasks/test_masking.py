@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2Tokenizer
 
-from multiprune.models.encoder import nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.masking import MaskVocabulary, mask_vocabulary, masked, random_numbers
 from multiprune.tasks.task import IGNORED
 
@@ -108,7 +108,7 @@ def test_what_is_hidden_depends_on_the_seed_of_the_example_and_not_on_its_paddin
 
 
 def test_a_tokenizer_lends_its_ordinary_tokens() -> None:
-    tokenizer = nano_tokenizer()
+    tokenizer = character_tokenizer()
     vocabulary = mask_vocabulary(tokenizer)
     assert vocabulary.mask == tokenizer.mask_token_id
     special = {0, 1, 2, 3, 4}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from multiprune.models.encoder import nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.packing import (
     Block,
     Frame,
@@ -18,7 +18,7 @@ from multiprune.tasks.packing import (
 )
 from multiprune.tasks.task import IGNORED
 
-TOKENIZER = nano_tokenizer()
+TOKENIZER = character_tokenizer()
 X = IGNORED
 FRAME = Frame([1], [2], 2)
 

@@ -12,14 +12,14 @@ from transformers import ByT5Tokenizer
 from multiprune.data.batches import EncodedTask, capped, examples_of
 from multiprune.data.cache import encoded_rows
 from multiprune.data.source import HubSource
-from multiprune.models.encoder import nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.answer_text import exact_match, f1, mlqa, squad
 from multiprune.tasks.answers import Answers
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.scores import scores_of
 from multiprune.tasks.task import IGNORED, Batch, Rows
 
-TOKENIZER = nano_tokenizer()
+TOKENIZER = character_tokenizer()
 #: A token a word, but "fox", which becomes f ##o ##x.
 CONTEXT = "the dog chased the red fox near two white cats behind the cow sleeps"
 

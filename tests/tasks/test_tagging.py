@@ -6,12 +6,12 @@ from datasets import Dataset
 from torch import tensor
 
 from multiprune.data.source import HubSource
-from multiprune.models.encoder import nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging, first_subword_labels
 from multiprune.tasks.task import IGNORED, Rows
 
-TOKENIZER = nano_tokenizer()
+TOKENIZER = character_tokenizer()
 COMMON: dict[str, Any] = {
     "text": ["words"],
     "label": "tags",

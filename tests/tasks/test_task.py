@@ -6,13 +6,13 @@ import torch
 from datasets import Dataset
 
 from multiprune.data.source import HubSource
-from multiprune.models.encoder import nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.labels import label_ids
 from multiprune.tasks.metrics import accuracy, f1
 from multiprune.tasks.task import Batch, Rows, Task
 
-TOKENIZER = nano_tokenizer()
+TOKENIZER = character_tokenizer()
 NOWHERE = HubSource(path=None, mirror="nowhere")
 
 

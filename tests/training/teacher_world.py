@@ -11,7 +11,7 @@ from datasets import Dataset
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.export.checkpoint import save_model
-from multiprune.models.encoder import Encoder, nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.metrics import accuracy
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from multiprune.models.encoder import Encoder
     from multiprune.tasks.task import Task
 
 _COMMON: dict[str, Any] = {
@@ -42,7 +43,7 @@ SHAPE: dict[str, Any] = {"layers": 2, "hidden": 16, "heads": 2, "intermediate": 
 
 def encoder_of(seed: int = 0, **shape: int) -> Encoder:
     torch.manual_seed(seed)
-    return nano(**(SHAPE | shape), dropout=0.1)
+    return from_scratch(**(SHAPE | shape), dropout=0.1)
 
 
 def save_teacher(folder: Path, *, tasks: Mapping[str, Task] = TASKS, **options: int) -> str:

@@ -21,7 +21,8 @@ from typing_extensions import override
 from multiprune.data.source import GeneratedSource
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.loading import load
-from multiprune.models.encoder import nano_tokenizer, pretrained
+from multiprune.models.encoder import pretrained
+from multiprune.models.from_scratch import character_tokenizer
 from multiprune.report.predictions import read_predictions
 from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.metrics import token_accuracy
@@ -46,7 +47,7 @@ def with_masked_language() -> dict[str, Task]:
         metrics={"accuracy": token_accuracy},
         source=GeneratedSource(generator=agreement, rows={"train": 120, "validation": 24}),
     )
-    return {"quantity": TASKS()["quantity"], "mlm": masked.read_by(nano_tokenizer())}
+    return {"quantity": TASKS()["quantity"], "mlm": masked.read_by(character_tokenizer())}
 
 
 class NoteMasks(pl.Callback):

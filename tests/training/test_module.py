@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from multiprune.data.source import GeneratedSource
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.tasks.classification import Classification, Regression
 from multiprune.tasks.metrics import accuracy, pearson
@@ -63,7 +63,7 @@ def module_with(
 ) -> MultitaskModule:
     torch.manual_seed(0)
     chosen = tasks(loss_weight)
-    encoder = nano(layers=1, hidden=16, heads=2, intermediate=32)
+    encoder = from_scratch(layers=1, hidden=16, heads=2, intermediate=32)
     model = MultitaskModel(encoder.model, chosen)
     recipe = AdamWRecipe(
         learning_rate=1e-3, head_learning_rate=1e-3, weight_decay=0.0, warmup=0.0, fused=fused

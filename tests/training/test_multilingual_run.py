@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
-from application import run_in, run_interrupted
+from application import NARROW, QUICK, refused, results_of, run_in, run_interrupted
 from pyarrow import parquet
 from safetensors.torch import load_file
 
@@ -97,16 +96,8 @@ def small(mirror: Path, *overrides: str) -> list[str]:
         "task=[xnli,panx,tydiqa]",
         f"data.mirror={mirror}",
         "data.max_length=32",
-        "trainer=cpu",
-        "+trainer.enable_progress_bar=false",
-        "trainer.max_epochs=1",
-        "trainer.log_every_n_steps=1",
-        "rank_every_n_steps=2",
-        "encoder.layers=1",
-        "encoder.hidden=16",
-        "encoder.heads=2",
-        "encoder.intermediate=32",
-        "data.batch_size=16",
+        *QUICK,
+        *NARROW,
         "pruner=magnitude",
         "budget.fraction=0.5",
         *overrides,
@@ -118,18 +109,6 @@ def finished(mirror: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     run_in(folder, *small(mirror))
     return folder
-
-
-def results_of(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "results.json").read_text())
-    return content
-
-
-def refused(run: Path, *overrides: str) -> str:
-    with pytest.raises(SystemExit) as error:
-        run_in(run, *overrides)
-    assert not run.exists()
-    return str(error.value)
 
 
 def column(mirror: Path, task: str, split: str, name: str) -> list[Any]:

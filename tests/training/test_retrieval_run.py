@@ -15,7 +15,7 @@ from pyarrow import parquet
 from tiny_text_to_text import saved_t5
 
 import multiprune
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.report.frame import read_run
 from multiprune.tasks.synthetic import WORDS
 from multiprune.training.retrieval import sentence_vectors
@@ -102,7 +102,7 @@ def test_mining_is_scored_with_a_threshold_from_other_rows(mirror: Path, tmp_pat
 @pytest.mark.parametrize("layer", [None, 1, 2])
 def test_vectors_are_means_over_tokens_whatever_is_padded(layer: int | None) -> None:
     torch.manual_seed(0)
-    encoder = nano(layers=2, hidden=16, heads=2, intermediate=32)
+    encoder = from_scratch(layers=2, hidden=16, heads=2, intermediate=32)
     encoder.model.train(False)
     found = sentence_vectors(encoder.model, encoder.tokenizer, SENTENCES, layer, 64)
     for row in (0, 6, 69):

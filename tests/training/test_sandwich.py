@@ -17,7 +17,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.budget import FractionBudget
-from multiprune.models.encoder import nano, nano_tokenizer
+from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.structure import along, layers_of
 from multiprune.pruning.dynamic_sparsification import ORDER, DynamicSparsification
@@ -48,7 +48,7 @@ class World:
 
     def __init__(self, **options: Any) -> None:
         torch.manual_seed(0)
-        encoder = nano(**SHAPE, dropout=0.0).model.double()
+        encoder = from_scratch(**SHAPE, dropout=0.0).model.double()
         self.plain = MultitaskModel(encoder, TASKS).double()
         for module in self.plain.modules():
             if isinstance(module, nn.Dropout):
@@ -245,7 +245,7 @@ def graph(loss: Tensor) -> set[Any]:
 def test_words_are_looked_up_once_a_step() -> None:
     world = World(sampled=3)
     world.pruner.prune(1.0)
-    table = len(nano_tokenizer())
+    table = len(character_tokenizer())
     assert table not in {2, 512}  # the tables of segments and positions are others
     words = [
         one

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from application import run_in, run_interrupted
+from application import QUICK, refused, results_of, run_in, run_interrupted
 from safetensors.torch import load_file
 from tiny_text_to_text import saved_t5
 from torch import nn
@@ -31,13 +30,8 @@ def small(folder: str, *overrides: str) -> list[str]:
         "encoder=t5_small",
         f"encoder.path={folder}",
         "task=[agreement,entailment]",
-        "trainer=cpu",
-        "+trainer.enable_progress_bar=false",
-        "trainer.max_epochs=1",
-        "trainer.log_every_n_steps=1",
-        "rank_every_n_steps=2",
+        *QUICK,
         "optimizer.learning_rate=1e-2",
-        "data.batch_size=16",
         *(
             f"task.{task}.source.rows={{train: 48, validation: 16, test: 16}}"
             for task in ("agreement", "entailment")
@@ -48,18 +42,6 @@ def small(folder: str, *overrides: str) -> list[str]:
 
 def structured(folder: str, *overrides: str) -> list[str]:
     return small(folder, "pruner=structured", "budget.fraction=0.6", *overrides)
-
-
-def results_of(run: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((run / "results.json").read_text())
-    return content
-
-
-def refused(run: Path, *overrides: str) -> str:
-    with pytest.raises(SystemExit) as error:
-        run_in(run, *overrides)
-    assert not run.exists()
-    return str(error.value)
 
 
 def test_run_meets_its_budget_and_ships_what_it_was_evaluated_with(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import csv
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from application import SMALL, run_in, run_interrupted, save_untrained
+from application import SMALL, refused, results_of, run_in, run_interrupted, save_untrained
 from safetensors.torch import load_file
 
 from multiprune.tasks.classification import Classification
@@ -26,11 +25,6 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def results_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return content
-
-
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return {
         f"{name} {key}": tensor
@@ -41,13 +35,6 @@ def weights_of(folder: Path) -> dict[str, torch.Tensor]:
 
 def sparse(*overrides: str) -> list[str]:
     return [*SMALL, "pruner=magnitude", "budget.fraction=0.1", *overrides]
-
-
-def refused(folder: Path, *overrides: str) -> str:
-    with pytest.raises(SystemExit) as error:
-        run_in(folder, *overrides)
-    assert not folder.exists()
-    return str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["logits", "hidden"])

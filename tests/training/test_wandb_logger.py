@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from application import SMALL, run_in
+from application import SMALL, results_of, run_in
 from PIL import Image
 from pytorch_lightning import loggers
 from pytorch_lightning.utilities import rank_zero_only
@@ -43,11 +43,6 @@ def tracker(folder: Path, **options: Any) -> WandbTracker:
 
 def outside(world: Path, folder: Path) -> list[Path]:
     return [path for path in world.rglob("*") if path.is_file() and folder not in path.parents]
-
-
-def results_of(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / "results.json").read_text())
-    return content
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
@@ -95,7 +90,7 @@ def test_a_resumed_run_is_one_run_in_two_segments(requeued: Path, told: list[Seg
 
 def test_configuration_and_tags_arrive(requeued: Path, told: list[Segment]) -> None:
     shown, results = told[1].shown, results_of(requeued)
-    assert set(shown["tags"]) == {"demo", "movement", "nano"}
+    assert set(shown["tags"]) == {"demo", "movement", "from_scratch"}
     assert shown["name"] == "run"
     assert shown["config"]["choices"]["pruner"] == "movement"
     for key in ("pruner", "budget", "optimizer", "encoder", "trainer", "task", "seed"):

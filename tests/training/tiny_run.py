@@ -16,7 +16,7 @@ from multiprune.budget import FractionBudget, FullBudget
 from multiprune.data.datamodule import MultitaskDataModule
 from multiprune.data.mixing import ProportionalMixing
 from multiprune.data.source import GeneratedSource
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.pruning.schedule import CubicSchedule
 from multiprune.tasks.classification import Classification, Regression
@@ -104,7 +104,7 @@ def tiny_run(
 ) -> Run:
     """Build a run of 2 epochs with 6 batches of 16 each; ``stop_at`` interrupts it."""
     pl.seed_everything(0, verbose=False)
-    encoder = nano(layers=2, hidden=16, heads=2, intermediate=32)
+    encoder = from_scratch(layers=2, hidden=16, heads=2, intermediate=32)
     data = MultitaskDataModule(
         tasks=tasks(),
         tokenizer=encoder.tokenizer,

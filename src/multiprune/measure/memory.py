@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import torch
 
 from multiprune.measure.cost import tokens
-from multiprune.models.encoder import nano
+from multiprune.models.from_scratch import from_scratch
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,7 +81,7 @@ def _forward(blueprint: Blueprint, batch: int, length: int, device: str) -> None
 
 @torch.inference_mode()
 def _small_forward() -> None:
-    small = nano(layers=1, hidden=16, heads=2, intermediate=32).model
+    small = from_scratch(layers=1, hidden=16, heads=2, intermediate=32).model
     small(**tokens(small.config, 2, 8))
 
 

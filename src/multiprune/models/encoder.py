@@ -1,23 +1,19 @@
-"""With which encoder, or encoder-decoder: from the hub, from a folder, or the embedded one."""
+"""With which encoder, or encoder-decoder: from the hub, from a folder, or from a run."""
 
 from __future__ import annotations
 
-import string
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiprune.budget.ledger import owned_parameters
 from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class
-from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 #: Encoder-decoders that are known: their positions are relative.
 TEXT_TO_TEXT = ("t5", "mt5")
-
-_SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 @dataclass(frozen=True)
@@ -86,70 +82,8 @@ def pretrained(
         ) from error
     _check_vocabulary(model, tokenizer, path)
     if freeze_embeddings:
-        _freeze_embeddings(model)
+        freeze_embeddings_of(model)
     return Encoder(model=model, tokenizer=tokenizer, source=source)
-
-
-def nano(
-    *,
-    layers: int,
-    hidden: int,
-    heads: int,
-    intermediate: int,
-    dropout: float = 0.0,
-    freeze_embeddings: bool = False,
-    tokenizer: str | None = None,
-) -> Encoder:
-    """Make the embedded encoder: a small BERT with random weights.
-
-    Its vocabulary holds the words of the embedded tasks, and single characters for all others,
-    unless ``tokenizer`` is the folder of another one.
-
-    Raises:
-        FileNotFoundError: if there is no tokenizer in that folder.
-    """
-    from transformers import BertConfig, BertModel
-
-    chosen = nano_tokenizer() if tokenizer is None else _tokenizer_in(Path(tokenizer))
-    config = BertConfig(
-        vocab_size=len(chosen),
-        pad_token_id=chosen.pad_token_id,
-        num_hidden_layers=layers,
-        hidden_size=hidden,
-        num_attention_heads=heads,
-        intermediate_size=intermediate,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        max_position_embeddings=chosen.model_max_length,
-    )
-    model = BertModel(config, add_pooling_layer=False)
-    if freeze_embeddings:
-        _freeze_embeddings(model)
-    return Encoder(model=model, tokenizer=chosen)
-
-
-def nano_tokenizer() -> PreTrainedTokenizerBase:
-    """Return a WordPiece tokenizer of the embedded tasks' words and of single characters."""
-    from transformers import BertTokenizer
-
-    characters = [*string.ascii_lowercase, *string.digits]
-    pieces = [*_SPECIAL_TOKENS, *string.punctuation, *characters]
-    pieces += [f"##{character}" for character in characters]
-    pieces += [word for word in WORDS if word not in pieces]
-    vocabulary = {piece: index for index, piece in enumerate(pieces)}
-    return BertTokenizer(vocab=vocabulary, model_max_length=512)
-
-
-def _tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
-    file = folder.expanduser() / "tokenizer.json"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"`encoder.tokenizer` must be the folder of a tokenizer, but {file} does not exist."
-        )
-    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(file.parent)
-    return loaded
 
 
 def encoder_class(config: PretrainedConfig) -> Any:
@@ -162,6 +96,13 @@ def has_pooler(config: PretrainedConfig) -> bool:
     import inspect
 
     return "add_pooling_layer" in inspect.signature(dense_class(config)).parameters
+
+
+def freeze_embeddings_of(model: PreTrainedModel) -> None:
+    """Freeze what the ledger counts as embeddings; the LayerNorm after them is trained."""
+    for owned in owned_parameters(model):
+        if owned.part == "embeddings":
+            owned.parameter.requires_grad_(False)
 
 
 def _check_kind(config: PretrainedConfig, path: str) -> None:
@@ -192,13 +133,6 @@ def _check_vocabulary(
             f"An encoder must have an embedding for every token, but {path!r} has {rows:,}, and "
             f"its tokenizer gives tokens up to the number {largest:,}."
         )
-
-
-def _freeze_embeddings(model: PreTrainedModel) -> None:
-    """Freeze what the ledger counts as embeddings; the LayerNorm after them is trained."""
-    for owned in owned_parameters(model):
-        if owned.part == "embeddings":
-            owned.parameter.requires_grad_(False)
 
 
 def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
