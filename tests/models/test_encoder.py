@@ -176,6 +176,17 @@ def test_max_length_is_the_smaller_of_positions_and_tokenizer(
     assert Encoder(model=model, tokenizer=tokenizer).max_length == expected
 
 
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_weights_stored_in_half_precision_are_trained_in_single(
+    stored: torch.dtype, tmp_path: Path
+) -> None:
+    model = tiny().model.to(stored)
+    again = pretrained(saved(tmp_path, model)).model
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert other.dtype == torch.float32
+        assert torch.equal(one.float(), other)
+
+
 @pytest.mark.parametrize("source", ["from_scratch", "pretrained"])
 def test_frozen_embeddings_are_all_tables_and_nothing_else(source: str, tmp_path: Path) -> None:
     if source == "from_scratch":

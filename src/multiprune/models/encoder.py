@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from multiprune.budget.ledger import owned_parameters
 from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class
 
@@ -71,9 +73,12 @@ def pretrained(
         _check_kind(config, path)
         if dropout is not None:
             _set_dropout(config, dropout)
-        options = {"add_pooling_layer": False} if has_pooler(config) else {}
+        # Files may hold half precision, in which small updates of weights are lost.
+        options: dict[str, Any] = {"config": config, "dtype": torch.float32}
+        if has_pooler(config):
+            options["add_pooling_layer"] = False
         # `from_pretrained` returns a model in evaluation mode, and Lightning keeps it so.
-        model = encoder_class(config).from_pretrained(source, config=config, **options).train()
+        model = encoder_class(config).from_pretrained(source, **options).train()
         tokenizer = AutoTokenizer.from_pretrained(source)
     except OSError as error:
         raise ValueError(
