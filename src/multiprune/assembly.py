@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -119,14 +120,27 @@ def build_module(
     distillation: Distillation,
 ) -> MultitaskModule:
     """Build the model of the tasks, and what trains and evaluates it."""
+    model = multitask_model(encoder, tasks)
+    if config.compile is not None:
+        check_backend(config.compile)
+        # In place: names of weights stay, and layers that are cut later are compiled anew. Batches
+        # differ in length.
+        model.encoder.compile(backend=config.compile, dynamic=True)
     return MultitaskModule(
-        multitask_model(encoder, tasks),
+        model,
         tasks,
         recipe,
         distillation=distillation,
         seed=config.seed,
         config=plain(config),
     )
+
+
+def check_backend(backend: str) -> None:
+    """Refuse what ``torch.compile`` does not know."""
+    known = torch.compiler.list_backends(exclude_tags=())
+    if backend not in known:
+        raise ValueError(f"`compile` must be one of {', '.join(known)}, but is {backend!r}.")
 
 
 def build_data(config: DictConfig, encoder: Encoder, tasks: dict[str, Task]) -> MultitaskDataModule:

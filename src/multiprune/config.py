@@ -29,6 +29,7 @@ class Train:
         schedule: when the rest goes.
         rank_every_n_steps: how often the pruner ranks anew, in optimizer steps.
         optimizer: of the weights.
+        compile: backend of ``torch.compile`` that runs the encoder, as inductor; null is none.
         distillation: what is learned from a teacher, beside the labels.
         trainer: the Lightning Trainer.
         logger: one logger or several, by name.
@@ -46,6 +47,7 @@ class Train:
     schedule: Any = MISSING
     rank_every_n_steps: int = 10
     optimizer: Any = MISSING
+    compile: str | None = None
     distillation: Any = MISSING
     trainer: Any = MISSING
     logger: Any = MISSING
