@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 RESULTS = {
+    "examples": {"classes": 12345, "number": 678},
+    "steps": 2540,
+    "seed": 3,
     "validation": {"classes": {"accuracy": 0.87654}, "number": {"pearson": -0.5, "spearman": 0.25}},
     "budget": {"of": "encoder_linear", "dense": 123456, "asked": 61728, "kept": 61000},
     "ledger": [
@@ -43,6 +46,7 @@ def test_scores_and_ledger_are_those_of_the_run(tmp_path: Path) -> None:
         "| number | spearman | 0.2500 |",
         "| embeddings | 7,000 | 7,000 |",
         "| encoder_linear | 123,456 | 61,000 |",
+        "2,540 steps of the optimizer with seed 3, on examples of classes 12,345, number 678.",
         "Asked for 61,728 and kept 61,000 of 123,456 (encoder_linear).",
     ):
         assert row in rows

@@ -236,8 +236,12 @@ def _results(results: Mapping[str, Any], model: ShippedModel) -> list[str]:
         f"Measured when the model was made; the weights here are {dtype}.\n",
         table(["task", "metric", "score"], tasks),
     ]
+    examples = ", ".join(f"{task} {count:,}" for task, count in results["examples"].items())
     return [
         *(scores if tasks else []),
+        "## Training\n",
+        f"{results['steps']:,} steps of the optimizer with seed {results['seed']}, on examples of "
+        f"{examples}.\n",
         "## Parameters\n",
         f"Asked for {budget['asked']:,} and kept {budget['kept']:,} of {budget['dense']:,} "
         f"({budget['of']}).\n",
