@@ -236,16 +236,22 @@ def _results(results: Mapping[str, Any], model: ShippedModel) -> list[str]:
         f"Measured when the model was made; the weights here are {dtype}.\n",
         table(["task", "metric", "score"], tasks),
     ]
-    examples = ", ".join(f"{task} {count:,}" for task, count in results["examples"].items())
     return [
         *(scores if tasks else []),
-        "## Training\n",
-        f"{results['steps']:,} steps of the optimizer with seed {results['seed']}, on examples of "
-        f"{examples}.\n",
+        *(_training(results) if "steps" in results else []),  # specialists are not trained
         "## Parameters\n",
         f"Asked for {budget['asked']:,} and kept {budget['kept']:,} of {budget['dense']:,} "
         f"({budget['of']}).\n",
         table(["part", "dense", "kept"], ledger),
+    ]
+
+
+def _training(results: Mapping[str, Any]) -> list[str]:
+    examples = ", ".join(f"{task} {count:,}" for task, count in results["examples"].items())
+    return [
+        "## Training\n",
+        f"{results['steps']:,} steps of the optimizer with seed {results['seed']}, on examples of "
+        f"{examples}.\n",
     ]
 
 
