@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,21 @@ def test_dropout_reaches_hidden_states_and_attention() -> None:
     config = from_scratch(layers=1, hidden=8, heads=2, intermediate=16, dropout=0.3).model.config
     assert config.hidden_dropout_prob == 0.3
     assert config.attention_probs_dropout_prob == 0.3
+
+
+def test_positions_can_begin_as_sines_and_cosines() -> None:
+    sizes = {"layers": 1, "hidden": 8, "heads": 2, "intermediate": 16}
+    model = from_scratch(**sizes, position_amplitude=0.5, initializer_range=0.3).model
+    weights = model.embeddings.position_embeddings.weight
+    for position in (0, 1, 7, 300):
+        for pair in range(4):
+            angle = position / 10000 ** (2 * pair / 8)
+            expected = [0.5 * math.sin(angle), 0.5 * math.cos(angle)]
+            assert weights[position, 2 * pair : 2 * pair + 2].tolist() == pytest.approx(
+                expected, abs=1e-4
+            )
+    drawn = model.embeddings.word_embeddings.weight[1:]
+    assert float(drawn.std()) == pytest.approx(0.3, rel=0.1)
 
 
 def test_weights_from_scratch_follow_the_global_seed() -> None:

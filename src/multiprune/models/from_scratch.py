@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import string
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import torch
 
 from multiprune.models.encoder import Encoder, freeze_embeddings_of
 from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -23,12 +27,26 @@ def from_scratch(
     intermediate: int,
     dropout: float = 0.0,
     freeze_embeddings: bool = False,
+    initializer_range: float = 0.02,
+    position_amplitude: float | None = None,
     tokenizer: str | None = None,
 ) -> Encoder:
     """Make a BERT with random weights.
 
     Its vocabulary holds the words of the embedded tasks, and single characters for all others,
     unless ``tokenizer`` is the folder of another one.
+
+    Args:
+        layers: their number.
+        hidden: size of the hidden states.
+        heads: of each layer.
+        intermediate: neurons of each layer.
+        dropout: of hidden states and attention.
+        freeze_embeddings: train none of what the ledger counts as embeddings.
+        initializer_range: standard deviation of the weights.
+        position_amplitude: of the sinusoids that the embeddings of positions begin as; None draws
+            them as other weights.
+        tokenizer: folder.
 
     Raises:
         FileNotFoundError: if there is no tokenizer in that folder.
@@ -46,11 +64,25 @@ def from_scratch(
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         max_position_embeddings=chosen.model_max_length,
+        initializer_range=initializer_range,
     )
     model = BertModel(config, add_pooling_layer=False)
+    if position_amplitude is not None:
+        positions = model.embeddings.position_embeddings.weight.data
+        positions.copy_(position_amplitude * sinusoids(*positions.shape))
     if freeze_embeddings:
         freeze_embeddings_of(model)
     return Encoder(model=model, tokenizer=chosen)
+
+
+def sinusoids(positions: int, size: int) -> Tensor:
+    """Return a sine and a cosine of each position at ``size / 2`` wavelengths from 2 pi.
+
+    Vaswani et al. (2017), section 3.5; shape (positions, size), ``size`` even.
+    """
+    frequencies = torch.exp(-math.log(10000.0) * torch.arange(0, size, 2) / size)
+    angles = torch.arange(positions)[:, None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
 
 
 def character_tokenizer() -> PreTrainedTokenizerBase:
