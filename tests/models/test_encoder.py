@@ -61,17 +61,24 @@ def test_dropout_reaches_hidden_states_and_attention() -> None:
 
 
 def test_positions_can_begin_as_sines_and_cosines() -> None:
-    sizes = {"layers": 1, "hidden": 8, "heads": 2, "intermediate": 16}
-    model = from_scratch(**sizes, position_amplitude=0.5, initializer_range=0.3).model
-    weights = model.embeddings.position_embeddings.weight
+    encoder = from_scratch(
+        layers=1,
+        hidden=8,
+        heads=2,
+        intermediate=16,
+        position_amplitude=0.5,
+        initializer_range=0.3,
+    )
+    weights = encoder.model.state_dict()
+    positions = weights["embeddings.position_embeddings.weight"]
     for position in (0, 1, 7, 300):
         for pair in range(4):
             angle = position / 10000 ** (2 * pair / 8)
             expected = [0.5 * math.sin(angle), 0.5 * math.cos(angle)]
-            assert weights[position, 2 * pair : 2 * pair + 2].tolist() == pytest.approx(
+            assert positions[position, 2 * pair : 2 * pair + 2].tolist() == pytest.approx(
                 expected, abs=1e-4
             )
-    drawn = model.embeddings.word_embeddings.weight[1:]
+    drawn = weights["embeddings.word_embeddings.weight"][1:]
     assert float(drawn.std()) == pytest.approx(0.3, rel=0.1)
 
 
@@ -196,7 +203,8 @@ def test_max_length_is_the_smaller_of_positions_and_tokenizer(
 def test_weights_stored_in_half_precision_are_trained_in_single(
     stored: torch.dtype, tmp_path: Path
 ) -> None:
-    model = tiny().model.to(stored)
+    model = tiny().model
+    model = model.half() if stored == torch.float16 else model.bfloat16()
     again = pretrained(saved(tmp_path, model)).model
     for one, other in zip(model.parameters(), again.parameters(), strict=True):
         assert other.dtype == torch.float32
