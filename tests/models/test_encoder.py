@@ -204,7 +204,7 @@ def test_weights_stored_in_half_precision_are_trained_in_single(
     stored: torch.dtype, tmp_path: Path
 ) -> None:
     model = tiny().model
-    model = model.half() if stored == torch.float16 else model.bfloat16()
+    torch.nn.Module.to(model, stored)
     again = pretrained(saved(tmp_path, model)).model
     for one, other in zip(model.parameters(), again.parameters(), strict=True):
         assert other.dtype == torch.float32
