@@ -67,13 +67,16 @@ def test_every_arm_of_a_stage_takes_its_encoder_from_one_of_those_before() -> No
     assert len(known) == 6
 
 
-def test_a_stage_before_that_is_missing_is_said_in_a_sentence(tmp_path: Path) -> None:
+def test_a_stage_before_that_is_missing_is_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Paths of the sweep are relative, and must not be taken for names on the hub.
+    monkeypatch.chdir(tmp_path)
     for arm, sentence in (
         ("domain_dense", "must be a folder with a model in it, but {}/config.json does not exist"),
         ("domain_sparse", "{} must be the folder of a finished run or of an exported model, but"),
     ):
-        sweep, folder = f"hydra.sweep.dir={tmp_path}", tmp_path / arm
-        config = job(sweep, stage="domain", arm=arm, folder=folder)
+        config = job(stage="domain", arm=arm, folder=tmp_path / arm)
         with pytest.raises(SystemExit) as error:
             run(config)
         assert sentence.format(config.encoder.path) in str(error.value)
