@@ -117,7 +117,7 @@ def log_probabilities(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     if isinstance(task, WordedClassification):
         return logits.gather(1, labels[:, None]).squeeze(1)
     counts = task.answers_by_example(labels)
-    apart = logits.split(counts.tolist() if task.over_vocabulary else 1)
+    apart = torch.split(logits, counts.tolist() if task.over_vocabulary else 1)
     losses = [
         task.loss(own, labels[one : one + 1]) if counts[one] else own.sum() * 0
         for one, own in enumerate(apart)
