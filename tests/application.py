@@ -53,10 +53,20 @@ SMALL = (
 )
 
 
-def composed(*overrides: str, config_name: str = "train", folder: Path | None = None) -> DictConfig:
-    """Compose a configuration; ``folder`` is the run's, noted where Hydra keeps it."""
+def composed(
+    *overrides: str,
+    config_name: str = "train",
+    folder: Path | None = None,
+    directory: str = "conf",
+) -> DictConfig:
+    """Compose a configuration; ``folder`` is the run's, noted where Hydra keeps it.
+
+    A ``directory`` other than ``conf`` is one of sweeps, which extend what is in ``conf``.
+    """
     register()
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    if directory != "conf":
+        overrides = (*overrides, f"hydra.searchpath=[file://{ROOT / 'conf'}]")
+    with initialize_config_dir(str(ROOT / directory), version_base="1.3"):
         config = compose(config_name, overrides=list(overrides), return_hydra_config=True)
     with open_dict(config):
         config.hydra.runtime.output_dir = str(folder or "unused")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,6 +18,7 @@ import yaml
 from application import NARROW, ROOT, composed
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep
+from omegaconf import OmegaConf
 
 from multiprune.cli import main
 from multiprune.report.jobs import read_jobs
@@ -29,6 +30,16 @@ if TYPE_CHECKING:
 SWEEPS = sorted(
     file.stem for file in (ROOT / "sweep").glob("*.yaml") if not file.name.endswith(".wandb.yaml")
 )
+#: A sweep in stages is started once for each.
+STAGES = [
+    (name, stage)
+    for name in SWEEPS
+    for stage in (
+        sorted(file.stem for file in (ROOT / "sweep" / "stage").glob("*.yaml"))
+        if name == "sparse_transfer"
+        else [None]
+    )
+]
 
 
 def values_of(key: str, values: object) -> list[str]:
@@ -45,22 +56,31 @@ def test_there_are_sweeps() -> None:
     assert len(SWEEPS) >= 4
 
 
-@pytest.mark.parametrize("name", SWEEPS)
-def test_every_value_of_a_sweep_composes(name: str) -> None:
-    content = yaml.safe_load((ROOT / "sweep" / f"{name}.yaml").read_text())
-    primary = content["defaults"][0]
-    assert primary in ("train", "specialize")
-    swept = [values_of(*one) for one in content["hydra"]["sweeper"]["params"].items()]
+def content_of(*path: str) -> Any:
+    return yaml.safe_load((ROOT / "sweep").joinpath(*path).with_suffix(".yaml").read_text())
+
+
+@pytest.mark.parametrize(("name", "stage"), STAGES)
+def test_every_value_of_a_sweep_composes(name: str, stage: str | None) -> None:
+    content = content_of(name)
+    assert content["defaults"][0] in ("train", "specialize")
+    params = dict(content["hydra"]["sweeper"]["params"])
+    given = []
+    if stage is not None:
+        params |= content_of("stage", stage)["hydra"]["sweeper"]["params"]
+        given.append(f"stage={stage}")
+    swept = [values_of(*one) for one in params.items()]
     # Not every job, but every value in some job.
     for index in range(max(map(len, swept))):
         job = [values[index % len(values)] for values in swept]
         tasks = next((one.partition("=")[2] for one in job if one.startswith("task=")), "demo")
-        config = composed(*job, config_name=primary)
-        if primary == "specialize":
+        config = composed(*given, *job, config_name=name, directory="sweep")
+        if content["defaults"][0] == "specialize":
             continue
         if tasks[0] == "[":
             assert list(config.task) == tasks[1:-1].split(",")
         assert set(config.data.cap) <= set(config.task)
+        assert not OmegaConf.missing_keys(config)
 
 
 REFUSAL = "`fraction` must be in (0, 1], but is 2.0."

@@ -116,7 +116,8 @@ def _scores(
         batch = encoded.batch(split, rows)
         for found, density in zip(answers, ladder, strict=True):
             model.set_density(density)
-            found.append(answers_to(task, batch, model(encoded.name, batch.inputs)))
+            logits = model(encoded.name, batch.inputs, batch.labels)
+            found.append(answers_to(task, batch, logits))
     return [
         scores_of(task, task.combined(joined(found)), encoded.evaluated.get(split))
         for found in answers

@@ -27,6 +27,7 @@ def run_in(folder: Path, score: float, overrides: list[str], lineage: list[Any])
         "mask_sha256": "abc",
         "steps": 7,
         "seed": 0,
+        "config": {"task": {"mlm": {}}},
         "density": {"a": 0.1},
         "lineage": lineage,
     }

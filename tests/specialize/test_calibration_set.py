@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from datasets import Dataset
+from masked_task import masked_task
 
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.export.loading import ShippedModel
-from multiprune.models.from_scratch import from_scratch
+from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.specialize.calibration_set import (
     Draw,
@@ -228,3 +229,16 @@ def test_gradient_is_that_of_the_loss(task: Task) -> None:
 def test_wrong_draws_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         replace(Draw(), **options)
+
+
+def test_hidden_tokens_are_answered_by_the_likeliest_and_add_up_by_example() -> None:
+    task = masked_task().read_by(character_tokenizer())
+    labels = torch.tensor([[IGNORED, 4, 2], [IGNORED, IGNORED, IGNORED], [1, IGNORED, 3]])
+    torch.manual_seed(0)
+    logits = torch.randn(4, task.num_outputs)
+    answers = pseudo_labels(task, logits, labels)
+    assert torch.equal(answers[labels != IGNORED], logits.argmax(-1))
+    assert torch.equal(answers == IGNORED, labels == IGNORED)
+    chosen = logits.log_softmax(-1)[range(4), labels[labels != IGNORED]]
+    expected = torch.stack([chosen[0] + chosen[1], torch.tensor(0.0), chosen[2] + chosen[3]])
+    torch.testing.assert_close(log_probabilities(task, logits, labels), expected)

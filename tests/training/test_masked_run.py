@@ -18,12 +18,16 @@ from tiny_run import InterruptionError, assert_same
 from transformers import BertModel
 from typing_extensions import override
 
+from multiprune.budget import FractionBudget
 from multiprune.data.source import GeneratedSource
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.loading import load
 from multiprune.models.encoder import pretrained
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.report.predictions import read_predictions
+from multiprune.specialize.calibration_set import LABELS, Draw
+from multiprune.specialize.specialist import Recipe
+from multiprune.specialize.specialize import Manner, Request, specialize
 from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.metrics import token_accuracy
 from multiprune.tasks.packing import beside_texts
@@ -140,6 +144,15 @@ def test_a_run_pretrains_beside_another_task_and_others_continue_from_it(
     torch.testing.assert_close(found, logits)
     with pytest.raises(ValueError, match="but mlm is"):
         export_model(run, tmp_path / "cut", ExportSettings(), corpus=["the dog"])
+
+    # Cut for it, the whole model scores what the run has noted.
+    for labels in LABELS:
+        recipe = Recipe(budget=FractionBudget(fraction=0.5), method="fisher")
+        manner = Manner(recipe=recipe, draw=Draw(examples=8, labels=labels))
+        request = Request(run=run, tasks=["mlm"], out=tmp_path / labels, manner=manner)
+        (cut,) = specialize(request)
+        assert cut.before == pytest.approx(scores["mlm"], rel=1e-4)
+        assert cut.after["perplexity"] > 0
 
     # A teacher reads what the student reads.
     distilled = tmp_path / "distilled"

@@ -49,7 +49,9 @@ class ShippedClassifier(ShippedModel):
         self.classifier: PreTrainedModel = classifier
 
     @override
-    def forward(self, task: str, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, task: str, inputs: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> Tensor:
         self.check_task(task)
         logits: Tensor = self.classifier(**inputs).logits
         return logits

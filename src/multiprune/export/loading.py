@@ -52,10 +52,15 @@ class ShippedModel(nn.Module):
         self.tokenizer = tokenizer
 
     @override
-    def forward(self, task: str, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return the logits of a task: (examples, outputs), or (examples, tokens, outputs)."""
+    def forward(
+        self, task: str, inputs: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> Tensor:
+        """Return the logits of a task: (examples, outputs), or (examples, tokens, outputs).
+
+        Over the vocabulary and with ``labels``: (labelled tokens, words), as ``logits_of`` has it.
+        """
         self.check_task(task)
-        return logits_of(self.encoder, self.heads[task], inputs)
+        return logits_of(self.encoder, self.heads[task], inputs, labels)
 
     def encoder_inputs(self, task: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """Return what the encoder reads to answer a task."""

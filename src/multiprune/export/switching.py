@@ -85,9 +85,11 @@ class PackedModel(ShippedModel):
         self.task = task
 
     @override
-    def forward(self, task: str, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, task: str, inputs: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> Tensor:
         self.switch(task)
-        return super().forward(task, inputs)
+        return super().forward(task, inputs, labels)
 
 
 def load_packed(folder: Path) -> PackedModel:

@@ -40,7 +40,9 @@ class ShippedTextToText(ShippedModel):
         self.wordings = dict(wordings)
 
     @override
-    def forward(self, task: str, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(
+        self, task: str, inputs: Mapping[str, Tensor], labels: Tensor | None = None
+    ) -> Tensor:
         self.check_task(task)
         logits: Tensor = self.heads[task](self.encoder, inputs)
         return logits

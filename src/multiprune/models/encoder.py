@@ -59,7 +59,8 @@ def pretrained(
     from transformers import AutoConfig, AutoTokenizer
 
     folder = Path(path).expanduser()
-    looks_local = path.startswith((".", "/", "~")) or folder.is_dir()
+    # A name on the hub has one slash at most.
+    looks_local = path.startswith((".", "/", "~")) or folder.is_dir() or path.count("/") > 1
     if looks_local and not (folder / "config.json").is_file() and (folder / "model").is_dir():
         folder = folder / "model"  # of a run
     if looks_local and not (folder / "config.json").is_file():

@@ -6,13 +6,16 @@ All of it is read off ``results.json``: the composed configuration, the ledger, 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from multiprune.budget.ledger import PARTS
+from multiprune.report.chain import described
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from multiprune.report.chain import Link
     from multiprune.report.frame import Row
 
 # Settings that make no other method: what is learned and from what (that must be the same, or is
@@ -26,6 +29,10 @@ NO_METHOD = (
     "trainer.log_every_n_steps", "trainer.num_sanity_val_steps", "trainer.enable_model_summary",
     "trainer.enable_progress_bar",
 )  # fmt: skip
+
+# Of a run before, what it has learned from counts as well: nothing else compares that.
+_DATA = ("data.cap", "data.max_length", "data.mixing")
+_NO_LINK = tuple(key for key in NO_METHOD if key not in _DATA)
 
 
 def comparable(
@@ -58,24 +65,27 @@ def methods(rows: Sequence[Row], *, ignore: Sequence[str] = ()) -> dict[str, lis
     """Group runs by method: all settings but those of ``NO_METHOD`` and ``ignore`` (and below).
 
     A method is called by its pruner's class and the settings in which methods of that class differ.
+    What the encoder has gone through in earlier runs is a part of it, named where methods differ in
+    it.
     """
-    groups: dict[str, list[Row]] = {}
-    settings: dict[str, dict[str, Any]] = {}
+    groups: dict[_Method, list[Row]] = {}
     for row in rows:
-        leaves = {
-            key: value
-            for key, value in flat(row.config).items()
-            if value is not None and not _below(key, (*NO_METHOD, *ignore))
-        }
-        identity = json.dumps(leaves, sort_keys=True)
-        groups.setdefault(identity, []).append(row)
-        settings[identity] = leaves
-    names = {}
-    for identity, members in groups.items():
-        pruner = members[0].pruner
-        others = [settings[one] for one in groups if groups[one][0].pruner == pruner]
-        names[identity] = " ".join([pruner, *_differing(settings[identity], others)])
-    return {names[identity]: groups[identity] for identity in sorted(groups, key=names.__getitem__)}
+        groups.setdefault(_method(row, ignore), []).append(row)
+    named = {_name(one, list(groups)): alike for one, alike in groups.items()}
+    return {name: named[name] for name in sorted(named)}
+
+
+def history(links: Sequence[Link], ignore: Sequence[str] = ()) -> str:
+    """Return, as JSON, the settings and steps that are the same in links that differ in seeds."""
+    settings = {
+        f"before.{index}.{key}": value
+        for index, link in enumerate(links)
+        for key, value in [
+            *_settings(link.config, (*_NO_LINK, *ignore)).items(),
+            ("steps", link.steps),
+        ]
+    }
+    return json.dumps(settings, sort_keys=True)
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -90,10 +100,10 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _subject(row: Row, across_languages: bool) -> dict[str, Any]:
     """Return what must be the same, by the name that a difference is reported under."""
     free = ("loss_weight", "train_languages") if across_languages else ("loss_weight",)
-    data, encoder = row.config.get("data", {}), row.config["encoder"]
+    data = row.config.get("data", {})
     subject: dict[str, Any] = {
         "encoder": {
-            key: one for key, one in encoder.items() if one is not None and one is not False
+            key: one for key, one in _encoder(row).items() if one is not None and one is not False
         },
         "budget.of": row.of,
         "data.max_length": data.get("max_length"),
@@ -105,6 +115,16 @@ def _subject(row: Row, across_languages: bool) -> dict[str, Any]:
         definition = row.config["task"][task].items()
         subject[f"task.{task}"] = {key: one for key, one in definition if key not in free}
     return subject
+
+
+def _encoder(row: Row) -> dict[str, Any]:
+    """Return the settings of the encoder that a chain has begun with, and those of its last run."""
+    own: dict[str, Any] = row.config["encoder"]
+    if len(row.chain) == 1:
+        return own
+    place = ("_target_", "path")
+    first: dict[str, Any] = row.chain[0].config["encoder"]
+    return first | {key: value for key, value in own.items() if key not in place}
 
 
 def _examples(row: Row) -> dict[str, Any]:
@@ -134,11 +154,46 @@ def _shown(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else repr(value)
 
 
+@dataclass(frozen=True)
+class _Method:
+    """What makes a method: its pruner's class, settings, and runs before with theirs (as JSON)."""
+
+    pruner: str
+    settings: str
+    after: tuple[str, ...]
+    before: str
+
+
+def _method(row: Row, ignore: Sequence[str]) -> _Method:
+    earlier = row.chain[:-1]
+    settings = json.dumps(_settings(row.config, (*NO_METHOD, *ignore)), sort_keys=True)
+    return _Method(row.pruner, settings, described(earlier, row.asked), history(earlier, ignore))
+
+
+def _settings(config: Mapping[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in flat(config).items()
+        if value is not None and not _below(key, ignore)
+    }
+
+
+def _name(method: _Method, methods: Sequence[_Method]) -> str:
+    same = [one for one in methods if one.pruner == method.pruner]
+    words = [method.pruner, *_differing(method.settings, [one.settings for one in same])]
+    if any(one.after != method.after for one in methods):
+        words.append(f"after {' → '.join(method.after) or 'nothing'}")
+    alike = [one.before for one in same if one.after == method.after]
+    return " ".join([*words, *_differing(method.before, alike)])
+
+
 def _below(key: str, prefixes: Sequence[str]) -> bool:
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
-def _differing(settings: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> list[str]:
+def _differing(own: str, all: Sequence[str]) -> list[str]:
+    """Say what a method has where not all have the same; settings are JSON."""
+    settings, others = json.loads(own), [json.loads(one) for one in all]
     keys = sorted({key for one in others for key in one})
     return [
         f"{key}={settings.get(key, 'default')}"

@@ -13,6 +13,7 @@ from multiprune.report.difference import MEAN
 from multiprune.report.ensemble_table import document as ensemble_document
 from multiprune.report.ensemble_table import left_out_document
 from multiprune.report.ladder_document import ladder_document
+from multiprune.report.transfer_document import transfer_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -44,6 +45,7 @@ def as_json(overview: Overview, overlaps: Overlaps | None, found: ByExamples | N
         "effects": [_effect(one) for one in overview.effects],
         "languages": None if overview.by_language is None else _languages(overview.by_language),
         "ladders": None if overview.ladders is None else _ladders(overview.ladders),
+        "transfer": None if overview.transfer is None else transfer_document(overview.transfer),
         "masks": None if overlaps is None else _masks(overlaps),
         "examples": None if found is None else [_pair(one) for one in found.pairs],
         "left_out": left_out_document(overview.left_out),

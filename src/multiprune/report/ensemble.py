@@ -26,6 +26,7 @@ from multiprune.report.curves import (
     training_examples,
 )
 from multiprune.report.frame import LeftOut, Row
+from multiprune.report.transfer import by_stage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -100,16 +101,17 @@ def best_ensembles(frame: Frame, request: Request, *, ignore: Sequence[str] = ()
     if not frame.rows:
         first = frame.left_out[0]
         raise ValueError(f"At least one run must be finished, but {first.path}: {first.reason}.")
-    if all(len(row.tasks) > 1 for row in frame.rows):
+    rows, _ = by_stage(frame.rows)
+    if all(len(row.tasks) > 1 for row in rows):
         raise ValueError(
-            f"An ensemble needs runs of single tasks, but all of {len(frame.rows)} are multitask."
+            f"An ensemble needs runs of single tasks, but all of {len(rows)} are multitask."
         )
-    comparable(frame.rows)
+    comparable(rows)
     found: list[Ensemble] = []
     refused: dict[str, str] = {}
-    for method, rows in methods(frame.rows, ignore=ignore).items():
+    for method, alike in methods(rows, ignore=ignore).items():
         try:
-            found.append(best_ensemble(method, rows, request))
+            found.append(best_ensemble(method, alike, request))
         except ValueError as error:
             refused[method] = str(error)
     if not found:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from multiprune.budget.ledger import PARTS, ParameterLedger, parts_of
+from multiprune.report.chain import Link, read_chain
 from multiprune.report.command import command_of
 from multiprune.report.json_value import value_at
 from multiprune.report.runs import RESULTS, run_folders
@@ -30,7 +31,8 @@ class Row:
         path: the run's folder.
         tasks: in the order of its configuration; a single-task run has one.
         pruner: the class of the pruner.
-        encoder: the path of a pretrained encoder, or what builds it.
+        encoder: the path of a pretrained encoder, or what builds it; that of the first run of a
+            chain.
         of: what the run's budget counts: so many ``dense``, ``asked`` and ``kept`` parameters.
         ledger: of the dense and of the pruned model.
         metrics: by task, the name of the metric that is its score, the first one.
@@ -40,6 +42,7 @@ class Row:
         density: kept / total by path of each pruned tensor.
         command: what repeats the run; None where Hydra has left no trace of it.
         config: the composed configuration.
+        chain: the runs that the encoder has gone through, of which this one is the last.
     """
 
     path: Path
@@ -61,6 +64,7 @@ class Row:
     wall_seconds: float
     command: str | None
     config: Mapping[str, Any]
+    chain: tuple[Link, ...]
 
     def validation_score(self, task: str) -> float:
         """Return the first metric of ``task`` on validation data."""
@@ -133,7 +137,8 @@ def read_run(folder: Path) -> Row:
     config = _at(content, "config", dict)
     ledger = _ledger(content)
     metrics = _first_metrics(config)
-    encoder = _at(content, "config.encoder", dict)
+    chain = read_chain(content)
+    encoder = value_at(chain[0].config, "encoder", dict, name="the configuration")
     return Row(
         path=folder,
         tasks=tuple(metrics),
@@ -154,6 +159,7 @@ def read_run(folder: Path) -> Row:
         wall_seconds=_at(content, "wall_seconds", float),
         command=command_of(folder),
         config=config,
+        chain=chain,
     )
 
 

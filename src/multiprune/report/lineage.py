@@ -9,14 +9,14 @@ from typing import Any
 from multiprune.report.command import command_of
 
 #: What is carried along of each earlier run.
-_CARRIED = ("score", "validation", "budget", "ledger", "mask_sha256", "steps", "seed")
+_CARRIED = ("score", "validation", "budget", "ledger", "mask_sha256", "steps", "seed", "config")
 
 
 def lineage_of(path: str | None) -> list[dict[str, Any]]:
     """Return the runs that the encoder at ``path`` has gone through, the first of them first.
 
-    Each with its folder, the command that repeats it, and what came of it. None, for an encoder of
-    the hub or from elsewhere.
+    Each with its folder, the command that repeats it, its configuration, and what came of it. None,
+    for an encoder of the hub or from elsewhere.
 
     Raises:
         ValueError: if the results of such a run are damaged.

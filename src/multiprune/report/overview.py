@@ -17,6 +17,7 @@ from multiprune.report.contender import SPLITS, Score, one_a_seed
 from multiprune.report.example_draws import ExampleDraws
 from multiprune.report.ladders import Ladders, ladders
 from multiprune.report.model import Model, models_of
+from multiprune.report.transfer import Transfer, by_stage, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ class Overview:
 
     Attributes:
         rows: every finished run, also those that repeat others; none of one language beside those
-            of the shared setting.
+            of the shared setting, and none that only pretrains beside those of tasks.
         tasks: of the suite: the tasks that most multitask runs have, or all there are.
         of: what is counted.
         split: ``test`` where all runs have test scores, else ``validation``.
@@ -38,6 +39,9 @@ class Overview:
         effects: of tasks on each other.
         by_language: what is known of runs of one language; None where there are none beside others.
         ladders: what is known of models of many sizes; None where there are none.
+        pretraining: the runs that only pretrain, beside those of tasks.
+        transfer: what is known of encoders that were pretrained in runs before; None where none
+            was.
         left_out: runs that are in the list of runs at most.
     """
 
@@ -51,12 +55,15 @@ class Overview:
     effects: Sequence[Effect]
     by_language: ByLanguage | None
     ladders: Ladders | None
+    pretraining: Sequence[Row]
+    transfer: Transfer | None
     left_out: Sequence[LeftOut]
 
     @property
     def all_rows(self) -> list[Row]:
-        """Every finished run, also those of one language."""
-        return [*self.rows, *(self.by_language.rows if self.by_language is not None else ())]
+        """Every finished run, also those of one language and those that only pretrain."""
+        of_languages = self.by_language.rows if self.by_language is not None else ()
+        return [*self.rows, *of_languages, *self.pretraining]
 
     @property
     def score(self) -> Score:
@@ -93,7 +100,8 @@ def overview(frame: Frame, *, ignore: Sequence[str] = (), by_examples: bool = Fa
     if not frame.rows:
         first = frame.left_out[0]
         raise ValueError(f"At least one run must be finished, but {first.path}: {first.reason}.")
-    shared, own = (frame.rows, []) if by_examples else by_setting(frame.rows)
+    rows, pretraining = by_stage(frame.rows)
+    shared, own = (rows, []) if by_examples else by_setting(rows)
     comparable(shared, by_examples=by_examples)
     models, left_out = _models(shared, ignore, by_examples)
     of_languages = by_language(shared, own, ignore=ignore) if own else None
@@ -114,6 +122,8 @@ def overview(frame: Frame, *, ignore: Sequence[str] = (), by_examples: bool = Fa
         effects=[with_effects(one, draws) for one in effects],
         by_language=of_languages,
         ladders=None if by_examples else ladders(models),
+        pretraining=pretraining,
+        transfer=None if by_examples else transfer(models, pretraining),
         left_out=[
             *frame.left_out,
             *left_out,

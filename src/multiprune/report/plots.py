@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: As many lines are labelled at their ends; more get a legend.
 LABELLED = 4
+#: Labels of as many letters have room beside each other in a legend.
+HALF = 40
 
 
 @dataclass(frozen=True)
@@ -35,24 +37,26 @@ class Line:
 
 @dataclass(frozen=True)
 class Level:
-    """A dashed line across a figure that curves are held against."""
+    """A dashed line across a figure that curves are held against; grey without a ``color``."""
 
     label: str
     score: float
+    color: int | None = None
 
 
 def frontier(
-    lines: Sequence[Line], dense: int, ylabel: str, *, wide: bool, level: Level | None = None
+    lines: Sequence[Line], dense: int, ylabel: str, *, wide: bool, levels: Sequence[Level] = ()
 ) -> Figure:
     """Draw scores over kept parameters; bands are from the lowest to the highest seed."""
     width, height = (5.2, 3.3) if wide else (3.6, 2.9)
-    columns = 2 if wide else 1
-    figure, axes = blank(width, height + _room_for_legend(len(lines), columns))
-    _draw(axes, lines, ylabel, level)
+    labels = [*(line.label for line in lines), *(level.label for level in levels)]
+    columns = 2 if wide and max(map(len, labels), default=0) <= HALF else 1
+    figure, axes = blank(width, height + _room_for_legend(len(labels), columns))
+    _draw(axes, lines, ylabel, levels)
     axes.set_xlabel("kept parameters, and of one dense model")
     sizes = sorted({size for line in lines for size, _ in line.points if size > 0})
     _number_axis(axes, sizes, lambda size: f"{short(size)}\n{size / dense:.2g}", factor=8)
-    if wide and len(lines) <= LABELLED and level is None:
+    if wide and len(lines) <= LABELLED and not levels:
         _label_ends(axes, lines)
     else:
         figure.legend(loc="outside lower center", ncols=columns)
@@ -64,11 +68,11 @@ def over_examples(
     ylabel: str,
     *,
     xlabel: str = "training examples",
-    level: Level | None = None,
+    levels: Sequence[Level] = (),
 ) -> Figure:
     """Draw scores over numbers of examples, on a logarithmic scale."""
     figure, axes = blank(5.2, 3.5 + _room_for_legend(len(lines), 2))
-    _draw(axes, lines, ylabel, level)
+    _draw(axes, lines, ylabel, levels)
     axes.set_xlabel(xlabel)
     numbers = sorted({number for line in lines for number, _ in line.points if number > 0})
     _number_axis(axes, numbers, lambda number: f"{number:,}", factor=1)
@@ -81,9 +85,10 @@ def _room_for_legend(lines: int, columns: int) -> float:
     return 0.15 * max(0, math.ceil(lines / columns) - 4)
 
 
-def _draw(axes: Axes, lines: Sequence[Line], ylabel: str, level: Level | None) -> None:
-    if level is not None:
-        axes.axhline(level.score, color=PALETTE["faint"], ls="--", lw=1, label=level.label)
+def _draw(axes: Axes, lines: Sequence[Line], ylabel: str, levels: Sequence[Level]) -> None:
+    for level in levels:
+        color = PALETTE["faint"] if level.color is None else SERIES[level.color % len(SERIES)]
+        axes.axhline(level.score, color=color, ls="--", lw=1, label=level.label)
     for line in lines:
         color = SERIES[line.color % len(SERIES)]
         axes.plot(

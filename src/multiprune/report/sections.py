@@ -16,6 +16,7 @@ from multiprune.report.kept_section import density_section, ledger_section
 from multiprune.report.ladder_section import ladder_section
 from multiprune.report.overlap_section import overlap_section
 from multiprune.report.plots import ranges
+from multiprune.report.transfer_section import transfer_section
 from multiprune.report.versus import allocation_section, versus_section
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def sections(overview: Overview, overlaps: Overlaps | None) -> list[Section]:
         _compared(overview),
         frontier_section(overview),
         *ladder_section(overview),
+        *transfer_section(overview),
         versus_section(overview),
         allocation_section(overview),
         auxiliary_section(overview),
@@ -83,6 +85,11 @@ def _compared(overview: Overview) -> Section:
         text.append(
             f"{blocks.plural(len(overview.by_language.rows), 'run')} of one language each: in the "
             "section on those, and in the tables of wall time and of runs, only."
+        )
+    if overview.pretraining:
+        text.append(
+            f"{blocks.plural(len(overview.pretraining), 'run')} of masked language modelling only: "
+            "in the section on sparse transfer, and in the tables of wall time and of runs, only."
         )
     shown = {overview.tasks, *_in_effects(overview)}
     multitask = {tuple(sorted(row.tasks)) for row in overview.rows if len(row.tasks) > 1}
@@ -138,6 +145,8 @@ def _wall_time(overview: Overview) -> Section:
         groups.setdefault((model.method, kind), []).extend(model.runs)
     for model in overview.by_language.models if overview.by_language is not None else ():
         groups.setdefault((model.method, "one language"), []).extend(model.runs)
+    for run in overview.pretraining:
+        groups.setdefault((run.pruner, "pretraining"), []).append(run)
     names = [f"{method}, {kind}" for method, kind in groups]
     seconds = [[run.wall_seconds for run in runs] for runs in groups.values()]
     medians = [

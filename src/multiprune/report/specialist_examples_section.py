@@ -90,7 +90,7 @@ def _figure(found: Specialists, name: str, caption: str, lines: Sequence[Line]) 
         name=name,
         caption=f"{caption}, by number of calibration examples; dashed: {WHOLE}.",
         alt=f"Scores over calibration examples: {'; '.join(seen)}.",
-        draw=lambda: over_examples(lines, "mean score", xlabel=xlabel, level=level),
+        draw=lambda: over_examples(lines, "mean score", xlabel=xlabel, levels=[level]),
     )
 
 

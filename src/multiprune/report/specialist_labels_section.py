@@ -112,7 +112,7 @@ def _figure(found: Specialists, differences: Sequence[LabelDifference]) -> Figur
         name="labels",
         caption=f"Pseudo less gold labels, {number:,} examples a task, by kept parameters.",
         alt=f"Differences over kept parameters: {'; '.join(seen)}.",
-        draw=lambda: frontier(lines, found.dense, label, wide=True, level=level),
+        draw=lambda: frontier(lines, found.dense, label, wide=True, levels=[level]),
     )
 
 

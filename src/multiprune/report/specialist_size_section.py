@@ -112,7 +112,7 @@ def by_size(
         name=name,
         caption=f"{caption}; dashed: {WHOLE}.",
         alt=f"{caption}: {'; '.join(seen)}; {WHOLE} {whole:.3f}.",
-        draw=lambda: frontier(lines, found.dense, ylabel, wide=wide, level=Level(WHOLE, whole)),
+        draw=lambda: frontier(lines, found.dense, ylabel, wide=wide, levels=[Level(WHOLE, whole)]),
         wide=wide,
     )
 

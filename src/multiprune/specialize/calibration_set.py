@@ -111,16 +111,16 @@ def log_probabilities(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     """Return the log-probability of the labels of each example, of shape (examples,).
 
     It is the sum over answers of what the task's loss averages, with its sign; for a number, the
-    squared error stands for it. Of a label in words, it is that of all its words.
+    squared error stands for it. Of a label in words, it is that of all its words. Logits over the
+    vocabulary are those of the labelled tokens, one after another.
     """
     if isinstance(task, WordedClassification):
         return logits.gather(1, labels[:, None]).squeeze(1)
     counts = task.answers_by_example(labels)
+    apart = torch.split(logits, counts.tolist() if task.over_vocabulary else 1)
     losses = [
-        task.loss(logits[one : one + 1], labels[one : one + 1])
-        if counts[one]
-        else logits[one].sum() * 0
-        for one in range(len(labels))
+        task.loss(own, labels[one : one + 1]) if counts[one] else own.sum() * 0
+        for one, own in enumerate(apart)
     ]
     return -torch.stack(losses) * counts
 
@@ -134,7 +134,7 @@ def _drawn(encoded: EncodedTask, draw: Draw) -> list[int]:
 def _labelled(task: Task, model: ShippedModel, batch: Batch, draw: Draw) -> WeighedBatch:
     if draw.labels == GOLD and not draw.weight_by_confidence:
         return WeighedBatch(batch, None)
-    logits = model(batch.task, batch.inputs)
+    logits = model(batch.task, batch.inputs, batch.labels)
     if draw.labels == PSEUDO:
         batch = replace(batch, labels=pseudo_labels(task, logits, batch.labels))
     if not draw.weight_by_confidence:
@@ -145,6 +145,8 @@ def _labelled(task: Task, model: ShippedModel, batch: Batch, draw: Draw) -> Weig
 def pseudo_labels(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     """Return what the model answers in place of ``labels``, which say no more than where."""
     answers, _ = task.predictions(logits, labels)
+    if task.over_vocabulary:
+        answers = answers[:, 0].to(labels.dtype)  # the likeliest token, of pairs
     if answers.shape == labels.shape:
         return answers
     pseudo = labels.clone()

@@ -159,7 +159,7 @@ def _attributed(
     batches: Sequence[WeighedBatch],
 ) -> list[Scores]:
     def answers(one: WeighedBatch) -> LogProbabilities:
-        logits = model(name, one.batch.inputs)
+        logits = model(name, one.batch.inputs, one.batch.labels)
         return LogProbabilities(log_probabilities(task, logits, one.batch.labels), one.weights)
 
     return attributed(model, model.encoder, method, batches, answers)
@@ -182,6 +182,6 @@ def validated(
     answers = []
     for batch_rows in batches_by_length(encoded, "validation", drawn):
         batch = encoded.batch("validation", batch_rows)
-        logits = model(head or encoded.name, batch.inputs)
+        logits = model(head or encoded.name, batch.inputs, batch.labels)
         answers.append(answers_to(task, batch, logits))
     return scores_of(task, joined(answers), encoded.evaluated.get("validation"))
