@@ -39,12 +39,12 @@ class Ahead:
         self._stopped: Event | None = None
 
     def ask(self, pieces: Sequence[Piece]) -> None:
-        """Encode these in this order, and forget what was asked for before and is not among them."""
+        """Encode these, in this order; they are all that will be waited for."""
         if not self.workers:
             return
         before, self._asked = self._asked, {}
-        for piece in pieces:
-            key = piece.fingerprint
+        # In a small corpus, a group may be the next one too.
+        for key, piece in {piece.fingerprint: piece for piece in pieces}.items():
             if key in before:
                 self._asked[key] = before[key]
             elif not self.encoder.has(piece):

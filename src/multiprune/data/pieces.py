@@ -7,6 +7,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import fsspec
@@ -137,10 +138,10 @@ class ParquetRows:
         with self.file.opened() as stream:
             group = _parquet(stream).read_row_group(self.row_group, columns=[self.column])
         texts: list[str] = group[self.column].slice(self.first, self.last - self.first).to_pylist()
-        if None in texts:
+        if empty := [row for row, text in enumerate(texts) if text is None]:
             raise CorpusError(
                 f"Column {self.column!r} of {self.file.name} must hold a value in each row, but "
-                f"row {self.first + texts.index(None):,} of row group {self.row_group:,} is null."
+                f"row {self.first + empty[0]:,} of row group {self.row_group:,} is null."
             )
         return texts
 
@@ -194,8 +195,7 @@ def _cut(file: File, column: str, size: int) -> list[Piece]:
             parts = min(group.num_rows, max(1, -(-bytes_of[column] // size)))
             bounds = [group.num_rows * part // parts for part in range(parts + 1) if parts]
             pieces += [
-                ParquetRows(file, column, number, first, last)
-                for first, last in zip(bounds, bounds[1:], strict=False)
+                ParquetRows(file, column, number, first, last) for first, last in pairwise(bounds)
             ]
     return pieces
 

@@ -64,15 +64,14 @@ class EncodedStream:
     """The blocks of a corpus, encoded as they are read: a table without end.
 
     Which block has number ``n`` depends on nothing but corpus, encoder and seed. Each time that all
-    pieces were read they are shuffled anew; ``buffer`` consecutive ones are a group, whose blocks
-    are shuffled together. One group is held at a time, and the next is encoded ahead. Blocks are
-    found by reading on from the group of those before, or else from the beginning.
+    pieces were read they are shuffled anew; as many as the source's ``buffer`` are a group, whose
+    blocks are shuffled together. One group is held at a time, and the next is encoded ahead. Blocks
+    are found by reading on from the group of those before, or else from the beginning.
 
     Args:
         corpus: what is read.
         ahead: encodes the pieces.
         seed: of all shuffling.
-        buffer: pieces of a group.
         least: blocks that all pieces together must give: a batch.
         turn: rank and number of ranks, which begin with different pieces of a group.
     """
@@ -83,12 +82,11 @@ class EncodedStream:
         ahead: Ahead,
         *,
         seed: Sequence[int],
-        buffer: int,
         least: int,
         turn: tuple[int, int] = (0, 1),
     ) -> None:
         self.corpus, self.ahead, self.seed = corpus, ahead, list(seed)
-        self.buffer, self.least, self.turn = buffer, least, turn
+        self.least, self.turn = least, turn
         self._start = Place()
         self._group: Group | None = None
 
@@ -138,13 +136,11 @@ class EncodedStream:
     def _read(self, place: Place) -> Group:
         pieces = self._pieces(place.epoch, place.group)
         self.ahead.ask(self._by_turn(pieces) + self._by_turn(self._pieces_behind(place)))
-        # Those of the group before are not needed while these are read.
-        self._group = None
+        tables: dict[str, Dataset] = {}
         for piece in self._by_turn(pieces):
             self.ahead.wait(piece)
-            self.ahead.encoder(piece)
-        tables = [self.ahead.encoder(piece) for piece in pieces]
-        self._group = self._shuffled(place, tables)
+            tables[piece.fingerprint] = self.ahead.encoder(piece)
+        self._group = self._shuffled(place, [tables[piece.fingerprint] for piece in pieces])
         return self._group
 
     def _shuffled(self, place: Place, tables: Sequence[Dataset]) -> Group:
@@ -178,13 +174,14 @@ class EncodedStream:
 
     @property
     def _groups(self) -> int:
-        return -(-len(self.corpus.pieces) // self.buffer)
+        return -(-len(self.corpus.pieces) // self.corpus.source.buffer)
 
     def _pieces(self, epoch: int, group: int) -> list[Piece]:
         generator = np.random.default_rng([*self.seed, 0, epoch])
         order = generator.permutation(len(self.corpus.pieces))
-        first = group * self.buffer
-        return [self.corpus.pieces[index] for index in order[first : first + self.buffer]]
+        buffer = self.corpus.source.buffer
+        group_order = order[group * buffer : (group + 1) * buffer]
+        return [self.corpus.pieces[index] for index in group_order]
 
     def _pieces_behind(self, place: Place) -> list[Piece]:
         if place.group + 1 < self._groups:

@@ -16,15 +16,6 @@ if TYPE_CHECKING:
     from multiprune.tasks.task import Rows, Source
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """The pieces of a corpus, where they are, and a digest of names and sizes of its files."""
-
-    pieces: Sequence[Piece]
-    origin: str
-    fingerprint: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class StreamedSource:
     """Training texts of files that are never read as a whole; other splits of another source.
@@ -94,7 +85,24 @@ class StreamedSource:
         # Without folders and times: a run may be resumed from a copy of the corpus.
         listed = [[file.name.rpartition("/")[2], file.size] for file in files]
         digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
-        return Corpus(pieces, origin, digest)
+        return Corpus(self, pieces, origin, digest)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a source has found.
+
+    Attributes:
+        source: that says how the pieces are read.
+        pieces: in the order of the files.
+        origin: where they are.
+        fingerprint: of the names and sizes of the files.
+    """
+
+    source: StreamedSource
+    pieces: Sequence[Piece]
+    origin: str
+    fingerprint: str
 
 
 def _placed(pattern: str, mirror: Path | None) -> str:
