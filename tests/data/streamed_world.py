@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +31,6 @@ TOKENIZER = character_tokenizer()
 TEXTS = [
     f"{WORDS[number % 23]} {WORDS[23 + number // 23]} {WORDS[number % 7]}" for number in range(120)
 ]
-
-Seen = list[tuple[tuple[int, ...], ...]]
 
 
 def write_lines(folder: Path, texts: Sequence[str] = TEXTS, files: int = 3) -> str:
@@ -149,8 +146,3 @@ def read(batches: Iterable[Batch]) -> list[tuple[Any, ...]]:
 def encoded_pieces(cache: Path) -> int:
     """Return how many pieces have been encoded."""
     return len([one for one in cache.glob("streamed-*/*") if not one.name.startswith(".")])
-
-
-def counted(texts: Iterable[str]) -> Counter[str]:
-    """Return how often each text occurs."""
-    return Counter(texts)

@@ -21,7 +21,7 @@ from multiprune.data.batches import (
 from multiprune.data.cache import default_cache_folder, encoded_rows
 from multiprune.data.mixing import BatchPlan, Mixing
 from multiprune.data.selection import check_language, used_rows, wanted_languages
-from multiprune.data.streamed_task import StreamedTask, check_caps, is_streamed, streamed_tasks
+from multiprune.data.streamed_task import StreamedTask, check_streams, is_streamed, streamed_tasks
 from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class MultitaskDataModule(pl.LightningDataModule):
             raise ValueError(
                 "Batch sizes, `max_length`, `sort_window` and caps must be at least 1."
             )
-        check_caps(cap or {}, tasks)
+        check_streams(tasks, cap or {})
         if language is not None:
             check_language(language, tasks)
         self.language = language

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from multiprune.data.cache import encoding_key, stored
-from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.packing import packed
 
 if TYPE_CHECKING:
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from multiprune.data.pieces import Piece
+    from multiprune.tasks.masked_language import MaskedLanguage
     from multiprune.tasks.packing import Packing
-    from multiprune.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +56,9 @@ class PieceEncoder:
 
 
 def piece_encoder(
-    task: Task, tokenizer: PreTrainedTokenizerBase, *, max_length: int, folder: Path
+    task: MaskedLanguage, tokenizer: PreTrainedTokenizerBase, *, max_length: int, folder: Path
 ) -> PieceEncoder:
-    """Return what encodes pieces as a task does; ``folder`` is the cache.
-
-    Raises:
-        ValueError: if the task is not masked language modelling.
-    """
-    if not isinstance(task, MaskedLanguage):
-        raise ValueError(
-            "A streamed source must be that of masked language modelling, but is that of a "
-            f"{type(task).__name__}."
-        )
+    """Return what encodes pieces as a task encodes rows; ``folder`` is the cache."""
     key = encoding_key(task, "pieces", tokenizer, max_length)
     return PieceEncoder(
         packing=task.packing,

@@ -9,6 +9,7 @@ from multiprune.data.ahead import Ahead
 from multiprune.data.piece_encoder import PieceEncoder, piece_encoder
 from multiprune.data.stream import EncodedStream
 from multiprune.data.streamed_source import Corpus, StreamedSource
+from multiprune.tasks.masked_language import MaskedLanguage
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,24 +61,30 @@ def streamed_tasks(
     folder: Path,
     mirror: Path | None,
 ) -> dict[str, StreamedTask]:
-    """Find the corpora of all tasks that are streamed; ``folder`` is the cache.
+    """Find the corpora of the tasks that are streamed; ``folder`` is the cache.
 
     Raises:
         FileNotFoundError: if there are no files.
-        ValueError: if files cannot be reached or are empty, or a task does not read streams.
+        ValueError: if files cannot be reached, or are empty.
     """
     found = {}
     for name, task in tasks.items():
-        if isinstance(task.source, StreamedSource):
+        if isinstance(task.source, StreamedSource) and isinstance(task, MaskedLanguage):
             encoder = piece_encoder(task, tokenizer, max_length=max_length, folder=folder)
             found[name] = StreamedTask(task.source.corpus(task.text[0], mirror), encoder)
     return found
 
 
-def check_caps(cap: Iterable[str], tasks: Mapping[str, Task]) -> None:
-    """Raise a ValueError if a streamed task is capped."""
-    if wrong := [name for name in cap if name in tasks and is_streamed(tasks[name])]:
-        raise ValueError(
-            f"`data.cap` must name tasks whose examples are known, but {wrong[0]} is streamed: its "
-            "`source` has `examples_per_epoch`."
-        )
+def check_streams(tasks: Mapping[str, Task], cap: Iterable[str]) -> None:
+    """Raise a ValueError if a task cannot be streamed as its source is, or is capped beside."""
+    for name, task in tasks.items():
+        if is_streamed(task) and not isinstance(task, MaskedLanguage):
+            raise ValueError(
+                "A streamed source must be that of masked language modelling, but is that of "
+                f"{name}, a {type(task).__name__}."
+            )
+        if is_streamed(task) and name in cap:
+            raise ValueError(
+                f"`data.cap` must name tasks whose examples are known, but {name} is streamed: its "
+                "`source` has `examples_per_epoch`."
+            )
