@@ -107,6 +107,12 @@ class EncodedStream:
             wanted = wanted[len(here) :]
         return {key: [values[place] for place in places] for key, values in columns.items()}
 
+    @property
+    def held(self) -> range:
+        """The numbers of the blocks of the group that was read last."""
+        group = self._group
+        return range(0) if group is None else range(group.place.first, group.end)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a run that continues must know so as not to begin with the first piece."""
         place = self._start if self._group is None else self._group.place
