@@ -45,6 +45,8 @@ from multiprune.tasks.synthetic import agreement
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch import Tensor
+
     from multiprune.models.encoder import Encoder
     from multiprune.tasks.task import Batch
 
@@ -91,7 +93,7 @@ class Learner:
         self.clock = CLOCKS[options.clock]
         model = MultitaskModel(encoder.model, {"mlm": task}).to(self.device).train()
         self.parameters = [*model.parameters()]
-        self.model: nn.Module = torch.compile(model) if options.compile else model
+        self.model: Callable[[Batch], Tensor] = torch.compile(model) if options.compile else model
         self.optimizer = torch.optim.AdamW(self.parameters, lr=1e-4, fused=True)
 
     def rate(self, batches: list[Batch]) -> float:
@@ -164,15 +166,13 @@ def main() -> None:
         batches = feed.rate(Path(folder) / "cached", 0)[1]
         learner.rate(batches[: options.steps])
         for number in range(options.rounds):
-            turns: dict[str, Callable[[], float]] = {
-                "nothing cached": lambda number=number: feed.rate(
-                    Path(folder) / str(number), number + 1
-                )[0],
-                "from the cache": lambda: feed.rate(Path(folder) / "cached", 0)[0],
-                "training": lambda: learner.rate(batches[: options.steps]),
-            }
-            for name in random.Random(number).sample(sorted(turns), len(turns)):
-                rates[name].append(turns[name]())
+            for name in random.Random(number).sample(sorted(rates), len(rates)):
+                if name == "training":
+                    rates[name].append(learner.rate(batches[: options.steps]))
+                elif name == "from the cache":
+                    rates[name].append(feed.rate(Path(folder) / "cached", 0)[0])
+                else:
+                    rates[name].append(feed.rate(Path(folder) / str(number), number + 1)[0])
     report(rates)
 
 
@@ -180,7 +180,7 @@ def task_of(options: argparse.Namespace) -> MaskedLanguage:
     """Return the task that is measured; nothing is validated."""
     source = StreamedSource(
         files=options.files,
-        examples_per_epoch=1 << 40,
+        examples_per_epoch=1 << 20,
         evaluation=GeneratedSource(
             generator=lambda count, seed: {"text": agreement(count, seed)["sentence"]},
             rows={"validation": 1},

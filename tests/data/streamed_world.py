@@ -127,7 +127,9 @@ def tokens_of(batch: Batch) -> list[tuple[int, ...]]:
 
 def texts_of(batches: Iterable[Batch]) -> list[str]:
     """Return the texts of blocks that are texts."""
-    return [str(TOKENIZER.decode(tokens[1:-1])) for batch in batches for tokens in tokens_of(batch)]
+    return [
+        str(TOKENIZER.decode([*tokens[1:-1]])) for batch in batches for tokens in tokens_of(batch)
+    ]
 
 
 def read(batches: Iterable[Batch]) -> list[tuple[Any, ...]]:

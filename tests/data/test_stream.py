@@ -13,6 +13,7 @@ import fsspec
 import pytest
 from streamed_world import (
     TEXTS,
+    TOKENIZER,
     data_module,
     encoded_pieces,
     read,
@@ -168,17 +169,13 @@ def test_every_token_comes_once_a_pass_however_texts_are_packed(
     task = streamed(write_lines(tmp_path / "corpus"), packing=packing)
     stream = train_batches(tmp_path / "cache", task).tasks["mlm"].stream
     assert stream is not None
-    # Without [CLS] and [SEP], a text is 3 tokens; the table has as many blocks as one pass.
-    stream._reach(0)
-    groups = []
-    while (group := stream._group) is not None and group.place.epoch == 0:
-        groups.append(group)
-        stream._reach(group.end)
-    tables = [group.table for group in groups if group.table is not None]
-    blocks = [block for table in tables for block in table["input_ids"][:]]
-    ordinary = Counter(token for block in blocks for token in block if token > 4)
-    assert sum(ordinary.values()) == 3 * len(TEXTS)
-    assert ("position_ids" in tables[0].column_names) == (packing is beside_texts)
+    count = sum(len(stream.ahead.encoder(piece)) for piece in stream.corpus.pieces)
+    for first in (0, count):
+        columns = stream[range(first, first + count)]
+        ordinary = Counter(token for block in columns["input_ids"] for token in block if token > 4)
+        words = Counter(" ".join(TEXTS).split())
+        assert {TOKENIZER.decode([token]): times for token, times in ordinary.items()} == words
+        assert ("position_ids" in columns) == (packing is beside_texts)
 
 
 def test_training_begins_once_the_first_group_is_encoded(tmp_path: Path) -> None:

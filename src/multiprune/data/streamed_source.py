@@ -29,7 +29,8 @@ class StreamedSource:
             ``.parquet`` have the texts in a column, others in lines.
         examples_per_epoch: how many blocks an epoch counts.
         evaluation: where the validation and test splits come from.
-        piece_size: so many bytes of text are read and tokenized at a time.
+        piece_size: so many bytes of text are read and tokenized at a time. A row group that is
+            larger is read for each of its parts.
         buffer: so many pieces are shuffled together.
         workers: processes that tokenize ahead, on each rank; 0 tokenizes between two batches.
     """
@@ -37,7 +38,7 @@ class StreamedSource:
     files: Sequence[str]
     examples_per_epoch: int
     evaluation: Source
-    piece_size: int = 1 << 22
+    piece_size: int = 1 << 21
     buffer: int = 4
     workers: int = 0
 
