@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pyarrow
+import pyarrow.parquet
 
 from multiprune.data.source import HubSource
 from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.metrics import perplexity, token_accuracy, token_loss
 from multiprune.tasks.packing import across_texts
+from multiprune.tasks.synthetic import agreement
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def masked_task(**changes: Any) -> MaskedLanguage:
@@ -20,3 +27,15 @@ def masked_task(**changes: Any) -> MaskedLanguage:
         "source": HubSource(path=None, mirror="nowhere"),
     }
     return MaskedLanguage(**arguments | changes)
+
+
+def general_text(folder: Path) -> Path:
+    """Write corpora of a few embedded sentences where ``conf/task/mlm.yaml`` looks for them."""
+    for number, corpus in enumerate(("books", "wiki", "misc")):
+        place = folder / "general_text" / corpus
+        place.mkdir(parents=True)
+        for split, count in (("train", 60), ("validation", 20)):
+            texts = agreement(count, number)["sentence"]
+            table = pyarrow.table({"text": texts, "source": [corpus] * count})
+            pyarrow.parquet.write_table(table, place / f"{split}.parquet")
+    return folder

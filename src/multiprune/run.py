@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 from pytorch_lightning.utilities import rank_zero_only
 
 from multiprune.assembly import assemble, plain
+from multiprune.data.pieces import CorpusError
 from multiprune.export.checkpoint import save_model
 from multiprune.export.dynamic import SIZES_FOLDER, save_sizes
 from multiprune.export.loading import ShippedModel
@@ -109,7 +110,7 @@ def train(experiment: Experiment) -> None:
         experiment.trainer.fit(
             experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=False
         )
-    except (ResumeError, FloatingPointError) as error:
+    except (ResumeError, CorpusError, FloatingPointError) as error:
         raise refusal(error) from error
 
 

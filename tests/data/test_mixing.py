@@ -224,3 +224,20 @@ def test_sorted_batches_come_in_shuffled_order() -> None:
     steps = islice(plan.batches(), plan.batches_per_epoch)
     longest = [plan.lengths[name][one].max() for name, one in steps if name == "large"]
     assert longest != sorted(longest)
+
+
+def test_examples_of_a_streamed_task_are_consecutive_without_end() -> None:
+    plan = BatchPlan(
+        lengths={"walked": np.full(7, 3)},
+        probabilities={"streamed": 0.6, "walked": 0.4},
+        batch_size=BATCH_SIZE,
+        seed=0,
+        sort_window=3,
+        streamed={"streamed": 11},
+    )
+    assert plan.batches_per_walk == {"walked": 2, "streamed": 3}
+    steps = comparable(plan.batches(), 4 * 5)
+    assert comparable(plan.batches(7), 13) == steps[7:]
+    assert [name for name, _ in steps[:5]].count("streamed") == 3
+    found = [example for name, examples in steps for example in examples if name == "streamed"]
+    assert found == [*range(4 * 3 * BATCH_SIZE)]

@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow
-import pyarrow.parquet
 import pytest
 import pytorch_lightning as pl
 import tiny_run as tiny
 import torch
 from application import SMALL, run_in
+from masked_task import general_text
 from tiny_run import InterruptionError, assert_same
 from transformers import BertModel
 from typing_extensions import override
@@ -93,23 +92,11 @@ def test_a_resumed_run_hides_the_same_tokens_and_ends_the_same(
         assert resumed.trainer.callback_metrics[key] == straight.trainer.callback_metrics[key]
 
 
-def mirror(folder: Path) -> Path:
-    """Write corpora of a few embedded sentences where ``conf/task/mlm.yaml`` looks for them."""
-    for number, corpus in enumerate(("books", "wiki", "misc")):
-        place = folder / "general_text" / corpus
-        place.mkdir(parents=True)
-        for split, count in (("train", 60), ("validation", 20)):
-            texts = agreement(count, number)["sentence"]
-            table = pyarrow.table({"text": texts, "source": [corpus] * count})
-            pyarrow.parquet.write_table(table, place / f"{split}.parquet")
-    return folder
-
-
 def test_a_run_pretrains_beside_another_task_and_others_continue_from_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks = [one for one in SMALL if not one.startswith("task.") or "agreement" in one]
-    tasks += ["task=[agreement,mlm]", f"data.mirror={mirror(tmp_path / 'mirror')}"]
+    tasks += ["task=[agreement,mlm]", f"data.mirror={general_text(tmp_path / 'mirror')}"]
     tasks += ["data.max_length=24", f"+data.cache={tmp_path / 'cache'}"]
     run = tmp_path / "run"
     run_in(run, *tasks)

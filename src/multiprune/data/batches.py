@@ -12,10 +12,12 @@ from multiprune.tasks.task import EXAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+    from typing import Any
 
     from datasets import Dataset
 
     from multiprune.data.mixing import BatchPlan
+    from multiprune.data.stream import EncodedStream
     from multiprune.tasks.task import Batch, Rows, Task
 
 
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 class EncodedTask:
     """A task with its encoded splits, and how many texts were cut to the encoder's length.
 
-    ``evaluated`` has the rows of splits by which answers are scored, where a task reads them.
+    ``evaluated`` has the rows of splits by which answers are scored, where a task reads them. A
+    streamed task has no training split, but a ``stream`` while it is trained.
     """
 
     name: str
@@ -32,6 +35,7 @@ class EncodedTask:
     truncated: int
     padding_token: int
     evaluated: Mapping[str, Rows] = field(default_factory=dict)
+    stream: EncodedStream | None = None
 
     def batch(self, split: str, rows: Sequence[int], draw: Sequence[int] = ()) -> Batch:
         """Collate the given rows of a split.
@@ -39,7 +43,8 @@ class EncodedTask:
         What a task makes random depends on ``draw`` and the rows: without it, a row is always read
         the same.
         """
-        columns = dict(self.splits[split][rows])
+        streamed = self.stream if split == "train" else None
+        columns = dict(self.splits[split][rows] if streamed is None else streamed[rows])
         examples = columns.pop(EXAMPLE, rows)
         batch = collate(self.name, self.task, columns, padding_token=self.padding_token)
         return self.task.corrupted(replace(batch, rows=rows, examples=examples), draw)
@@ -93,13 +98,30 @@ class TrainBatches:
             self.served += 1
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
-        """Return how many batches were served."""
-        return {"served": self.served}
+    def state_dict(self) -> dict[str, Any]:
+        """Return how many batches were served, and where streams are."""
+        streams = {name: stream.state_dict() for name, stream in self._streams.items()}
+        return {"served": self.served} | ({"streams": streams} if streams else {})
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Continue after as many batches as ``state_dict`` told."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue after as many batches as ``state_dict`` told.
+
+        Raises:
+            CorpusError: if a stream is of another corpus.
+        """
         self.served = state["served"]
+        for name, stream in self._streams.items():
+            stream.load_state_dict(state["streams"][name])
+
+    def close(self) -> None:
+        """End what streams have running."""
+        for stream in self._streams.values():
+            stream.ahead.close()
+
+    @property
+    def _streams(self) -> dict[str, EncodedStream]:
+        found = {name: one.stream for name, one in self.tasks.items()}
+        return {name: stream for name, stream in found.items() if stream is not None}
 
 
 class EvaluationBatches:

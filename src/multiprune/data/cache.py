@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +48,12 @@ def encoded_rows(
     are written beside, then renamed. What cannot be read, as where old files are cleared away, is
     written anew.
     """
-    place = folder / _key(task, rows, tokenizer, max_length)
+    key = encoding_key(task, rows.fingerprint, tokenizer, max_length)
+    return stored(folder / key, lambda: task.encode(rows, tokenizer, max_length))
+
+
+def stored(place: Path, make: Callable[[], tuple[Mapping[str, Any], int]]) -> tuple[Dataset, int]:
+    """Return the rows in the folder ``place``, which one process makes if they are not there."""
     if (found := _read(place)) is not None:
         return found
     with _alone(place):
@@ -56,7 +61,7 @@ def encoded_rows(
             return found
         # What others wrote before is damaged.
         shutil.rmtree(place, ignore_errors=True)
-        _write(place, *task.encode(rows, tokenizer, max_length))
+        _write(place, *make())
         found = _read(place)
     if found is None:
         raise OSError(f"Encoded rows must be readable, but those just written to {place} are not.")
@@ -110,7 +115,14 @@ def _alone(place: Path) -> Iterator[None]:
         lock.release()
 
 
-def _key(task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+def encoding_key(
+    task: Task, fingerprint: str, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> str:
+    """Return a digest of all that the encoded rows depend on; ``fingerprint`` is of the rows.
+
+    Raises:
+        ValueError: if the tokenizer is not a fast one.
+    """
     if not tokenizer.is_fast:
         raise ValueError(
             "Texts must be split by a tokenizer of the library `tokenizers`, which tells the "
@@ -119,5 +131,5 @@ def _key(task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length:
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    parts = [_FORMAT, dict(task.definition), rows.fingerprint, backend.to_str(), max_length]
+    parts = [_FORMAT, dict(task.definition), fingerprint, backend.to_str(), max_length]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

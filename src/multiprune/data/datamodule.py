@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -21,6 +21,7 @@ from multiprune.data.batches import (
 from multiprune.data.cache import default_cache_folder, encoded_rows
 from multiprune.data.mixing import BatchPlan, Mixing
 from multiprune.data.selection import check_language, used_rows, wanted_languages
+from multiprune.data.streamed_task import StreamedTask, check_streams, is_streamed, streamed_tasks
 from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Stands for every task that ``cap`` does not name.
+#: Stands for every task that ``cap`` does not name, but for streamed ones.
 EACH = "each"
 
 _SPLITS = ("train", "validation", "test")
@@ -52,8 +53,9 @@ class MultitaskDataModule(pl.LightningDataModule):
         language: use the rows in this language alone, in all splits, whatever languages tasks train
             on; None for those that each task asks for.
         cap: by task, the most training examples to use (a random choice under the seed); ``each``
-            stands for every task that is not named.
-        sort_window: so many consecutive batches of a task share examples of similar length.
+            stands for every task that is not named. Streamed tasks cannot be capped.
+        sort_window: so many consecutive batches of a task share examples of similar length, unless
+            it is streamed.
         evaluation_batch_size: examples of a validation or test batch, on each rank.
         cache: folder of encoded rows, shared by all runs.
         seed: of the order of batches and of the choice that ``cap`` asks for.
@@ -90,6 +92,7 @@ class MultitaskDataModule(pl.LightningDataModule):
             raise ValueError(
                 "Batch sizes, `max_length`, `sort_window` and caps must be at least 1."
             )
+        check_streams(tasks, cap or {})
         if language is not None:
             check_language(language, tasks)
         self.language = language
@@ -100,26 +103,34 @@ class MultitaskDataModule(pl.LightningDataModule):
         self.cache = default_cache_folder() if cache is None else Path(cache)
         self.seed = seed
         self.encoded: dict[str, EncodedTask] = {}
+        self._streamed: dict[str, StreamedTask] = {}
         self._kept: dict[tuple[str, str], Rows] = {}
         self._train: TrainBatches | None = None
-        self._restored: Mapping[str, int] = {}
+        self._restored: Mapping[str, Any] = {}
 
     @override
     def prepare_data(self) -> None:
         if self.encoded:
             return
         for task in self.tasks.values():
-            for split in _SPLITS:
+            for split in _read_whole(task):
                 self._load(task, split)
 
     @override
     def setup(self, stage: str | None = None) -> None:
         if self.encoded:
             return
+        self._streamed = streamed_tasks(
+            self.tasks,
+            self.tokenizer,
+            max_length=self.max_length,
+            folder=self.cache,
+            mirror=self.mirror,
+        )
         for name, task in self.tasks.items():
-            loaded = {split: self._load(task, split) for split in _SPLITS}
+            loaded = {split: self._load(task, split) for split in _read_whole(task)}
             splits = {split: one.table for split, one in loaded.items() if one is not None}
-            if missing := [split for split in _SPLITS[:2] if split not in splits]:
+            if missing := [one for one in _SPLITS[:2] if one in loaded and one not in splits]:
                 raise ValueError(
                     f"A task needs labelled rows to train and to validate with, but {name!r} has "
                     f"none in {' and '.join(missing)}."
@@ -129,7 +140,8 @@ class MultitaskDataModule(pl.LightningDataModule):
                 log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
             if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
                 log.warning("%s: %d rows without a label left out.", name, unlabelled)
-            if (most := self.cap.get(name, self.cap.get(EACH))) is not None:
+            most = self.cap.get(name, self.cap.get(EACH))
+            if most is not None and "train" in splits:
                 # By name, so that a task has the same examples alone and among others.
                 splits["train"] = capped(splits["train"], most, [self.seed, *name.encode()])
             self.encoded[name] = EncodedTask(
@@ -142,9 +154,12 @@ class MultitaskDataModule(pl.LightningDataModule):
 
     @property
     def examples(self) -> dict[str, int]:
-        """The number of training examples of each task, after caps."""
+        """The number of training examples of each task, after caps; of an epoch, if streamed."""
         return {
-            name: len(set(examples_of(one.splits["train"]))) for name, one in self.encoded.items()
+            name: self._streamed[name].examples_per_epoch
+            if name in self._streamed
+            else len(set(examples_of(one.splits["train"])))
+            for name, one in self.encoded.items()
         }
 
     def rows(self, name: str, split: str) -> Rows | None:
@@ -161,24 +176,40 @@ class MultitaskDataModule(pl.LightningDataModule):
     @override
     def train_dataloader(self) -> TrainBatches:
         rank, world_size = self._place()
+        plan = self._plan(self.batch_size * world_size)
+        self._close()
+        opened = {
+            name: one.opened(
+                self.encoded[name],
+                seed=self.seed,
+                batch_size=plan.batch_size,
+                turn=(rank, world_size),
+            )
+            for name, one in self._streamed.items()
+        }
+        self._train = TrainBatches(plan, self.encoded | opened, rank=rank, world_size=world_size)
+        if self._restored:
+            self._train.load_state_dict(self._restored)
+            self._restored = {}
+        return self._train
+
+    def _plan(self, batch_size: int) -> BatchPlan:
         lengths = {
             name: np.array([len(tokens) for tokens in one.splits["train"]["input_ids"][:]])
             for name, one in self.encoded.items()
+            if name not in self._streamed
         }
-        batch_size = self.batch_size * world_size
-        sizes = {name: -(-len(one) // batch_size) for name, one in lengths.items()}
-        plan = BatchPlan(
+        streamed = {name: one.examples_per_epoch for name, one in self._streamed.items()}
+        counts = {name: streamed.get(name) or len(lengths[name]) for name in self.encoded}
+        sizes = {name: -(-count // batch_size) for name, count in counts.items()}
+        return BatchPlan(
             lengths=lengths,
             probabilities=self.mixing.probabilities(sizes),
             batch_size=batch_size,
             seed=self.seed,
             sort_window=self.sort_window,
+            streamed=streamed,
         )
-        self._train = TrainBatches(plan, self.encoded, rank=rank, world_size=world_size)
-        if self._restored:
-            self._train.load_state_dict(self._restored)
-            self._restored = {}
-        return self._train
 
     @override
     def val_dataloader(self) -> list[EvaluationBatches]:
@@ -189,13 +220,25 @@ class MultitaskDataModule(pl.LightningDataModule):
         return self._evaluation("test")
 
     @override
-    def state_dict(self) -> dict[str, int]:
+    def teardown(self, stage: str) -> None:
+        self._close()
+
+    @override
+    def on_exception(self, exception: BaseException) -> None:
+        self._close()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
         # Lightning restores a loader's own state too late, once its length was asked for.
         return dict(self._restored) if self._train is None else self._train.state_dict()
 
     @override
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict
+
+    def _close(self) -> None:
+        if self._train is not None:
+            self._train.close()
 
     def _evaluation(self, split: str) -> list[EvaluationBatches]:
         rank, world_size = self._place()
@@ -226,6 +269,11 @@ class MultitaskDataModule(pl.LightningDataModule):
         languages = wanted_languages(task, split, self.language)
         rows = task.source.load(split, mirror=self.mirror, languages=languages)
         return (0, None) if rows is None else used_rows(rows, task, split, self.language)
+
+
+def _read_whole(task: Task) -> tuple[str, ...]:
+    """Return the splits that are read as a whole."""
+    return _SPLITS[1:] if is_streamed(task) else _SPLITS
 
 
 @dataclass(frozen=True)

@@ -81,15 +81,16 @@ class BatchPlan:
     The answer depends on nothing but this plan and ``n``, so that training can stop and continue
     anywhere. An epoch has as many batches as all tasks together; each task gets its share of them,
     in an order shuffled anew each epoch. A task walks through its own examples, shuffled anew each
-    time it has seen them all.
+    time it has seen them all; a streamed one has examples without end, in an order of their own.
 
     Attributes:
-        lengths: for each task, the number of tokens of every example.
+        lengths: for each task that is not streamed, the number of tokens of every example.
         probabilities: for each task, its share of the batches.
         batch_size: examples a batch, over all ranks; the last batch of a walk may be smaller.
         seed: of all shuffling.
         sort_window: so many consecutive batches of a task are filled with examples of similar
-            length; 1 keeps the shuffled order.
+            length; 1 keeps the shuffled order, as streamed tasks do.
+        streamed: for each streamed task, how many examples an epoch counts.
     """
 
     lengths: Mapping[str, NDArray[np.int64]]
@@ -97,6 +98,7 @@ class BatchPlan:
     batch_size: int
     seed: int
     sort_window: int = 1
+    streamed: Mapping[str, int] = field(default_factory=dict)
 
     _walks: dict[str, tuple[int, list[NDArray[np.int64]]]] = field(
         default_factory=dict, init=False, repr=False
@@ -104,8 +106,9 @@ class BatchPlan:
 
     @property
     def batches_per_walk(self) -> dict[str, int]:
-        """The number of batches that hold all examples of a task."""
-        return {name: -(-len(one) // self.batch_size) for name, one in self.lengths.items()}
+        """The number of batches that hold all examples of a task, as an epoch counts them."""
+        counts = {name: len(one) for name, one in self.lengths.items()} | dict(self.streamed)
+        return {name: -(-count // self.batch_size) for name, count in counts.items()}
 
     @property
     def batches_per_epoch(self) -> int:
@@ -146,6 +149,8 @@ class BatchPlan:
         return [order[index] for index in permutation]
 
     def _examples(self, name: str, number: int) -> NDArray[np.int64]:
+        if name in self.streamed:
+            return np.arange(number * self.batch_size, (number + 1) * self.batch_size)
         walk, batch = divmod(number, self.batches_per_walk[name])
         return self._walk(name, walk)[batch]
 

@@ -69,5 +69,10 @@ def lines_of(file: Path) -> list[str]:
         raise ValueError(
             f"A text file must be UTF-8, but line {line:,} of {file} is not."
         ) from error
+    return split_lines(text)
+
+
+def split_lines(text: str) -> list[str]:
+    """Return the lines of a text, without what ends them."""
     # Not `splitlines`, which also splits where a text has a page or a paragraph separator.
     return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []

@@ -160,6 +160,11 @@ def _check_numbers(encoded: EncodedTask, draw: Draw) -> None:
             f"Specialists are of tasks whose answers are labels, but {encoded.name} is answered by "
             "spans of texts that are read in several windows."
         )
+    if "train" not in encoded.splits:
+        raise ValueError(
+            f"Specialists need the training examples of a task, but those of {encoded.name} are "
+            "streamed."
+        )
     available, classes = len(encoded.splits["train"]), _classes(encoded.task)
     if draw.examples > available:
         raise ValueError(

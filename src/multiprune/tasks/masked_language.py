@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from multiprune.tasks.masking import MaskVocabulary, mask_vocabulary, masked, random_numbers
 from multiprune.tasks.metrics import perplexity, token_loss
-from multiprune.tasks.packing import Block, Packing, beside_texts, frame_of, tokenized
+from multiprune.tasks.packing import Packing, beside_texts, packed
 from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.task import IGNORED, Batch, Rows, Task
 
@@ -112,16 +112,16 @@ class MaskedLanguage(Task):
     ) -> tuple[dict[str, list[Any]], int]:
         """Return the columns of blocks; nothing is lost where texts are cut."""
         self.check_columns(rows)
-        frame = frame_of(tokenizer, max_length)
-        texts = list(tokenized(rows.table[self.text[0]][:], tokenizer))
-        if not texts:
+        texts = rows.table[self.text[0]][:]
+        columns, count = packed(texts, self.packing, tokenizer, max_length)
+        if not count:
             raise ValueError(
                 f"Column {self.text[0]!r} of {rows.origin} must hold text, but all "
-                f"{len(rows.table):,} rows are empty."
+                f"{len(texts):,} rows are empty."
             )
-        if empty := len(rows.table) - len(texts):
+        if empty := len(texts) - count:
             log.warning("%s: %d rows without text left out.", rows.origin, empty)
-        return _columns(list(self.packing(texts, frame, max_length))), 0
+        return columns, 0
 
     @override
     def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
@@ -187,13 +187,3 @@ class MaskedLanguage(Task):
 def _at(logits: Tensor, labels: Tensor) -> Tensor:
     """Return the logits of hidden tokens, of which a shipped model gives those of all tokens."""
     return logits[labels != IGNORED] if logits.dim() == 3 else logits
-
-
-def _columns(blocks: Sequence[Block]) -> dict[str, list[Any]]:
-    columns: dict[str, list[Any]] = {
-        "input_ids": [one.text.tokens for one in blocks],
-        "labels": [one.text.words for one in blocks],
-    }
-    if blocks[0].positions is not None:
-        columns["position_ids"] = [one.positions for one in blocks]
-    return columns

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -159,6 +159,22 @@ def tokenized(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Itera
             words = np.maximum.accumulate(np.where(begins, places, 0))
             words[np.isin(tokens, special)] = IGNORED
             yield TokenizedText(tokens, words.astype(np.int32))
+
+
+def packed(
+    texts: Sequence[str], packing: Packing, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> tuple[dict[str, list[Any]], int]:
+    """Return the columns of the blocks of texts, and how many texts have tokens; maybe none."""
+    frame = frame_of(tokenizer, max_length)
+    found = list(tokenized(texts, tokenizer))
+    blocks = list(packing(found, frame, max_length)) if found else []
+    columns: dict[str, list[Any]] = {
+        "input_ids": [one.text.tokens for one in blocks],
+        "labels": [one.text.words for one in blocks],
+    }
+    if blocks and blocks[0].positions is not None:
+        columns["position_ids"] = [one.positions for one in blocks]
+    return columns, len(found)
 
 
 def _special(tokens: Sequence[int]) -> TokenizedText:

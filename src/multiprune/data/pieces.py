@@ -1,0 +1,242 @@
+"""Parts of files that can each be read without the rest: lines, and rows of parquet files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol
+
+import fsspec
+
+from multiprune.data.text_source import split_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from pyarrow.parquet import ParquetFile
+
+# So many footers of parquet files are read at once: each is a wait for the network.
+_AT_ONCE = 16
+_CHUNK = 1 << 16
+
+# What tells that a file has changed, by the file system that knows it.
+_MARKS = ("ETag", "etag", "blob_id", "mtime", "LastModified", "last_modified", "updated", "created")
+
+
+class CorpusError(ValueError):
+    """A corpus cannot be read as it should be; found while it is read."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file as it was found: where, its size in bytes, and what changes when it does."""
+
+    url: str
+    size: int
+    mark: str
+
+    @property
+    def name(self) -> str:
+        """The place of the file as a person writes it."""
+        return self.url.removeprefix("file://")
+
+    @contextmanager
+    def opened(self) -> Iterator[Any]:
+        """Open the file, which must be the one that was found."""
+        import pyarrow
+
+        try:
+            system, path = fsspec.core.url_to_fs(self.url)
+            if _found(system, path) != self:
+                raise CorpusError(
+                    "A file must stay as it is while a corpus is read, but "
+                    f"{self.name} has changed."
+                )
+            with system.open(path, "rb") as stream:
+                yield stream
+        except (OSError, pyarrow.ArrowException) as error:
+            raise CorpusError(
+                f"A file of a corpus must be readable, but {self.name} is not: {error}"
+            ) from error
+
+
+class Piece(Protocol):
+    """A part of a file."""
+
+    @property
+    def fingerprint(self) -> str:
+        """What changes when the texts do."""
+
+    def texts(self) -> list[str]:
+        """Read the texts.
+
+        Raises:
+            CorpusError: if the file has changed or cannot be read.
+        """
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines of a text file whose first byte is one of ``first`` to ``last - 1``."""
+
+    file: File
+    first: int
+    last: int
+
+    @property
+    def fingerprint(self) -> str:
+        """What changes when the texts do."""
+        return _fingerprint(self.file, "lines", self.first, self.last)
+
+    def texts(self) -> list[str]:
+        """Read the lines, without what ends them.
+
+        Raises:
+            CorpusError: if they are not UTF-8, or the file has changed or cannot be read.
+        """
+        with self.file.opened() as stream:
+            begin = _line_start(stream, self.first, self.last)
+            if begin >= self.last:
+                return []
+            end = _line_start(stream, self.last, self.file.size)
+            stream.seek(begin)
+            content: bytes = stream.read(end - begin)
+        try:
+            return split_lines(content.decode())
+        except UnicodeDecodeError as error:
+            raise CorpusError(
+                f"A text file must be UTF-8, but byte {begin + error.start:,} of "
+                f"{self.file.name} is not."
+            ) from error
+
+
+@dataclass(frozen=True)
+class ParquetRows:
+    """The values of one column of a parquet file, in some rows of a row group."""
+
+    file: File
+    column: str
+    row_group: int
+    first: int
+    last: int
+
+    @property
+    def fingerprint(self) -> str:
+        """What changes when the texts do."""
+        return _fingerprint(self.file, self.column, self.row_group, self.first, self.last)
+
+    def texts(self) -> list[str]:
+        """Read the values.
+
+        Raises:
+            CorpusError: if one is null, or the file has changed or cannot be read.
+        """
+        with self.file.opened() as stream:
+            group = _parquet(stream).read_row_group(self.row_group, columns=[self.column])
+        texts: list[str] = group[self.column].slice(self.first, self.last - self.first).to_pylist()
+        if empty := [row for row, text in enumerate(texts) if text is None]:
+            raise CorpusError(
+                f"Column {self.column!r} of {self.file.name} must hold a value in each row, but "
+                f"row {self.first + empty[0]:,} of row group {self.row_group:,} is null."
+            )
+        return texts
+
+
+def files_of(pattern: str) -> list[File]:
+    """Return the files that fit a pattern, by name.
+
+    ``pattern`` is a path or a URL of any file system that fsspec knows.
+
+    Raises:
+        FileNotFoundError: if there are none.
+        ValueError: if the file system is unknown or out of reach.
+    """
+    try:
+        system, path = fsspec.core.url_to_fs(pattern)
+        found = [_found(system, one) for one in sorted(system.glob(path)) if system.isfile(one)]
+    except (OSError, ValueError, ImportError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"A corpus must be reachable, but {pattern} is not: {reason}") from error
+    if not found:
+        raise FileNotFoundError(f"A corpus must be files, but no file fits {pattern}.")
+    return found
+
+
+def pieces_of(files: Sequence[File], *, column: str, size: int) -> list[Piece]:
+    """Cut files to pieces of about ``size`` bytes of text, however long the lines are.
+
+    Files that end in ``.parquet`` are cut to row groups, and these to parts if they are larger; all
+    others are lines of text.
+
+    Raises:
+        CorpusError: if a parquet file is not one, or has no such column of texts.
+    """
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        cut = pool.map(lambda file: _cut(file, column, size), files)
+        return [piece for pieces in cut for piece in pieces]
+
+
+def _cut(file: File, column: str, size: int) -> list[Piece]:
+    if not file.url.endswith(".parquet"):
+        starts = range(0, file.size, size)
+        return [Lines(file, first, min(first + size, file.size)) for first in starts]
+    with file.opened() as stream:
+        parquet = _parquet(stream)
+        _check_column(file, parquet, column)
+        pieces: list[Piece] = []
+        for number in range(parquet.metadata.num_row_groups):
+            group = parquet.metadata.row_group(number)
+            chunks = map(group.column, range(group.num_columns))
+            bytes_of = {one.path_in_schema: one.total_uncompressed_size for one in chunks}
+            parts = min(group.num_rows, max(1, -(-bytes_of[column] // size)))
+            bounds = [group.num_rows * part // parts for part in range(parts + 1) if parts]
+            pieces += [
+                ParquetRows(file, column, number, first, last) for first, last in pairwise(bounds)
+            ]
+    return pieces
+
+
+def _parquet(stream: Any) -> ParquetFile:
+    import pyarrow.parquet
+
+    return pyarrow.parquet.ParquetFile(stream)
+
+
+def _check_column(file: File, parquet: ParquetFile, column: str) -> None:
+    import pyarrow
+
+    schema = parquet.schema_arrow
+    if column not in schema.names:
+        raise CorpusError(
+            f"{file.name} must have a column {column!r}, but has {', '.join(schema.names)}."
+        )
+    kind = schema.field(column).type
+    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+        raise CorpusError(f"Column {column!r} of {file.name} must hold texts, but holds {kind}.")
+
+
+def _line_start(stream: Any, position: int, end: int) -> int:
+    """Return where the first line begins that begins at ``position`` or later, at most ``end``."""
+    if position == 0:
+        return 0
+    place = position - 1
+    stream.seek(place)
+    while place < end and (chunk := stream.read(min(_CHUNK, end - place))):
+        if (found := chunk.find(b"\n")) >= 0:
+            return int(place + found + 1)
+        place += len(chunk)
+    return end
+
+
+def _found(system: Any, path: str) -> File:
+    info: Mapping[str, Any] = system.info(path)
+    mark = next((str(info[key]) for key in _MARKS if info.get(key)), "")
+    return File(system.unstrip_protocol(path), int(info["size"]), mark)
+
+
+def _fingerprint(file: File, *bounds: object) -> str:
+    return hashlib.sha256(json.dumps([*astuple(file), *bounds]).encode()).hexdigest()

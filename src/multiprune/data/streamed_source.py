@@ -1,0 +1,112 @@
+"""A corpus whose training texts are read piece by piece, while an encoder trains on them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from multiprune.data.pieces import Piece, files_of, pieces_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from multiprune.tasks.task import Rows, Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamedSource:
+    """Training texts of files that are never read as a whole; other splits of another source.
+
+    Only masked language modelling reads it. How many blocks there are is not known before all are
+    read: an epoch of training is as many as are stated here, and after it the stream goes on.
+
+    Attributes:
+        files: patterns, as in ``corpus/*.txt`` or ``hf://datasets/owner/name/**/*.parquet``; a path
+            that is not absolute is looked for below the mirror, if there is one. Files that end in
+            ``.parquet`` have the texts in a column, others in lines.
+        examples_per_epoch: how many blocks an epoch counts.
+        evaluation: where the validation and test splits come from.
+        piece_size: so many bytes of text are read and tokenized at a time. A row group that is
+            larger is read for each of its parts.
+        buffer: so many pieces are shuffled together.
+        workers: processes that tokenize ahead, on each rank; 0 tokenizes between two batches.
+    """
+
+    files: Sequence[str]
+    examples_per_epoch: int
+    evaluation: Source
+    piece_size: int = 1 << 21
+    buffer: int = 4
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "examples_per_epoch": self.examples_per_epoch,
+            "piece_size": self.piece_size,
+            "buffer": self.buffer,
+        }
+        if wrong := [name for name, size in sizes.items() if size < 1]:
+            raise ValueError(f"`{wrong[0]}` must be at least 1, but is {sizes[wrong[0]]}.")
+        if self.workers < 0:
+            raise ValueError(f"`workers` must not be negative, but is {self.workers}.")
+        if isinstance(self.files, str) or not self.files:
+            raise ValueError(f"`files` must be a list of patterns, but is {self.files!r}.")
+
+    def load(
+        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+    ) -> Rows | None:
+        """Return the rows of another split than that for training.
+
+        Raises:
+            ValueError: if that is asked for.
+        """
+        if split == "train":
+            raise ValueError(
+                f"All training rows are asked for, but {', '.join(self.files)} can only be "
+                "streamed: as the `source` of a task, and to train on."
+            )
+        return self.evaluation.load(split, mirror=mirror, languages=languages)
+
+    def corpus(self, column: str, mirror: Path | None) -> Corpus:
+        """Find the pieces, without reading any; ``column`` has the texts of parquet files.
+
+        Raises:
+            FileNotFoundError: if no file fits a pattern.
+            ValueError: if files cannot be reached, or there is nothing in them.
+        """
+        patterns = [_placed(pattern, mirror) for pattern in self.files]
+        files = [file for pattern in patterns for file in files_of(pattern)]
+        pieces = pieces_of(files, column=column, size=self.piece_size)
+        origin = ", ".join(patterns)
+        if not pieces:
+            raise ValueError(f"A corpus must hold text, but {origin} is empty.")
+        # Without folders and times: a run may be resumed from a copy of the corpus.
+        listed = [[file.name.rpartition("/")[2], file.size] for file in files]
+        digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+        return Corpus(self, pieces, origin, digest)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """What a source has found.
+
+    Attributes:
+        source: that says how the pieces are read.
+        pieces: in the order of the files.
+        origin: where they are.
+        fingerprint: of the names and sizes of the files.
+    """
+
+    source: StreamedSource
+    pieces: Sequence[Piece]
+    origin: str
+    fingerprint: str
+
+
+def _placed(pattern: str, mirror: Path | None) -> str:
+    if mirror is None or "://" in pattern or pattern.startswith(("/", "~")):
+        return pattern
+    return str(mirror.expanduser() / pattern)
