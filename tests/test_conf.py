@@ -41,7 +41,7 @@ ALL_FILES = sorted(
 
 
 ONLY_THE_USER_KNOWS = {
-    "budget.count", "pruner.mask.run", "distillation.teacher", "data.language",
+    "budget.count", "distillation.teacher", "data.language",
 }  # fmt: skip
 
 

@@ -11,15 +11,20 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def kept_weights(run: str | Path) -> dict[str, Tensor]:
+def kept_weights(run: str | Path | None) -> dict[str, Tensor]:
     """Return which weights of the encoder in the folder ``run`` are not zero.
 
     Boolean masks by path from the encoder, one a matrix. ``run`` is a finished run or an exported
-    folder.
+    folder; None stands for one that nobody has named.
 
     Raises:
         FileNotFoundError: if there is no model.
-        ValueError: if its weights are damaged.
+        ValueError: if its weights are damaged, or nothing is named.
     """
+    if run is None:
+        raise ValueError(
+            "`pruner.mask.run` must be a run whose masks are kept, but is not set, and the encoder "
+            "is of no run either."
+        )
     state = load_weights(weights_file(model_folder(Path(run).expanduser())))
     return {path: weight != 0 for path, weight in state.items() if weight.dim() == 2}

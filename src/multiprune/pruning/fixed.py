@@ -78,7 +78,7 @@ class Fixed(ElementWisePruner):
         if ledger.density == 1:
             raise ValueError(
                 f"A fixed mask must leave out some weights of {', '.join(self.parts)}, but keeps "
-                "them all."
+                "them all, as where the other run has cut its encoder."
             )
         if kept > asked:
             raise ValueError(
