@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,29 +13,24 @@ from multiprune.data.batches import (
     EncodedTask,
     EvaluationBatches,
     TrainBatches,
-    capped,
     examples_of,
 )
-from multiprune.data.cache import default_cache_folder, encoded_rows
+from multiprune.data.cache import default_cache_folder
 from multiprune.data.mixing import BatchPlan, Mixing
-from multiprune.data.selection import check_language, used_rows, wanted_languages
-from multiprune.data.streamed_task import StreamedTask, check_streams, is_streamed, streamed_tasks
+from multiprune.data.selection import check_language
+from multiprune.data.splits import SplitReader
+from multiprune.data.streamed_task import StreamedTask, check_streams, streamed_tasks
 from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
     from multiprune.tasks.task import Rows, Task
 
-log = logging.getLogger(__name__)
-
 #: Stands for every task that ``cap`` does not name, but for streamed ones.
 EACH = "each"
-
-_SPLITS = ("train", "validation", "test")
 
 
 class MultitaskDataModule(pl.LightningDataModule):
@@ -102,6 +95,14 @@ class MultitaskDataModule(pl.LightningDataModule):
         self.mirror = None if mirror is None else Path(mirror)
         self.cache = default_cache_folder() if cache is None else Path(cache)
         self.seed = seed
+        self._reader = SplitReader(
+            tokenizer=tokenizer,
+            max_length=max_length,
+            cache=self.cache,
+            mirror=self.mirror,
+            language=language,
+            seed=seed,
+        )
         self.encoded: dict[str, EncodedTask] = {}
         self._streamed: dict[str, StreamedTask] = {}
         self._kept: dict[tuple[str, str], Rows] = {}
@@ -113,8 +114,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         if self.encoded:
             return
         for task in self.tasks.values():
-            for split in _read_whole(task):
-                self._load(task, split)
+            self._reader.encoded_splits(task)
 
     @override
     def setup(self, stage: str | None = None) -> None:
@@ -128,29 +128,8 @@ class MultitaskDataModule(pl.LightningDataModule):
             mirror=self.mirror,
         )
         for name, task in self.tasks.items():
-            loaded = {split: self._load(task, split) for split in _read_whole(task)}
-            splits = {split: one.table for split, one in loaded.items() if one is not None}
-            if missing := [one for one in _SPLITS[:2] if one in loaded and one not in splits]:
-                raise ValueError(
-                    f"A task needs labelled rows to train and to validate with, but {name!r} has "
-                    f"none in {' and '.join(missing)}."
-                )
-            truncated = sum(one.truncated for one in loaded.values() if one is not None)
-            if truncated:
-                log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
-            if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
-                log.warning("%s: %d rows without a label left out.", name, unlabelled)
             most = self.cap.get(name, self.cap.get(EACH))
-            if most is not None and "train" in splits:
-                # By name, so that a task has the same examples alone and among others.
-                splits["train"] = capped(splits["train"], most, [self.seed, *name.encode()])
-            self.encoded[name] = EncodedTask(
-                name=name,
-                task=task,
-                splits=splits,
-                truncated=truncated,
-                padding_token=self.tokenizer.pad_token_id,
-            )
+            self.encoded[name] = self._reader.encoded_task(name, task, most)
 
     @property
     def examples(self) -> dict[str, int]:
@@ -167,7 +146,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         if (name, split) in self._kept:
             return self._kept[name, split]
         task = self.tasks[name]
-        rows = self._used(task, split)[1]
+        rows = self._reader.used(task, split)[1]
         if rows is not None and reads_rows(task):
             # Every evaluation reads them.
             self._kept[name, split] = rows
@@ -254,32 +233,3 @@ class MultitaskDataModule(pl.LightningDataModule):
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
-
-    def _load(self, task: Task, split: str) -> _Split | None:
-        unlabelled, rows = self._used(task, split)
-        if rows is None:
-            return None
-        table, truncated = encoded_rows(
-            task, rows, self.tokenizer, max_length=self.max_length, folder=self.cache
-        )
-        return _Split(table, truncated, unlabelled)
-
-    def _used(self, task: Task, split: str) -> tuple[int, Rows | None]:
-        """Return how many rows of a split have no label, and those that are used."""
-        languages = wanted_languages(task, split, self.language)
-        rows = task.source.load(split, mirror=self.mirror, languages=languages)
-        return (0, None) if rows is None else used_rows(rows, task, split, self.language)
-
-
-def _read_whole(task: Task) -> tuple[str, ...]:
-    """Return the splits that are read as a whole."""
-    return _SPLITS[1:] if is_streamed(task) else _SPLITS
-
-
-@dataclass(frozen=True)
-class _Split:
-    """Encoded rows, how many texts were cut, and how many rows had no label."""
-
-    table: Dataset
-    truncated: int
-    unlabelled: int

@@ -1,0 +1,104 @@
+"""The splits of a task: read, without rows that are not used, and encoded."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from multiprune.data.batches import EncodedTask, capped
+from multiprune.data.cache import encoded_rows
+from multiprune.data.selection import used_rows, wanted_languages
+from multiprune.data.streamed_task import is_streamed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+    from multiprune.tasks.task import Rows, Task
+
+log = logging.getLogger(__name__)
+
+_SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class EncodedSplit:
+    """Encoded rows, how many texts were cut, and how many rows had no label."""
+
+    table: Dataset
+    truncated: int
+    unlabelled: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitReader:
+    """Reads tasks for one encoder.
+
+    Attributes:
+        tokenizer: that of the encoder.
+        max_length: of a sequence, in tokens.
+        cache: folder of encoded rows.
+        mirror: folder to read instead of the hub.
+        language: the only one whose rows are used; None for those that each task asks for.
+        seed: of the choice of training examples where there are too many.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    cache: Path
+    mirror: Path | None
+    language: str | None
+    seed: int
+
+    def encoded_task(self, name: str, task: Task, most: int | None) -> EncodedTask:
+        """Return all splits of a task, encoded, with at most so many training examples.
+
+        Those for training are missing where they are streamed.
+
+        Raises:
+            ValueError: if there is nothing to train or to validate with.
+        """
+        loaded = self.encoded_splits(task)
+        splits = {split: one.table for split, one in loaded.items() if one is not None}
+        if missing := [one for one in _SPLITS[:2] if one in loaded and one not in splits]:
+            raise ValueError(
+                f"A task needs labelled rows to train and to validate with, but {name!r} has "
+                f"none in {' and '.join(missing)}."
+            )
+        if truncated := sum(one.truncated for one in loaded.values() if one is not None):
+            log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
+        if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
+            log.warning("%s: %d rows without a label left out.", name, unlabelled)
+        if most is not None and "train" in splits:
+            # By name, so that a task has the same examples alone and among others.
+            splits["train"] = capped(splits["train"], most, [self.seed, *name.encode()])
+        return EncodedTask(
+            name=name,
+            task=task,
+            splits=splits,
+            truncated=truncated,
+            padding_token=self.tokenizer.pad_token_id,
+        )
+
+    def encoded_splits(self, task: Task) -> dict[str, EncodedSplit | None]:
+        """Return the splits that are read as a whole; None for those that there are not."""
+        names = _SPLITS[1:] if is_streamed(task) else _SPLITS
+        return {split: self._encoded(task, split) for split in names}
+
+    def used(self, task: Task, split: str) -> tuple[int, Rows | None]:
+        """Return how many rows of a split have no label, and those that are used."""
+        languages = wanted_languages(task, split, self.language)
+        rows = task.source.load(split, mirror=self.mirror, languages=languages)
+        return (0, None) if rows is None else used_rows(rows, task, split, self.language)
+
+    def _encoded(self, task: Task, split: str) -> EncodedSplit | None:
+        unlabelled, rows = self.used(task, split)
+        if rows is None:
+            return None
+        table, truncated = encoded_rows(
+            task, rows, self.tokenizer, max_length=self.max_length, folder=self.cache
+        )
+        return EncodedSplit(table, truncated, unlabelled)
