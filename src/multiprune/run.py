@@ -110,7 +110,7 @@ def train(experiment: Experiment) -> None:
         experiment.trainer.fit(
             experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=False
         )
-    except (ResumeError, CorpusError, FloatingPointError) as error:
+    except (ResumeError, CorpusError, ChildProcessError, FloatingPointError) as error:
         raise refusal(error) from error
 
 

@@ -8,12 +8,13 @@ import signal
 import threading
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from multiprune.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from multiprocessing.synchronize import Event
 
     from multiprune.data.piece_encoder import PieceEncoder
@@ -39,7 +40,11 @@ class Ahead:
         self._stopped: Event | None = None
 
     def ask(self, pieces: Sequence[Piece]) -> None:
-        """Encode these, in this order; they are all that will be waited for."""
+        """Encode these, in this order; they are all that will be waited for.
+
+        Raises:
+            ChildProcessError: if a process was ended from outside.
+        """
         if not self.workers:
             return
         before, self._asked = self._asked, {}
@@ -48,7 +53,8 @@ class Ahead:
             if key in before:
                 self._asked[key] = before[key]
             elif not self.encoder.has(piece):
-                self._asked[key] = self._started().submit(_encode, piece)
+                with self._all_alive():
+                    self._asked[key] = self._started().submit(_encode, piece)
 
     def wait(self, piece: Piece) -> None:
         """Wait for a piece, if it was asked for.
@@ -59,13 +65,8 @@ class Ahead:
         """
         if (asked := self._asked.get(piece.fingerprint)) is None:
             return
-        try:
+        with self._all_alive():
             asked.result()
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                f"The {self.workers} `workers` that tokenize ahead must go on, but one was ended "
-                "from outside, as where memory is short."
-            ) from error
 
     def close(self) -> None:
         """End all processes, after the piece that each is at."""
@@ -73,6 +74,16 @@ class Ahead:
             self._stopped.set()
             self._pool.shutdown(cancel_futures=True)
         self._asked, self._pool, self._stopped = {}, None, None
+
+    @contextmanager
+    def _all_alive(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"The {self.workers} `workers` that tokenize ahead must go on, but one was ended "
+                "from outside, as where memory is short."
+            ) from error
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
