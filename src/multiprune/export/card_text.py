@@ -52,9 +52,8 @@ Of {tasks}, the head is on the encoder's own embeddings of words:
 ```python
 @torch.no_grad()
 def masked_logits(task, texts):  # of all tokens of the vocabulary, at each token
-    inputs = tokenizer(
-        texts, truncation=True, max_length={max_length}, padding=True, return_tensors="pt"
-    )
+    options = {{"truncation": True, "max_length": {max_length}, "padding": True}}
+    inputs = tokenizer(texts, return_tensors="pt", **options)
     of = {{key.removeprefix(task + "."): value for key, value in heads.items()}}
     states = encoder(**inputs).last_hidden_state
     states = torch.nn.functional.linear(states, of["dense.weight"], of["dense.bias"])
