@@ -199,7 +199,8 @@ def refused(tmp_path: Path, *overrides: str) -> str:
         (["+pruner.colour=red"], "unexpected keyword argument 'colour'"),
         (["budget.fraction=0"], r"`fraction` must be in \(0, 1\], but is 0"),
         (["budget.fraction=1.5"], r"`fraction` must be in \(0, 1\], but is 1.5"),
-        (["budget=count", "budget.count=999999999"], "at most the 262,144 parameters"),
+        # Three layers: four projections of 192 x 192, two of 192 x 768.
+        (["budget=count", "budget.count=999999999"], "at most the 1,327,104 parameters"),
         (["budget.of=total", "budget.fraction=0.01"], "must hold what is never pruned"),
         (["budget.of=elbows"], "'elbows'"),
         (["pruner=none"], "must hold what is never pruned"),
