@@ -43,11 +43,15 @@ if TYPE_CHECKING:
 PASS = len(TEXTS) // 8
 
 
-@pytest.mark.parametrize("buffer", [1, 2, 5, 100])
+@pytest.mark.parametrize(
+    ("buffer", "files", "piece_size"),
+    [(1, 3, 250), (2, 3, 250), (5, 3, 250), (100, 3, 250), (1, 1, 100_000)],
+)
 def test_each_text_comes_once_a_pass_in_another_order_each_time(
-    tmp_path: Path, buffer: int
+    tmp_path: Path, buffer: int, files: int, piece_size: int
 ) -> None:
-    task = streamed(write_lines(tmp_path / "corpus"), buffer=buffer)
+    corpus = write_lines(tmp_path / "corpus", files=files)
+    task = streamed(corpus, buffer=buffer, piece_size=piece_size)
     batches = train_batches(tmp_path / "cache", task)
     passes = [texts_of(take(batches, PASS)) for _ in range(3)]
     for one in passes:

@@ -32,7 +32,8 @@ class SlurmLauncherConf:
         partition: Slurm's default one, if None.
         account: whom the time is billed to.
         time: limit of a job's run, in minutes; a job that needs more is queued again.
-        notice: how many seconds before that a job is told to save and stop.
+        notice: how many seconds before that a job is told to save and stop; Slurm may be up to a
+            minute early.
         nodes: of each job.
         gpus_per_node: of each job.
         tasks_per_node: processes of each job on a node: ``trainer.devices``.
@@ -187,10 +188,14 @@ class SlurmLauncher(Launcher):
         }
 
     def _check(self) -> None:
-        if self._notice >= 60 * self._time:
+        from multiprune.launching.slurm_job import SECONDS_EARLY
+
+        # Else a job could be told to stop before it has begun.
+        if self._notice + SECONDS_EARLY >= 60 * self._time:
             raise ValueError(
-                f"`hydra.launcher.notice` must be shorter than `hydra.launcher.time`, but is "
-                f"{self._notice} s of {self._time} min."
+                "`hydra.launcher.time` must be longer than `hydra.launcher.notice` and the "
+                f"{SECONDS_EARLY} s that Slurm may be early, but is {self._time} min with a notice "
+                f"of {self._notice} s."
             )
         sweeper = self._config.hydra.sweeper._target_
         if self._detach and sweeper != _BASIC_SWEEPER:

@@ -33,6 +33,9 @@ OUTPUT = "output.log"
 #: Sent by Slurm some time before the limit, and before a preemption where that is configured.
 SIGNAL = signal.SIGUSR2
 
+#: By so much Slurm, which looks at its limits once a minute, may send it early.
+SECONDS_EARLY = 60
+
 _SECONDS_TO_REPORT = 30
 
 
@@ -160,11 +163,9 @@ class _Clock:
     limit: Limit
 
     def is_out_of_time(self) -> bool:
-        """Whether a signal by now is that of the limit, not of a preemption.
-
-        Slurm looks at its limits once a minute, and sends it up to a minute early.
-        """
-        return time.monotonic() - self.begun >= self.limit.seconds - self.limit.notice - 60
+        """Whether a signal by now may be that of the limit: an earlier one is of a preemption."""
+        earliest = self.limit.seconds - self.limit.notice - SECONDS_EARLY
+        return time.monotonic() - self.begun >= earliest
 
 
 def _out_of_time(job: Job, limit: Limit) -> JobReturn:
