@@ -52,7 +52,7 @@ def test_results_hold_what_the_run_was_asked_for(finished: Path) -> None:
     assert results["config"]["pruner"]["score_learning_rate"] == 0.01
     assert results["seed"] == 0
     assert results["steps"] == 12
-    assert results["versions"]["torch"] == torch.__version__.split("+")[0] or results["versions"]
+    assert results["versions"]["torch"] == torch.__version__
     assert results["wall_seconds"] > 0
     assert results["seconds_per_step"] > 0
 
@@ -212,6 +212,8 @@ def refused(tmp_path: Path, *overrides: str) -> str:
         (["data.batch_size=0"], "at least 1"),
         (["optimizer.learning_rate=-1"], "above 0"),
         (["trainer.max_epochs=-1"], "Training must end"),
+        (["+trainer.limit_val_batches=0"], "must be scored on validation data"),
+        (["trainer.accelerator=gpu", "trainer.devices=99"], "gpu"),
         (["+data.cap.elbow=5"], "elbow"),
         (["~task"], "at least one task"),
         (["task=[agreement,agreement]"], "must name each task once, but names agreement again"),
@@ -225,6 +227,11 @@ def test_wrong_settings_are_refused_in_a_sentence(
 ) -> None:
     said = refused(tmp_path, *overrides)
     assert re.search(sentence, said)
+
+
+def test_settings_that_lightning_looks_at_late_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^error: .* increase the `limit_val_batches`"):
+        run_in(tmp_path / "run", *SMALL, "+trainer.limit_val_batches=0.00001")
 
 
 @pytest.mark.parametrize(

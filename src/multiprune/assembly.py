@@ -171,13 +171,17 @@ def build_callbacks(config: DictConfig, status: StatusFile) -> list[pl.Callback]
 def build_trainer(
     config: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[pl.Callback]
 ) -> pl.Trainer:
-    """Build the Trainer, which must come to an end, and be what the launcher can start."""
+    """Build the Trainer: it must come to an end, evaluate, and be what the launcher can start."""
     trainer: pl.Trainer = instantiate(config.trainer, _partial_=True)(
         default_root_dir=str(folder), logger=loggers, callbacks=callbacks
     )
     if trainer.max_epochs == -1 and trainer.max_steps == -1:
         raise ValueError(
             "Training must end, but neither `trainer.max_epochs` nor `trainer.max_steps` is set."
+        )
+    if trainer.limit_val_batches == 0:
+        raise ValueError(
+            "A run must be scored on validation data, but `trainer.limit_val_batches` is 0."
         )
     check_processes(trainer)
     return trainer

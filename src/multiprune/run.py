@@ -12,6 +12,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from multiprune.assembly import assemble, plain
 from multiprune.data.pieces import CorpusError
@@ -96,7 +97,7 @@ def prepare(config: DictConfig, status: StatusFile) -> Experiment:
     """Assemble what ``config`` describes, or refuse it."""
     try:
         return assemble(config, status)
-    except (ValueError, TypeError, OSError, HydraException) as error:
+    except (ValueError, TypeError, OSError, HydraException, MisconfigurationException) as error:
         status.end("failed", reason=sentence(error))
         if not is_job():
             rank_zero_only(discard_empty_run)(status.folder)
@@ -110,7 +111,11 @@ def train(experiment: Experiment) -> None:
         experiment.trainer.fit(
             experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=False
         )
-    except (ResumeError, CorpusError, ChildProcessError, FloatingPointError) as error:
+    except (
+        *(ResumeError, CorpusError, ChildProcessError, FloatingPointError),
+        # Lightning checks some settings only now.
+        MisconfigurationException,
+    ) as error:
         raise refusal(error) from error
 
 
