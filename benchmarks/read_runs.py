@@ -28,10 +28,10 @@ from rich.console import Console
 from rich.table import Table
 
 from multiprune.budget import CountBudget
-from multiprune.report.comparison import comparable, methods
-from multiprune.report.ensemble import Request, best_ensemble
-from multiprune.report.frame import read_runs
-from multiprune.report.predictions import write_predictions
+from multiprune.report.findings.comparison import comparable, methods
+from multiprune.report.findings.ensemble import Request, best_ensemble
+from multiprune.report.records.frame import read_runs
+from multiprune.report.records.predictions import write_predictions
 from multiprune.tasks.answers import Answers
 
 SIZES = 20

@@ -39,8 +39,8 @@ from multiprune.measure.table import print_machine
 from multiprune.models.encoder import Encoder
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.quiet import quiet_libraries
-from multiprune.report.drawing import MARKERS, PALETTE, SERIES, image
-from multiprune.report.plots import short
+from multiprune.report.page.drawing import MARKERS, PALETTE, SERIES, image
+from multiprune.report.page.plots import short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

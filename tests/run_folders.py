@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from multiprune.report.predictions import write_predictions
+from multiprune.report.records.predictions import write_predictions
 from multiprune.tasks.answers import Answers
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 from application import SMALL, run_in
 
 from multiprune.cli import main
-from multiprune.report.frame import read_run
-from multiprune.report.ladder_file import FRONTIER, read_ladder
+from multiprune.report.records.frame import read_run
+from multiprune.report.records.ladder_file import FRONTIER, read_ladder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,9 +22,9 @@ from transformers import AutoModel
 
 from multiprune.assembly import check_processes
 from multiprune.models.multitask import MultitaskModel
-from multiprune.report.frame import read_run
-from multiprune.report.masks import read_masks
-from multiprune.report.predictions import read_predictions
+from multiprune.report.records.frame import read_run
+from multiprune.report.records.masks import read_masks
+from multiprune.report.records.predictions import read_predictions
 from multiprune.tasks.classification import Classification
 
 if TYPE_CHECKING:

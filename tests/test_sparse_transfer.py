@@ -17,9 +17,9 @@ from application import NARROW, ROOT, composed, results_of
 from hydra.core.hydra_config import HydraConfig
 
 from multiprune.export.kept import kept_weights
-from multiprune.report.frame import read_runs
-from multiprune.report.overview import overview
-from multiprune.report.sections import sections
+from multiprune.report.findings.overview import overview
+from multiprune.report.records.frame import read_runs
+from multiprune.report.sections.order import sections
 from multiprune.run import run
 from multiprune.tasks.synthetic import agreement
 

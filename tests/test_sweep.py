@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import IntervalSweep
 from omegaconf import OmegaConf
 
 from multiprune.cli import main
-from multiprune.report.jobs import read_jobs
+from multiprune.report.records.jobs import read_jobs
 from multiprune.status import read_status
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from full_disk import full_disk
 
-from multiprune.report.masks import write_masks
-from multiprune.report.predictions import write_predictions
+from multiprune.report.records.masks import write_masks
+from multiprune.report.records.predictions import write_predictions
 from multiprune.tasks.answers import Answers
 from multiprune.whole_file import whole_file
 

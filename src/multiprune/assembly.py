@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 
 from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.outcome import is_job
-from multiprune.report.lineage import lineage_of
+from multiprune.report.records.lineage import lineage_of
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
 from multiprune.training.module import MultitaskModule

@@ -13,7 +13,7 @@ from rich.table import Table
 from multiprune.export.dynamic import load_sizes
 from multiprune.measure.cost import parameters, without_embeddings
 from multiprune.models.encoder import Encoder
-from multiprune.report.ladder_file import FRONTIER, WEIGHTS
+from multiprune.report.records.ladder_file import FRONTIER, WEIGHTS
 from multiprune.specialize.calibration_set import batches_by_length
 from multiprune.specialize.origin import read_origin
 from multiprune.tasks.answers import answers_to, joined

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_only
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from multiprune.assembly import assemble, plain
 from multiprune.data.pieces import CorpusError
@@ -31,10 +31,10 @@ from multiprune.outcome import (
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_digest
 from multiprune.quiet import quiet_libraries
-from multiprune.report.masks import write_masks
 from multiprune.report.outcome import density_map, summary
-from multiprune.report.predictions import write_predictions
-from multiprune.report.results import Results, is_finished, read_score, scores_by_task
+from multiprune.report.records.masks import write_masks
+from multiprune.report.records.predictions import write_predictions
+from multiprune.report.records.results import Results, is_finished, read_score, scores_by_task
 from multiprune.report.summary import print_summary
 from multiprune.status import StatusFile
 from multiprune.tasks.score_terms import score_terms

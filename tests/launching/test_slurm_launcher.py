@@ -20,7 +20,7 @@ from application import ROOT, SMALL
 from safetensors.torch import load_file
 from toy_jobs import APPLICATION, records, wait_until
 
-from multiprune.report.jobs import read_jobs
+from multiprune.report.records.jobs import read_jobs
 from multiprune.status import read_status
 
 HERE = Path(__file__).parent

@@ -10,18 +10,18 @@ import pytest
 from run_folders import results, write
 
 from multiprune.cli import main
-from multiprune.report.difference import MEAN
-from multiprune.report.frame import read_runs
-from multiprune.report.overview import overview
-from multiprune.report.sections import sections
+from multiprune.report.findings.difference import MEAN
+from multiprune.report.findings.overview import overview
+from multiprune.report.records.frame import read_runs
+from multiprune.report.sections.order import sections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from multiprune.report.blocks import Section
-    from multiprune.report.by_language import ByLanguage
-    from multiprune.report.overview import Overview
+    from multiprune.report.findings.by_language import ByLanguage
+    from multiprune.report.findings.overview import Overview
+    from multiprune.report.page.blocks import Section
 
 #: Scores of the shared runs by seed, and of the runs of each language; of French one seed only.
 SHARED = {0: {"de": 0.50, "en": 0.80, "fr": 0.40}, 1: {"de": 0.60, "en": 0.90, "fr": 0.50}}

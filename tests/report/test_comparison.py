@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from run_folders import results, write
 
-from multiprune.report.comparison import comparable, methods
-from multiprune.report.frame import Row, read_run
+from multiprune.report.findings.comparison import comparable, methods
+from multiprune.report.records.frame import Row, read_run
 
 if TYPE_CHECKING:
     from pathlib import Path

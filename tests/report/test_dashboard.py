@@ -10,7 +10,7 @@ from report_world import write_runs
 
 from multiprune.cli import main
 from multiprune.report import dashboard as module
-from multiprune.report.frame import read_runs
+from multiprune.report.records.frame import read_runs
 
 if TYPE_CHECKING:
     from pathlib import Path

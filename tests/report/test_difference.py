@@ -7,10 +7,10 @@ import pytest
 from run_folders import results, write
 from scipy import stats
 
-from multiprune.report.contender import Contender
-from multiprune.report.difference import Difference, paired_interval, score_difference
-from multiprune.report.example_draws import ExampleDraws
-from multiprune.report.frame import read_runs
+from multiprune.report.findings.contender import Contender
+from multiprune.report.findings.difference import Difference, paired_interval, score_difference
+from multiprune.report.findings.example_draws import ExampleDraws
+from multiprune.report.records.frame import read_runs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import pytest
 from run_folders import EMBEDDINGS, HEAD, LINEAR, OTHER, results, write
 
 from multiprune.budget import CountBudget, FractionBudget
-from multiprune.report.ensemble import Ensemble, Request, best_ensemble, best_ensembles
-from multiprune.report.frame import Frame, Row, read_runs
+from multiprune.report.findings.ensemble import Ensemble, Request, best_ensemble, best_ensembles
+from multiprune.report.records.frame import Frame, Row, read_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

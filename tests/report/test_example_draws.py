@@ -11,12 +11,12 @@ import torch
 from run_folders import results, write, write_answers
 from scipy import stats
 
-from multiprune.report import example_draws
-from multiprune.report.contender import Contender
-from multiprune.report.difference import Difference, score_difference
-from multiprune.report.example_draws import DRAWS, ExampleDraws
-from multiprune.report.frame import Row, read_run
-from multiprune.report.predictions import FILE, read_predictions, write_predictions
+from multiprune.report.findings import example_draws
+from multiprune.report.findings.contender import Contender
+from multiprune.report.findings.difference import Difference, score_difference
+from multiprune.report.findings.example_draws import DRAWS, ExampleDraws
+from multiprune.report.records.frame import Row, read_run
+from multiprune.report.records.predictions import FILE, read_predictions, write_predictions
 from multiprune.tasks.answers import Answers
 
 if TYPE_CHECKING:

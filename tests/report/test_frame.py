@@ -10,7 +10,7 @@ import pytest
 from application import ROOT, SMALL, run_in
 from run_folders import EMBEDDINGS, HEAD, LINEAR, OTHER, results, write
 
-from multiprune.report.frame import read_run, read_runs
+from multiprune.report.records.frame import read_run, read_runs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from multiprune.report.difference import Difference
-from multiprune.report.interval_text import interval_text
+from multiprune.report.findings.difference import Difference
+from multiprune.report.page.interval_text import interval_text
 
 
 def difference(seeds: int, reason: str | None = None) -> Difference:

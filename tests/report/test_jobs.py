@@ -12,9 +12,9 @@ import pytest
 from run_folders import results, write
 
 from multiprune.cli import main
-from multiprune.report.duration import duration
-from multiprune.report.frame import read_runs
-from multiprune.report.jobs import read_jobs, totals
+from multiprune.report.records.duration import duration
+from multiprune.report.records.frame import read_runs
+from multiprune.report.records.jobs import read_jobs, totals
 from multiprune.status import STATUS, Status, utc_now
 
 if TYPE_CHECKING:

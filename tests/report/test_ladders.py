@@ -9,17 +9,17 @@ import pytest
 from run_folders import LINEAR, results, write
 
 from multiprune.cli import main
-from multiprune.report.frame import read_runs
-from multiprune.report.ladder_file import FRONTIER, WEIGHTS
-from multiprune.report.overview import overview
-from multiprune.report.sections import sections
+from multiprune.report.findings.overview import overview
+from multiprune.report.records.frame import read_runs
+from multiprune.report.records.ladder_file import FRONTIER, WEIGHTS
+from multiprune.report.sections.order import sections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from multiprune.report.blocks import Section, Table
-    from multiprune.report.ladders import Ladders, ManySizes
+    from multiprune.report.findings.ladders import Ladders, ManySizes
+    from multiprune.report.page.blocks import Section, Table
 
 #: Thousands of parameters that the one run keeps at each size, by seed, and the scores there.
 KEPT = {0: [1000, 500, 190], 1: [1000, 498, 198]}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from multiprune.report.lineage import lineage_of
+from multiprune.report.records.lineage import lineage_of
 
 if TYPE_CHECKING:
     from pathlib import Path

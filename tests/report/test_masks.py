@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from report_world import LAYERS, write_kept, write_runs
 
-from multiprune.report import masks
-from multiprune.report.frame import read_run, read_runs
-from multiprune.report.masks import FILE, Mask, count_shared, expected_jaccard, pooled, read_masks
-from multiprune.report.overlap import MULTITASK, overlaps
-from multiprune.report.overview import overview
+from multiprune.report.findings import shared_masks
+from multiprune.report.findings.overlap import MULTITASK, overlaps
+from multiprune.report.findings.overview import overview
+from multiprune.report.findings.shared_masks import count_shared, expected_jaccard, pooled
+from multiprune.report.records.frame import read_run, read_runs
+from multiprune.report.records.masks import FILE, Mask, read_masks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(0)
     drawings = [Mask.of(generator.random((7, 11)) < 0.4) for _ in range(3)]
     whole = count_shared(drawings)
-    monkeypatch.setattr(masks, "CHUNK", 16)
+    monkeypatch.setattr(shared_masks, "CHUNK", 16)
     np.testing.assert_array_equal(count_shared(drawings).both, whole.both)
 
 

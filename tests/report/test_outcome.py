@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from multiprune.report.outcome import density_map, summary
-from multiprune.report.results import Results
+from multiprune.report.records.results import Results
 
 
 def results(**changed: Any) -> Results:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from run_folders import results, write, write_answers
 
-from multiprune.report.difference import MEAN
-from multiprune.report.frame import read_runs
-from multiprune.report.overview import Overview, overview
-from multiprune.report.sections import sections
+from multiprune.report.findings.difference import MEAN
+from multiprune.report.findings.overview import Overview, overview
+from multiprune.report.records.frame import read_runs
+from multiprune.report.sections.order import sections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

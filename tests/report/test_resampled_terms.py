@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 
 from multiprune.data.source import HubSource
-from multiprune.report.resampling import resampled_quotient, resamples
+from multiprune.report.findings.resampling import resampled_quotient, resamples
 from multiprune.tasks import answer_text
 from multiprune.tasks.answers import Answers
 from multiprune.tasks.classification import Classification
@@ -23,7 +23,7 @@ from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
-    from multiprune.report.resampling import Numbers, Weights
+    from multiprune.report.findings.resampling import Numbers, Weights
     from multiprune.tasks.task import Task
 
 EXAMPLES, DRAWS = 24, 40

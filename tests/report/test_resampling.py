@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from multiprune.report import resampling
-from multiprune.report.resampling import METRICS, resampled_metric, resamples
+from multiprune.report.findings import resampling
+from multiprune.report.findings.resampling import METRICS, resampled_metric, resamples
 from multiprune.tasks import metrics
 
 if TYPE_CHECKING:
-    from multiprune.report.resampling import Answered, Weights
+    from multiprune.report.findings.resampling import Answered, Weights
 
 EXAMPLES = 30
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from multiprune.report.results import Results, scores_by_task
+from multiprune.report.records.results import Results, scores_by_task
 
 
 def results_with(**changed: Any) -> Results:

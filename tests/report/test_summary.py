@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multiprune.report.results import Results
+from multiprune.report.records.results import Results
 from multiprune.report.summary import print_summary
 
 if TYPE_CHECKING:

@@ -10,16 +10,16 @@ import pytest
 from run_folders import LINEAR, results, task_config, write
 
 from multiprune.cli import main
-from multiprune.report.chain import described
-from multiprune.report.frame import read_run, read_runs
-from multiprune.report.overview import overview
-from multiprune.report.sections import sections
+from multiprune.report.findings.overview import overview
+from multiprune.report.records.chain import described
+from multiprune.report.records.frame import read_run, read_runs
+from multiprune.report.sections.order import sections
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from multiprune.report.blocks import Section, Table
-    from multiprune.report.overview import Overview
+    from multiprune.report.findings.overview import Overview
+    from multiprune.report.page.blocks import Section, Table
 
 KEPT = 200_000
 MASKED = "multiprune.tasks.masked_language.MaskedLanguage"

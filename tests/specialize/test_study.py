@@ -17,8 +17,8 @@ from multiprune.budget.budget import FractionBudget
 from multiprune.cli import main
 from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
-from multiprune.report.jobs import read_jobs
-from multiprune.report.specialist_files import SPECIALISTS
+from multiprune.report.records.jobs import read_jobs
+from multiprune.report.specialists.files import SPECIALISTS
 from multiprune.specialize.calibration_set import Draw, calibration_set
 from multiprune.specialize.origin import read_origin
 from multiprune.specialize.specialist import Recipe, specialized, validated

@@ -52,9 +52,9 @@ def _add_allocate(commands: Commands) -> None:
 
 def _allocate(options: argparse.Namespace) -> None:
     from multiprune.budget.budget import parse_budget
-    from multiprune.report.ensemble import Request, best_ensembles
-    from multiprune.report.ensemble_table import print_ensembles, write_ensembles
-    from multiprune.report.frame import read_runs
+    from multiprune.report.findings.ensemble import Request, best_ensembles
+    from multiprune.report.findings.ensemble_table import print_ensembles, write_ensembles
+    from multiprune.report.records.frame import read_runs
 
     request = Request(
         parse_budget(options.budget, of=options.of),
@@ -145,7 +145,7 @@ def _read(options: argparse.Namespace) -> Document:
 
 def _dashboard(options: argparse.Namespace) -> None:
     from multiprune.report.dashboard import publish
-    from multiprune.report.frame import read_runs
+    from multiprune.report.records.frame import read_runs
 
     if options.wandb is None:
         raise ValueError("`--wandb-json` needs `--wandb ENTITY/PROJECT` beside it.")
@@ -168,7 +168,7 @@ def _add_status(commands: Commands) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from multiprune.report.jobs import as_json, print_jobs, read_jobs
+    from multiprune.report.records.jobs import as_json, print_jobs, read_jobs
 
     jobs = read_jobs(*options.runs)
     if options.format == "json":

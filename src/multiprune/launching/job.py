@@ -23,9 +23,9 @@ from hydra.core.utils import (
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from multiprune.outcome import sentence
-from multiprune.report.command import HYDRA
-from multiprune.report.results import is_finished, read_score
-from multiprune.report.runs import RESULTS
+from multiprune.report.records.command import HYDRA
+from multiprune.report.records.results import is_finished, read_score
+from multiprune.report.records.runs import RESULTS
 from multiprune.status import StatusFile, read_status
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from multiprune.report.frame import Row
+    from multiprune.report.records.frame import Row
 
 NAME = "multiprune"
 

@@ -8,28 +8,28 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from multiprune.report.contender import SPLITS
-from multiprune.report.difference import MEAN
-from multiprune.report.ensemble_table import document as ensemble_document
-from multiprune.report.ensemble_table import left_out_document
+from multiprune.report.findings.difference import MEAN
+from multiprune.report.findings.ensemble_table import document as ensemble_document
+from multiprune.report.findings.ensemble_table import left_out_document
 from multiprune.report.ladder_document import ladder_document
+from multiprune.report.records.frame import SPLITS
 from multiprune.report.transfer_document import transfer_document
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from multiprune.report.against_ensembles import Comparison
-    from multiprune.report.auxiliary import Effect
-    from multiprune.report.blocks import Section, Table
-    from multiprune.report.by_examples import ByExamples, Pair
-    from multiprune.report.by_language import ByLanguage
-    from multiprune.report.difference import Difference
-    from multiprune.report.frame import Row
-    from multiprune.report.ladders import Ladders
-    from multiprune.report.layers import Position
-    from multiprune.report.model import Model
-    from multiprune.report.overlap import Overlap, Overlaps, Shared
-    from multiprune.report.overview import Overview
+    from multiprune.report.findings.against_ensembles import Comparison
+    from multiprune.report.findings.auxiliary import Effect
+    from multiprune.report.findings.by_examples import ByExamples, Pair
+    from multiprune.report.findings.by_language import ByLanguage
+    from multiprune.report.findings.difference import Difference
+    from multiprune.report.findings.ladders import Ladders
+    from multiprune.report.findings.layers import Position
+    from multiprune.report.findings.model import Model
+    from multiprune.report.findings.overlap import Overlap, Overlaps, Shared
+    from multiprune.report.findings.overview import Overview
+    from multiprune.report.page.blocks import Section, Table
+    from multiprune.report.records.frame import Row
 
 
 def as_json(overview: Overview, overlaps: Overlaps | None, found: ByExamples | None) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from multiprune.report.ladder_pairs import seconds_of
+from multiprune.report.findings.ladder_pairs import seconds_of
 
 if TYPE_CHECKING:
-    from multiprune.report.ladder_pairs import Separate, SizePair
-    from multiprune.report.ladders import ManySizes
+    from multiprune.report.findings.ladder_pairs import Separate, SizePair
+    from multiprune.report.findings.ladders import ManySizes
 
 
 def ladder_document(one: ManySizes) -> dict[str, Any]:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from multiprune.report.drawing import image
-from multiprune.report.layers import grid, mean_density
-from multiprune.report.plots import heat_map
+from multiprune.report.findings.layers import grid, mean_density
+from multiprune.report.page.drawing import image
+from multiprune.report.page.plots import heat_map
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from PIL.Image import Image
 
-    from multiprune.report.results import Results
+    from multiprune.report.records.results import Results
 
 
 def summary(results: Results) -> dict[str, float]:

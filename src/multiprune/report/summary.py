@@ -10,7 +10,7 @@ from rich.table import Table
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from multiprune.report.results import Results
+    from multiprune.report.records.results import Results
 
 
 def print_summary(results: Results, folder: Path) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from multiprune.report.contender import SPLITS
-from multiprune.report.difference import MEAN
+from multiprune.report.findings.difference import MEAN
+from multiprune.report.records.frame import SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from multiprune.report.contender import Statistic
-    from multiprune.report.transfer import Chain, Transfer
+    from multiprune.report.findings.contender import Statistic
+    from multiprune.report.findings.transfer import Chain, Transfer
 
 
 def transfer_document(found: Transfer) -> dict[str, Any]:

@@ -8,32 +8,32 @@ from typing import TYPE_CHECKING, ClassVar
 
 from typing_extensions import override
 
-from multiprune.report import specialist_document
-from multiprune.report.blocks import plural
-from multiprune.report.by_examples import by_examples
 from multiprune.report.document import as_csv, as_json, as_markdown
-from multiprune.report.drawing import save
+from multiprune.report.findings.by_examples import by_examples
+from multiprune.report.findings.overlap import overlaps
+from multiprune.report.findings.overview import overview
 from multiprune.report.folder import check_replaceable, report_folder
-from multiprune.report.frame import read_runs
-from multiprune.report.overlap import overlaps
-from multiprune.report.overview import overview
-from multiprune.report.page import page
-from multiprune.report.sections import sections, sections_by_examples
-from multiprune.report.specialist_files import read_specialist_files
-from multiprune.report.specialist_lead import lead
-from multiprune.report.specialist_sections import specialist_sections
-from multiprune.report.specialists import specialists
+from multiprune.report.page.blocks import plural
+from multiprune.report.page.drawing import save
+from multiprune.report.page.html import page
+from multiprune.report.records.frame import read_runs
+from multiprune.report.sections.order import sections, sections_by_examples
+from multiprune.report.specialists import document as specialist_document
+from multiprune.report.specialists.files import read_specialist_files
+from multiprune.report.specialists.lead import lead
+from multiprune.report.specialists.overview import specialists
+from multiprune.report.specialists.sections import specialist_sections
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from multiprune.report.blocks import Section
-    from multiprune.report.by_examples import ByExamples
-    from multiprune.report.frame import LeftOut
-    from multiprune.report.overlap import Overlaps
-    from multiprune.report.overview import Overview
-    from multiprune.report.specialists import Specialists
+    from multiprune.report.findings.by_examples import ByExamples
+    from multiprune.report.findings.overlap import Overlaps
+    from multiprune.report.findings.overview import Overview
+    from multiprune.report.page.blocks import Section
+    from multiprune.report.records.frame import LeftOut
+    from multiprune.report.specialists.overview import Specialists
 
 #: The file that holds a format.
 FILES: Mapping[str, str] = {
@@ -122,7 +122,7 @@ class Report(Document):
     def of(
         cls, paths: Sequence[Path], *, ignore: Sequence[str] = (), masks: bool = False
     ) -> Report:
-        """Read runs and compare them; ``ignore`` as in :func:`multiprune.report.overview.overview`.
+        """Read runs and compare them; ``ignore`` as in :func:`.findings.overview.overview`.
 
         Raises:
             FileNotFoundError: if there is no run in a path.

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from multiprune.budget.budget import FractionBudget
 from multiprune.outcome import ended_by_sigterm, is_job, refusal, reported
 from multiprune.quiet import quiet_libraries
-from multiprune.report.specialist_files import SPECIALISTS
+from multiprune.report.specialists.files import SPECIALISTS
 from multiprune.specialize.calibration_set import Draw
 from multiprune.specialize.methods import Choice
 from multiprune.specialize.specialist import Recipe

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from multiprune.budget.budget import FractionBudget
 from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
-from multiprune.report.specialist_files import SPECIALISTS
+from multiprune.report.specialists.files import SPECIALISTS
 from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.methods import METHODS
 from multiprune.specialize.origin import read_origin

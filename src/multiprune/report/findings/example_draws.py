@@ -1,0 +1,167 @@
+"""Scores of runs on resamples of the evaluation examples, from what the runs have answered."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+from zlib import crc32
+
+import numpy as np
+
+from multiprune.report.findings.resampling import (
+    METRICS,
+    Resampled,
+    resampled_metric,
+    resampled_quotient,
+    resamples,
+)
+from multiprune.report.records.frame import SPLITS
+from multiprune.report.records.predictions import FILE, read_predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from multiprune.report.findings.contender import Contender
+    from multiprune.report.findings.resampling import Numbers
+    from multiprune.report.records.frame import Row
+    from multiprune.report.records.predictions import Answered, Predictions
+
+T = TypeVar("T")
+
+#: Resamples of the examples of each task.
+DRAWS = 1_000
+
+#: How far a score may be from what predictions give.
+TOLERANCE = 1e-4
+
+_MODULE = "multiprune.tasks.metrics"
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The score of one run and task on each resample; ``questions`` tells examples and labels."""
+
+    scores: Numbers
+    questions: str
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    metric: Resampled
+    units: int
+    questions: str
+
+
+class ExampleDraws:
+    """Scores of the runs of some contenders, on the same resamples for all runs of a task.
+
+    All that is known of a task is drawn when it is first asked for, so that resamples need not be
+    kept, and the answers of a run are read once.
+    """
+
+    def __init__(self, contenders: Iterable[Contender]) -> None:
+        self._rows: dict[str, dict[Path, Row]] = {}
+        for contender in contenders:
+            for task, rows in contender.runs.items():
+                self._rows.setdefault(task, {}).update({row.path: row for row in rows})
+        self._read: dict[Path, Predictions | ValueError] = {}
+        self._drawn: dict[tuple[str, str], dict[Path, Drawn | ValueError]] = {}
+
+    def of(self, row: Row, task: str, split: str) -> Drawn:
+        """Return the scores of a run of the contenders.
+
+        Raises:
+            ValueError: if the run's predictions are not there, or do not give its score, or its
+                metric has no resampled form.
+        """
+        if (split, task) not in self._drawn:
+            self._drawn[split, task] = self._draw(task, split)
+        return _given(self._drawn[split, task][row.path])
+
+    def _draw(self, task: str, split: str) -> dict[Path, Drawn | ValueError]:
+        found: dict[Path, Drawn | ValueError] = {}
+        by_size: dict[int, dict[Path, _Prepared]] = {}
+        for path, row in self._rows[task].items():
+            try:
+                prepared = self._prepared(row, task, split)
+                by_size.setdefault(prepared.units, {})[path] = prepared
+            except ValueError as error:
+                found[path] = error
+        for size, runs in by_size.items():
+            blocks = [
+                {path: one.metric(weights) for path, one in runs.items()}
+                # Examples of two tasks are drawn independently.
+                for weights in resamples(size, DRAWS, seed=crc32(f"{split}/{task}".encode()))
+            ]
+            for path, one in runs.items():
+                scores = np.concatenate([block[path] for block in blocks])
+                found[path] = Drawn(scores, one.questions)
+        return found
+
+    def _prepared(self, row: Row, task: str, split: str) -> _Prepared:
+        answers = self._answers(row).get(split, {}).get(task)
+        if answers is None:
+            raise ValueError(f"{row.path / FILE} has no answers to {split}/{task}")
+        prepared = _prepare(row, task, answers)
+        score = SPLITS[split](row, task)
+        found = float(prepared.metric(np.ones((1, prepared.units), np.float32))[0])
+        if score is None or abs(found - score) > TOLERANCE:
+            raise ValueError(
+                f"predictions do not give the score that results.json has: {found:.4f} and not "
+                f"{score} for {split}/{task} in {row.path}"
+            )
+        return prepared
+
+    def _answers(self, row: Row) -> Predictions:
+        if row.path not in self._read:
+            try:
+                self._read[row.path] = read_predictions(row.path)
+            except FileNotFoundError:
+                self._read[row.path] = ValueError(f"{row.path} has no {FILE}")
+            except (ValueError, OSError) as error:
+                self._read[row.path] = ValueError(str(error))
+        return _given(self._read[row.path])
+
+
+def _prepare(row: Row, task: str, answers: Answered) -> _Prepared:
+    examples, which = np.unique(answers.examples.numpy(), return_inverse=True)
+    if examples[0] < 0:
+        raise ValueError(f"{row.path / FILE} does not say which example an answer to {task} is of")
+    labels = answers.labels.numpy()
+    # In one type, since files hold integers in as few bytes as they take.
+    asked = [answers.examples.numpy().astype(np.int64), labels.astype(np.float64)]
+    if answers.terms is not None:
+        terms = answers.terms
+        kinds = [one.numpy().astype(np.int64) for one in (terms.languages, terms.units)]
+        metric = resampled_quotient(terms.numerators.numpy(), terms.denominators.numpy(), *kinds)
+        asked, units = [*asked, *kinds], int(kinds[1].max()) + 1
+    else:
+        name, units = _metric(row, task), len(examples)
+        metric = resampled_metric(name, answers.predictions.numpy(), labels, which)
+    questions = hashlib.sha256(b"".join(one.tobytes() for one in asked)).hexdigest()
+    return _Prepared(metric, units, questions)
+
+
+def _metric(row: Row, task: str) -> str:
+    """Return the name of the function that gives the score of ``task``."""
+    config = row.config["task"][task]
+    if config.get("languages"):
+        raise ValueError(
+            f"{row.path / FILE} does not say which answer to {task} is in which language"
+        )
+    definition = config["metrics"][row.metrics[task]]
+    path = str(definition.get("path", definition.get("_target_")))
+    module, _, name = path.rpartition(".")
+    if module != _MODULE or name not in METRICS:
+        raise ValueError(
+            f"a metric that is resampled must be one of {_MODULE}, but that of {task} is {path}"
+        )
+    return name
+
+
+def _given(value: T | ValueError) -> T:
+    if isinstance(value, ValueError):
+        raise value
+    return value

@@ -1,0 +1,254 @@
+"""What a report draws."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from multiprune.report.page.drawing import MARKERS, ON_DARK, ON_LIGHT, PALETTE, SERIES, blank
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from multiprune.report.findings.contender import Statistic
+    from multiprune.report.findings.difference import Difference
+
+#: As many lines are labelled at their ends; more get a legend.
+LABELLED = 4
+#: Labels of as many letters have room beside each other in a legend.
+HALF = 40
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve of scores over sizes or examples; ``color`` counts through the palette."""
+
+    label: str
+    color: int
+    style: str
+    points: Sequence[tuple[int, Statistic]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Level:
+    """A dashed line across a figure that curves are held against; grey without a ``color``."""
+
+    label: str
+    score: float
+    color: int | None = None
+
+
+def frontier(
+    lines: Sequence[Line], dense: int, ylabel: str, *, wide: bool, levels: Sequence[Level] = ()
+) -> Figure:
+    """Draw scores over kept parameters; bands are from the lowest to the highest seed."""
+    width, height = (5.2, 3.3) if wide else (3.6, 2.9)
+    labels = [*(line.label for line in lines), *(level.label for level in levels)]
+    columns = 2 if wide and max(map(len, labels), default=0) <= HALF else 1
+    figure, axes = blank(width, height + _room_for_legend(len(labels), columns))
+    _draw(axes, lines, ylabel, levels)
+    axes.set_xlabel("kept parameters, and of one dense model")
+    sizes = sorted({size for line in lines for size, _ in line.points if size > 0})
+    _number_axis(axes, sizes, lambda size: f"{short(size)}\n{size / dense:.2g}", factor=8)
+    if wide and len(lines) <= LABELLED and not levels:
+        _label_ends(axes, lines)
+    else:
+        figure.legend(loc="outside lower center", ncols=columns)
+    return figure
+
+
+def over_examples(
+    lines: Sequence[Line],
+    ylabel: str,
+    *,
+    xlabel: str = "training examples",
+    levels: Sequence[Level] = (),
+) -> Figure:
+    """Draw scores over numbers of examples, on a logarithmic scale."""
+    figure, axes = blank(5.2, 3.5 + _room_for_legend(len(lines), 2))
+    _draw(axes, lines, ylabel, levels)
+    axes.set_xlabel(xlabel)
+    numbers = sorted({number for line in lines for number, _ in line.points if number > 0})
+    _number_axis(axes, numbers, lambda number: f"{number:,}", factor=1)
+    figure.legend(loc="outside lower center", ncols=2)
+    return figure
+
+
+def _room_for_legend(lines: int, columns: int) -> float:
+    """Return the inches that a legend takes beyond the rows that a figure has room for."""
+    return 0.15 * max(0, math.ceil(lines / columns) - 4)
+
+
+def _draw(axes: Axes, lines: Sequence[Line], ylabel: str, levels: Sequence[Level]) -> None:
+    for level in levels:
+        color = PALETTE["faint"] if level.color is None else SERIES[level.color % len(SERIES)]
+        axes.axhline(level.score, color=color, ls="--", lw=1, label=level.label)
+    for line in lines:
+        color = SERIES[line.color % len(SERIES)]
+        axes.plot(
+            [place for place, _ in line.points],
+            [one.mean for _, one in line.points],
+            line.style,
+            color=color,
+            marker=MARKERS[line.color % len(MARKERS)],
+            markersize=4,
+            label=line.label,
+        )
+        banded = [(place, one) for place, one in line.points if one.low is not None]
+        low, high = ([getattr(one, end) for _, one in banded] for end in ("low", "high"))
+        if banded:  # an empty band would take the margins away
+            band = [place for place, _ in banded]
+            axes.fill_between(band, low, high, color=color, alpha=0.18, lw=0)
+        if len(banded) == 1:
+            # A band of one point has no width.
+            axes.vlines([banded[0][0]], low, high, color=color, alpha=0.5)
+    axes.margins(y=0.08)
+    axes.grid(axis="y")
+    axes.set_ylabel(ylabel)
+
+
+def forest(names: Sequence[str], differences: Sequence[Difference]) -> Figure:
+    """Draw differences and their intervals below each other, beside the line of no difference."""
+    figure, axes = blank(5.6, 0.9 + 0.3 * len(names))
+    heights = range(len(names), 0, -1)
+    axes.axvline(0, color=PALETTE["faint"], linewidth=0.8)
+    for height, one in zip(heights, differences, strict=True):
+        if one.low is not None and one.high is not None:
+            axes.plot([one.low, one.high], [height, height], color=SERIES[0], linewidth=1.5)
+        axes.plot([one.mean], [height], "o", color=SERIES[0], markersize=5)
+        axes.annotate(
+            f"{one.mean:+.3f}", (one.mean, height), (0, 4), textcoords="offset points",
+            ha="center", fontsize=7,
+        )  # fmt: skip
+    axes.set_yticks(list(heights), names)
+    axes.set_ylim(0.4, len(names) + 0.7)
+    axes.set_xlabel("← best ensemble is better · multitask is better →")
+    axes.grid(axis="x")
+    return figure
+
+
+def heat_map(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float | None]],
+    *,
+    digits: int = 2,
+    highest: float | None = None,
+    signed: bool = False,
+) -> Figure:
+    """Draw numbers from 0 to ``highest`` as colours with the numbers on them; None stays empty.
+
+    ``signed`` numbers go as far below 0 as above, in two hues.
+    """
+    figure, axes = blank(1.4 + 0.5 * len(columns), 0.9 + 0.24 * len(rows))
+    known = [abs(one) for row in values for one in row if one is not None]
+    top = (max(known, default=1.0) if highest is None else highest) or 1
+    shaded = [[math.nan if one is None else one for one in row] for row in values]
+    colors, low = ("PuOr", -top) if signed else ("cividis", 0)
+    axes.pcolormesh(shaded, cmap=colors, vmin=low, vmax=top, edgecolor="face", lw=0.2)
+    for y, row in enumerate(values):
+        for x, one in enumerate(row):
+            if one is not None:
+                is_light = abs(one) < 0.6 * top if signed else one > 0.55 * top
+                color = ON_LIGHT if is_light else ON_DARK
+                text = f"{one:{'+' * signed}.{digits}f}"
+                axes.text(x + 0.5, y + 0.5, text, color=color, ha="center", va="center", fontsize=7)
+    axes.set_yticks([y + 0.5 for y in range(len(rows))], rows)
+    axes.set_xticks([x + 0.5 for x in range(len(columns))], columns, rotation=30, ha="right")
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def bars(names: Sequence[str], parts: Mapping[str, Sequence[int]]) -> Figure:
+    """Draw how each bar is made of parts, from left to right."""
+    figure, axes = blank(5.6, 0.9 + 0.27 * len(names))
+    heights = range(len(names), 0, -1)
+    left = [0] * len(names)
+    for index, (part, sizes) in enumerate(parts.items()):
+        axes.barh(
+            list(heights), sizes, left=left, color=SERIES[index], label=part, height=0.7,
+            edgecolor=PALETTE["ground"], linewidth=0.8,
+        )  # fmt: skip
+        left = [start + size for start, size in zip(left, sizes, strict=True)]
+    for height, total in zip(heights, left, strict=True):
+        axes.annotate(
+            short(total), (total, height), (3, 0), textcoords="offset points", va="center",
+            fontsize=7,
+        )  # fmt: skip
+    axes.set_yticks(list(heights), names)
+    axes.set_xlim(0, 1.12 * max(left))
+    axes.xaxis.set_major_formatter(lambda value, _: short(int(value)))
+    axes.set_xlabel("kept parameters")
+    figure.legend(loc="outside upper center", ncols=len(parts))
+    return figure
+
+
+def ranges(names: Sequence[str], values: Sequence[Sequence[float]], xlabel: str) -> Figure:
+    """Draw from the lowest to the highest value of each name, and the median."""
+    figure, axes = blank(5.6, 0.9 + 0.27 * len(names))
+    heights = range(len(names), 0, -1)
+    for height, one in zip(heights, values, strict=True):
+        axes.plot([min(one), max(one)], [height, height], color=SERIES[0], linewidth=3)
+        axes.plot([statistics.median(one)], [height], "o", color=SERIES[1], markersize=5)
+    axes.set_yticks(list(heights), names)
+    axes.set_ylim(0.4, len(names) + 0.6)
+    axes.set_xlim(left=0)
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x")
+    return figure
+
+
+def short(count: int) -> str:
+    """Write a number of parameters in three digits."""
+    for unit, letter in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= unit:
+            return f"{count / unit:.3g}{letter}"
+    return str(count)
+
+
+def _number_axis(
+    axes: Axes, distinct: Sequence[int], name: Callable[[int], str], *, factor: float
+) -> None:
+    """Mark rising numbers, as far apart as their names need, on a scale that shows all.
+
+    It is logarithmic if the largest is more than ``factor`` times the smallest.
+    """
+    if not distinct:
+        return
+    wide = distinct[-1] > factor * distinct[0]
+    if wide:
+        axes.set_xscale("log")
+    place = [math.log(number) if wide else float(number) for number in distinct]
+    # Numbers that differ by a few percent have the same name.
+    apart = max((place[-1] - place[0]) / 6, 0.1 * (1 if wide else distinct[-1]))
+    if distinct[-1] < 1.2 * distinct[0]:
+        axes.set_xlim(0.8 * distinct[0], 1.2 * distinct[-1])
+    marked = [0]
+    for index in range(1, len(distinct)):
+        if place[index] - place[marked[-1]] >= apart:
+            marked.append(index)
+    axes.set_xticks([distinct[i] for i in marked], [name(distinct[i]) for i in marked])
+    axes.set_xticks([], minor=True)
+
+
+def _label_ends(axes: Axes, lines: Sequence[Line]) -> None:
+    """Write the name of each line at its end, and move names apart that would overlap."""
+    ends = sorted(lines, key=lambda line: line.points[-1][1].mean)
+    low, high = axes.get_ylim()
+    heights = [line.points[-1][1].mean for line in ends]
+    for lower, upper in pairwise(range(len(heights))):
+        heights[upper] = max(heights[upper], heights[lower] + 0.075 * (high - low))
+    right = max(line.points[-1][0] for line in lines)
+    for height, line in zip(heights, ends, strict=True):
+        axes.annotate(
+            line.label, (right, height), (8, 0), textcoords="offset points", va="center",
+            color=SERIES[line.color % len(SERIES)], fontsize=7.5, annotation_clip=False,
+        )  # fmt: skip

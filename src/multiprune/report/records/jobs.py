@@ -1,0 +1,158 @@
+"""The jobs of a sweep at a glance, from what stands in their folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from multiprune.report.records.command import overrides_of
+from multiprune.report.records.duration import duration
+from multiprune.report.records.runs import RESULTS, run_folders
+from multiprune.status import read_status, utc_now
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from pathlib import Path
+
+STATES = ("finished", "running", "waiting", "failed", "given up", "interrupted", "lost", "unknown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run.
+
+    Attributes:
+        state: that of its ``status.json``; ``lost`` if that says that it runs, or will, and nothing
+            runs; ``unknown`` if it has left no status that can be read.
+        seconds_left: of training, for a running job.
+    """
+
+    path: Path
+    overrides: tuple[str, ...]
+    state: str
+    reason: str = ""
+    step: int | None = None
+    total_steps: int | None = None
+    density: float | None = None
+    score: float | None = None
+    seconds_left: float | None = None
+
+
+def read_jobs(*paths: Path) -> list[Job]:
+    """Return every run in ``paths`` and below them, in the order of their numbers.
+
+    Raises:
+        FileNotFoundError: if a path does not exist, or there is no run in it.
+    """
+    now = utc_now()
+    return [_job(folder, now) for folder in sorted(run_folders(paths), key=_by_number)]
+
+
+def totals(jobs: Sequence[Job]) -> str:
+    """Return how many jobs are in which state, and how long the last running one will take."""
+    counts = Counter(job.state for job in jobs)
+    states = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+    left = [job.seconds_left for job in jobs if job.seconds_left is not None]
+    ahead = f"; those that run train for {duration(max(left))} more" if left else ""
+    return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}: {states}{ahead}."
+
+
+def print_jobs(jobs: Sequence[Job]) -> None:
+    """Print a row for each job, with the overrides that not all of them share."""
+    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    table = Table("job", "overrides", "state")
+    for column in ("step", "density", "score", "left"):
+        table.add_column(column, justify="right", no_wrap=True)
+    above = os.path.commonpath([job.path.resolve().parent for job in jobs])
+    for job in jobs:
+        own = " ".join(one for one in job.overrides if one not in shared)
+        name = str(job.path.resolve().relative_to(above))
+        table.add_row(escape(name), escape(own), escape(_state(job)), *_numbers(job))
+    console = Console()
+    console.print(table)
+    console.print(totals(jobs), highlight=False)
+
+
+def as_json(jobs: Sequence[Job]) -> str:
+    """Return all that is known of the jobs."""
+    content = [vars(job) | {"path": str(job.path)} for job in jobs]
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _job(folder: Path, now: datetime) -> Job:
+    overrides = _overrides(folder)
+    try:
+        status = read_status(folder)
+    except ValueError as error:
+        return Job(path=folder, overrides=overrides, state="unknown", reason=str(error))
+    if (folder / RESULTS).exists() and (status is None or status.state != "finished"):
+        return _finished(folder, overrides)
+    if status is None:
+        return Job(path=folder, overrides=overrides, state="unknown")
+    return Job(
+        path=folder,
+        overrides=overrides,
+        state="lost" if status.is_lost(now) else status.state,
+        reason=status.reason,
+        step=status.step,
+        total_steps=status.total_steps,
+        density=status.density,
+        score=status.score,
+        seconds_left=None if status.is_lost(now) else status.seconds_left(now),
+    )
+
+
+def _finished(folder: Path, overrides: tuple[str, ...]) -> Job:
+    """Return a job whose results tell more than its status."""
+    try:
+        content = json.loads((folder / RESULTS).read_bytes())
+        budget, steps = content["budget"], int(content["steps"])
+        return Job(
+            path=folder,
+            overrides=overrides,
+            state="finished",
+            step=steps,
+            total_steps=steps,
+            density=budget["kept"] / budget["dense"],
+            score=float(content["score"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"{RESULTS} cannot be read: {error}"
+        return Job(path=folder, overrides=overrides, state="unknown", reason=reason)
+
+
+def _overrides(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(overrides_of(folder))
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        return ()
+
+
+def _by_number(folder: Path) -> list[tuple[str, int]]:
+    """Return what puts 10 behind 9."""
+    parts = re.findall(r"(\D*)(\d*)", str(folder))
+    return [(text, int(number or -1)) for text, number in parts]
+
+
+def _state(job: Job) -> str:
+    return f"{job.state}: {job.reason}" if job.reason else job.state
+
+
+def _numbers(job: Job) -> list[str]:
+    total = "" if job.total_steps is None else f"/{job.total_steps}"
+    return [
+        "" if job.step is None else f"{job.step}{total}",
+        "" if job.density is None else f"{job.density:.3f}",
+        "" if job.score is None else f"{job.score:.4f}",
+        "" if job.seconds_left is None else duration(job.seconds_left),
+    ]

@@ -1,0 +1,100 @@
+"""``frontier.json``: what every size of one run scores, as ``multiprune frontier`` has left it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from multiprune.report.records.frame import SPLITS
+from multiprune.report.records.json_value import value_at
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from multiprune.report.records.frame import Row
+
+FRONTIER = "frontier.json"
+#: Digests of a run's model of all sizes.
+WEIGHTS = "sizes/sha256.json"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rung:
+    """One size of one run.
+
+    Attributes:
+        asked: the density that was asked for, the same for all seeds; of the smallest size that of
+            the run's budget, as seeds differ in what it comes to.
+        kept: the parameters, of those that the run's budget counts.
+        scores: the first metric of each task.
+    """
+
+    asked: float
+    kept: int
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The sizes of one run, on validation or test data; all have scores of the same tasks."""
+
+    run: Row
+    split: str
+    rungs: tuple[Rung, ...]
+
+
+def read_ladder(run: Row) -> Ladder | None:
+    """Read what the sizes of a run score; None if they were not evaluated.
+
+    Raises:
+        ValueError: if the file is damaged, or of weights that the run no longer has.
+        OSError: if it cannot be read.
+    """
+    try:
+        content = json.loads((run.path / FRONTIER).read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{FRONTIER} is not JSON: {error}") from None
+    split = _at(content, "split", str)
+    if split not in SPLITS:
+        raise ValueError(f"`split` of {FRONTIER} must be one of {', '.join(SPLITS)}, not {split!r}")
+    _check_weights(run, _at(content, "weights", dict))
+    rungs = tuple(_rung(run, size) for size in _at(content, "sizes", list))
+    if not rungs or any(one.scores.keys() != rungs[0].scores.keys() for one in rungs):
+        raise ValueError(f"{FRONTIER} must have sizes, all with scores of the same tasks")
+    return Ladder(run, split, rungs)
+
+
+def _at(content: Any, dotted: str, kind: type[T]) -> T:
+    return value_at(content, dotted, kind, name=FRONTIER)
+
+
+def _check_weights(run: Row, evaluated: Mapping[str, str]) -> None:
+    """Check that the run was not trained again since; runs without weights are not checked."""
+    file = run.path / WEIGHTS
+    if file.is_file() and json.loads(file.read_bytes()) != evaluated:
+        raise ValueError(
+            f"{FRONTIER} must be of the run's own weights, but is of others; multiprune frontier "
+            f"{run.path} writes it anew"
+        )
+
+
+def _rung(run: Row, size: Any) -> Rung:
+    kept, asked = _at(size, "kept", int), _at(size, "asked", float)
+    if not 0 < kept <= run.dense:
+        raise ValueError(f"`kept` of {FRONTIER} must be from 1 to {run.dense:,}, but is {kept:,}")
+    scores = {
+        task: _at(size, f"scores.{task}.{metric}", float)
+        for task, metric in run.metrics.items()
+        if task in _at(size, "scores", dict)
+    }
+    if not scores or not all(map(math.isfinite, scores.values())):
+        raise ValueError(f"each size of {FRONTIER} must have finite scores, but one has {scores}")
+    return Rung(
+        asked=run.asked / run.dense if kept <= run.kept else asked, kept=kept, scores=scores
+    )

@@ -1,0 +1,78 @@
+"""``masks.safetensors``: what a run has kept, as bits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from multiprune.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from multiprune.report.records.frame import Row
+
+FILE = "masks.safetensors"
+
+
+@dataclass(frozen=True)
+class Mask:
+    """A boolean tensor, eight bits to a byte."""
+
+    bits: NDArray[np.uint8]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, kept: NDArray[np.bool_]) -> Mask:
+        """Pack a boolean array."""
+        return cls(np.packbits(kept), kept.shape)
+
+    @property
+    def size(self) -> int:
+        """The number of bits."""
+        return int(np.prod(self.shape))
+
+
+Masks = dict[str, Mask]
+
+
+def write_masks(folder: Path, masks: Mapping[str, Tensor]) -> None:
+    """Write what a run has kept, boolean tensors by path, as ``masks.safetensors``: bits."""
+    packed = {path: Mask.of(mask.cpu().numpy()) for path, mask in masks.items()}
+    shapes = json.dumps({path: mask.shape for path, mask in packed.items()})
+    with whole_file(folder / FILE) as beside:
+        save_file({path: mask.bits for path, mask in packed.items()}, beside, {"shapes": shapes})
+
+
+def read_masks(row: Row) -> Masks:
+    """Read what a run has kept, by path as in its densities.
+
+    Raises:
+        FileNotFoundError: if it has not saved its masks.
+        ValueError: if nothing was pruned, or the file is damaged.
+    """
+    if not row.density:
+        raise ValueError("nothing was pruned")
+    file = row.path / FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"it has no {FILE}")
+    try:
+        with safe_open(file, "np") as stored:
+            shapes = json.loads((stored.metadata() or {}).get("shapes", "{}"))
+            masks = {
+                path: Mask(stored.get_tensor(path), tuple(shape)) for path, shape in shapes.items()
+            }
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{FILE} must be whole, but: {error}") from error
+    if differing := sorted(masks.keys() ^ row.density.keys()):
+        raise ValueError(f"{FILE} must hold what was pruned, but {differing[0]} is not in both")
+    return masks

@@ -1,0 +1,1 @@
+"""The report on specialists that were cut out of one model."""
