@@ -235,6 +235,15 @@ def test_density_of_a_run_before_is_named_where_it_is_not_that_of_the_last(tmp_p
     assert described([], LINEAR) == ()
 
 
+def test_a_mask_that_weights_have_grown_out_of_is_not_kept(tmp_path: Path) -> None:
+    pruned = masked("mlm", kept=KEPT, mask="first")
+    grown = masked("biomed", pruned, kept=KEPT, mask="second")
+    kept = stage("gene", pruned, grown, kept=KEPT, mask="second")
+    write(tmp_path / "run", kept)
+    links = read_run(tmp_path / "run").chain
+    assert described(links, KEPT) == ("mlm pruned", "biomed pruned", "gene mask kept")
+
+
 def test_runs_without_pretraining_before_them_have_no_such_section(tmp_path: Path) -> None:
     dense = stage("chem", score=0.4)
     write(tmp_path / "dense", dense)
