@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 
 from multiprune.data.datamodule import MultitaskDataModule
 from multiprune.data.mixing import FixedMixing, ProportionalMixing
+from multiprune.data.pieces import CorpusError
 from multiprune.data.source import GeneratedSource
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification, Regression
@@ -228,6 +230,20 @@ def test_ranks_of_the_trainer_share_the_batches(
         evaluated += [int(word) for one in loader for word in one.inputs["input_ids"][:, 1]]
     assert set(trained) == set(words(data))
     assert sorted(evaluated) == sorted(words(data, split="validation"))
+
+
+def test_a_split_of_fewer_rows_than_processes_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = set_up(tmp_path, {"one": task()})
+    for world_size in (5, 6):
+        place = SimpleNamespace(global_rank=0, world_size=world_size)
+        monkeypatch.setattr(data, "trainer", place)
+        fits = pytest.raises(
+            CorpusError, match="a row for each of 6 processes, but test of one has 5"
+        )
+        with fits if world_size == 6 else nullcontext():
+            data.train_dataloader()
 
 
 def test_restored_state_continues_the_training_batches(tmp_path: Path) -> None:

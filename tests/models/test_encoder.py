@@ -4,13 +4,17 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import (
     AutoConfig,
+    AutoModel,
     BertConfig,
     BertModel,
     DistilBertConfig,
     DistilBertModel,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
 )
 
 from multiprune.models.encoder import Encoder, pretrained
@@ -48,6 +52,20 @@ def test_one_from_scratch_has_the_sizes_asked_for() -> None:
     count = sum(parameter.numel() for parameter in encoder.model.parameters())
     assert count == embeddings + 2 * (attention + forward)
     assert encoder.model.config.num_attention_heads == 2
+
+
+def test_one_from_scratch_suits_tokenizers_with_gaps_and_without_a_length(tmp_path: Path) -> None:
+    words = {"[PAD]": 0, "[UNK]": 1, "dog": 9}
+    pieces = Tokenizer(WordLevel(words, unk_token="[UNK]"))
+    kind: Any = PreTrainedTokenizerFast
+    kind(tokenizer_object=pieces, pad_token="[PAD]").save_pretrained(tmp_path)
+    shape: dict[str, Any] = {"layers": 1, "hidden": 8, "heads": 2, "intermediate": 16}
+    encoder = from_scratch(**shape, tokenizer=str(tmp_path))
+    assert encoder.model.get_input_embeddings().weight.shape == (10, 8)
+    assert encoder.max_length == 512
+    kind(tokenizer_object=pieces).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"token for padding, but .*tokenizer\.json has none"):
+        from_scratch(**shape, tokenizer=str(tmp_path))
 
 
 def test_one_from_scratch_has_no_pooler() -> None:
@@ -197,6 +215,20 @@ def test_max_length_is_the_smaller_of_positions_and_tokenizer(
     tokenizer.model_max_length = of_tokenizer
     model = BertModel(BertConfig(**SIZES), add_pooling_layer=False)
     assert Encoder(model=model, tokenizer=tokenizer).max_length == expected
+
+
+@pytest.mark.parametrize("name", ["roberta", "xlm-roberta", "mpnet"])
+def test_positions_that_begin_behind_padding_leave_fewer(name: str) -> None:
+    config = AutoConfig.for_model(name, **SIZES, pad_token_id=1)
+    tokenizer = character_tokenizer()
+    tokenizer.model_max_length = 10**30
+    kind: Any = AutoModel
+    model = kind.from_config(config).eval()
+    longest = Encoder(model=model, tokenizer=tokenizer).max_length
+    assert longest == 24 - 2
+    model(torch.full((1, longest), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.full((1, longest + 1), 5))
 
 
 @pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])

@@ -88,6 +88,20 @@ def test_what_a_run_has_shipped_is_continued(tmp_path: Path) -> None:
     assert torch.equal(answers(tmp_path / "model"), expected)
 
 
+def test_a_task_begins_with_its_own_head_of_several(tmp_path: Path) -> None:
+    saved("bert", tmp_path / "start")
+    encoder = pretrained(str(tmp_path / "start"))
+    tasks = {"general": task(), "mlm": task()}
+    model = multitask_model(encoder, tasks)
+    for head in model.heads.values():
+        torch.nn.init.normal_(head.bias)  # type: ignore[arg-type]
+    save_model(tmp_path / "model", model, encoder.tokenizer, tasks)
+    again = multitask_model(pretrained(str(tmp_path / "model")), tasks | {"other": task()})
+    biases = {name: one.bias for name, one in again.heads.items()}
+    for name, shipped in (("general", "general"), ("mlm", "mlm"), ("other", "general")):
+        assert torch.equal(biases[name], model.heads[shipped].bias)  # type: ignore[arg-type]
+
+
 def test_without_one_it_begins_at_random(tmp_path: Path) -> None:
     theirs = saved("bert", tmp_path)
     encoder: BertModel = theirs.bert

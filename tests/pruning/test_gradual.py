@@ -148,6 +148,15 @@ def test_skipped_steps_do_not_count() -> None:
     assert spy.calls == ["before", "after", *["before", "skip"] * 5, "before", "after", "prune"]
 
 
+def test_the_end_can_be_reached_without_the_steps_that_were_skipped() -> None:
+    spy = Spy()
+    driver = driver_of(spy, stop=1.0, total_steps=7)
+    assert ranked_at(driver, 6) == [5]
+    driver.finish()
+    assert driver.finished
+    assert spy.amounts == pytest.approx([5 / 7, 1.0])
+
+
 def test_position_is_resumed() -> None:
     driver = driver_of(Spy(), stop=0.65)
     assert ranked_at(driver, 7) == [5]

@@ -10,6 +10,8 @@ import pytest
 import torch
 from datasets import Dataset
 from masked_task import masked_task
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from multiprune.data.batches import EncodedTask, EvaluationBatches, TrainBatches
 from multiprune.data.mixing import BatchPlan
@@ -104,6 +106,28 @@ def test_empty_lines_are_left_out_and_counted(caplog: pytest.LogCaptureFixture) 
 def test_a_corpus_without_text_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'text' of corpus\.parquet .* all 2 rows are empty"):
         task().encode(rows(["", " "]), TOKENIZER, 8)
+
+
+def test_a_corpus_that_the_tokenizer_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match="that the tokenizer knows, but all 2 rows are empty or"):
+        task().encode(rows(["мама", "мыла раму"]), TOKENIZER, 8)
+    columns, _ = task().encode(rows(["мама", "dog"]), TOKENIZER, 8)
+    assert TOKENIZER.decode(columns["input_ids"][0]) == "[CLS] [UNK] [SEP] dog [SEP]"
+
+
+def fast(pieces: Tokenizer) -> Any:
+    kind: Any = PreTrainedTokenizerFast
+    return kind(tokenizer_object=pieces, unk_token="<unk>", mask_token="<mask>")
+
+
+def test_whole_words_need_a_tokenizer_that_knows_words() -> None:
+    pieces = Tokenizer(models.Unigram([("<unk>", 0.0), ("▁", -1.0), ("a", -1.0), ("b", -1.0)], 0))
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace(split=False)
+    masked_task(whole_words=False).read_by(fast(pieces))
+    with pytest.raises(ValueError, match=r"`whole_words` needs a tokenizer .* a text is one word"):
+        masked_task(whole_words=True).read_by(fast(pieces))
+    pieces.pre_tokenizer = pre_tokenizers.Metaspace()
+    masked_task(whole_words=True).read_by(fast(pieces))
 
 
 def test_a_missing_column_and_a_null_are_named() -> None:
@@ -210,6 +234,14 @@ def test_distillation_is_nothing_where_both_agree_and_counts_hidden_tokens_only(
     changed[0, 0] += torch.arange(5)
     found = [task().distillation_loss(logits, one, labels, 2.0) for one in (teacher, changed)]
     assert found[0] == found[1] > 0
+
+
+def test_distillation_is_nothing_where_nothing_is_hidden() -> None:
+    labels, logits = torch.full((2, 3), IGNORED), torch.randn(0, 5, requires_grad=True)
+    loss = task().distillation_loss(logits, torch.randn(0, 5), labels, 2.0)
+    (gradient,) = torch.autograd.grad(loss, [logits])
+    assert loss == 0
+    assert gradient.shape == (0, 5)
 
 
 def test_answers_of_other_tasks_are_scored_as_before() -> None:

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from multiprune.models.from_scratch import character_tokenizer
+from multiprune.tasks import packing
 from multiprune.tasks.packing import (
     Block,
     Frame,
+    Packing,
     TokenizedText,
     across_texts,
     beside_texts,
@@ -70,14 +72,14 @@ def test_texts_beside_each_other_have_frames_and_positions_of_their_own() -> Non
     assert blocks[1].positions.tolist() == [0, 1, 2, 0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize("packing", [across_texts, within_texts, beside_texts])
-def test_nothing_is_lost(packing: object) -> None:
+@pytest.mark.parametrize("way", [across_texts, within_texts, beside_texts])
+def test_nothing_is_lost(way: Packing) -> None:
     generator = np.random.default_rng(0)
     texts = [
         text(generator.integers(5, 99, size).tolist(), list(range(size)))
         for size in generator.integers(1, 40, 30)
     ]
-    blocks = list(packing(texts, FRAME, 16))  # type: ignore[operator]
+    blocks = list(way(texts, FRAME, 16))
     found = np.concatenate([one.text.tokens[one.text.words != IGNORED] for one in blocks])
     assert found.tolist() == [token for one in texts for token in one.tokens]
     assert max(len(one.text) for one in blocks) == 16
@@ -90,6 +92,17 @@ def test_words_are_those_of_the_tokenizer_and_special_ones_are_none() -> None:
         "the", "x", "##y", "##z", "[SEP]", "dog",
     ]  # fmt: skip
     assert found.words.tolist() == [0, 1, 1, 1, X, 5]
+
+
+def test_texts_are_tokenized_a_few_at_a_time_however_long_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = ["dog " * 9, "cat", "the " * 4, *["red"] * 5, "a"]
+    expected = [TOKENIZER(one, add_special_tokens=False)["input_ids"] for one in texts]
+    monkeypatch.setattr(packing, "_TEXTS", 4)
+    monkeypatch.setattr(packing, "_CHARACTERS", 16)
+    assert [one.tokens.tolist() for one in tokenized(texts, TOKENIZER)] == expected
+    assert [*map(len, packing._batches(texts))] == [1, 1, 1, 4, 2]
 
 
 def test_lines_without_text_are_left_out() -> None:

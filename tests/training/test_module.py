@@ -343,6 +343,10 @@ def test_the_configuration_is_kept_in_checkpoints(tmp_path: Path) -> None:
     fit(trainer, module, [batch_of("choice", 3)])
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     saved = torch.load(tmp_path / "one.ckpt", weights_only=False)
-    module_with(config={"seed": 1}).on_load_checkpoint(saved)
+    again = module_with(config={"seed": 1})
+    again.trainer = trainer
+    again.on_load_checkpoint(saved)
+    with pytest.raises(ResumeError, match=r"by as many processes .* were 2 and are 1"):
+        again.on_load_checkpoint(saved | {"world_size": 2})
     with pytest.raises(ResumeError, match="seed was 1 and is 2"):
         module_with(config={"seed": 2}).on_load_checkpoint(saved)

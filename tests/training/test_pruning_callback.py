@@ -348,13 +348,28 @@ def test_steps_that_a_gradient_scaler_skips_do_not_count(
     # Gradients above 65504 overflow in fp16; the scaler halves its factor until they do not.
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**23, growth_interval=6)
     precision = MixedPrecision("16-mixed", "cpu", scaler=scaler)
-    pruning, notice = pruning_with(pruner, every_n_steps=2), NoticeSkipped()
+    pruning, notice = pruning_with(pruner, stop=0.5, every_n_steps=2), NoticeSkipped()
     trainer = trainer_with(tmp_path, pruning, notice, plugins=[precision])
     trainer.fit(Foreign(adaptive=True), loader())
     taken = notice.steps_of(trainer)
     assert 0 < taken < STEPS
     assert notice.skipped == STEPS - taken
     assert pruning.state_dict() == {"step": taken}
+
+
+@each_pruner
+def test_budget_is_met_at_the_last_step_though_some_were_skipped(
+    pruner: Callable[..., Pruner], tmp_path: Path
+) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**23, growth_interval=6)
+    precision = MixedPrecision("16-mixed", "cpu", scaler=scaler)
+    pruning = pruning_with(pruner, stop=1.0)
+    watch = Watch(pruning)
+    trainer_with(tmp_path, pruning, watch, plugins=[precision]).fit(
+        Foreign(adaptive=True), loader()
+    )
+    assert watch.finished == [False] * (STEPS - 1) + [True]
+    assert watch.kept[-1] == BODY // 4
 
 
 @each_pruner

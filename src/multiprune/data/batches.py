@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from datasets import Dataset
+    from numpy.typing import NDArray
 
     from multiprune.data.mixing import BatchPlan
     from multiprune.data.stream import EncodedStream
@@ -56,6 +57,15 @@ def examples_of(table: Dataset) -> Sequence[int]:
         return range(len(table))
     examples: list[int] = table[EXAMPLE][:]
     return examples
+
+
+def token_counts(table: Dataset) -> NDArray[np.int64]:
+    """Return how many tokens each encoded row has."""
+    import pyarrow.compute
+
+    # Without making a Python number of each token.
+    tokens = table.with_format("arrow")["input_ids"][:]
+    return np.asarray(pyarrow.compute.list_value_length(tokens), dtype=np.int64)
 
 
 def capped(table: Dataset, most: int, seed: Sequence[int]) -> Dataset:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytorch_lightning as pl
 from typing_extensions import override
 
@@ -14,9 +13,11 @@ from multiprune.data.batches import (
     EvaluationBatches,
     TrainBatches,
     examples_of,
+    token_counts,
 )
 from multiprune.data.cache import default_cache_folder
 from multiprune.data.mixing import BatchPlan, Mixing
+from multiprune.data.pieces import CorpusError
 from multiprune.data.selection import check_language
 from multiprune.data.splits import SplitReader
 from multiprune.data.streamed_task import StreamedTask, check_streams, streamed_tasks
@@ -155,6 +156,8 @@ class MultitaskDataModule(pl.LightningDataModule):
     @override
     def train_dataloader(self) -> TrainBatches:
         rank, world_size = self._place()
+        # Now, and not after all training: only the Trainer knows how many processes there are.
+        self._check_rows_for(world_size)
         plan = self._plan(self.batch_size * world_size)
         self._close()
         opened = {
@@ -172,9 +175,18 @@ class MultitaskDataModule(pl.LightningDataModule):
             self._restored = {}
         return self._train
 
+    def _check_rows_for(self, world_size: int) -> None:
+        for name, one in self.encoded.items():
+            for split in one.splits.keys() & {"validation", "test"}:
+                if len(one.splits[split]) < world_size:
+                    raise CorpusError(
+                        f"A split must have a row for each of {world_size} processes, but "
+                        f"{split} of {name} has {len(one.splits[split])}."
+                    )
+
     def _plan(self, batch_size: int) -> BatchPlan:
         lengths = {
-            name: np.array([len(tokens) for tokens in one.splits["train"]["input_ids"][:]])
+            name: token_counts(one.splits["train"])
             for name, one in self.encoded.items()
             if name not in self._streamed
         }

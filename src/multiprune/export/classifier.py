@@ -12,6 +12,7 @@ from typing_extensions import override
 from multiprune.export.checkpoint import write_config
 from multiprune.export.loading import ShippedModel
 from multiprune.models.architectures import ARCHITECTURES
+from multiprune.models.encoder import Encoder
 from multiprune.models.modeling_multiprune import (
     KEY,
     PrunedClassifier,
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-#: Their numbers of positions begin behind that of padding.
-_POSITIONS_BEHIND_PADDING = ("roberta", "xlm-roberta", "mpnet")
 
 
 class ShippedClassifier(ShippedModel):
@@ -126,11 +124,7 @@ def class_names(classifier: PreTrainedModel) -> list[str]:
 
 def usable_positions(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """Return how many tokens a classifier reads at most."""
-    config = model.config
-    positions = int(config.max_position_embeddings)
-    if config.model_type in _POSITIONS_BEHIND_PADDING:
-        positions -= int(config.pad_token_id) + 1
-    return min(positions, tokenizer.model_max_length)
+    return Encoder(model=model, tokenizer=tokenizer).max_length
 
 
 def _check_kind(config: PretrainedConfig, path: str) -> None:

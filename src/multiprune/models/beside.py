@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from multiprune.models.encoder import first_position
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -14,9 +16,6 @@ if TYPE_CHECKING:
 
 #: Encoders by ``config.model_type`` that read a text beside others as they read it alone.
 READ_BESIDE = ("albert", "bert", "distilbert", "electra", "roberta", "xlm-roberta")
-
-# They count positions from behind the number of the padding token.
-_BEHIND_PADDING = ("roberta", "xlm-roberta")
 
 _POSITIONS = "position_ids"
 
@@ -55,6 +54,4 @@ def _beside(
     seen = same & (attention_mask.bool()[:, None] | itself)
     dtype = encoder.dtype
     mask = torch.zeros_like(seen, dtype=dtype).masked_fill(~seen, torch.finfo(dtype).min)
-    config = encoder.config
-    first = config.pad_token_id + 1 if config.model_type in _BEHIND_PADDING else 0
-    return {_POSITIONS: positions + first, "attention_mask": mask[:, None]}
+    return {_POSITIONS: positions + first_position(encoder.config), "attention_mask": mask[:, None]}

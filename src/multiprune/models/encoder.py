@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 TEXT_TO_TEXT = ("t5", "mt5")
 
 
+# They count positions from behind the number of the padding token.
+_BEHIND_PADDING = ("roberta", "xlm-roberta", "mpnet")
+
+
 @dataclass(frozen=True)
 class Encoder:
     """A text encoder without a head, or an encoder-decoder, and the tokenizer that goes with it.
@@ -37,7 +41,10 @@ class Encoder:
     @property
     def max_length(self) -> int:
         """The number of tokens that the encoder has positions for."""
-        positions = getattr(self.model.config, "max_position_embeddings", None)
+        config = self.model.config
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions:
+            positions -= first_position(config)
         known = [length for length in (positions, self.tokenizer.model_max_length) if length]
         return int(min(known))
 
@@ -90,6 +97,11 @@ def pretrained(
     if freeze_embeddings:
         freeze_embeddings_of(model)
     return Encoder(model=model, tokenizer=tokenizer, source=source)
+
+
+def first_position(config: PretrainedConfig) -> int:
+    """Return the number that an encoder gives the position of the first token."""
+    return int(config.pad_token_id) + 1 if config.model_type in _BEHIND_PADDING else 0
 
 
 def encoder_class(config: PretrainedConfig) -> Any:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+#: Positions of an encoder whose tokenizer states no length.
+POSITIONS = 512
+
 _SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
@@ -50,12 +53,14 @@ def from_scratch(
 
     Raises:
         FileNotFoundError: if there is no tokenizer in that folder.
+        ValueError: if it has no token for padding.
     """
     from transformers import BertConfig, BertModel
 
     chosen = character_tokenizer() if tokenizer is None else _tokenizer_in(Path(tokenizer))
     config = BertConfig(
-        vocab_size=len(chosen),
+        # Numbers of tokens may have gaps.
+        vocab_size=max(chosen.get_vocab().values()) + 1,
         pad_token_id=chosen.pad_token_id,
         num_hidden_layers=layers,
         hidden_size=hidden,
@@ -63,7 +68,7 @@ def from_scratch(
         intermediate_size=intermediate,
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
-        max_position_embeddings=chosen.model_max_length,
+        max_position_embeddings=_positions(chosen),
         initializer_range=initializer_range,
     )
     model = BertModel(config, add_pooling_layer=False)
@@ -97,6 +102,11 @@ def character_tokenizer() -> PreTrainedTokenizerBase:
     return BertTokenizer(vocab=vocabulary, model_max_length=512)
 
 
+def _positions(tokenizer: PreTrainedTokenizerBase) -> int:
+    # One that states no length has a length of 10^30.
+    return POSITIONS if tokenizer.model_max_length > 10**9 else tokenizer.model_max_length
+
+
 def _tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
@@ -106,4 +116,6 @@ def _tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
             f"`encoder.tokenizer` must be the folder of a tokenizer, but {file} does not exist."
         )
     loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(file.parent)
+    if loaded.pad_token_id is None:
+        raise ValueError(f"`encoder.tokenizer` must have a token for padding, but {file} has none.")
     return loaded

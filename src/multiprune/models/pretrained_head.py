@@ -61,12 +61,13 @@ _THEIRS = (
 )
 
 
-def begin_as_pretrained(head: VocabularyHead, source: str) -> bool:
+def begin_as_pretrained(head: VocabularyHead, source: str, task: str) -> bool:
     """Give a head the weights that lie beside the encoder in ``source``; return if there are any.
 
-    ``source`` is a name on the hub or a folder, of a checkpoint of transformers or of a run.
+    ``source`` is a name on the hub or a folder, of a checkpoint of transformers or of a run. Of the
+    heads of a run, that of the same ``task`` is taken, or else the first.
     """
-    found = _of_run(Path(source)) or _of_checkpoint(source)
+    found = _of_run(Path(source), task) or _of_checkpoint(source)
     expected = {name: one.shape for name, one in head.state_dict().items()}
     if found is None or {name: one.shape for name, one in found.items()} != expected:
         return False
@@ -74,15 +75,17 @@ def begin_as_pretrained(head: VocabularyHead, source: str) -> bool:
     return True
 
 
-def _of_run(folder: Path) -> dict[str, Tensor] | None:
-    """Return the first head over the vocabulary that a run has shipped."""
+def _of_run(folder: Path, task: str) -> dict[str, Tensor] | None:
+    """Return the head over the vocabulary that a run has shipped for a task, or else its first."""
     meaning, file = folder / "heads.json", folder / "heads.safetensors"
     if not (meaning.is_file() and file.is_file()):
         return None
-    for task, one in json.loads(meaning.read_text()).items():
-        if one["kind"] == "masked":
-            return _read(file, {name: f"{task}.{name}" for name in _OURS})
-    return None
+    heads = json.loads(meaning.read_text()).items()
+    masked = [name for name, one in heads if one["kind"] == "masked"]
+    if not masked:
+        return None
+    chosen = task if task in masked else masked[0]
+    return _read(file, {name: f"{chosen}.{name}" for name in _OURS})
 
 
 def _of_checkpoint(source: str) -> dict[str, Tensor] | None:

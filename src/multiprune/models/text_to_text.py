@@ -122,6 +122,6 @@ def multitask_model(encoder: Encoder, tasks: Mapping[str, Task]) -> MultitaskMod
     model = kind(encoder.model, tasks)
     for name, head in model.heads.items():
         if isinstance(head, VocabularyHead) and encoder.source is not None:
-            found = begin_as_pretrained(head, encoder.source)
+            found = begin_as_pretrained(head, encoder.source, name)
             log.info("%s: the head begins %s.", name, "as pretrained" if found else "at random")
     return model

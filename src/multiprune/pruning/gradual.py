@@ -82,13 +82,23 @@ class GradualPruning:
         self.pruner.after_step()
         self.pending = False
         self.step += 1
-        due = self.step % self.every_n_steps == 0 and self.step < self.stop_step
-        if due or self.step == self.stop_step:
+        if self.step == self.stop_step:
+            self.finish(optimizer)
+            return True
+        if self.step % self.every_n_steps == 0 and self.step < self.stop_step:
             self.pruner.prune(self.amount)
-            if self.step == self.stop_step and optimizer is not None:
-                self.was_cut = self.pruner.shrink(optimizer)
             return True
         return False
+
+    def finish(self, optimizer: Optimizer | None = None) -> None:
+        """Go to the end of the schedule: where no more steps are to come, after some were skipped.
+
+        What is pruned is cut out of the layers and of ``optimizer``.
+        """
+        self.step = self.stop_step
+        self.pruner.prune(1.0)
+        if optimizer is not None:
+            self.was_cut = self.pruner.shrink(optimizer)
 
     def skip_step(self) -> None:
         """The optimizer did not move (its gradients overflowed): undo ``before_step``."""

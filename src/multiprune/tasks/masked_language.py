@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from multiprune.tasks.masking import MaskVocabulary, mask_vocabulary, masked, random_numbers
 from multiprune.tasks.metrics import perplexity, token_loss
-from multiprune.tasks.packing import Packing, beside_texts, packed
+from multiprune.tasks.packing import Packing, beside_texts, check_knows_words, packed
 from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.task import IGNORED, Batch, Rows, Task
 
@@ -74,6 +74,8 @@ class MaskedLanguage(Task):
 
     @override
     def read_by(self, tokenizer: PreTrainedTokenizerBase) -> MaskedLanguage:
+        if self.whole_words:
+            check_knows_words(tokenizer)
         return replace(self, vocabulary=mask_vocabulary(tokenizer))
 
     @property
@@ -116,8 +118,8 @@ class MaskedLanguage(Task):
         columns, count = packed(texts, self.packing, tokenizer, max_length)
         if not count:
             raise ValueError(
-                f"Column {self.text[0]!r} of {rows.origin} must hold text, but all "
-                f"{len(texts):,} rows are empty."
+                f"Column {self.text[0]!r} of {rows.origin} must hold text that the tokenizer "
+                f"knows, but all {len(texts):,} rows are empty or unknown to it."
             )
         if empty := len(texts) - count:
             log.warning("%s: %d rows without text left out.", rows.origin, empty)

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 Numbers = NDArray[np.int32]
 
-# So many texts are tokenized at a time.
-_BATCH = 1000
+# So many texts, or texts of so many characters, are tokenized at a time: what the tokenizer says of
+# a text takes a hundred times its space.
+_TEXTS, _CHARACTERS = 1000, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -143,11 +144,20 @@ def frame_of(tokenizer: PreTrainedTokenizerBase, max_length: int) -> Frame:
     return Frame(tokens[:first], tokens[last:], tokenizer.sep_token_id)
 
 
+def check_knows_words(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise a ValueError if a tokenizer does not say where the words of a text begin."""
+    encoding = tokenizer("a b c", add_special_tokens=False).encodings
+    if encoding is None or len({*encoding[0].word_ids}) < min(2, len(encoding[0].ids)):
+        raise ValueError(
+            "`whole_words` needs a tokenizer that says where words begin, but to a "
+            f"{type(tokenizer).__name__} a text is one word."
+        )
+
+
 def tokenized(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenizedText]:
     """Split texts into tokens, without special ones around them; leave out those without any."""
     special = np.array(tokenizer.all_special_ids, np.int32)
-    for first in range(0, len(texts), _BATCH):
-        some = list(texts[first : first + _BATCH])
+    for some in _batches(texts):
         encoding = tokenizer(some, add_special_tokens=False, truncation=False, verbose=False)
         for one in encoding.encodings or []:
             tokens = np.array(one.ids, np.int32)
@@ -164,9 +174,14 @@ def tokenized(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Itera
 def packed(
     texts: Sequence[str], packing: Packing, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[dict[str, list[Any]], int]:
-    """Return the columns of the blocks of texts, and how many texts have tokens; maybe none."""
+    """Return the columns of the blocks of texts, and how many texts have tokens.
+
+    There are none, and no blocks, where no token is one that could be predicted.
+    """
     frame = frame_of(tokenizer, max_length)
     found = list(tokenized(texts, tokenizer))
+    if all((one.words == IGNORED).all() for one in found):
+        found = []
     blocks = list(packing(found, frame, max_length)) if found else []
     columns: dict[str, list[Any]] = {
         "input_ids": [one.text.tokens for one in blocks],
@@ -175,6 +190,19 @@ def packed(
     if blocks and blocks[0].positions is not None:
         columns["position_ids"] = [one.positions for one in blocks]
     return columns, len(found)
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        if batch and (len(batch) == _TEXTS or characters + len(text) > _CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append(text)
+        characters += len(text)
+    if batch:
+        yield batch
 
 
 def _special(tokens: Sequence[int]) -> TokenizedText:

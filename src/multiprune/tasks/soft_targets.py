@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 def softened_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return ``T^2 KL(softmax(teacher / T) || softmax(student / T))``, the mean over rows.
 
-    Its gradient is that of the paper's cross-entropy; unlike it, it is 0 where both agree. Both are
-    of shape (rows, classes).
+    Its gradient is that of the paper's cross-entropy; unlike it, it is 0 where both agree, and
+    where there are no rows. Both are of shape (rows, classes).
     """
     expected = functional.log_softmax(teacher.float() / temperature, -1)
     found = functional.log_softmax(student.float() / temperature, -1)
-    return (expected.exp() * (expected - found)).sum(-1).mean() * temperature**2
+    return (expected.exp() * (expected - found)).sum() / max(1, len(found)) * temperature**2
 
 
 def softened_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:

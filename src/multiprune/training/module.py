@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 _FREE_TO_CHANGE = ("logger", "checkpoint", "data.mirror", "data.cache", "trainer.log_every")
 
 
+# Where a checkpoint says how many processes shared each batch.
+_PROCESSES = "world_size"
+
+
 class ResumeError(ValueError):
     """A checkpoint belongs to another configuration."""
 
@@ -182,6 +186,10 @@ class MultitaskModule(pl.LightningModule):
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_PROCESSES] = self.trainer.world_size
+
+    @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         saved = _flat(checkpoint["hyper_parameters"]["config"])
         now = _flat(self.hparams["config"])
@@ -191,6 +199,13 @@ class MultitaskModule(pl.LightningModule):
                     f"A run must be resumed with its own configuration, but {key} was "
                     f"{saved.get(key)!r} and is {now.get(key)!r}."
                 )
+        # The configuration may leave it open, as `trainer.devices=-1` does.
+        processes = checkpoint.get(_PROCESSES)
+        if processes is not None and processes != self.trainer.world_size:
+            raise ResumeError(
+                "A run must be resumed by as many processes as began it, but those were "
+                f"{processes} and are {self.trainer.world_size}."
+            )
 
     def _collect(self, split: str, batch: Batch) -> None:
         answers = answers_to(self.tasks[batch.task], batch, self(batch))

@@ -112,6 +112,10 @@ class Pruning(pl.Callback):
         assert self._gradual is not None
         if self._gradual.pending:
             self._gradual.skip_step()
+        if trainer.global_step >= self._gradual.total_steps and not self._gradual.finished:
+            # Steps that a gradient scaler skipped do not count.
+            self._gradual.finish(trainer.optimizers[0])
+            self._has_ranked(trainer)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if self._has_news and every and trainer.global_step % every == 0:
             pl_module.log_dict(self.densities())
@@ -141,11 +145,14 @@ class Pruning(pl.Callback):
     def _after_step(self, trainer: pl.Trainer) -> None:
         assert self._gradual is not None
         if self._gradual.after_step(trainer.optimizers[0]):
-            self._has_news = True
-            if trainer.world_size > 1:
-                self._check_ranks_agree(trainer)
-            if self._gradual.was_cut:
-                _rebuild_reducer(trainer)
+            self._has_ranked(trainer)
+
+    def _has_ranked(self, trainer: pl.Trainer) -> None:
+        self._has_news = True
+        if trainer.world_size > 1:
+            self._check_ranks_agree(trainer)
+        if self._gradual is not None and self._gradual.was_cut:
+            _rebuild_reducer(trainer)
 
     def _check_ranks_agree(self, trainer: pl.Trainer) -> None:
         masks = self.pruner.masks()
