@@ -116,6 +116,19 @@ def test_hidden_states_have_their_share(tmp_path: Path) -> None:
     torch.testing.assert_close(losses.total, 0.25 * loss + 0.75 * (0.4 * imitation + 0.6 * hidden))
 
 
+def test_the_teacher_of_hidden_states_reads_a_batch_once(tmp_path: Path) -> None:
+    distillation, model = started(tmp_path, "hidden")
+    task, batch = TASKS["classes"], encoded("classes").batch("train", ROWS)
+    kept = distillation.losses(model, task, batch)
+    # As for tasks that are corrupted anew each time: no logits are kept.
+    distillation.logits = {}
+    calls: list[Any] = []
+    teacher = teacher_of(distillation, "classes").encoder
+    teacher.register_forward_hook(lambda *_: calls.append(None))
+    torch.testing.assert_close(distillation.losses(model, task, batch).total, kept.total)
+    assert len(calls) == 1
+
+
 def test_a_student_that_is_its_teacher_has_nothing_to_learn_from_it(tmp_path: Path) -> None:
     distillation, model = started(tmp_path, "hidden", weight=1.0)
     shipped = teacher_of(distillation, "classes")

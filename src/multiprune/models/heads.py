@@ -99,7 +99,17 @@ def logits_of(
     Over the vocabulary, that is ``(labelled tokens, words)`` where labels are given: logits of all
     tokens are large, and most have no label.
     """
-    states = states_of(encoder, inputs)
+    return logits_at(states_of(encoder, inputs), encoder, head, inputs, labels)
+
+
+def logits_at(
+    states: Tensor,
+    encoder: PreTrainedModel,
+    head: nn.Module,
+    inputs: Mapping[str, Tensor],
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Return what :func:`logits_of` does, of the states of an encoder that has read the inputs."""
     if isinstance(head, VocabularyHead):
         chosen = states if labels is None else states[labels != IGNORED]
         over_words: Tensor = head(chosen, embeddings_of(encoder))

@@ -148,7 +148,11 @@ class MaskedLanguage(Task):
 
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy, the mean over all hidden tokens; 0 if there is none."""
+        """Return the cross-entropy, the mean over all hidden tokens; 0 if there is none.
+
+        As in all tasks, batches that are accumulated and those of ranks weigh the same, though one
+        may hide more tokens than another.
+        """
         hidden = labels[labels != IGNORED]
         total = functional.cross_entropy(_at(logits, labels).float(), hidden, reduction="sum")
         return total / max(1, len(hidden))

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from multiprune.data.datamodule import MultitaskDataModule
 from multiprune.models.beside import states_of
-from multiprune.models.heads import logits_of
+from multiprune.models.heads import logits_at
 from multiprune.models.hidden_states import recorded_states
 from multiprune.models.structure import architecture_of
 from multiprune.training.teacher import load_teachers
@@ -131,22 +131,27 @@ class LogitDistillation(Distillation):
         total = (1 - self.weight) * loss + self.weight * imitation
         return Losses(logits, total, {"loss": loss, "distillation": imitation})
 
-    def imitation(self, task: Task, batch: Batch, logits: Tensor) -> Tensor:
-        """Return how far logits are from the teacher's."""
+    def imitation(
+        self, task: Task, batch: Batch, logits: Tensor, states: Tensor | None = None
+    ) -> Tensor:
+        """Return how far logits are from the teacher's, whose ``states`` may be known already."""
         if not batch.rows:
             raise ValueError(
                 f"Distillation needs batches that say which rows they hold, but one of "
                 f"{batch.task} does not."
             )
-        expected = self._expected(batch).to(logits.device)
+        expected = self._expected(batch, states).to(logits.device)
         return task.distillation_loss(logits, expected, batch.labels, self.temperature)
 
     @torch.no_grad()
-    def _expected(self, batch: Batch) -> Tensor:
+    def _expected(self, batch: Batch, states: Tensor | None) -> Tensor:
         if batch.task in self.logits:
             return self.logits[batch.task].of(batch.rows)
         teacher = self.teachers[batch.task].model
-        return logits_of(teacher.encoder, teacher.heads[batch.task], batch.inputs, batch.labels)
+        if states is None:
+            states = states_of(teacher.encoder, batch.inputs)
+        head = teacher.heads[batch.task]
+        return logits_at(states, teacher.encoder, head, batch.inputs, batch.labels)
 
     def _find_logits(self, trainer: pl.Trainer) -> None:
         data = trainer.datamodule  # type: ignore[attr-defined]
@@ -215,11 +220,11 @@ class HiddenDistillation(LogitDistillation):
     def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
         teacher = self.teachers[batch.task].model.encoder
         with recorded_states(teacher) as expected, torch.no_grad():
-            states_of(teacher, batch.inputs)
+            states = states_of(teacher, batch.inputs)
         with recorded_states(model.encoder) as found:
             logits = model(batch)
         loss = task.loss(logits, batch.labels)
-        imitation = self.imitation(task, batch, logits)
+        imitation = self.imitation(task, batch, logits, states)
         hidden = hidden_state_loss(found, expected, batch.inputs["attention_mask"])
         distilled = (1 - self.hidden_weight) * imitation + self.hidden_weight * hidden
         total = (1 - self.weight) * loss + self.weight * distilled

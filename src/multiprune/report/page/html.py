@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 #: Tables of more rows have a field to filter them.
 FILTERED = 20
 
+#: Characters of words in a cell that are not broken over lines, though a table is wide.
+WIDEST = 32
+
 
 def page(title: str, lead: str, sections: Sequence[Section], drawn: Mapping[str, str]) -> str:
     """Return the page; ``drawn`` holds the SVG of each figure by its name."""
@@ -83,8 +86,13 @@ def _cell(cell: Cell, *, copied: bool) -> str:
     if copied and cell.text:
         button = '<button type="button" class="copy">copy</button>'
         return f'<td class="command"{key}>{button}<code>{escape(cell.text)}</code></td>'
-    kind = ' class="number"' if cell.is_number else ""
-    return f"<td{kind}{key}>{escape(cell.text)}</td>"
+    # Numbers do not wrap: without a width of their own, words beside many of them all would.
+    look = ' class="number"' if cell.is_number else f' style="min-width:{_width(cell.text)}ch"'
+    return f"<td{look}{key}>{escape(cell.text)}</td>"
+
+
+def _width(words: str) -> int:
+    return min(len(words), WIDEST)
 
 
 def _resource(name: str) -> str:
