@@ -212,8 +212,27 @@ def refused(tmp_path: Path, *overrides: str) -> str:
         (["data.batch_size=0"], "at least 1"),
         (["optimizer.learning_rate=-1"], "above 0"),
         (["trainer.max_epochs=-1"], "Training must end"),
-        (["+trainer.limit_val_batches=0"], "must be scored on validation data"),
-        (["trainer.accelerator=gpu", "trainer.devices=99"], "gpu"),
+        (["trainer.max_epochs=null", "+trainer.max_time=00:00:00:03"], "Training must end"),
+        (["trainer.max_steps=0"], r"must be trained, .* but `trainer\.max_steps` is 0"),
+        (["trainer.accumulate_grad_batches=0"], r"`trainer\.accumulate_grad_batches` is 0"),
+        (["+trainer.limit_val_batches=0"], r"scored on .* but `trainer\.limit_val_batches` is 0"),
+        (["+trainer.val_check_interval=0"], r"`trainer\.val_check_interval` is 0"),
+        (["+trainer.fast_dev_run=true"], r"must leave its files, but `trainer\.fast_dev_run`"),
+        (["trainer.gradient_clip_val=-1"], "at least 0, but is -1"),
+        (["trainer.precision=bf16-true"], r"`trainer\.precision` must be one of 32-true"),
+        (["trainer.accelerator=gpu", "trainer.devices=99"], "`trainer` must suit this machine"),
+        (["+trainer.callbacks=[]"], r"`trainer\.callbacks` must be left to the run"),
+        (["+data.seed=7"], r"`data\.seed` must be left to the run, but is 7"),
+        (["+pruner.budget=5"], r"`pruner\.budget` must be left to the run"),
+        (["seed=-1"], "`seed` must be from 0 to 4,294,967,295, but is -1"),
+        (["+optimizer.eps=-1"], "epsilon"),
+        (["+optimizer.betas=[0.9]"], "`betas` must be two numbers"),
+        (["data.max_length=2"], "must leave room for a text between special tokens"),
+        (["data.cap=1000"], r"by \+data\.cap\.each=1000, but is 1000"),
+        (["data/mixing=fixed"], "one weight of at least 0 for each task"),
+        (["experiment=campos2022_domain"], r"needs a value of .*encoder\.path"),
+        (["experiment=campos2022_regrowth"], r"needs a value of .*encoder\.path"),
+        (["experiment=campos2022_transfer"], r"needs a value of .*encoder\.path"),
         (["+data.cap.elbow=5"], "elbow"),
         (["~task"], "at least one task"),
         (["task=[agreement,agreement]"], "must name each task once, but names agreement again"),
@@ -227,6 +246,19 @@ def test_wrong_settings_are_refused_in_a_sentence(
 ) -> None:
     said = refused(tmp_path, *overrides)
     assert re.search(sentence, said)
+
+
+def test_a_refused_run_leaves_what_it_did_not_write(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.log").write_text("precious")
+    with pytest.raises(SystemExit, match="`seed`"):
+        run_in(tmp_path / "run", *SMALL, "seed=-1")
+    assert (tmp_path / "run" / "notes.log").read_text() == "precious"
+
+
+def test_a_run_that_ends_before_its_schedule_says_so(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="must go on until the pruning schedule ends"):
+        run_in(tmp_path / "run", *SMALL, "+trainer.max_time=00:00:00:00")
 
 
 def test_settings_that_lightning_looks_at_late_are_refused_in_a_sentence(tmp_path: Path) -> None:

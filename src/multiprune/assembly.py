@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
 
@@ -39,6 +40,15 @@ if TYPE_CHECKING:
     from multiprune.training.optim import AdamWRecipe
 
 
+# Settings of the Trainer without which there is no training, or no score.
+_AT_LEAST_ONCE = (
+    "max_steps", "max_epochs", "accumulate_grad_batches", "limit_train_batches",
+    "limit_val_batches", "val_check_interval", "check_val_every_n_epoch",
+)  # fmt: skip
+
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """The objects of one run."""
@@ -59,6 +69,8 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     folder = status.folder
     if (folder / "results.json").exists():
         raise ValueError(f"A run needs a folder of its own, but {folder} holds a finished run.")
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"`seed` must be from 0 to {2**32 - 1:,}, but is {config.seed}.")
     status.begin()
     # What is quick to check comes first, the data last.
     chosen = chosen_tasks(config)
@@ -73,6 +85,8 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     encoder: Encoder = instantiate(config.encoder)
     tasks = tasks_for(encoder, stated)
     module = build_module(config, encoder, tasks, recipe, distillation)
+    # Refuses what the optimizer does, before any data are read.
+    recipe.build(module.model.encoder, module.model.heads, total_steps=1)
     pruning.prepare(module)
     # After the student: what it starts from does not depend on whether there is a teacher.
     distillation.prepare(encoder, tasks, max_length(config, encoder))
@@ -102,6 +116,7 @@ def check_complete(config: DictConfig) -> None:
 
 def build_pruning(config: DictConfig) -> Pruning:
     """Build what is pruned, when, and how much."""
+    check_open(config.pruner, "pruner", "budget")
     # Objects are passed to partials: Hydra would take dataclass instances for configuration.
     pruner = instantiate(config.pruner, _partial_=True, _convert_="all")
     return Pruning(
@@ -145,6 +160,7 @@ def check_backend(backend: str) -> None:
 
 def build_data(config: DictConfig, encoder: Encoder, tasks: dict[str, Task]) -> MultitaskDataModule:
     """Build the data of the tasks, read and tokenized."""
+    check_open(config.data, "data", "tasks", "tokenizer", "seed")
     data: MultitaskDataModule = instantiate(config.data, _partial_=True, _convert_="all")(
         tasks=tasks,
         tokenizer=encoder.tokenizer,
@@ -172,19 +188,50 @@ def build_trainer(
     config: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[pl.Callback]
 ) -> pl.Trainer:
     """Build the Trainer: it must come to an end, evaluate, and be what the launcher can start."""
-    trainer: pl.Trainer = instantiate(config.trainer, _partial_=True)(
-        default_root_dir=str(folder), logger=loggers, callbacks=callbacks
-    )
-    if trainer.max_epochs == -1 and trainer.max_steps == -1:
+    check_open(config.trainer, "trainer", "default_root_dir", "logger", "callbacks")
+    try:
+        trainer: pl.Trainer = instantiate(config.trainer, _partial_=True)(
+            default_root_dir=str(folder), logger=loggers, callbacks=callbacks
+        )
+    except MisconfigurationException as error:
+        raise ValueError(f"`trainer` must suit this machine, but: {error}") from error
+    check_trainer(trainer)
+    check_processes(trainer)
+    return trainer
+
+
+def check_open(config: DictConfig, name: str, *taken: str) -> None:
+    """Refuse settings that would have no effect, because the run makes them itself."""
+    if given := sorted(set(config) & set(taken)):
+        raise ValueError(
+            f"`{name}.{given[0]}` must be left to the run, but is {config[given[0]]!r}."
+        )
+
+
+def check_trainer(trainer: pl.Trainer) -> None:
+    """Refuse settings with which nothing would be trained, scored or kept."""
+    if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
         raise ValueError(
             "Training must end, but neither `trainer.max_epochs` nor `trainer.max_steps` is set."
         )
-    if trainer.limit_val_batches == 0:
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
         raise ValueError(
-            "A run must be scored on validation data, but `trainer.limit_val_batches` is 0."
+            "A run must leave its files, but `trainer.fast_dev_run` prevents it; "
+            "`trainer.max_steps` makes one short."
         )
-    check_processes(trainer)
-    return trainer
+    for name in _AT_LEAST_ONCE:
+        if getattr(trainer, name) == 0:
+            raise ValueError(
+                f"A run must be trained, and scored on validation data, but `trainer.{name}` is 0."
+            )
+    clip = trainer.gradient_clip_val
+    if clip is not None and clip < 0:
+        raise ValueError(f"`trainer.gradient_clip_val` must be at least 0, but is {clip}.")
+    if trainer.precision not in _PRECISIONS:
+        raise ValueError(
+            f"`trainer.precision` must be one of {', '.join(_PRECISIONS)}, since small updates are "
+            f"lost in weights of fewer bits, but is {trainer.precision}."
+        )
 
 
 def giving_up(config: DictConfig, pruning: Pruning) -> list[GiveUp]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
@@ -86,11 +87,10 @@ def refusal(error: Exception) -> BaseException:
 
 
 def discard_empty_run(folder: Path) -> None:
-    """Remove what Hydra and this run have written into the folder, if no run ever trained there."""
-    if (folder / "checkpoints").exists() or (folder / "results.json").exists():
-        return
-    shutil.rmtree(folder / ".hydra", ignore_errors=True)
-    for file in (*folder.glob("*.log"), folder / STATUS):
-        file.unlink(missing_ok=True)
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
+    """Remove the folder of a run, if it holds nothing but what Hydra and this run have written."""
+    job = HydraConfig.get().job.name
+    ours = (".hydra", STATUS, f"{job}.log", f"{job}_ddp_process_*.log")
+    if folder.is_dir() and all(
+        any(fnmatch(one.name, name) for name in ours) for one in folder.iterdir()
+    ):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -97,7 +97,7 @@ def prepare(config: DictConfig, status: StatusFile) -> Experiment:
     """Assemble what ``config`` describes, or refuse it."""
     try:
         return assemble(config, status)
-    except (ValueError, TypeError, OSError, HydraException, MisconfigurationException) as error:
+    except (ValueError, TypeError, OSError, HydraException) as error:
         status.end("failed", reason=sentence(error))
         if not is_job():
             rank_zero_only(discard_empty_run)(status.folder)
@@ -124,8 +124,10 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
     trainer, module, pruner = experiment.trainer, experiment.module, experiment.pruning.pruner
     steps = trainer.global_step
     if not experiment.pruning.finished:
-        raise RuntimeError(
-            f"Training must go on until the pruning schedule ends, but stopped at step {steps}."
+        raise refusal(
+            RuntimeError(
+                f"Training must go on until the pruning schedule ends, but stopped at step {steps}."
+            )
         )
     # Training that ends within its first epoch is not evaluated before its end.
     if best := experiment.best.best_model_path:

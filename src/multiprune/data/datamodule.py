@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,6 @@ from multiprune.data.streamed_task import StreamedTask, check_streams, streamed_
 from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from transformers import PreTrainedTokenizerBase
 
     from multiprune.tasks.task import Rows, Task
@@ -74,6 +73,10 @@ class MultitaskDataModule(pl.LightningDataModule):
         super().__init__()
         if not tasks:
             raise ValueError("Training needs at least one task, but there is none.")
+        if cap is not None and not isinstance(cap, Mapping):
+            raise ValueError(
+                f"`data.cap` must be numbers by task, as by +data.cap.each={cap}, but is {cap}."
+            )
         if unknown := set(cap or {}) - set(tasks) - {EACH}:
             raise ValueError(
                 f"`data.cap` must name tasks of this run ({', '.join(tasks)}), but names "
@@ -86,6 +89,9 @@ class MultitaskDataModule(pl.LightningDataModule):
             raise ValueError(
                 "Batch sizes, `max_length`, `sort_window` and caps must be at least 1."
             )
+        check_room(max_length, tokenizer, tasks)
+        # Refuses what does not fit the tasks; their sizes are not known yet.
+        mixing.probabilities(dict.fromkeys(tasks, 1))
         check_streams(tasks, cap or {})
         if language is not None:
             check_language(language, tasks)
@@ -245,3 +251,16 @@ class MultitaskDataModule(pl.LightningDataModule):
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
+
+
+def check_room(
+    max_length: int, tokenizer: PreTrainedTokenizerBase, tasks: Mapping[str, Task]
+) -> None:
+    """Raise a ValueError if special tokens alone fill an input: tokenizers then cut nothing."""
+    for name, task in tasks.items():
+        special = tokenizer.num_special_tokens_to_add(pair=len(task.text) > 1)
+        if max_length < special + len(task.text):
+            raise ValueError(
+                f"`data.max_length` must leave room for a text between special tokens, of which "
+                f"{name} has {special}, but is {max_length}."
+            )

@@ -72,6 +72,10 @@ def train_tokenizer(
 
     if kind not in _KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(_KINDS)}, but is {kind!r}.")
+    if min(size, max_length) < 1:
+        raise ValueError(
+            f"`size` and `max_length` must be at least 1, but are {size} and {max_length}."
+        )
     chosen = _KINDS[kind]
 
     def texts() -> Iterable[str]:

@@ -26,8 +26,18 @@ def write_card(folder: Path, model: ShippedModel, results: Path | None) -> None:
     kind = "text classifier" if isinstance(model, ShippedClassifier) else kind
     parts = [f"# A pruned {kind}\n", *_how_to_load(folder, model), *_tasks(model.meaning)]
     if results is not None and results.is_file():
-        parts += _results(json.loads(results.read_text()), model)
+        parts += _results(_content(results), model)
     (folder / "README.md").write_text("\n".join(parts))
+
+
+def _content(results: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(results.read_text())
+    except ValueError as error:
+        raise ValueError(f"Results must be JSON, but {results} is not: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"Results must be an object, but {results} holds {content!r}.")
+    return content
 
 
 def write_packed_card(folder: Path, meaning: Mapping[str, Mapping[str, Any]], sizes: str) -> None:

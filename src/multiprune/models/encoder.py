@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from multiprune.budget.ledger import owned_parameters
 from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class
@@ -88,10 +89,10 @@ def pretrained(
         # `from_pretrained` returns a model in evaluation mode, and Lightning keeps it so.
         model = encoder_class(config).from_pretrained(source, **options).train()
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(
             f"`encoder.path` must be a folder or a model of the Hugging Face hub that can be "
-            f"reached, but {path!r} is not: {str(error).splitlines()[0]}"
+            f"read, but {path!r} is not: {str(error).splitlines()[0]}"
         ) from error
     _check_vocabulary(model, tokenizer, path)
     if freeze_embeddings:

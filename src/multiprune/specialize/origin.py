@@ -117,6 +117,7 @@ def read_origin(run: Path) -> Origin:
 
     Raises:
         FileNotFoundError: if the run is not finished, or is an exported folder.
+        ValueError: if its results are damaged.
     """
     file = run / "results.json"
     if not file.is_file():
@@ -124,4 +125,12 @@ def read_origin(run: Path) -> Origin:
             f"A finished run must say in results.json what its tasks read, but {run} has none: "
             "name the run that a model was exported from with `--data-of`."
         )
-    return Origin(run, json.loads(file.read_text())["config"])
+    try:
+        config = json.loads(file.read_text())["config"]
+        if not {"task", "data", "seed"} <= config.keys():
+            raise KeyError("task, data and seed")
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(
+            f"The results of a run must hold its configuration, but {file} does not: {error}"
+        ) from error
+    return Origin(run, config)

@@ -61,6 +61,11 @@ class MaskedLanguage(Task):
         super().__post_init__()
         if not 0 < self.probability <= 1:
             raise ValueError(f"`probability` must be in (0, 1], but is {self.probability}.")
+        if not callable(self.packing):
+            raise ValueError(
+                "`packing` must be a function, as by `packing.path=multiprune.tasks.packing."
+                f"beside_texts`, but is {self.packing!r}."
+            )
         if self.metrics[self.score_name] in (perplexity, token_loss):
             raise ValueError(
                 "The first metric is the task's score, of which more must be better, but is "

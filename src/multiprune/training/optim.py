@@ -45,6 +45,9 @@ class AdamWRecipe:
                 f"{self.learning_rate}, {self.head_learning_rate} and {self.weight_decay}."
             )
 
+        if len(self.betas) != 2:
+            raise ValueError(f"`betas` must be two numbers, but are {[*self.betas]}.")
+
     def build(
         self, encoder: nn.Module, heads: nn.Module, total_steps: int
     ) -> tuple[Optimizer, LRScheduler]:
