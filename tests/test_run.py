@@ -25,6 +25,7 @@ from multiprune.models.multitask import MultitaskModel
 from multiprune.report.records.frame import read_run
 from multiprune.report.records.masks import read_masks
 from multiprune.report.records.predictions import read_predictions
+from multiprune.status import read_status
 from multiprune.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -259,6 +260,10 @@ def test_a_refused_run_leaves_what_it_did_not_write(tmp_path: Path) -> None:
 def test_a_run_that_ends_before_its_schedule_says_so(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="must go on until the pruning schedule ends"):
         run_in(tmp_path / "run", *SMALL, "+trainer.max_time=00:00:00:00")
+    status = read_status(tmp_path / "run")
+    assert status is not None
+    assert status.state == "failed"
+    assert "the pruning schedule" in str(status.reason)
 
 
 def test_settings_that_lightning_looks_at_late_are_refused_in_a_sentence(tmp_path: Path) -> None:

@@ -229,8 +229,8 @@ def check_trainer(trainer: pl.Trainer) -> None:
         raise ValueError(f"`trainer.gradient_clip_val` must be at least 0, but is {clip}.")
     if trainer.precision not in _PRECISIONS:
         raise ValueError(
-            f"`trainer.precision` must be one of {', '.join(_PRECISIONS)}, since small updates are "
-            f"lost in weights of fewer bits, but is {trainer.precision}."
+            f"`trainer.precision` must be one of {', '.join(_PRECISIONS)}, which hold weights in "
+            f"single precision, but is {trainer.precision}."
         )
 
 

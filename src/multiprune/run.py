@@ -124,11 +124,10 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
     trainer, module, pruner = experiment.trainer, experiment.module, experiment.pruning.pruner
     steps = trainer.global_step
     if not experiment.pruning.finished:
-        raise refusal(
-            RuntimeError(
-                f"Training must go on until the pruning schedule ends, but stopped at step {steps}."
-            )
+        error = RuntimeError(
+            f"Training must go on until the pruning schedule ends, but stopped at step {steps}."
         )
+        raise refusal(error) from error
     # Training that ends within its first epoch is not evaluated before its end.
     if best := experiment.best.best_model_path:
         module.load_state_dict(torch.load(best, map_location="cpu")["state_dict"])

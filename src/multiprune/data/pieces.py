@@ -28,7 +28,7 @@ _MARKS = ("ETag", "etag", "blob_id", "mtime", "LastModified", "last_modified", "
 
 
 class CorpusError(ValueError):
-    """A corpus cannot be read as it should be; found while it is read."""
+    """Data cannot be read as they should be; found while or just before they are trained on."""
 
 
 @dataclass(frozen=True)
