@@ -1,16 +1,15 @@
 from __future__ import annotations
 
-import os
-
 import pytest
 
-from multiprune.launching.devices import threads, workers
+from multiprune.launching import devices
+from multiprune.launching.devices import openmp, workers
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 @pytest.mark.parametrize(
-    ("listed", "devices"),
+    ("listed", "expected"),
     [
         ("0", ["0"]),
         ("2, 0", ["2", "0"]),
@@ -19,8 +18,8 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
         ("1,-1,0", ["1"]),
     ],
 )
-def test_listed_devices_are_handed_out_by_their_names(listed: str, devices: list[str]) -> None:
-    assert workers(None, {VISIBLE: listed}) == [{VISIBLE: device} for device in devices]
+def test_listed_devices_are_handed_out_by_their_names(listed: str, expected: list[str]) -> None:
+    assert workers(None, {VISIBLE: listed}) == [{VISIBLE: device} for device in expected]
 
 
 def test_jobs_without_a_gpu_see_none() -> None:
@@ -46,8 +45,16 @@ def test_devices_are_counted_where_none_are_listed() -> None:
             workers(None, {})
 
 
-def test_threads_share_the_cores_unless_the_user_says_otherwise() -> None:
-    cores = len(os.sched_getaffinity(0))
-    assert threads(1, {}) == str(cores)
-    assert threads(10 * cores, {}) == "1"
-    assert threads(2, {"OMP_NUM_THREADS": "5"}) == "5"
+def test_threads_share_the_usable_cores_and_wait_without_spinning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "usable_cores", lambda: 6)
+    passive = {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert openmp(1, {}) == {"OMP_NUM_THREADS": "6"} | passive
+    assert openmp(4, {}) == {"OMP_NUM_THREADS": "1"} | passive
+    assert openmp(10, {}) == {"OMP_NUM_THREADS": "1"} | passive
+
+
+def test_what_the_user_says_of_threads_counts() -> None:
+    own = {"OMP_NUM_THREADS": "5", "OMP_WAIT_POLICY": "active"}
+    assert openmp(2, own) == own

@@ -44,7 +44,7 @@ def large(size: int) -> bytes:
 
 
 def run(items: list[str], folder: Path, *places: str) -> tuple[list[str | Died], list[str]]:
-    warm_up([__name__], threads="1")
+    warm_up([__name__], environment={})
     notes = Notes()
     observer: Observer[str] = notes
     outcomes = run_each(
@@ -73,7 +73,7 @@ def test_processes_that_die_return_how(tmp_path: Path) -> None:
 
 def test_result_may_be_larger_than_a_pipe(tmp_path: Path) -> None:
     size = 5_000_000
-    warm_up([__name__], threads="1")
+    warm_up([__name__], environment={})
     items = [(size, tmp_path / "output.log")]
     outcomes = run_each(large, items, workers=[{}], observer=Notes())
     assert outcomes == [bytes(size)]
@@ -84,7 +84,7 @@ def test_no_items_are_no_work(tmp_path: Path) -> None:
 
 
 def test_items_are_asked_for_while_the_workers_are_busy(tmp_path: Path) -> None:
-    warm_up([__name__], threads="1")
+    warm_up([__name__], environment={})
     notes = Notes()
 
     def items() -> Iterator[tuple[str, Path]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
+
+from multiprune.cores import usable_cores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 THREADS = "OMP_NUM_THREADS"
+WAIT_POLICY = "OMP_WAIT_POLICY"
 
 # In a process of its own: a CUDA context here would take memory from the jobs.
 _COUNT = "import torch; print(torch.cuda.device_count())"
@@ -40,10 +42,14 @@ def workers(count: int | None, environment: Mapping[str, str]) -> list[dict[str,
     )
 
 
-def threads(jobs: int, environment: Mapping[str, str]) -> str:
-    """Return how many threads each of ``jobs`` at a time may use: all cores, shared evenly."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return environment.get(THREADS) or str(max(1, (cores or 1) // jobs))
+def openmp(jobs: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what OpenMP must find in the environment of each of ``jobs`` at a time.
+
+    They share the usable cores evenly, and a thread that waits for others leaves its core to them:
+    one that spins would take it from those it waits for. What ``environment`` holds counts.
+    """
+    defaults = {THREADS: str(max(1, usable_cores() // jobs)), WAIT_POLICY: "PASSIVE"}
+    return {name: environment.get(name) or value for name, value in defaults.items()}
 
 
 def _devices(environment: Mapping[str, str]) -> list[str]:

@@ -16,8 +16,6 @@ from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from multiprune.launching.devices import THREADS
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from multiprocessing.context import ForkServerProcess
@@ -53,26 +51,28 @@ class Observer(Protocol[Observed]):
         """The process of a job has ended."""
 
 
-def warm_up(preload: Sequence[str], *, threads: str) -> None:
+def warm_up(preload: Sequence[str], *, environment: Mapping[str, str]) -> None:
     """Start the server that all jobs are forked from, which imports some modules once.
 
     That takes as long as one job would need for its imports, and does not wait for it. Nothing in
     them may touch a GPU: CUDA cannot be used after a fork.
+
+    Args:
+        preload: names of the modules.
+        environment: what libraries such as OpenMP read when they are loaded, which is in the
+            server.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([*preload])
-    before = os.environ.get(THREADS)
-    # OpenMP reads it when it is loaded, which is in the server.
-    os.environ[THREADS] = threads
+    before = dict(os.environ)
+    os.environ.update(environment)
     try:
         from multiprocessing.forkserver import ensure_running
 
         ensure_running()
     finally:
-        if before is None:
-            del os.environ[THREADS]
-        else:
-            os.environ[THREADS] = before
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def run_each(

@@ -1,0 +1,70 @@
+"""How many cores this process may use, which in a container are not all that it sees."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def usable_cores() -> int:
+    """Return the cores in this process's affinity, or as many whole ones as its quota is worth."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores, quota = affinity or 1, cpu_quota()
+    return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def cpu_quota(root: Path = Path("/")) -> float | None:
+    """Return the CPU time that Linux grants this process, in cores; None if that is not limited.
+
+    The smallest quota counts among those of the process's cgroup and of all that it is nested in,
+    as far as they are visible: ``cpu.max`` (v2), ``cpu.cfs_quota_us`` (v1).
+    """
+    quotas = [_quota(folder) for folder in _cgroups(root)]
+    return min((one for one in quotas if one is not None), default=None)
+
+
+def _cgroups(root: Path) -> Iterator[Path]:
+    """Yield the folders of the cgroups that this process is in, from each to its outermost one."""
+    try:
+        own = (root / "proc/self/cgroup").read_text().splitlines()
+        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return
+    paths = dict(line.split(":", 2)[1:] for line in own if line.count(":") >= 2)
+    for line in mounts:
+        fields, _, source = line.partition(" - ")
+        kind, *_, options = source.split(" ")
+        if kind == "cgroup2":
+            path = paths.get("")
+        elif kind == "cgroup" and "cpu" in options.split(","):
+            path = next((one for key, one in paths.items() if "cpu" in key.split(",")), None)
+        else:
+            continue
+        if path is not None:
+            inner, mounted = fields.split(" ")[3:5]
+            yield from _upwards(root / mounted.lstrip("/"), inner, path)
+
+
+def _upwards(mounted: Path, inner: str, path: str) -> Iterator[Path]:
+    """Yield the folders from a cgroup up to where ``inner``, one that it is in, is mounted."""
+    below = Path(path)
+    # In a container, a path may be one of the host, which is not to be seen.
+    folder = mounted / below.relative_to(inner) if below.is_relative_to(inner) else mounted
+    yield from (one for one in (folder, *folder.parents) if one.is_relative_to(mounted))
+
+
+def _quota(folder: Path) -> float | None:
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = (
+                (folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+            )
+        return None if quota == "max" or int(quota) <= 0 else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
