@@ -13,6 +13,7 @@ from multiprune.export.checkpoint import write_config
 from multiprune.export.loading import ShippedModel
 from multiprune.models.architectures import ARCHITECTURES
 from multiprune.models.encoder import Encoder
+from multiprune.models.matching_weights import check_report, is_of_encoder, load_reported
 from multiprune.models.modeling_multiprune import (
     KEY,
     PrunedClassifier,
@@ -146,11 +147,12 @@ def _loaded(source: str, config: PretrainedConfig) -> PreTrainedModel:
     kind = PrunedClassifier.dense_class(config)
     if hasattr(config, KEY):
         kind = pruned_class(config, kind)
-    model, report = kind.from_pretrained(source, config=config, output_loading_info=True)
-    if missing := sorted(report["missing_keys"]):
+    model, report = load_reported(kind, source, config=config)
+    missing = sorted(report["missing_keys"])
+    if missing and not any(is_of_encoder(key, model) for key in missing):
         raise ValueError(
             f"`--model` must have a classification head that was trained, but {source!r} holds no "
             f"{', '.join(missing)}."
         )
-    loaded: PreTrainedModel = model
-    return loaded
+    check_report(model, report, source)
+    return model

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 
 from multiprune.budget.ledger import owned_parameters
+from multiprune.models.matching_weights import load_matching
 from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def pretrained(
         if has_pooler(config):
             options["add_pooling_layer"] = False
         # `from_pretrained` returns a model in evaluation mode, and Lightning keeps it so.
-        model = encoder_class(config).from_pretrained(source, **options).train()
+        model = load_matching(encoder_class(config), source, **options).train()
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, SafetensorError) as error:
         raise ValueError(
