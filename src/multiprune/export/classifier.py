@@ -6,7 +6,6 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.export.checkpoint import write_config
@@ -20,10 +19,12 @@ from multiprune.models.modeling_multiprune import (
     PrunedEncoder,
     pruned_class,
 )
+from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -44,7 +45,7 @@ class ShippedClassifier(ShippedModel):
         meaning: Mapping[str, Any],
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        super().__init__(encoder_of(classifier), nn.ModuleDict(), {task: meaning}, tokenizer)
+        super().__init__(encoder_of(classifier), TaskHeads(), {task: meaning}, tokenizer)
         self.classifier: PreTrainedModel = classifier
 
     @override
