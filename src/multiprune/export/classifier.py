@@ -19,6 +19,7 @@ from multiprune.models.modeling_multiprune import (
     PrunedEncoder,
     pruned_class,
 )
+from multiprune.models.pretrained_tokenizer import ensure_padding, pretrained_tokenizer
 from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def load_classifier(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         ValueError: if the hub has no such model, its heads and neurons are not known, or it does
             not choose one of several classes with weights of its own.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     folder = Path(path).expanduser()
     looks_local = path.startswith((".", "/", "~")) or folder.is_dir()
@@ -101,12 +102,13 @@ def load_classifier(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         _check_kind(config, path)
         model = _loaded(source, config)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = pretrained_tokenizer(source)
     except OSError as error:
         raise ValueError(
             f"`--model` must be a folder or a model of the Hugging Face hub that can be reached, "
             f"but {path!r} is not: {str(error).splitlines()[0]}"
         ) from error
+    ensure_padding(tokenizer, path)
     if not tokenizer.is_fast:
         raise ValueError(f"`--model` must have a fast tokenizer, but that of {path!r} is not.")
     return model.eval(), tokenizer  # type: ignore[no-untyped-call]
