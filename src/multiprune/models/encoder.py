@@ -30,7 +30,7 @@ _BEHIND_PADDING = ("roberta", "xlm-roberta", "mpnet")
 class Encoder:
     """A text encoder without a head, or an encoder-decoder, and the tokenizer that goes with it.
 
-    ``source`` is where it was loaded from, a name on the hub or a folder.
+    ``source`` is where heads may lie beside it, a name on the hub or a folder, if they are wanted.
     """
 
     model: PreTrainedModel
@@ -59,12 +59,14 @@ def pretrained(
     dropout: float | None = None,
     freeze_embeddings: bool = False,
     trust_remote_code: bool = False,
+    carry_heads: bool = True,
 ) -> Encoder:
     """Load an encoder, or an encoder-decoder, by its name on the hub, or from a folder or a run.
 
     ``dropout`` replaces the probabilities of dropout that the encoder was pretrained with. With
     ``freeze_embeddings`` its embeddings stay as they were, so that models of several tasks can
-    share them. Code that is published with a model is run with ``trust_remote_code`` only.
+    share them. Code that is published with a model is run with ``trust_remote_code`` only. With
+    ``carry_heads``, tasks begin with the heads that a run has left for them.
 
     Raises:
         FileNotFoundError: if ``path`` looks like a folder and there is none, or no model in it.
@@ -86,7 +88,7 @@ def pretrained(
     _check_vocabulary(model, tokenizer, path)
     if freeze_embeddings:
         freeze_embeddings_of(model)
-    return Encoder(model=model, tokenizer=tokenizer, source=source)
+    return Encoder(model=model, tokenizer=tokenizer, source=source if carry_heads else None)
 
 
 def _found(path: str) -> str:
