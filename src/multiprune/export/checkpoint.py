@@ -106,7 +106,8 @@ def save_encoder(folder: Path, encoder: PreTrainedModel, *, bitmask: bool = Fals
     if bitmask:
         save_bitmask(stored_state(encoder), folder / BITMASK_WEIGHTS)
     else:
-        encoder.save_pretrained(folder)
+        # By the names of the modules, which files of several architectures do not have.
+        encoder.save_pretrained(folder, save_original_format=False)
     save_config(folder, encoder)
 
 

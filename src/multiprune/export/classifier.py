@@ -74,7 +74,7 @@ class ShippedClassifier(ShippedModel):
         It loads by ``AutoModelForSequenceClassification``, one that was cut with
         ``trust_remote_code=True``.
         """
-        self.classifier.save_pretrained(folder)
+        self.classifier.save_pretrained(folder, save_original_format=False)
         autos = {"AutoModelForSequenceClassification": PrunedClassifier, "AutoModel": PrunedEncoder}
         write_config(folder, self.classifier, self.encoder, autos)
         self.tokenizer.save_pretrained(folder)

@@ -23,7 +23,10 @@ TEXT_TO_TEXT = ("t5", "mt5")
 
 
 # They count positions from behind the number of the padding token.
-_BEHIND_PADDING = ("roberta", "xlm-roberta", "mpnet")
+_BEHIND_PADDING = (
+    *("roberta", "xlm-roberta", "mpnet", "camembert", "data2vec-text", "markuplm", "xmod", "luke"),
+    *("roberta-prelayernorm", "xlm-roberta-xl", "longformer", "ibert", "esm"),
+)
 
 
 @dataclass(frozen=True)
