@@ -82,7 +82,7 @@ def _is_pooler(key: str, model: PreTrainedModel) -> bool:
 def is_of_encoder(key: str, model: PreTrainedModel) -> bool:
     """Whether a weight lies where the encoder has others."""
     first, *_ = within = _within_encoder(key, model)
-    modules = {name for name, _ in [*model.named_children(), *model.base_model.named_children()]}
+    modules = {name for name, _ in model.base_model.named_children()}
     return first in modules - {"pooler"} and within[-1] not in _BUFFERS
 
 
