@@ -46,6 +46,7 @@ from multiprune.models.heads import head
 from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
+from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,7 +144,7 @@ def write(folder: Path, encoder: PreTrainedModel) -> None:
     """Write a model as a run does."""
     folder.mkdir()
     save_encoder(folder, encoder)
-    heads = nn.ModuleDict({"task": head(encoder.config.hidden_size, 2, per_token=False)})
+    heads = TaskHeads({"task": head(encoder.config.hidden_size, 2, per_token=False)})
     save_heads(folder, heads, {"task": {"kind": "classes", "labels": ["no", "yes"]}})
     character_tokenizer().save_pretrained(folder)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import (
     AlbertConfig,
+    AutoConfig,
     BertConfig,
     DebertaV2Config,
     DistilBertConfig,
@@ -19,6 +21,7 @@ from transformers import (
     XLMRobertaConfig,
 )
 
+from multiprune.models.encoder import set_dropout
 from multiprune.models.modeling_multiprune import dense_class
 
 if TYPE_CHECKING:
@@ -96,6 +99,24 @@ TEXT_TO_TEXT: dict[str, Callable[[], PretrainedConfig]] = {
     "t5_gated": lambda: T5Config(**_T5, **_GATED),
     "mt5": lambda: MT5Config(**_T5, **_GATED),
 }
+_LIKE: dict[str, Any] = _SIZES | {"pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2}
+
+
+def _alias(name: str) -> PretrainedConfig:
+    config: PretrainedConfig = AutoConfig.for_model(name, **_LIKE)
+    set_dropout(config, 0.0)
+    return config
+
+
+#: Those whose layers are of a kind that is tested above, or put together of the same parts.
+ALIASES: dict[str, Callable[[], PretrainedConfig]] = {
+    name: partial(_alias, name)
+    for name in (
+        *("camembert", "data2vec-text", "ernie", "markuplm", "roc_bert", "splinter"),
+        *("rembert", "roformer", "roberta-prelayernorm", "xlm-roberta-xl", "megatron-bert"),
+        *("eurobert", "ultrabert", "nomic_bert", "gte", "jina_embeddings_v3"),
+    )
+}
 #: Those whose layers can be dropped: there is more than one.
 SEVERAL_LAYERS = [name for name in CONFIGS if name != "albert"]
 #: Those whose heads can lose dimensions.
@@ -110,7 +131,7 @@ def tiny_encoder(
     attention: str | None = None,
 ) -> PreTrainedModel:
     """Make an encoder without a pooler; biases and norms are random too."""
-    config = (CONFIGS | TEXT_TO_TEXT)[name]()
+    config = (CONFIGS | TEXT_TO_TEXT | ALIASES)[name]()
     encoder: Any = dense_class(config)._from_config(config, attn_implementation=attention)
     if hasattr(encoder, "pooler"):
         encoder.pooler = None

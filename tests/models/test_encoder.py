@@ -199,7 +199,7 @@ def test_path_that_looks_like_a_folder_is_not_looked_up_on_the_hub(path: str) ->
 
 
 def test_hub_out_of_reach_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreachable(source: str) -> None:
+    def unreachable(source: str, **_: Any) -> None:
         raise OSError(f"no route to {source}\nand more")
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", unreachable)

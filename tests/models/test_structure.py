@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from tiny_encoders import (
+    ALIASES,
     CONFIGS,
     HEAD_SIZE,
     HEADS_PER_LAYER,
@@ -149,7 +150,7 @@ def test_layers_heads_and_neurons_are_those_of_the_configuration(name: str) -> N
 
 
 def test_every_known_architecture_is_tested() -> None:
-    configs = CONFIGS | TEXT_TO_TEXT
+    configs = CONFIGS | TEXT_TO_TEXT | ALIASES
     assert {configs[name]().model_type for name in configs} == set(ARCHITECTURES)
     assert PLACES.keys() == CONFIGS.keys()
 
@@ -218,8 +219,7 @@ def test_units_own_every_linear_weight_of_a_layer_once(name: str) -> None:
 
 def test_unknown_architecture_is_refused_with_the_known_ones() -> None:
     encoder = GPT2Model(GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=10))
-    known = "bert, roberta, xlm-roberta, electra, distilbert, mpnet, deberta-v2, modernbert, "
-    known += "albert, t5, mt5"
+    known = ", ".join(ARCHITECTURES)
     with pytest.raises(ValueError, match=f"known of {known}, but the encoder is 'gpt2'"):
         layers_of(encoder)
 

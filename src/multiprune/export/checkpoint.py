@@ -21,11 +21,12 @@ from multiprune.models.encoder import encoder_class, has_pooler
 from multiprune.models.heads import VocabularyHead, head
 from multiprune.models.modeling_multiprune import KEY, PrunedEncoder
 from multiprune.models.shrink import per_layer_config, shapes_of
+from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from multiprune.models.multitask import MultitaskModel
@@ -105,7 +106,8 @@ def save_encoder(folder: Path, encoder: PreTrainedModel, *, bitmask: bool = Fals
     if bitmask:
         save_bitmask(stored_state(encoder), folder / BITMASK_WEIGHTS)
     else:
-        encoder.save_pretrained(folder)
+        # By the names of the modules, which files of several architectures do not have.
+        encoder.save_pretrained(folder, save_original_format=False)
     save_config(folder, encoder)
 
 
@@ -137,9 +139,9 @@ def write_config(
     config.save_pretrained(folder)
 
 
-def save_heads(folder: Path, heads: nn.Module, meaning: Mapping[str, Mapping[str, Any]]) -> None:
+def save_heads(folder: Path, heads: TaskHeads, meaning: Mapping[str, Mapping[str, Any]]) -> None:
     """Write the heads, if they have weights, and what their outputs mean."""
-    if state := heads.state_dict():
+    if state := heads.weights():
         save_file({key: one.contiguous() for key, one in state.items()}, folder / HEADS)
     (folder / MEANING).write_text(json.dumps(meaning, indent=2) + "\n")
 
@@ -195,25 +197,23 @@ def load_encoder(folder: Path) -> PreTrainedModel:
         raise ValueError(
             f"{folder / 'config.json'} must describe an encoder that can be built, but: {reason}"
         ) from error
-    _check_shapes(built, whole_state(built, state), file, "config.json")
+    _check_shapes(built.state_dict(), whole_state(built, state), file, "config.json")
     # The tensors that were read take the place of those that were built: no second copy.
     assign_state(built, state)
     encoder: PreTrainedModel = built.eval()  # type: ignore[no-untyped-call]
     return encoder
 
 
-def load_heads(folder: Path, hidden: int) -> tuple[nn.ModuleDict, dict[str, dict[str, Any]]]:
+def load_heads(folder: Path, hidden: int) -> tuple[TaskHeads, dict[str, dict[str, Any]]]:
     """Load the heads of a shipped folder on states of a size, and what their outputs mean.
 
     Raises:
         ValueError: if heads are damaged or missing, or of another size.
     """
-    from torch.nn import ModuleDict
-
     meaning = load_meaning(folder)
     file = folder / HEADS
     state = load_weights(file)
-    loaded = ModuleDict()
+    loaded = TaskHeads()
     for task, one in meaning.items():
         kind = one["kind"]
         last = f"{task}.bias" if kind == OVER_VOCABULARY else f"{task}.output.bias"
@@ -224,8 +224,8 @@ def load_heads(folder: Path, hidden: int) -> tuple[nn.ModuleDict, dict[str, dict
             loaded[task] = VocabularyHead(hidden, len(size), len(bias))
         else:
             loaded[task] = head(hidden, len(bias), per_token=kind in PER_TOKEN)
-    _check_shapes(loaded, state, file, f"config.json and {MEANING}")
-    loaded.load_state_dict(state, assign=True)
+    _check_shapes(loaded.weights(), state, file, f"config.json and {MEANING}")
+    loaded.assign_weights(state)
     return loaded.eval(), meaning
 
 
@@ -274,8 +274,10 @@ def _build(config: PretrainedConfig, *, with_pooler: bool) -> PreTrainedModel:
     return built
 
 
-def _check_shapes(module: nn.Module, state: Mapping[str, Tensor], file: Path, source: str) -> None:
-    expected = {key: tuple(one.shape) for key, one in module.state_dict().items()}
+def _check_shapes(
+    model: Mapping[str, Tensor], state: Mapping[str, Tensor], file: Path, source: str
+) -> None:
+    expected = {key: tuple(one.shape) for key, one in model.items()}
     found = {key: tuple(one.shape) for key, one in state.items()}
     for key in sorted(expected.keys() | found.keys()):
         if expected.get(key) != found.get(key):

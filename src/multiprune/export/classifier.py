@@ -6,23 +6,26 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.export.checkpoint import write_config
 from multiprune.export.loading import ShippedModel
 from multiprune.models.architectures import ARCHITECTURES
 from multiprune.models.encoder import Encoder
+from multiprune.models.matching_weights import check_report, is_of_encoder, load_reported
 from multiprune.models.modeling_multiprune import (
     KEY,
     PrunedClassifier,
     PrunedEncoder,
     pruned_class,
 )
+from multiprune.models.pretrained_tokenizer import ensure_padding, pretrained_tokenizer
+from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -43,7 +46,7 @@ class ShippedClassifier(ShippedModel):
         meaning: Mapping[str, Any],
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
-        super().__init__(encoder_of(classifier), nn.ModuleDict(), {task: meaning}, tokenizer)
+        super().__init__(encoder_of(classifier), TaskHeads(), {task: meaning}, tokenizer)
         self.classifier: PreTrainedModel = classifier
 
     @override
@@ -71,7 +74,7 @@ class ShippedClassifier(ShippedModel):
         It loads by ``AutoModelForSequenceClassification``, one that was cut with
         ``trust_remote_code=True``.
         """
-        self.classifier.save_pretrained(folder)
+        self.classifier.save_pretrained(folder, save_original_format=False)
         autos = {"AutoModelForSequenceClassification": PrunedClassifier, "AutoModel": PrunedEncoder}
         write_config(folder, self.classifier, self.encoder, autos)
         self.tokenizer.save_pretrained(folder)
@@ -85,7 +88,7 @@ def load_classifier(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         ValueError: if the hub has no such model, its heads and neurons are not known, or it does
             not choose one of several classes with weights of its own.
     """
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     folder = Path(path).expanduser()
     looks_local = path.startswith((".", "/", "~")) or folder.is_dir()
@@ -99,12 +102,13 @@ def load_classifier(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         _check_kind(config, path)
         model = _loaded(source, config)
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = pretrained_tokenizer(source)
     except OSError as error:
         raise ValueError(
             f"`--model` must be a folder or a model of the Hugging Face hub that can be reached, "
             f"but {path!r} is not: {str(error).splitlines()[0]}"
         ) from error
+    ensure_padding(tokenizer, path)
     if not tokenizer.is_fast:
         raise ValueError(f"`--model` must have a fast tokenizer, but that of {path!r} is not.")
     return model.eval(), tokenizer  # type: ignore[no-untyped-call]
@@ -146,11 +150,12 @@ def _loaded(source: str, config: PretrainedConfig) -> PreTrainedModel:
     kind = PrunedClassifier.dense_class(config)
     if hasattr(config, KEY):
         kind = pruned_class(config, kind)
-    model, report = kind.from_pretrained(source, config=config, output_loading_info=True)
-    if missing := sorted(report["missing_keys"]):
+    model, report = load_reported(kind, source, config=config)
+    missing = sorted(report["missing_keys"])
+    if missing and not any(is_of_encoder(key, model) for key in missing):
         raise ValueError(
             f"`--model` must have a classification head that was trained, but {source!r} holds no "
             f"{', '.join(missing)}."
         )
-    loaded: PreTrainedModel = model
-    return loaded
+    check_report(model, report, source)
+    return model

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from multiprune.models.structure import Layer
+    from multiprune.models.task_heads import TaskHeads
 
 #: The folder within that of a run that holds its model of all sizes.
 SIZES_FOLDER = "sizes"
@@ -52,7 +53,7 @@ class DynamicModel(ShippedModel):
     def __init__(
         self,
         encoder: PreTrainedModel,
-        heads: torch.nn.ModuleDict,
+        heads: TaskHeads,
         meaning: Mapping[str, Mapping[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
         *,

@@ -20,6 +20,7 @@ from multiprune.export.checkpoint import (
 )
 from multiprune.models.encoder import Encoder
 from multiprune.models.heads import logits_of
+from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ class ShippedModel(nn.Module):
     def __init__(
         self,
         encoder: PreTrainedModel,
-        heads: nn.ModuleDict,
+        heads: TaskHeads,
         meaning: Mapping[str, Mapping[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
@@ -75,7 +76,7 @@ class ShippedModel(nn.Module):
     def only(self, task: str) -> ShippedModel:
         """Return a copy that knows one of its tasks."""
         copied = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer})
-        copied.heads = nn.ModuleDict({task: copied.heads[task]})
+        copied.heads = TaskHeads({task: copied.heads[task]})
         copied.meaning = {task: copied.meaning[task]}
         return copied.eval()
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from multiprune.export.bitmask import save_bitmask
 from multiprune.export.card import write_packed_card
 from multiprune.export.checkpoint import (
@@ -22,6 +20,7 @@ from multiprune.export.packed import MASKS, save_masks
 from multiprune.export.packed_sizes import Apart, size_tables
 from multiprune.export.shared import SharedWeights
 from multiprune.export.text_to_text import check_is_encoder
+from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +42,7 @@ def pack(runs: Sequence[Path], out: Path) -> str:
     if len(runs) < 2:
         raise ValueError(f"Packing needs two runs or more, but has {len(runs)}.")
     folders = [model_folder(run) for run in runs]
-    shared, heads, apart = SharedWeights(), nn.ModuleDict(), []
+    shared, heads, apart = SharedWeights(), TaskHeads(), []
     meaning: dict[str, dict[str, Any]] = {}
     for run, folder in zip(runs, folders, strict=True):
         model = load(folder)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from multiprune.models.task_heads import TaskHeads
+
 
 class SharedWeight(nn.Module):
     """A tensor of which each of several models keeps a part, noted in one bit a weight."""
@@ -54,7 +56,7 @@ class PackedModel(ShippedModel):
     def __init__(
         self,
         encoder: PreTrainedModel,
-        heads: nn.ModuleDict,
+        heads: TaskHeads,
         meaning: Mapping[str, Mapping[str, Any]],
         tokenizer: PreTrainedTokenizerBase,
         models: Sequence[Kept],

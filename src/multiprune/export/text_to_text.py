@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.export.checkpoint import MEANING, load_meaning
 from multiprune.export.loading import ShippedModel, load_tokenizer
 from multiprune.models.encoder import Encoder
+from multiprune.models.task_heads import TaskHeads
 from multiprune.models.text_to_text import LabelWords
 from multiprune.tasks.text_to_text import Wording, label_tokens
 
@@ -36,7 +37,7 @@ class ShippedTextToText(ShippedModel):
     ) -> None:
         start: int = encoder.config.decoder_start_token_id
         heads = {name: LabelWords(one.tokens, start) for name, one in wordings.items()}
-        super().__init__(encoder, nn.ModuleDict(heads), meaning, tokenizer)
+        super().__init__(encoder, TaskHeads(heads), meaning, tokenizer)
         self.wordings = dict(wordings)
 
     @override

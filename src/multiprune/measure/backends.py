@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.export.loading import ShippedModel
+from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -123,7 +124,7 @@ class OnnxRuntime(Backend):
         from multiprune.export.onnx import FILE, export_onnx
 
         model = ShippedModel(
-            encoder.model, nn.ModuleDict({"states": _HiddenStates()}), {}, encoder.tokenizer
+            encoder.model, TaskHeads({"states": _HiddenStates()}), {}, encoder.tokenizer
         ).eval()
         with tempfile.TemporaryDirectory() as folder:
             export_onnx(model, Path(folder))

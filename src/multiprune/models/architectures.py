@@ -6,13 +6,13 @@ neuron of the feed-forward network. A unit owns rows and columns of several line
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from multiprune.models.modeling_multiprune import PositionBias, SharedPositionBias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 #: Kinds of units.
 QUERY_KEY, VALUE, NEURONS = "query_key", "value", "neurons"
@@ -58,6 +58,7 @@ class Architecture:
         position_bias: what cuts the bias of all heads of the dense model that the attention is
             handed, if it is.
         droppable: whether a layer may go as a whole.
+        per_layer_config: whether transformers reads a configuration that has numbers by layer.
         decoding: paths in ``linear`` that read what a decoder reads; others read the text.
     """
 
@@ -73,6 +74,7 @@ class Architecture:
     returns_tuple: bool = False
     position_bias: type[PositionBias] | None = None
     droppable: bool = True
+    per_layer_config: bool = True
     decoding: tuple[str, ...] = ()
 
 
@@ -89,6 +91,11 @@ _BERT = Architecture(
     },
     norms=("attention.output.LayerNorm", "output.LayerNorm"),
 )
+
+# Norms are within the branches: nothing is left of a layer that is dropped.
+_BERT_NORMS_FIRST = replace(_BERT, norms=())
+# A scale that is computed from the size of a head at every call, or rotary positions.
+_BERT_FIXED_HEADS = replace(_BERT, resizable_heads=False, returns_tuple=True)
 
 _DISTILBERT = Architecture(
     layers="transformer.layer.*",
@@ -157,6 +164,31 @@ _MODERNBERT = Architecture(
     resizable_heads=False,  # rotary positions pair the dimensions of a head
 )
 
+
+def _rotary(inner: Sequence[str], output: str, norms: Sequence[str] = ()) -> Architecture:
+    """Return Llama's attention; neurons are outputs of ``inner``, and inputs of ``output``."""
+    attention = {f"self_attn.{name}_proj": rows(QUERY_KEY) for name in "qk"}
+    attention |= {"self_attn.v_proj": rows(VALUE), "self_attn.o_proj": columns(VALUE)}
+    neurons = {f"mlp.{name}": rows(NEURONS) for name in inner}
+    return Architecture(
+        layers="layers.*",
+        attention="self_attn",
+        linear=attention | neurons | {f"mlp.{output}": columns(NEURONS)},
+        norms=tuple(norms),
+        head_size="head_dim",
+        head_count=(),
+        head_width=(),
+        resizable_heads=False,  # rotary positions pair the dimensions of a head
+    )
+
+
+_GATED = ("gate_proj", "up_proj")
+# Its configuration checks the number of heads of all layers at once.
+_EUROBERT = replace(_rotary(_GATED, "down_proj"), per_layer_config=False)
+_NORMS_LAST = ("post_attention_layernorm", "post_mlp_layernorm")
+_NOMIC = _rotary(_GATED, "down_proj", _NORMS_LAST)
+_JINA = _rotary(["fc1"], "fc2", _NORMS_LAST)
+
 _ALBERT = Architecture(
     layers="encoder.albert_layer_groups.*.albert_layers.*",
     attention="attention",
@@ -206,16 +238,28 @@ _T5 = (
     _t5("decoder.block.*.layer.1", "EncDecAttention"),
 )
 
+_OF_BERT = (
+    *("bert", "roberta", "xlm-roberta", "electra", "camembert", "data2vec-text", "ernie"),
+    *("markuplm", "roc_bert", "splinter"),
+)
+
 #: By ``config.model_type``. ALBERT's layers are shared: each is pruned once and counted once.
 ARCHITECTURES: Mapping[str, tuple[Architecture, ...]] = {
-    "bert": (_BERT,),
-    "roberta": (_BERT,),
-    "xlm-roberta": (_BERT,),
-    "electra": (_BERT,),
+    **dict.fromkeys(_OF_BERT, (_BERT,)),
+    "rembert": (_BERT_FIXED_HEADS,),
+    "roformer": (_BERT_FIXED_HEADS,),
+    "roberta-prelayernorm": (_BERT_NORMS_FIRST,),
+    "xlm-roberta-xl": (_BERT_NORMS_FIRST,),
+    "megatron-bert": (replace(_BERT_FIXED_HEADS, norms=()),),
     "distilbert": (_DISTILBERT,),
     "mpnet": (_MPNET,),
     "deberta-v2": (_DEBERTA,),
     "modernbert": (_MODERNBERT,),
+    "eurobert": (_EUROBERT,),
+    "ultrabert": (_EUROBERT,),
+    "nomic_bert": (_NOMIC,),
+    "gte": (_NOMIC,),
+    "jina_embeddings_v3": (_JINA,),
     "albert": (_ALBERT,),
     "t5": _T5,
     "mt5": _T5,

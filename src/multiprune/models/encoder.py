@@ -10,7 +10,10 @@ import torch
 from safetensors import SafetensorError
 
 from multiprune.budget.ledger import owned_parameters
+from multiprune.models.matching_weights import load_matching
 from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class
+from multiprune.models.pretrained_tokenizer import ensure_padding, pretrained_tokenizer
+from multiprune.models.remote_code import refused, register_code
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -20,14 +23,17 @@ TEXT_TO_TEXT = ("t5", "mt5")
 
 
 # They count positions from behind the number of the padding token.
-_BEHIND_PADDING = ("roberta", "xlm-roberta", "mpnet")
+_BEHIND_PADDING = (
+    *("roberta", "xlm-roberta", "mpnet", "camembert", "data2vec-text", "markuplm", "xmod", "luke"),
+    *("roberta-prelayernorm", "xlm-roberta-xl", "longformer", "ibert", "esm"),
+)
 
 
 @dataclass(frozen=True)
 class Encoder:
     """A text encoder without a head, or an encoder-decoder, and the tokenizer that goes with it.
 
-    ``source`` is where it was loaded from, a name on the hub or a folder.
+    ``source`` is where heads may lie beside it, a name on the hub or a folder, if they are wanted.
     """
 
     model: PreTrainedModel
@@ -51,53 +57,78 @@ class Encoder:
 
 
 def pretrained(
-    path: str, *, dropout: float | None = None, freeze_embeddings: bool = False
+    path: str,
+    *,
+    dropout: float | None = None,
+    freeze_embeddings: bool = False,
+    trust_remote_code: bool = False,
+    carry_heads: bool = True,
 ) -> Encoder:
     """Load an encoder, or an encoder-decoder, by its name on the hub, or from a folder or a run.
 
     ``dropout`` replaces the probabilities of dropout that the encoder was pretrained with. With
     ``freeze_embeddings`` its embeddings stay as they were, so that models of several tasks can
-    share them.
+    share them. Code that is published with a model is run with ``trust_remote_code`` only. With
+    ``carry_heads``, tasks begin with the heads that a run has left for them.
 
     Raises:
         FileNotFoundError: if ``path`` looks like a folder and there is none, or no model in it.
-        ValueError: if the hub has no such model, or cannot be reached, or if the model is neither
-            an encoder nor an encoder-decoder that is known here, or its tokenizer is of another.
+        ValueError: if the hub has no such model, or cannot be reached, if the model is neither an
+            encoder nor an encoder-decoder that is known here, its weights do not match it, or its
+            tokenizer is of another.
     """
-    from transformers import AutoConfig, AutoTokenizer
-
-    folder = Path(path).expanduser()
-    # A name on the hub has one slash at most.
-    looks_local = path.startswith((".", "/", "~")) or folder.is_dir() or path.count("/") > 1
-    if looks_local and not (folder / "config.json").is_file() and (folder / "model").is_dir():
-        folder = folder / "model"  # of a run
-    if looks_local and not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"`encoder.path` must be a folder with a model in it, but {folder}/config.json "
-            "does not exist."
-        )
-    source = str(folder) if looks_local else path
+    source = _found(path)
     try:
-        config = AutoConfig.from_pretrained(source)
-        _check_kind(config, path)
-        if dropout is not None:
-            _set_dropout(config, dropout)
-        # Files may hold half precision, in which small updates of weights are lost.
-        options: dict[str, Any] = {"config": config, "dtype": torch.float32}
-        if has_pooler(config):
-            options["add_pooling_layer"] = False
-        # `from_pretrained` returns a model in evaluation mode, and Lightning keeps it so.
-        model = encoder_class(config).from_pretrained(source, **options).train()
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        with refused(path, "encoder.trust_remote_code=true"):
+            model = _model(source, path, dropout, trust_remote_code=trust_remote_code)
+            tokenizer = pretrained_tokenizer(source, trust_remote_code=trust_remote_code)
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"`encoder.path` must be a folder or a model of the Hugging Face hub that can be "
             f"read, but {path!r} is not: {str(error).splitlines()[0]}"
         ) from error
+    ensure_padding(tokenizer, path)
     _check_vocabulary(model, tokenizer, path)
     if freeze_embeddings:
         freeze_embeddings_of(model)
-    return Encoder(model=model, tokenizer=tokenizer, source=source)
+    return Encoder(model=model, tokenizer=tokenizer, source=source if carry_heads else None)
+
+
+def _found(path: str) -> str:
+    """Return the folder with the model, or the name on the hub, that a path stands for."""
+    folder = Path(path).expanduser()
+    # A name on the hub has one slash at most.
+    looks_local = path.startswith((".", "/", "~")) or folder.is_dir() or path.count("/") > 1
+    if not looks_local:
+        return path
+    if not (folder / "config.json").is_file() and (folder / "model").is_dir():
+        folder = folder / "model"  # of a run
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"`encoder.path` must be a folder with a model in it, but {folder}/config.json "
+            "does not exist."
+        )
+    return str(folder)
+
+
+def _model(
+    source: str, path: str, dropout: float | None, *, trust_remote_code: bool
+) -> PreTrainedModel:
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    if trust_remote_code:
+        register_code(config, source)
+    _check_kind(config, path)
+    if dropout is not None:
+        set_dropout(config, dropout)
+    # Files may hold half precision, in which small updates of weights are lost.
+    options: dict[str, Any] = {"config": config, "dtype": torch.float32}
+    if has_pooler(config):
+        options["add_pooling_layer"] = False
+    # `from_pretrained` returns a model in evaluation mode, and Lightning keeps it so.
+    model: PreTrainedModel = load_matching(encoder_class(config), source, **options).train()
+    return model
 
 
 def first_position(config: PretrainedConfig) -> int:
@@ -126,7 +157,11 @@ def freeze_embeddings_of(model: PreTrainedModel) -> None:
 
 def _check_kind(config: PretrainedConfig, path: str) -> None:
     """Refuse what can be loaded, but neither read with nor answered with."""
-    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+    from transformers import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_MASKED_LM_MAPPING,
+        MODEL_MAPPING,
+    )
 
     if config.is_encoder_decoder and config.model_type not in TEXT_TO_TEXT:
         raise ValueError(
@@ -134,6 +169,11 @@ def _check_kind(config: PretrainedConfig, path: str) -> None:
             f"{config.model_type}."
         )
     kind = type(config)
+    if kind not in MODEL_MAPPING:
+        raise ValueError(
+            f"The model must be an encoder or an encoder-decoder of transformers, but {path!r} is "
+            f"a {config.model_type}."
+        )
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING:
         raise ValueError(
             f"The model must be an encoder or an encoder-decoder, but {path!r} is a "
@@ -154,20 +194,16 @@ def _check_vocabulary(
         )
 
 
-def _set_dropout(config: PretrainedConfig, dropout: float) -> None:
-    """Set what BERT and its kin, DistilBERT or T5 call their probabilities of dropout."""
-    names = (
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "dropout",
-        "attention_dropout",
-        "dropout_rate",
-    )
-    present = [name for name in names if hasattr(config, name)]
-    if not present:
+def set_dropout(config: PretrainedConfig, dropout: float) -> None:
+    """Set every probability of dropout that the architecture has, whatever it calls them."""
+    names = [
+        name
+        for name, value in config.to_dict().items()
+        if "dropout" in name and isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]
+    if not names:
         raise ValueError(
-            f"`dropout` needs an encoder with dropout, but a {config.model_type} has none of "
-            f"{', '.join(names)}."
+            f"`dropout` needs an encoder with dropout, but a {config.model_type} has none."
         )
-    for name in present:
+    for name in names:
         setattr(config, name, dropout)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from multiprune.models.encoder import Encoder, freeze_embeddings_of
+from multiprune.models.pretrained_tokenizer import pretrained_tokenizer
 from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def from_scratch(
 
     Raises:
         FileNotFoundError: if there is no tokenizer in that folder.
-        ValueError: if it has no token for padding.
+        ValueError: if it cannot be read, or has no token for padding.
     """
     from transformers import BertConfig, BertModel
 
@@ -108,14 +109,13 @@ def _positions(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _tokenizer_in(folder: Path) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
     file = folder.expanduser() / "tokenizer.json"
     if not file.is_file():
         raise FileNotFoundError(
             f"`encoder.tokenizer` must be the folder of a tokenizer, but {file} does not exist."
         )
-    loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(file.parent)
+    loaded = pretrained_tokenizer(file.parent)
+    # No other token can stand for it: the embedding of padding is not trained.
     if loaded.pad_token_id is None:
         raise ValueError(f"`encoder.tokenizer` must have a token for padding, but {file} has none.")
     return loaded

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.models.heads import head_for, logits_of, vocabulary_head
+from multiprune.models.task_heads import TaskHeads, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,10 +25,9 @@ class MultitaskModel(nn.Module):
         super().__init__()
         if not tasks:
             raise ValueError("A multitask model needs at least one task, but has none.")
-        if dotted := [name for name in tasks if "." in name]:
-            raise ValueError(f"A task's name must not have a dot in it, but one is {dotted[0]!r}.")
+        check_names(tasks)
         self.encoder: PreTrainedModel = encoder
-        self.heads = nn.ModuleDict({name: self.head_for(task) for name, task in tasks.items()})
+        self.heads = TaskHeads({name: self.head_for(task) for name, task in tasks.items()})
 
     def head_for(self, task: Task) -> nn.Module:
         """Return what answers a task from what the encoder makes of a text."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetensors import safe_open
+from multiprune.models.shipped_heads import ShippedHeads, read
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch import Tensor
 
     from multiprune.models.heads import VocabularyHead
@@ -67,7 +64,7 @@ def begin_as_pretrained(head: VocabularyHead, source: str, task: str) -> bool:
     ``source`` is a name on the hub or a folder, of a checkpoint of transformers or of a run. Of the
     heads of a run, that of the same ``task`` is taken, or else the first.
     """
-    found = _of_run(Path(source), task) or _of_checkpoint(source)
+    found = _of_run(source, task) or _of_checkpoint(source)
     expected = {name: one.shape for name, one in head.state_dict().items()}
     if found is None or {name: one.shape for name, one in found.items()} != expected:
         return False
@@ -75,17 +72,15 @@ def begin_as_pretrained(head: VocabularyHead, source: str, task: str) -> bool:
     return True
 
 
-def _of_run(folder: Path, task: str) -> dict[str, Tensor] | None:
+def _of_run(source: str, task: str) -> dict[str, Tensor] | None:
     """Return the head over the vocabulary that a run has shipped for a task, or else its first."""
-    meaning, file = folder / "heads.json", folder / "heads.safetensors"
-    if not (meaning.is_file() and file.is_file()):
+    shipped = ShippedHeads.beside(source)
+    if shipped is None:
         return None
-    heads = json.loads(meaning.read_text()).items()
-    masked = [name for name, one in heads if one["kind"] == "masked"]
+    masked = [name for name, one in shipped.definitions.items() if one["kind"] == "masked"]
     if not masked:
         return None
-    chosen = task if task in masked else masked[0]
-    return _read(file, {name: f"{chosen}.{name}" for name in _OURS})
+    return shipped.weights(task if task in masked else masked[0], _OURS)
 
 
 def _of_checkpoint(source: str) -> dict[str, Tensor] | None:
@@ -100,12 +95,4 @@ def _of_checkpoint(source: str) -> dict[str, Tensor] | None:
     if file is None:
         return None
     layouts = (dict(zip(_OURS, theirs, strict=True)) for theirs in _THEIRS)
-    return next(filter(None, (_read(Path(file), names) for names in layouts)), None)
-
-
-def _read(file: Path, names: Mapping[str, str]) -> dict[str, Tensor] | None:
-    """Return tensors by our names, if the file has all of them."""
-    with safe_open(file, "pt") as stored:
-        if not set(names.values()) <= set(stored.keys()):
-            return None
-        return {ours: stored.get_tensor(theirs).float() for ours, theirs in names.items()}
+    return next(filter(None, (read(Path(file), names) for names in layouts)), None)

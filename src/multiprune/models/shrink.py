@@ -152,6 +152,8 @@ def per_layer_config(
     architecture, *others = architectures_of(encoder)
     if others or architecture.layers.count("*") > 1 or not shapes.keys() & {"linear", "dropped"}:
         return {}
+    if not architecture.per_layer_config:
+        return {}
     return {
         number: _describe_layer(encoder, path, architecture)
         for number, path in enumerate(layer_paths(encoder, architecture))

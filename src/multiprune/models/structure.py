@@ -12,6 +12,7 @@ from multiprune.models.architectures import (
     ARCHITECTURES,
     COLUMNS,
     NEURONS,
+    ROWS,
     VALUE,
     Architecture,
     Slices,
@@ -131,7 +132,14 @@ def _layer(encoder: nn.Module, path: str, architecture: Architecture) -> Layer:
         if slices.dim == COLUMNS
     }
     neurons = widths.get(NEURONS, 0)
-    return Layer(encoder, path, architecture, widths[VALUE] // size, size, neurons)
+    layer = Layer(encoder, path, architecture, widths[VALUE] // size, size, neurons)
+    for linear, slices in layer.linear_layers():
+        if slices.dim == ROWS and len(linear.weight) < sum(map(layer.size_of, slices.units)):
+            raise ValueError(
+                f"Each head must have keys and values of its own, but in {path} heads share them: "
+                "choose a pruner of single weights."
+            )
+    return layer
 
 
 def layer_paths(encoder: nn.Module, architecture: Architecture) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +10,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.models.beside import check_reads_beside
-from multiprune.models.heads import VocabularyHead
+from multiprune.models.first_heads import begin_heads
 from multiprune.models.multitask import MultitaskModel
-from multiprune.models.pretrained_head import begin_as_pretrained
 from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.text_to_text import WordedClassification, worded
 
@@ -22,8 +20,6 @@ if TYPE_CHECKING:
 
     from multiprune.models.encoder import Encoder
     from multiprune.tasks.task import Batch, Task
-
-log = logging.getLogger(__name__)
 
 
 class LabelWords(nn.Module):
@@ -116,12 +112,10 @@ def tasks_for(encoder: Encoder, tasks: Mapping[str, Task]) -> dict[str, Task]:
 def multitask_model(encoder: Encoder, tasks: Mapping[str, Task]) -> MultitaskModel:
     """Return the model of several tasks that goes with an encoder or an encoder-decoder.
 
-    A head over the vocabulary begins as the encoder was pretrained with, where that is known.
+    Heads begin as those that lie beside the encoder.
     """
     kind = TextToTextModel if encoder.is_text_to_text else MultitaskModel
     model = kind(encoder.model, tasks)
-    for name, head in model.heads.items():
-        if isinstance(head, VocabularyHead) and encoder.source is not None:
-            found = begin_as_pretrained(head, encoder.source, name)
-            log.info("%s: the head begins %s.", name, "as pretrained" if found else "at random")
+    if encoder.source is not None:
+        begin_heads(model, tasks, encoder.source)
     return model
