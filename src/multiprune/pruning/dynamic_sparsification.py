@@ -148,6 +148,7 @@ class DynamicSparsification(Structured):
             self._costs,
             size=self.size_at(amount),
             granularity=self.granularity,
+            final=self.size_at(1.0),
         )
         self._order_state().write(order)
         self.order = order

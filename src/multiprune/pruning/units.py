@@ -120,6 +120,7 @@ class UnitPruner(Pruner):
             self._costs,
             size=self.size_at(amount),
             granularity=self.granularity,
+            final=self.size_at(1.0),
         )
         for state, one in zip(self.states, kept, strict=True):
             state.keep(one)
