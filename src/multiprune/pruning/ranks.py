@@ -132,7 +132,8 @@ class RankPruner(Pruner):
             for target, score in zip(self.targets, self.scores(), strict=True)
         ]
         savings = [target.savings() for target in self.targets]
-        masks = close_smallest(scores, savings, max(needed, self._dense - self._kept))
+        done = self._dense - self._kept
+        masks = close_smallest(scores, savings, max(needed, done), final=max(self._excess, done))
         pays = [
             int(mask.count_nonzero()) * target.cost < target.dense
             for target, mask in zip(self.targets, masks, strict=True)
