@@ -150,7 +150,7 @@ def test_penalty_alone_drives_scores_below_the_threshold() -> None:
 
 @pytest.mark.parametrize(("threshold", "penalty"), [(0.0, 1.0), (1.0, 1.0), (0.5, -1.0)])
 def test_values_out_of_range_are_an_error(threshold: float, penalty: float) -> None:
-    with pytest.raises(ValueError, match=f"but are {threshold} and {penalty}"):
+    with pytest.raises(ValueError, match=r"`(threshold|penalty)` must be .*, but is (0|1|-1)\.0"):
         SoftMovement(
             budget=FractionBudget(fraction=0.5),
             score_learning_rate=0.01,

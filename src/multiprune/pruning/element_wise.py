@@ -94,6 +94,8 @@ class ElementWisePruner(Pruner):
             raise ValueError(
                 f"`parts` to prune must be some of {', '.join(PARTS)}, but are {list(parts)}."
             )
+        if not isinstance(per_layer, bool):
+            raise ValueError(f"`per_layer` must be true or false, but is {per_layer!r}.")
         self.per_layer = per_layer
         self.parts = tuple(parts)
         self.groups = groups or Elements()

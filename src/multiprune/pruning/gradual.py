@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from multiprune.check_number import check_number
+
 if TYPE_CHECKING:
     from typing import Any
 
@@ -25,11 +27,8 @@ class GradualPruning:
     def __init__(
         self, pruner: Pruner, schedule: Schedule, *, total_steps: int, every_n_steps: int = 10
     ) -> None:
-        if every_n_steps < 1 or total_steps < 1:
-            raise ValueError(
-                "`every_n_steps` and `total_steps` must be at least 1, "
-                f"but are {every_n_steps} and {total_steps}."
-            )
+        check_number("every_n_steps", every_n_steps, at_least=1, whole=True)
+        check_number("total_steps", total_steps, at_least=1, whole=True)
         self.pruner, self.schedule = pruner, schedule
         self.total_steps, self.every_n_steps = total_steps, every_n_steps
         self.stop_step = schedule.stop_step(total_steps)

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 from typing_extensions import override
 
+from multiprune.check_number import check_number
 from multiprune.pruning.select import keep_largest, keep_largest_groups
 
 if TYPE_CHECKING:
@@ -62,10 +63,7 @@ class Blocks(Groups):
     """
 
     def __init__(self, *, size: int) -> None:
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(
-                f"`size` of blocks must be a whole number of at least 1, but is {size}."
-            )
+        check_number("size", size, at_least=1, whole=True)
         self.size = size
 
     @override
@@ -117,11 +115,8 @@ class NofM(Groups):
     """
 
     def __init__(self, *, n: int, m: int) -> None:
-        if not isinstance(n, int) or not isinstance(m, int) or not 1 <= n < m:
-            raise ValueError(
-                "`n` and `m` must be whole numbers, `n` at least 1 and below `m`, "
-                f"but are {n} and {m}."
-            )
+        check_number("m", m, at_least=2, whole=True)
+        check_number("n", n, at_least=1, below=m, whole=True)
         self.n, self.m = n, m
 
     @override

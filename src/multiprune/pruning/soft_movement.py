@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.check_number import check_number
 from multiprune.pruning.element_wise import ElementWisePruner, Target
 from multiprune.pruning.groups import Elements, Groups
 from multiprune.pruning.select import keep_largest
@@ -55,11 +56,9 @@ class SoftMovement(ElementWisePruner):
         groups: Groups | None = None,
     ) -> None:
         super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
-        if not 0 < threshold < 1 or penalty < 0:
-            raise ValueError(
-                "`threshold` must be in (0, 1) and `penalty` at least 0, "
-                f"but are {threshold} and {penalty}."
-            )
+        check_number("threshold", threshold, above=0, below=1)
+        check_number("penalty", penalty, at_least=0)
+        check_number("min_density", min_density, at_least=0, at_most=1)
         if not isinstance(self.groups, Elements):
             raise ValueError(
                 "Soft movement has a threshold for single weights, so that `groups` must be "

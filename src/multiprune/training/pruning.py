@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from typing_extensions import override
 
+from multiprune.check_number import check_number
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_checksums
 from multiprune.pruning.gradual import GradualPruning
@@ -39,8 +40,7 @@ class Pruning(pl.Callback):
     def __init__(
         self, pruner: Pruner, schedule: Schedule, *, every_n_steps: int = 10, encoder: str = ""
     ) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"`every_n_steps` must be at least 1, but is {every_n_steps}.")
+        check_number("every_n_steps", every_n_steps, at_least=1, whole=True)
         self.pruner, self.schedule = pruner, schedule
         self.every_n_steps, self.encoder = every_n_steps, encoder
         self._is_prepared = False
