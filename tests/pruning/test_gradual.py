@@ -48,7 +48,7 @@ class Spy(Pruner):
         self.amounts.append(amount)
 
     @override
-    def finalize(self) -> None:
+    def _make_permanent(self) -> None:
         self.calls.append("finalize")
 
     @override
@@ -58,6 +58,11 @@ class Spy(Pruner):
     @override
     def ledger(self) -> ParameterLedger:
         return ParameterLedger.of(nn.Module())
+
+    @property
+    @override
+    def spare(self) -> int:
+        return 0
 
     @property
     @override

@@ -10,6 +10,7 @@ import pytest
 import torch
 from structured_world import (
     ALL_FILES,
+    ASKED,
     EVERY_N_STEPS,
     HEAD,
     NEURON,
@@ -42,6 +43,7 @@ from tiny_encoders import (
 from torch import Tensor, nn
 
 from multiprune.pruning.layer_state import STATE
+from multiprune.pruning.pruner import UnfinishedPruningError
 from multiprune.pruning.removal import GRANULARITIES, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
 from multiprune.pruning.structured import Structured
 from multiprune.pruning.structured_l0 import StructuredL0
@@ -227,6 +229,40 @@ def test_finalize_keeps_the_function_and_leaves_plain_layers(case: Case, steps: 
     assert_same(pruner.masks(), masks)
     assert pruner.ledger() == ledger
     assert linear_weights(model.encoder) == ledger.kept_in("encoder_linear")
+
+
+@every_method
+def test_finalize_before_the_schedule_ends_is_refused_and_changes_nothing(case: Case) -> None:
+    model, pruner, _ = case.trained(steps=4)
+    before = snapshot(model)
+    said = rf"at step 4 of the schedule's 9: [\d,]+ of 11,264 .* but the budget is {ASKED:,}\. "
+    with pytest.raises(UnfinishedPruningError, match=said):
+        pruner.finalize()
+    assert_same(model.state_dict(), before)
+    pruner.prune(1.0)
+    pruner.finalize()
+
+
+@every_method
+def test_nan_is_refused_at_a_ranking_with_layer_and_step(case: Case) -> None:
+    model, pruner, _ = case.trained(steps=4)
+    linear: Any = model.encoder.get_submodule("encoder.layer.1.output.dense")
+    linear.weight.data[0, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"^Weights of encoder.layer.1 are NaN .* step 4 "):
+        pruner.prune(1.0)
+    linear.weight.data[0, 0] = 0
+    assert pruner.ledger().kept_in("encoder_linear") > ASKED
+
+
+def test_nan_scores_are_refused_with_the_layer() -> None:
+    _, pruner, _ = Case(files()[-1]).trained(steps=2)
+    scores = pruner.scores()
+    scores[1].heads[0] = torch.nan
+    pruner.scores = lambda: scores  # type: ignore[method-assign]
+    with pytest.raises(
+        FloatingPointError, match=r"^Scores of encoder.layer.1 are NaN at a ranking"
+    ):
+        pruner.prune(1.0)
 
 
 @pytest.mark.parametrize("amount", [0.5, 1.0])

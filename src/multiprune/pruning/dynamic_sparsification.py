@@ -142,7 +142,7 @@ class DynamicSparsification(Structured):
         if self.is_cut:
             return
         order = removal_order(
-            self.scores(),
+            self.finite_scores(self._whole()),
             self._whole(),
             self._costs,
             size=self.size_at(amount),
@@ -170,7 +170,7 @@ class DynamicSparsification(Structured):
         return False  # the larger parts are still trained
 
     @override
-    def finalize(self) -> None:
+    def _make_permanent(self) -> None:
         order = self.current_order()
         for hook in self._hooks:
             hook.remove()
@@ -178,7 +178,7 @@ class DynamicSparsification(Structured):
         whole: Any = copy.deepcopy(self._encoder)
         delattr(whole, STATE)
         self.whole = whole
-        super().finalize()
+        super()._make_permanent()
         self.order = RemovalOrder(order.layers, order.sizes + self._fixed)
 
     def parts_of_step(self, step: int) -> list[int]:

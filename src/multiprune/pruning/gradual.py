@@ -32,12 +32,21 @@ class GradualPruning:
         self.pruner, self.schedule = pruner, schedule
         self.total_steps, self.every_n_steps = total_steps, every_n_steps
         self.stop_step = schedule.stop_step(total_steps)
-        #: Optimizer steps taken; steps that a gradient scaler skipped do not count.
         self.step = 0
         #: Whether ``before_step`` was called and the optimizer has not run yet.
         self.pending = False
         #: Whether layers were cut in this process.
         self.was_cut = False
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken; steps that a gradient scaler skipped do not count."""
+        return self._step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._step = step
+        self.pruner.progress = (step, self.stop_step)
 
     @property
     def amount(self) -> float:

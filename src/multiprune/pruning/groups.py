@@ -35,6 +35,10 @@ class Groups(ABC):
             ValueError: if ``select`` could not keep its promise for them.
         """
 
+    def largest_group(self, shapes: Sequence[Sequence[int]]) -> int:  # noqa: ARG002
+        """Return how many weights of tensors of such shapes are kept or pruned as one, at most."""
+        return 1
+
     @abstractmethod
     def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
         """Return a mask for each tensor of scores that together keep at most ``kept`` weights.
@@ -70,12 +74,16 @@ class Blocks(Groups):
     def check(self, shapes: Mapping[str, Sequence[int]], kept: int) -> None:
         for path, shape in shapes.items():
             _require_matrix("Blocks", path, shape)
-            largest = min(self.size, shape[0]) * min(self.size, shape[1])
+            largest = self.largest_group([shape])
             if kept < largest:
                 raise ValueError(
                     f"A budget must hold at least one block, but keeps {kept:,} weights where a "
                     f"block of {path} of shape {tuple(shape)} has {largest:,}."
                 )
+
+    @override
+    def largest_group(self, shapes: Sequence[Sequence[int]]) -> int:
+        return max(min(self.size, rows) * min(self.size, columns) for rows, columns in shapes)
 
     @override
     def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:

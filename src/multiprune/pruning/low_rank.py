@@ -101,9 +101,9 @@ class LowRankL0(RankPruner):
             self._show_gates()
 
     @override
-    def finalize(self) -> None:
+    def _make_permanent(self) -> None:
         self._fold_gates()
-        super().finalize()
+        super()._make_permanent()
         self.gates.remove()
 
     @torch.no_grad()

@@ -100,6 +100,7 @@ class SoftMovement(ElementWisePruner):
         if amount >= 1 or not self.excess:
             super().prune(amount)
             return
+        self.finite_scores()
         for target in self.targets:
             target.mask.copy_(self._above_threshold(target, amount))
         hide(self.targets)

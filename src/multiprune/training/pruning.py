@@ -34,7 +34,8 @@ class Pruning(pl.Callback):
 
     Tensors live in the module, the position in the schedule in this callback's state: Lightning's
     checkpoints hold both, and a resumed run continues bit for bit. With several ranks, all of them
-    are checked to hold the same masks after every ranking.
+    are checked to hold the same masks after every ranking. Training that ends before the schedule,
+    as by early stopping, ends in an UnfinishedPruningError.
     """
 
     def __init__(
@@ -125,6 +126,8 @@ class Pruning(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._handle is not None:
             self._handle.remove()
+        if not self.finished:
+            raise self.pruner.unfinished()
 
     @override
     def state_dict(self) -> dict[str, Any]:
