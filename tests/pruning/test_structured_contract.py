@@ -259,9 +259,7 @@ def test_nan_scores_are_refused_with_the_layer() -> None:
     scores = pruner.scores()
     scores[1].heads[0] = torch.nan
     pruner.scores = lambda: scores  # type: ignore[method-assign]
-    with pytest.raises(
-        FloatingPointError, match=r"^Scores of encoder.layer.1 are NaN at a ranking"
-    ):
+    with pytest.raises(FloatingPointError, match=r"^Scores of encoder.layer.1 are NaN at "):
         pruner.prune(1.0)
 
 

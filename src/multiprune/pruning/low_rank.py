@@ -33,6 +33,8 @@ class LowRankL0(RankPruner):
     Both learning rates are those of Adam, and follow the schedule of the weights'.
     """
 
+    is_gradual = False
+
     def __init__(
         self,
         *,

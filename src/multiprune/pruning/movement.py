@@ -39,7 +39,7 @@ class Movement(ElementWisePruner):
         *,
         budget: Budget,
         score_learning_rate: float,
-        magnitude_prior: float = 0.0,
+        magnitude_prior: float = 1.0,
         per_layer: bool = False,
         parts: Sequence[str] = ("encoder_linear",),
         groups: Groups | None = None,

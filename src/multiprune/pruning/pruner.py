@@ -27,6 +27,9 @@ class Pruner(ABC):
     then ``prune``, once that is done ``shrink``, and ``finalize`` at the end.
     """
 
+    #: Whether each ranking takes what is due, rather than the last one everything.
+    is_gradual = True
+
     def __init__(self, *, budget: Budget) -> None:
         self.budget = budget
         #: Optimizer steps taken, and how many the schedule takes, if who drives has said so.

@@ -101,6 +101,8 @@ class StructuredL0(UnitPruner):
     Both learning rates are those of Adam, and follow the schedule of the weights'.
     """
 
+    is_gradual = False
+
     def __init__(
         self,
         *,
