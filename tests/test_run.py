@@ -258,12 +258,12 @@ def test_a_refused_run_leaves_what_it_did_not_write(tmp_path: Path) -> None:
 
 
 def test_a_run_that_ends_before_its_schedule_says_so(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="must go on until the pruning schedule ends"):
+    with pytest.raises(SystemExit, match=r"^error: Pruning is not finished at step 1 of the "):
         run_in(tmp_path / "run", *SMALL, "+trainer.max_time=00:00:00:00")
     status = read_status(tmp_path / "run")
     assert status is not None
     assert status.state == "failed"
-    assert "the pruning schedule" in str(status.reason)
+    assert "Pruning is not finished" in str(status.reason)
 
 
 def test_settings_that_lightning_looks_at_late_are_refused_in_a_sentence(tmp_path: Path) -> None:

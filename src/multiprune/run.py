@@ -30,6 +30,7 @@ from multiprune.outcome import (
 )
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_digest
+from multiprune.pruning.pruner import UnfinishedPruningError
 from multiprune.quiet import quiet_libraries
 from multiprune.report.outcome import density_map, summary
 from multiprune.report.records.masks import write_masks
@@ -112,7 +113,7 @@ def train(experiment: Experiment) -> None:
             experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=False
         )
     except (
-        *(ResumeError, CorpusError, ChildProcessError, FloatingPointError),
+        *(ResumeError, CorpusError, ChildProcessError, FloatingPointError, UnfinishedPruningError),
         # Lightning checks some settings only now.
         MisconfigurationException,
     ) as error:
@@ -123,11 +124,6 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
     """Take the best weights that meet the budget, make the pruning permanent, evaluate, write."""
     trainer, module, pruner = experiment.trainer, experiment.module, experiment.pruning.pruner
     steps = trainer.global_step
-    if not experiment.pruning.finished:
-        error = RuntimeError(
-            f"Training must go on until the pruning schedule ends, but stopped at step {steps}."
-        )
-        raise refusal(error) from error
     # Training that ends within its first epoch is not evaluated before its end.
     if best := experiment.best.best_model_path:
         module.load_state_dict(torch.load(best, map_location="cpu")["state_dict"])
@@ -169,14 +165,11 @@ def evaluate(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def met_budget(experiment: Experiment) -> dict[str, Any]:
-    """Return what was asked for and what was kept, which must not be more."""
+    """Return what was asked for and what was kept: no more, and less by less than a group."""
     pruner = experiment.pruning.pruner
     ledger, budget = pruner.ledger(), pruner.budget
     asked, kept = budget.resolve(ledger), ledger.kept_in(budget.of)
-    if kept > asked:
-        raise RuntimeError(
-            f"The model must keep at most {asked:,} parameters ({budget.of}), but keeps {kept:,}."
-        )
+    pruner.check_budget()
     return {"of": budget.of, "dense": ledger.dense_in(budget.of), "asked": asked, "kept": kept}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -86,6 +87,56 @@ def slow_candidates(
     return sorted(found)
 
 
+class SlowRemoval:
+    """What is left of layers, changed in place; each candidate is tried before it goes."""
+
+    def __init__(self, layers: list[SlowLayer], costs: list[UnitCosts]) -> None:
+        self.layers, self.costs = layers, costs
+        self.totals = [self.total()]
+        self.done: list[tuple[float, str, int, int]] = []
+
+    def total(self) -> int:
+        return sum(one.size(cost) for one, cost in zip(self.layers, self.costs, strict=True))
+
+    def go(self, candidate: tuple[float, str, int, int]) -> None:
+        _, kind, number, index = candidate
+        layer = self.layers[number]
+        if layer.gone or candidate in self.done:
+            return
+        if kind == "layers" and sum(not one.gone for one in self.layers) > 1:
+            layer.gone = True
+        elif kind == "heads" and sum(layer.heads) > 1:
+            layer.heads[index] = False
+        elif kind == "neurons" and sum(layer.neurons) > 1:
+            layer.neurons[index] = False
+        elif kind == "head_dimensions" and layer.dimensions() > 1:
+            layer.dimensions_to_go += 1
+
+    def saving(self, candidate: tuple[float, str, int, int]) -> int:
+        before, layer = self.total(), copy.deepcopy(self.layers[candidate[2]])
+        self.go(candidate)
+        after = self.total()
+        self.layers[candidate[2]] = layer
+        return before - after
+
+    def bring_back(self, size: int) -> None:
+        for _, kind, number, index in sorted(self.done, reverse=True):
+            layer = self.layers[number]
+            if layer.gone or kind not in ("heads", "neurons"):
+                continue
+            kept = layer.heads if kind == "heads" else layer.neurons
+            kept[index] = True
+            kept[index] = self.total() <= size
+        self.totals[-1] = self.total()
+
+    def take(self, candidate: tuple[float, str, int, int], least: int) -> None:
+        saving = self.saving(candidate)
+        if saving and self.total() - saving > least:
+            self.go(candidate)
+            self.done.append(candidate)
+            self.totals.append(self.total())
+
+
 def slow_removal(
     of: list[Scores],
     layers: list[SlowLayer],
@@ -94,28 +145,26 @@ def slow_removal(
     granularity: list[str],
 ) -> list[int]:
     """Remove in place; return the total after each removal."""
-
-    def total() -> int:
-        return sum(layer.size(cost) for layer, cost in zip(layers, costs, strict=True))
-
-    totals = [total()]
-    for _, kind, number, index in slow_candidates(of, layers, granularity):
-        layer = layers[number]
-        if total() <= size:
-            break
-        if layer.gone:
-            continue
-        if kind == "layers" and sum(not one.gone for one in layers) > 1:
-            layer.gone = True
-        elif kind == "heads" and sum(layer.heads) > 1:
-            layer.heads[index] = False
-        elif kind == "neurons" and sum(layer.neurons) > 1:
-            layer.neurons[index] = False
-        elif kind == "head_dimensions" and layer.dimensions() > 1:
-            layer.dimensions_to_go += 1
-        else:
-            continue
-        totals.append(total())
+    candidates = slow_candidates(of, layers, granularity)
+    removal = SlowRemoval(layers, costs)
+    smallest = min(filter(None, map(removal.saving, candidates)), default=0)
+    while removal.total() > size:
+        before = len(removal.totals)
+        for candidate in candidates:
+            # Units of a layer that may go, but not as a whole, come in its place.
+            is_layer = candidate[1] == "layers" and removal.saving(candidate) > 0
+            units = [one for one in candidates if is_layer and one[2] == candidate[2]]
+            for one in [candidate, *units]:
+                if removal.total() > size:
+                    removal.take(one, size - smallest)
+        if len(removal.totals) == before:
+            left = [(removal.saving(one), place) for place, one in enumerate(candidates)]
+            saving, place = min((one for one in left if one[0]), default=(0, 0))
+            if not saving:
+                break
+            removal.take(candidates[place], -1)
+    if size - removal.total() >= smallest:
+        removal.bring_back(size)
     for score, layer in zip(of, layers, strict=True):
         for values, masks in (
             (score.query_key.tolist(), layer.query_key),
@@ -126,7 +175,7 @@ def slow_removal(
                     least = min((row[i], i) for i in range(len(row)) if mask[i])[1]
                     mask[least] = False
         layer.dimensions_to_go = 0
-    return totals
+    return removal.totals
 
 
 def random_scores(generator: torch.Generator, heads: int, size: int, neurons: int) -> Scores:

@@ -28,7 +28,7 @@ from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.layer_state import STATE
-from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
+from multiprune.pruning.removal import HEADS, NEURONS
 from multiprune.pruning.schedule import CubicSchedule
 from multiprune.pruning.structured import Structured
 
@@ -223,8 +223,7 @@ def assert_meets_budget(case: Case, model: Network, pruner: UnitPruner) -> None:
     model, pruner = permanent(case, model, pruner)
     kept = pruner.ledger().kept_in("encoder_linear")
     assert nonzero_weights(model.encoder) <= kept <= ASKED
-    if LAYERS not in case.granularity:
-        assert ASKED - kept < HEAD
+    assert ASKED - kept < NEURON
 
 
 @dataclass

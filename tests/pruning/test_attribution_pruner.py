@@ -153,11 +153,12 @@ def test_hooks_are_there_while_units_may_go_and_in_passes_of_training_alone() ->
     assert hooks(Network()) == 0
 
 
-@pytest.mark.parametrize("was_pruned", [False, True])
-def test_no_hook_is_left_behind_by_finalize(was_pruned: bool) -> None:
+@pytest.mark.parametrize("was_cut", [False, True])
+def test_no_hook_is_left_behind_by_finalize(was_cut: bool) -> None:
     model, pruner = prepared()
-    if was_pruned:
-        pruner.prune(1.0)
+    pruner.prune(1.0)
+    if was_cut:
+        pruner.shrink()
     pruner.finalize()
     assert hooks(model) == 0
 

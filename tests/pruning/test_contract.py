@@ -25,7 +25,7 @@ from multiprune.pruning.fixed import Fixed
 from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.groups import Blocks, Groups, NofM
 from multiprune.pruning.none import NoPruning
-from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.pruner import Pruner, UnfinishedPruningError
 from multiprune.pruning.ranks import RankPruner
 from multiprune.pruning.schedule import CubicSchedule
 from multiprune.pruning.soft_movement import SoftMovement
@@ -372,6 +372,48 @@ def test_finalize_keeps_the_function_and_leaves_plain_layers(case: Case) -> None
         assert list(model.state_dict()) == list(network().state_dict())
     assert_same(pruner.masks(), masks)
     assert pruner.ledger() == ledger
+
+
+@every_method
+def test_finalize_before_the_schedule_ends_is_refused_and_changes_nothing(case: Case) -> None:
+    model, pruner, _ = trained(case, steps=4)
+    if not pruner.excess:
+        pruner.finalize()  # there is nothing to wait for
+        return
+    before, asked = snapshot(model), int(case.fraction * DENSE)
+    said = rf"at step 4 of the schedule's 9: \d+ of 88 .* but the budget is {asked}\. Train "
+    with pytest.raises(UnfinishedPruningError, match=said):
+        pruner.finalize()
+    assert_same(model.state_dict(), before)
+    pruner.prune(1.0)
+    pruner.finalize()
+    assert case.is_met(pruner.ledger().kept_in("encoder_linear"))
+
+
+@every_method
+def test_nan_is_refused_at_a_ranking_with_layer_and_step(case: Case) -> None:
+    model, pruner, _ = trained(case, steps=4)
+    if isinstance(pruner, NoPruning):
+        return
+    path = list(pruner.masks())[1]
+    weight = "encoder.4.up.weight" if isinstance(pruner, RankPruner) else "encoder.4.weight"
+    model.get_parameter(weight).data[0, 0] = torch.nan
+    masks = {name: mask.clone() for name, mask in pruner.masks().items()}
+    said = rf"^Weights of {path.removesuffix('.ranks')} are NaN at a ranking at step 4 of "
+    with pytest.raises(FloatingPointError, match=said):
+        pruner.prune(1.0)
+    assert_same(pruner.masks(), masks)
+
+
+@every_method
+def test_less_than_the_budget_is_refused_too(case: Case) -> None:
+    _, pruner, _ = trained(case, steps=STOP_STEP)
+    pruner.check_budget()
+    for mask in pruner.masks().values():
+        mask[1:] = False
+    if pruner.excess:
+        with pytest.raises(UnfinishedPruningError, match="are kept, but the budget is"):
+            pruner.check_budget()
 
 
 @pytest.mark.parametrize("amount", [0.5, 1.0])

@@ -62,7 +62,9 @@ def test_scores_move_against_gradient_times_weight_and_the_weights_stay() -> Non
     layer = nn.Linear(3, 1)
     layer.weight.data = torch.tensor([[1.0, -2.0, 3.0]])
     bias = layer.bias.detach().clone()
-    pruner = FrozenMovement(budget=CountBudget(count=2), score_learning_rate=0.5)
+    pruner = FrozenMovement(
+        budget=CountBudget(count=2), score_learning_rate=0.5, magnitude_prior=0.0
+    )
     pruner.prepare(layer)
     optimizer = SGD(layer.parameters(), lr=1.0, momentum=0.9, weight_decay=0.5)
     layer.weight.grad = torch.tensor([[2.0, 3.0, -4.0]])

@@ -9,6 +9,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from typing_extensions import override
 
 from multiprune.budget import CountBudget, FullBudget, ParameterLedger
+from multiprune.budget.ledger import PARTS
 from multiprune.pruning.gradual import GradualPruning, learning_rate_scale
 from multiprune.pruning.magnitude import Magnitude
 from multiprune.pruning.pruner import Pruner
@@ -48,7 +49,7 @@ class Spy(Pruner):
         self.amounts.append(amount)
 
     @override
-    def finalize(self) -> None:
+    def _make_permanent(self) -> None:
         self.calls.append("finalize")
 
     @override
@@ -58,6 +59,11 @@ class Spy(Pruner):
     @override
     def ledger(self) -> ParameterLedger:
         return ParameterLedger.of(nn.Module())
+
+    @property
+    @override
+    def spare(self) -> int:
+        return 0
 
     @property
     @override
@@ -157,6 +163,46 @@ def test_the_end_can_be_reached_without_the_steps_that_were_skipped() -> None:
     assert spy.amounts == pytest.approx([5 / 7, 1.0])
 
 
+class Sudden(Spy):
+    """Keeps as much of 100 parameters as it is told, whatever is due."""
+
+    kept = 100
+    following: list[int]
+
+    @override
+    def prune(self, amount: float) -> None:
+        super().prune(amount)
+        self.kept = self.following.pop(0)
+
+    @override
+    def ledger(self) -> ParameterLedger:
+        parts = dict.fromkeys(PARTS, 0)
+        return ParameterLedger(
+            parts | {"encoder_linear": 100}, parts | {"encoder_linear": self.kept}
+        )
+
+
+def test_a_ranking_that_takes_more_than_two_of_the_largest_steps_is_warned_of(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    spy = Sudden(excess=80)
+    # Rankings at 5, 10, 15 and 20 of 20 steps; 20 of 80 are planned each time.
+    spy.following = [80, 41, 0, 0]
+    ranked_at(driver_of(spy, stop=1.0), 20)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Sudden removed 41 parameters at step 15, where the schedule plans at most 20 at once: the "
+        "rest of the training may not heal that."
+    ]
+    caplog.clear()
+    spy.following = [0]
+    one_shot = GradualPruning(spy, OneShotSchedule(at=0.5), total_steps=4, every_n_steps=3)
+    spy.kept = 100
+    ranked_at(one_shot, 4)  # once, as planned
+    spy.kept, spy.following, spy.is_gradual = 100, [100, 100, 100, 0], False
+    ranked_at(driver_of(spy, stop=1.0), 20)
+    assert not caplog.records
+
+
 def test_position_is_resumed() -> None:
     driver = driver_of(Spy(), stop=0.65)
     assert ranked_at(driver, 7) == [5]
@@ -226,5 +272,5 @@ def test_plain_loop_ends_at_the_budget() -> None:
 
 @pytest.mark.parametrize(("total_steps", "every_n_steps"), [(0, 5), (20, 0)])
 def test_counts_below_one_are_an_error(total_steps: int, every_n_steps: int) -> None:
-    with pytest.raises(ValueError, match=f"but are {every_n_steps} and {total_steps}"):
+    with pytest.raises(ValueError, match="_steps` must be a whole number of at least 1, but is 0"):
         driver_of(Spy(), stop=0.5, total_steps=total_steps, every_n_steps=every_n_steps)

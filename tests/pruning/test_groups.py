@@ -359,7 +359,9 @@ def test_size_of_blocks_is_a_positive_whole_number(size: int) -> None:
 
 @pytest.mark.parametrize(("n", "m"), [(0, 4), (4, 4), (5, 4), (-1, 2), (1.5, 4), (1, 4.0)])
 def test_pattern_that_is_none_is_an_error(n: int, m: int) -> None:
-    with pytest.raises(ValueError, match=f"`n` at least 1 and below `m`, but are {n} and {m}"):
+    with pytest.raises(
+        ValueError, match=rf"`n` must be .*\[1, {m}\), but is {n}|`m` must be .*but is {m}"
+    ):
         NofM(n=n, m=m)
 
 

@@ -223,13 +223,14 @@ def test_survivors_have_the_largest_log_alpha() -> None:
     assert known[kept].min() >= known[~kept].max()
 
 
-@pytest.mark.parametrize("prune_before", [None, 0.5, 1.0])
+@pytest.mark.parametrize("learned", [False, True])
 def test_finalized_model_has_no_gates_and_computes_what_evaluation_did(
-    prune_before: float | None,
+    learned: bool,
 ) -> None:
     model, pruner = with_gates()
-    if prune_before is not None:
-        pruner.prune(prune_before)
+    if learned:
+        pruner.prune(0.5)
+    pruner.prune(1.0)
     expected = model.eval()(states())
     pruner.finalize()
     assert torch.allclose(model(states()), expected, rtol=0, atol=1e-12)

@@ -27,7 +27,7 @@ SCORE_LEARNING_RATE, WEIGHT_DECAY = 0.01, 0.1
 def test_scores_move_against_gradient_times_weight() -> None:
     layer = nn.Linear(3, 1, bias=False)
     layer.weight.data = torch.tensor([[1.0, -2.0, 3.0]])
-    pruner = Movement(budget=CountBudget(count=2), score_learning_rate=0.5)
+    pruner = Movement(budget=CountBudget(count=2), score_learning_rate=0.5, magnitude_prior=0.0)
     pruner.prepare(layer)
     # dL/dS = (2 * 1, 3 * -2, -4 * 3): up, down, down. Adam's first step is one learning rate.
     layer.weight.grad = torch.tensor([[2.0, 3.0, -4.0]])
@@ -75,7 +75,7 @@ def test_negative_prior_is_refused() -> None:
 def test_learning_rate_of_scores_follows_that_of_the_weights() -> None:
     layer = nn.Linear(2, 1, bias=False)
     layer.weight.data = torch.tensor([[1.0, 1.0]])
-    pruner = Movement(budget=CountBudget(count=1), score_learning_rate=0.5)
+    pruner = Movement(budget=CountBudget(count=1), score_learning_rate=0.5, magnitude_prior=0.0)
     pruner.prepare(layer)
     layer.weight.grad = torch.tensor([[-1.0, 1.0]])
     pruner.before_step(learning_rate_scale=0.25)
@@ -87,7 +87,7 @@ def test_learning_rate_of_scores_follows_that_of_the_weights() -> None:
 def test_step_without_a_gradient_counts_as_a_gradient_of_zero() -> None:
     layer = nn.Linear(2, 1, bias=False)
     layer.weight.data = torch.tensor([[1.0, 2.0]])
-    pruner = Movement(budget=CountBudget(count=1), score_learning_rate=0.5)
+    pruner = Movement(budget=CountBudget(count=1), score_learning_rate=0.5, magnitude_prior=0.0)
     pruner.prepare(layer)
     for gradient in (torch.tensor([[3.0, -5.0]]), None):
         layer.weight.grad = gradient
@@ -101,7 +101,7 @@ def test_step_without_a_gradient_counts_as_a_gradient_of_zero() -> None:
 def test_pruned_weight_returns_with_the_value_it_had() -> None:
     layer = nn.Linear(2, 1, bias=False)
     layer.weight.data = torch.tensor([[3.0, 1.0]])
-    pruner = Movement(budget=CountBudget(count=1), score_learning_rate=0.1)
+    pruner = Movement(budget=CountBudget(count=1), score_learning_rate=0.1, magnitude_prior=0.0)
     pruner.prepare(layer)
     # Scores are -0.1 and 0.1 after the first step; Adam needs two steps more to turn them round.
     first, back = ([1.0, -1.0], [0.0, 1.0]), [-9.0, 9.0]
@@ -224,6 +224,7 @@ def test_training_equals_straight_through_masks_bit_for_bit(per_layer: bool) -> 
     pruner = Movement(
         budget=FractionBudget(fraction=FRACTION),
         score_learning_rate=SCORE_LEARNING_RATE,
+        magnitude_prior=0.0,
         per_layer=per_layer,
     )
     pruner.prepare(model)

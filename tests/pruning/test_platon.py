@@ -69,7 +69,7 @@ def test_smoothing_between_its_ends() -> None:
 
 @pytest.mark.parametrize(("beta1", "beta2"), [(-0.1, 0.5), (0.5, 1.0)])
 def test_betas_out_of_range_are_an_error(beta1: float, beta2: float) -> None:
-    with pytest.raises(ValueError, match=f"but are {beta1} and {beta2}"):
+    with pytest.raises(ValueError, match=r"`beta[12]` must be in \[0, 1\), but is "):
         Platon(budget=CountBudget(count=1), beta1=beta1, beta2=beta2)
 
 

@@ -76,10 +76,12 @@ ALL_3, ALL_8 = list(range(3)), list(range(8))
     ("asked", "kept", "ranks"),
     [
         (82, 82, [ALL_3, ALL_8]),
-        # Four closings of the second layer leave 4 ranks, 64 parameters: no fewer than dense.
-        (81, 66, [ALL_3, [0, 1, 2]]),
+        # Four closings of the second layer leave 4 ranks, 64 parameters, no fewer than dense. The
+        # next would leave room for a rank of 9, unlike that of the first layer, whose 2 ranks are
+        # as many as dense.
+        (81, 73, [[0], ALL_8]),
+        (74, 66, [ALL_3, [0, 1, 2]]),
         (66, 66, [ALL_3, [0, 1, 2]]),
-        # 2 ranks of the first layer are 18, what the dense matrix has: the next closing saves 9.
         (65, 57, [[0], [0, 1, 2]]),
         (56, 41, [[0], [0, 1]]),
         (40, 25, [[0], [0]]),
@@ -110,16 +112,29 @@ def closed_one_by_one(scores: Sequence[Tensor], shapes: Sequence[Any], asked: in
     """Return how many ranks each layer keeps when they are closed one after the other."""
     kept = [len(score) for score in scores]
     order = sorted((value, layer) for layer, score in enumerate(scores) for value in score.tolist())
+    smallest = min(sum(shape) for shape in shapes)
 
-    def total() -> int:
+    def total(*ranks: int) -> int:
         return sum(
-            min(ranks * sum(shape), shape[0] * shape[1])
-            for ranks, shape in zip(kept, shapes, strict=True)
+            min(count * sum(shape), shape[0] * shape[1])
+            for count, shape in zip(ranks, shapes, strict=True)
         )
 
-    while total() > asked:
-        _, layer = order.pop(0)
-        kept[layer] = max(1, kept[layer] - 1)
+    def with_one_less(layer: int) -> list[int]:
+        return [count - (number == layer) for number, count in enumerate(kept)]
+
+    passed_over: set[int] = set()
+    for _, layer in order:
+        if total(*kept) <= asked:
+            break
+        if layer in passed_over or kept[layer] == 1:
+            continue
+        if total(*with_one_less(layer)) > asked - smallest:
+            kept = with_one_less(layer)
+        else:
+            passed_over.add(layer)
+    if total(*kept) > asked:
+        kept = max((with_one_less(layer) for layer in passed_over), key=lambda one: total(*one))
     return [
         ranks if ranks * sum(shape) < shape[0] * shape[1] else min(shape)
         for ranks, shape in zip(kept, shapes, strict=True)
@@ -139,7 +154,28 @@ def test_allocation_by_brute_force(seed: int) -> None:
         pruner.prune(1.0)
         kept = pruner.ledger().kept_in("encoder_linear")
         assert asked - max(sum(shape) for shape in shapes) < kept <= asked
+        assert not _has_room(pruner, asked - kept)
         assert [len(one) for one in kept_ranks(pruner)] == closed_one_by_one(scores, shapes, asked)
+
+
+def _has_room(pruner: RankPruner, room: int) -> bool:
+    """Whether as much is left as the smallest rank has of those that could still be closed."""
+    closable = [one.cost for one in pruner.targets if one.mask.sum() > 1]
+    return bool(closable) and room >= min(closable)
+
+
+@pytest.mark.parametrize("rankings", [1, 7])
+def test_ten_budgets_are_met_with_less_than_the_smallest_rank_to_spare(rankings: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(12, 12)] * 6 + [(12, 40)] * 2
+    for percent in range(40, 100, 6):
+        pruner = Given(FractionBudget(fraction=percent / 100), [])
+        pruner.prepare(nn.ModuleList(nn.Linear(*shape) for shape in shapes))
+        for ranking in range(1, rankings + 1):
+            pruner.given = [torch.rand(12, generator=generator) for _ in shapes]
+            pruner.prune(ranking / rankings)
+        asked = (6 * 144 + 2 * 480) * percent // 100
+        assert asked - 24 < pruner.ledger().kept_in("encoder_linear") <= asked, percent
 
 
 def test_closed_rank_does_not_return_whatever_its_score() -> None:

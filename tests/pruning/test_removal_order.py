@@ -11,6 +11,7 @@ from slow_removal import assert_equal, dense, random_scores, slow_layer, slow_re
 
 from multiprune.models.architectures import NEURONS as NEURON_UNITS
 from multiprune.models.architectures import QUERY_KEY, VALUE
+from multiprune.pruning.importance import Scores
 from multiprune.pruning.removal import (
     GRANULARITIES,
     HEADS,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from multiprune.models.nested import RemovalOrder
-    from multiprune.pruning.importance import Scores
 
 
 class Case:
@@ -111,21 +111,71 @@ def test_every_size_holds_all_smaller_ones_and_sizes_fall(seed: int) -> None:
         }
 
 
-def test_order_ends_with_the_first_size_that_fits() -> None:
-    case = Case(3, fresh=True)
-    relative = relative_scores(case.scores(), case.kept)
+@pytest.mark.parametrize("rankings", [1, 20])
+@pytest.mark.parametrize("seed", range(8))
+def test_room_is_filled_down_to_less_than_the_smallest_unit(seed: int, rankings: int) -> None:
+    case = Case(seed, fresh=True)
+    case.costs = [UnitCosts(head_dimension=21, neuron=3, rest=5)] * len(case.shapes)
+    shapes = [(heads, size, 20) for heads, size, _ in case.shapes]
+    case.shapes, kinds = shapes, [*{*case.granularity, NEURONS}]
+    whole = case.left([dense(*shape) for shape in shapes])
+    for tenth in range(6, 10):
+        kept, final = [dense(*shape) for shape in shapes], whole * tenth // 10
+        for ranking in range(1, rankings + 1):
+            remove_least_important(
+                relative_scores(case.scores(), kept),
+                kept,
+                case.costs,
+                size=whole - (whole - final) * ranking // rankings,
+                granularity=kinds,
+                final=final,
+            )
+            assert case.left(kept) > final - 3
+        assert case.left(kept) <= final
 
-    def ordered(size: int) -> RemovalOrder:
-        return removal_order(
-            relative, case.kept, case.costs, size=size, granularity=case.granularity
-        )
 
-    every = ordered(0).sizes.tolist()
-    assert len(every) > 4
-    for removals, size in enumerate(every):
-        assert ordered(size).sizes.tolist() == every[: removals + 1]
-        if removals:
-            assert ordered(every[removals - 1] - 1).sizes.tolist() == every[: removals + 1]
+# Two layers of 2 heads (20 each) and 3 neurons (3 each): 49 each.
+BY_HAND = UnitCosts(head_dimension=10, neuron=3, rest=0)
+
+
+def scores_by_hand(heads: list[float], neurons: list[float], layer: float) -> Scores:
+    ones = torch.ones(2, 2)
+    return Scores(torch.tensor(heads), ones, ones, torch.tensor(neurons), torch.tensor(layer))
+
+
+def left_by_hand(of: list[Scores], size: int, *, final: int | None = None) -> list[Kept]:
+    kept, kinds = [dense(), dense()], (HEADS, NEURONS, LAYERS)
+    remove_least_important(of, kept, [BY_HAND] * 2, size=size, granularity=kinds, final=final)
+    return kept
+
+
+def test_a_head_that_would_leave_room_for_a_neuron_is_passed_over() -> None:
+    of = [scores_by_hand([0.1, 9], [4, 5, 6], 9), scores_by_hand([9, 9], [1, 2, 3], 9)]
+    first, second = left_by_hand(of, 98 - 20 + 2)  # 2 left over: no neuron fits
+    assert first.heads.tolist() == [False, True]
+    assert first.neurons.all()
+    assert second.heads.all()
+    assert second.neurons.all()
+    first, second = left_by_hand(of, 98 - 6)  # 14 would be
+    assert first.heads.all()
+    assert second.neurons.tolist() == [False, False, True]
+
+
+def test_of_a_layer_that_cannot_go_as_a_whole_the_least_important_units_go() -> None:
+    of = [scores_by_hand([7, 8], [7, 8, 9], 0.1), scores_by_hand([1, 2], [1, 2, 3], 9)]
+    first, second = left_by_hand(of, 98 - 23)
+    assert (first.heads.tolist(), first.neurons.tolist()) == ([False, True], [False, True, True])
+    assert second.heads.all()
+    assert second.neurons.all()
+
+
+def test_before_the_last_ranking_nothing_goes_that_would_leave_room_in_the_end() -> None:
+    of = [scores_by_hand([0.1, 9], [4, 5, 6], 9), scores_by_hand([9, 9], [1, 2, 3], 9)]
+    first, second = left_by_hand(of, 98 - 1, final=98 - 6)
+    assert first.heads.all()
+    assert second.neurons.tolist() == [False, True, True]
+    first, _ = left_by_hand(of, 98 - 1, final=98 - 20)
+    assert first.heads.tolist() == [False, True]
 
 
 def test_least_number_of_removals_that_fit_a_size() -> None:

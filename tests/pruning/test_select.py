@@ -207,20 +207,34 @@ def test_negative_budget_is_an_error() -> None:
 
 
 def closed_one_by_one(
-    scores: Sequence[Tensor], savings: Sequence[Tensor], needed: int
+    scores: Sequence[Tensor], savings: Sequence[Tensor], needed: int, final: int
 ) -> list[list[bool]]:
     """Close the smallest score, the last of equals, of all that may be closed; repeat."""
     kept = [[True] * len(score) for score in scores]
-    while needed > 0:
+    smallest = min(max(one.tolist()) for one in savings if len(one))
+    done, passed_over = 0, set()
+    while done < needed:
         open_groups = [
             (score[group].item(), -vector, -group)
             for vector, score in enumerate(scores)
             for group in range(len(score))
             if kept[vector][group] and kept[vector].count(False) < len(savings[vector])
         ]
-        _, vector, group = min(open_groups)
-        needed -= int(savings[-vector][kept[-vector].count(False)])
-        kept[-vector][-group] = False
+        saving = {
+            one: int(savings[-one[1]][kept[-one[1]].count(False)])
+            for one in open_groups
+            if one == min(other for other in open_groups if other[1] == one[1])
+        }
+        going = min((one for one in saving if one[1] not in passed_over), default=None)
+        if going is None:
+            if needed < final:
+                break
+            going = min(saving, key=lambda one: (saving[one], one))
+        elif done + saving[going] >= final + smallest:
+            passed_over.add(going[1])
+            continue
+        done += saving[going]
+        kept[-going[1]][-going[2]] = False
     return kept
 
 
@@ -229,10 +243,12 @@ def closed_one_by_one(
 def test_groups_are_closed_as_one_by_one(seed: int, rounding: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     scores = [(torch.randn(size, generator=generator) * rounding).round() for size in (5, 1, 8)]
-    savings = [torch.randint(4, (size,), generator=generator) for size in (5, 0, 6)]
+    savings = [torch.randint(7, (size,), generator=generator) for size in (5, 0, 6)]
     for needed in range(int(torch.cat(savings).sum()) + 1):
-        masks = close_smallest(scores, savings, needed)
-        assert [mask.tolist() for mask in masks] == closed_one_by_one(scores, savings, needed)
+        for final in (needed, needed + 2):
+            masks = close_smallest(scores, savings, needed, final=final)
+            expected = closed_one_by_one(scores, savings, needed, final)
+            assert [mask.tolist() for mask in masks] == expected
 
 
 def test_of_equal_groups_the_earlier_stay() -> None:

@@ -134,8 +134,8 @@ def test_full_budget_prunes_nothing_on_the_way_either() -> None:
 
 def test_penalty_alone_drives_scores_below_the_threshold() -> None:
     layer = layer_with([0.0] * 4)
-    pruner = soft_movement(layer, threshold=0.45, penalty=1.0)
-    pruner.prune(0.5)
+    pruner = soft_movement(layer, count=3, threshold=0.45, penalty=1.0)
+    pruner.prune(0.5)  # the one weight above the budget is not due before the end
     layer.weight.grad = torch.zeros_like(layer.weight)
     # Adam moves a score by its learning rate, 0.01, as long as the gradient hardly changes.
     steps = math.ceil(math.log((1 - 0.225) / 0.225) / 0.01)
@@ -148,9 +148,41 @@ def test_penalty_alone_drives_scores_below_the_threshold() -> None:
     assert not pruner.masks()["weight"].any()
 
 
+def test_no_ranking_keeps_more_than_is_due() -> None:
+    scores = [3.0, 5.0, 4.0, 6.0, 1.0, 2.0, -9.0, -8.0]  # six are far above the threshold
+    layer = layer_with(scores)
+    pruner = soft_movement(layer, count=1, threshold=0.5)
+    # 8, 8 - int(7 / 4), 8 - int(7 / 2), ... are due; the threshold at a tenth takes two.
+    for amount, best in [(0.0, 8), (0.1, 6), (0.25, 6), (0.5, 5), (0.75, 3), (0.9, 2), (1.0, 1)]:
+        kept = kept_with(scores, pruner, layer, amount)
+        assert kept == [score >= sorted(scores)[-best] for score in scores], amount
+
+
+def test_what_is_due_is_that_of_each_layer() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 1, bias=False), nn.Linear(20, 1, bias=False))
+    pruner = SoftMovement(
+        budget=CountBudget(count=3),
+        score_learning_rate=0.01,
+        threshold=0.5,
+        penalty=0.0,
+        min_density=0.0,
+        per_layer=True,
+    )
+    pruner.prepare(model)
+    model[0].get_buffer("weight_scores").fill_(9.0)
+    model[1].get_buffer("weight_scores").fill_(-0.5)  # sigmoid 0.38, above 0.5 * 0.5
+    pruner.prune(0.5)
+    # 30 - int(27 / 2) = 17 are due: 17 * 10 / 30 = 5.67 and 11.33.
+    assert [int(mask.sum()) for mask in pruner.masks().values()] == [6, 11]
+    model[1].get_buffer("weight_scores").fill_(-9.0)
+    pruner.prune(0.5)
+    assert [int(mask.sum()) for mask in pruner.masks().values()] == [6, 0]
+
+
 @pytest.mark.parametrize(("threshold", "penalty"), [(0.0, 1.0), (1.0, 1.0), (0.5, -1.0)])
 def test_values_out_of_range_are_an_error(threshold: float, penalty: float) -> None:
-    with pytest.raises(ValueError, match=f"but are {threshold} and {penalty}"):
+    with pytest.raises(ValueError, match=r"`(threshold|penalty)` must be .*, but is (0|1|-1)\.0"):
         SoftMovement(
             budget=FractionBudget(fraction=0.5),
             score_learning_rate=0.01,

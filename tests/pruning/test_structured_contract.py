@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from structured_world import (
     ALL_FILES,
+    ASKED,
     EVERY_N_STEPS,
     HEAD,
+    NEURON,
     STOP_STEP,
     TOTAL_STEPS,
     WEIGHTS,
@@ -41,6 +43,7 @@ from tiny_encoders import (
 from torch import Tensor, nn
 
 from multiprune.pruning.layer_state import STATE
+from multiprune.pruning.pruner import UnfinishedPruningError
 from multiprune.pruning.removal import GRANULARITIES, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
 from multiprune.pruning.structured import Structured
 from multiprune.pruning.structured_l0 import StructuredL0
@@ -100,6 +103,14 @@ def test_amount_1_meets_the_budget_with_less_than_a_group_to_spare(case: Case) -
     kept = pruner.ledger().kept_in("encoder_linear")
     assert nonzero_weights(permanent(case, model, pruner)[0].encoder) == kept
     assert_meets_budget(case, model, pruner)
+
+
+@every_method
+def test_ten_budgets_are_met_with_less_than_the_smallest_unit_to_spare(case: Case) -> None:
+    for percent in range(40, 100, 6):
+        _, pruner, _ = replace(case, fraction=percent / 100).trained(STOP_STEP)
+        asked = WEIGHTS * percent // 100
+        assert asked - NEURON < pruner.ledger().kept_in("encoder_linear") <= asked, percent
 
 
 @every_method
@@ -220,6 +231,38 @@ def test_finalize_keeps_the_function_and_leaves_plain_layers(case: Case, steps: 
     assert linear_weights(model.encoder) == ledger.kept_in("encoder_linear")
 
 
+@every_method
+def test_finalize_before_the_schedule_ends_is_refused_and_changes_nothing(case: Case) -> None:
+    model, pruner, _ = case.trained(steps=4)
+    before = snapshot(model)
+    said = rf"at step 4 of the schedule's 9: [\d,]+ of 11,264 .* but the budget is {ASKED:,}\. "
+    with pytest.raises(UnfinishedPruningError, match=said):
+        pruner.finalize()
+    assert_same(model.state_dict(), before)
+    pruner.prune(1.0)
+    pruner.finalize()
+
+
+@every_method
+def test_nan_is_refused_at_a_ranking_with_layer_and_step(case: Case) -> None:
+    model, pruner, _ = case.trained(steps=4)
+    linear: Any = model.encoder.get_submodule("encoder.layer.1.output.dense")
+    linear.weight.data[0, 0] = torch.nan
+    with pytest.raises(FloatingPointError, match=r"^Weights of encoder.layer.1 are NaN .* step 4 "):
+        pruner.prune(1.0)
+    linear.weight.data[0, 0] = 0
+    assert pruner.ledger().kept_in("encoder_linear") > ASKED
+
+
+def test_nan_scores_are_refused_with_the_layer() -> None:
+    _, pruner, _ = Case(files()[-1]).trained(steps=2)
+    scores = pruner.scores()
+    scores[1].heads[0] = torch.nan
+    pruner.scores = lambda: scores  # type: ignore[method-assign]
+    with pytest.raises(FloatingPointError, match=r"^Scores of encoder.layer.1 are NaN at "):
+        pruner.prune(1.0)
+
+
 @pytest.mark.parametrize("amount", [0.5, 1.0])
 @every_method
 def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float) -> None:
@@ -230,8 +273,9 @@ def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float
         scores, relative_to_layer = pruner.scores(), False
     pruner.prune(amount)
     kinds = [HEADS, NEURONS]
-    kept: list[float] = []
-    gone: list[float] = []
+    # By kind: in the end, a head that would leave room for a neuron is passed over.
+    kept: dict[str, list[float]] = {kind: [] for kind in kinds}
+    gone: dict[str, list[float]] = {kind: [] for kind in kinds}
     for number, one in enumerate(scores):
         state = pruner.states[number].kept()
         if state.dropped:
@@ -239,16 +283,21 @@ def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float
         for kind in kinds:
             mask, score = getattr(state, kind), getattr(one, kind).double()
             relative = score / score.square().mean().sqrt() if relative_to_layer else score
-            gone += relative[~mask].tolist()
+            gone[kind] += relative[~mask].tolist()
             # The last of a kind stays whatever its score.
-            kept += relative[mask].tolist() if mask.sum() > 1 else []
+            kept[kind] += relative[mask].tolist() if mask.sum() > 1 else []
             assert mask.all() or score[mask].min() >= score[~mask].max()
         for query_or_value in ("query_key", "value"):
             score, mask = getattr(one, query_or_value), getattr(state, query_or_value)
             for row, keep in zip(score, mask, strict=True):
                 assert keep.all() or row[keep].min() >= row[~keep].max()
-    assert not gone or not kept or min(kept) >= max(gone)
-    assert amount < 1 or gone or any(one.kept().dropped for one in pruner.states)
+    if amount < 1:
+        kept, gone = ({"": [*one[HEADS], *one[NEURONS]]} for one in (kept, gone))
+    if amount < 1 or case.granularity == (HEADS, NEURONS):  # other units differ in size
+        compared = [kind for kind in kept if kept[kind] and gone[kind]]
+        assert all(min(kept[kind]) >= max(gone[kind]) for kind in compared)
+    dropped = any(one.kept().dropped for one in pruner.states)
+    assert amount < 1 or any(gone.values()) or dropped
 
 
 @every_method

@@ -183,13 +183,14 @@ def test_gates_are_folded_into_the_weights_at_the_end() -> None:
     torch.testing.assert_close(states(encoder), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("amount", [None, 0.5, 1.0])
+@pytest.mark.parametrize("learned", [False, True])
 def test_finalized_encoder_has_no_gates_and_computes_what_evaluation_did(
-    amount: float | None,
+    learned: bool,
 ) -> None:
     encoder, pruner = with_gates()
-    if amount is not None:
-        pruner.prune(amount)
+    if learned:
+        pruner.prune(0.5)
+    pruner.prune(1.0)
     expected = states(encoder.eval())
     pruner.finalize()
     torch.testing.assert_close(states(encoder), expected, rtol=0, atol=1e-12)

@@ -22,6 +22,7 @@ from multiprune.pruning.magnitude import Magnitude
 from multiprune.pruning.movement import Movement
 from multiprune.pruning.none import NoPruning
 from multiprune.pruning.platon import Platon
+from multiprune.pruning.pruner import UnfinishedPruningError
 from multiprune.pruning.schedule import LinearSchedule
 from multiprune.pruning.soft_movement import SoftMovement
 from multiprune.training import Pruning
@@ -241,6 +242,38 @@ def test_steps_of_gradient_accumulation_are_optimizer_steps(tmp_path: Path) -> N
     assert pruning.pruner.amounts == pytest.approx([1 / 3, 2 / 3, 1.0])
 
 
+class StopAfter(pl.Callback):
+    """Ends training early, as early stopping does."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        trainer.should_stop = trainer.global_step >= self.steps
+
+
+def test_training_that_ends_before_the_schedule_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    module, pruning = Foreign(), pruning_with(Magnitude)
+    trainer = trainer_with(tmp_path, pruning, StopAfter(7))
+    said = r"at step 7 of the schedule's 16: 116 of 160 parameters .* but the budget is 40\. Train"
+    with pytest.raises(UnfinishedPruningError, match=said):
+        trainer.fit(module, loader())
+    with pytest.raises(UnfinishedPruningError, match=said):
+        pruning.pruner.finalize()
+    pruning.pruner.prune(1.0)
+    pruning.pruner.finalize()
+    kept = [int(one.count_nonzero()) for one in module.body.parameters() if one.dim() == 2]
+    assert sum(kept) == 40
+
+
 def test_several_optimizers_are_refused(tmp_path: Path) -> None:
     trainer = trainer_with(tmp_path, pruning_with(Magnitude))
     with pytest.raises(ValueError, match="one optimizer, but TwoOptimizers has 2"):
@@ -254,7 +287,7 @@ def test_endless_training_is_refused(tmp_path: Path) -> None:
 
 
 def test_ranking_less_often_than_every_step_is_asked_for() -> None:
-    with pytest.raises(ValueError, match="`every_n_steps` must be at least 1, but is 0"):
+    with pytest.raises(ValueError, match=r"`every_n_steps` must be .* at least 1, but is 0"):
         pruning_with(Magnitude, every_n_steps=0)
 
 

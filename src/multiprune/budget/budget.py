@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from multiprune.budget.ledger import parts_of
+from multiprune.check_number import check_number
 
 if TYPE_CHECKING:
     from multiprune.budget.ledger import ParameterLedger
@@ -60,8 +61,7 @@ class FractionBudget(Budget):
 
     def __init__(self, *, fraction: float, of: str = "encoder_linear") -> None:
         super().__init__(of=of)
-        if not 0 < fraction <= 1:
-            raise ValueError(f"`fraction` must be in (0, 1], but is {fraction}.")
+        check_number("fraction", fraction, above=0, at_most=1)
         self.fraction = fraction
 
     @override
@@ -75,8 +75,7 @@ class CountBudget(Budget):
 
     def __init__(self, *, count: int, of: str = "encoder_linear") -> None:
         super().__init__(of=of)
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"`count` must be a whole number of at least 1, but is {count}.")
+        check_number("count", count, at_least=1, whole=True)
         self.count = count
 
     @override

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from multiprune.check_number import check_number
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.removal import HEADS
@@ -149,8 +150,7 @@ class IntegratedGradients(Attribution):
 
     def __init__(self, *, steps: int = 8, sites: Sites = projection_inputs) -> None:
         super().__init__(sites=sites)
-        if steps < 1:
-            raise ValueError(f"`steps` must be at least 1, but is {steps}.")
+        check_number("steps", steps, at_least=1, whole=True)
         self.passes = [Pass((step + 0.5) / steps, 1 / steps) for step in range(steps)]
 
 

@@ -99,8 +99,8 @@ class AttributionPruner(UnitPruner):
         return was_cut
 
     @override
-    def finalize(self) -> None:
-        super().finalize()
+    def _make_permanent(self) -> None:
+        super()._make_permanent()
         self._recorder.detach()
 
     @override

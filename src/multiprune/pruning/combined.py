@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from multiprune.budget import CountBudget
+from multiprune.budget.ledger import parts_of
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.pruner import Pruner
 
@@ -95,7 +96,14 @@ class Combined(Pruner):
             for linear, mask in self.structured.parameter_masks()
             if id(linear) in paths
         }
+        self.element_wise.removed_elsewhere = self._removed_besides_weights()
         self.element_wise.prune(max(0.0, 2 * amount - 1))
+
+    def _removed_besides_weights(self) -> int:
+        """Count the biases, say, that went with structures, where the budget counts them."""
+        ledger, pruned = self.structured.ledger(), self.element_wise.parts
+        gone = {part: ledger.dense[part] - ledger.kept[part] for part in parts_of(self.budget.of)}
+        return sum(count for part, count in gone.items() if part not in pruned)
 
     @override
     def shrink(self, optimizer: Optimizer | None = None) -> bool:
@@ -103,9 +111,9 @@ class Combined(Pruner):
         return self.structured.shrink(optimizer)
 
     @override
-    def finalize(self) -> None:
-        self.structured.finalize()
-        self.element_wise.finalize()
+    def _make_permanent(self) -> None:
+        self.structured._make_permanent()
+        self.element_wise._make_permanent()
 
     @override
     def masks(self) -> Mapping[str, Tensor]:
@@ -120,6 +128,11 @@ class Combined(Pruner):
             for part in first.kept
         }
         return replace(first, kept=kept, prunable=prunable)
+
+    @property
+    @override
+    def spare(self) -> int:
+        return max(self.structured.spare, self.element_wise.spare)
 
     @property
     @override

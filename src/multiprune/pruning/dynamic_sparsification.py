@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from multiprune.check_number import check_number
 from multiprune.models.nested import LayerOrder, RemovalOrder
 from multiprune.models.resize import Resizable
 from multiprune.pruning.layer_state import STATE
@@ -104,12 +105,10 @@ class DynamicSparsification(Structured):
         seed: int = 0,
     ) -> None:
         super().__init__(budget=budget, importance=importance, granularity=granularity)
-        if sampled < 0:
-            raise ValueError(f"`sampled` must be a number of sizes from 0 on, but is {sampled}.")
-        if temperature <= 0:
-            raise ValueError(f"`temperature` must be above 0, but is {temperature}.")
-        if not 0 <= label_weight <= 1:
-            raise ValueError(f"`label_weight` must be in [0, 1], but is {label_weight}.")
+        check_number("sampled", sampled, at_least=0, whole=True)
+        check_number("temperature", temperature, above=0)
+        check_number("label_weight", label_weight, at_least=0, at_most=1)
+        check_number("seed", seed, at_least=0, whole=True)
         self.sampled, self.seed = sampled, seed
         self.temperature, self.label_weight = temperature, label_weight
         #: The whole encoder, once the pruning is permanent; sizes of ``order`` are its own then.
@@ -143,11 +142,12 @@ class DynamicSparsification(Structured):
         if self.is_cut:
             return
         order = removal_order(
-            self.scores(),
+            self.finite_scores(self._whole()),
             self._whole(),
             self._costs,
             size=self.size_at(amount),
             granularity=self.granularity,
+            final=self.size_at(1.0),
         )
         self._order_state().write(order)
         self.order = order
@@ -170,7 +170,7 @@ class DynamicSparsification(Structured):
         return False  # the larger parts are still trained
 
     @override
-    def finalize(self) -> None:
+    def _make_permanent(self) -> None:
         order = self.current_order()
         for hook in self._hooks:
             hook.remove()
@@ -178,7 +178,7 @@ class DynamicSparsification(Structured):
         whole: Any = copy.deepcopy(self._encoder)
         delattr(whole, STATE)
         self.whole = whole
-        super().finalize()
+        super()._make_permanent()
         self.order = RemovalOrder(order.layers, order.sizes + self._fixed)
 
     def parts_of_step(self, step: int) -> list[int]:

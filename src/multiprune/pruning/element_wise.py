@@ -10,6 +10,7 @@ import torch
 from typing_extensions import override
 
 from multiprune.budget.ledger import PARTS, ParameterLedger, owned_parameters, parts_of
+from multiprune.pruning.finite import refuse_nan
 from multiprune.pruning.groups import Elements, Groups
 from multiprune.pruning.pruner import Pruner
 
@@ -94,11 +95,15 @@ class ElementWisePruner(Pruner):
             raise ValueError(
                 f"`parts` to prune must be some of {', '.join(PARTS)}, but are {list(parts)}."
             )
+        if not isinstance(per_layer, bool):
+            raise ValueError(f"`per_layer` must be true or false, but is {per_layer!r}.")
         self.per_layer = per_layer
         self.parts = tuple(parts)
         self.groups = groups or Elements()
         #: What another pruner has taken away already, by path: those weights go first.
         self.allowed: Mapping[str, Tensor] = {}
+        #: How many parameters it has taken that the budget counts, and that are no targets here.
+        self.removed_elsewhere = 0
         self.targets: list[Target] = []
         self._final_masks: dict[str, Tensor] = {}
 
@@ -129,15 +134,17 @@ class ElementWisePruner(Pruner):
                 f"{', '.join(self.parts)} and the budget counts {self.budget.of}."
             )
         shapes = [(target.path, target.weight.shape) for target in self.targets]
+        self._spare = 0
         for ranked, share in self._rankings(self._dense - self._excess):
             self.groups.check(dict(shapes[ranked]), share)
+            self._spare += self.groups.largest_group([shape for _, shape in shapes[ranked]]) - 1
 
     def add_state(self, target: Target) -> None:
         """Add the buffers that a method needs besides the mask."""
 
     @override
     def prune(self, amount: float) -> None:
-        kept = self._dense - int(self._excess * amount)
+        kept = self._dense - max(0, int(self._excess * amount) - self.removed_elsewhere)
         for target, mask in zip(self.targets, self.select(kept), strict=True):
             target.mask.copy_(mask)
         self.apply_masks()
@@ -150,13 +157,21 @@ class ElementWisePruner(Pruner):
             score.masked_fill(~self.allowed[target.path], -torch.inf)
             if target.path in self.allowed
             else score
-            for score, target in zip(self.scores(), self.targets, strict=True)
+            for score, target in zip(self.finite_scores(), self.targets, strict=True)
         ]
         return [
             mask
             for ranked, share in self._rankings(kept)
             for mask in self.groups.select(scores[ranked], share)
         ]
+
+    def finite_scores(self) -> list[Tensor]:
+        """Return the present scores, or raise a FloatingPointError if they or weights are NaN."""
+        scores = self.scores()
+        pairs = list(zip(self.targets, scores, strict=True))
+        refuse_nan("Weights", {one.path: [one.weight] for one in self.targets}, self._when())
+        refuse_nan("Scores", {one.path: [score] for one, score in pairs}, self._when())
+        return scores
 
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
@@ -184,7 +199,7 @@ class ElementWisePruner(Pruner):
                 target.gradient.mul_(target.mask)
 
     @override
-    def finalize(self) -> None:
+    def _make_permanent(self) -> None:
         self.apply_masks()
         self._final_masks = dict(self.masks())
         for target in self.targets:
@@ -201,6 +216,11 @@ class ElementWisePruner(Pruner):
     @override
     def ledger(self) -> ParameterLedger:
         return ParameterLedger.of(self._model, self._encoder, masks=self.masks())
+
+    @property
+    @override
+    def spare(self) -> int:
+        return self._spare
 
     @property
     @override

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+from itertools import pairwise
 from typing import TYPE_CHECKING
+
+from multiprune.check_number import check_number
 
 if TYPE_CHECKING:
     from typing import Any
@@ -12,6 +16,9 @@ if TYPE_CHECKING:
 
     from multiprune.pruning.pruner import Pruner
     from multiprune.pruning.schedule import Schedule
+
+
+log = logging.getLogger(__name__)
 
 
 class GradualPruning:
@@ -25,20 +32,29 @@ class GradualPruning:
     def __init__(
         self, pruner: Pruner, schedule: Schedule, *, total_steps: int, every_n_steps: int = 10
     ) -> None:
-        if every_n_steps < 1 or total_steps < 1:
-            raise ValueError(
-                "`every_n_steps` and `total_steps` must be at least 1, "
-                f"but are {every_n_steps} and {total_steps}."
-            )
+        check_number("every_n_steps", every_n_steps, at_least=1, whole=True)
+        check_number("total_steps", total_steps, at_least=1, whole=True)
         self.pruner, self.schedule = pruner, schedule
         self.total_steps, self.every_n_steps = total_steps, every_n_steps
         self.stop_step = schedule.stop_step(total_steps)
-        #: Optimizer steps taken; steps that a gradient scaler skipped do not count.
+        steps = [*range(0, self.stop_step, every_n_steps), total_steps]
+        amounts = [schedule(step / total_steps) for step in steps]
+        self._largest_step = max(after - before for before, after in pairwise(amounts))
         self.step = 0
         #: Whether ``before_step`` was called and the optimizer has not run yet.
         self.pending = False
         #: Whether layers were cut in this process.
         self.was_cut = False
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps taken; steps that a gradient scaler skipped do not count."""
+        return self._step
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._step = step
+        self.pruner.progress = (step, self.stop_step)
 
     @property
     def amount(self) -> float:
@@ -86,7 +102,7 @@ class GradualPruning:
             self.finish(optimizer)
             return True
         if self.step % self.every_n_steps == 0 and self.step < self.stop_step:
-            self.pruner.prune(self.amount)
+            self._rank(self.amount)
             return True
         return False
 
@@ -96,9 +112,27 @@ class GradualPruning:
         What is pruned is cut out of the layers and of ``optimizer``.
         """
         self.step = self.stop_step
-        self.pruner.prune(1.0)
+        self._rank(1.0)
         if optimizer is not None:
             self.was_cut = self.pruner.shrink(optimizer)
+
+    def _rank(self, amount: float) -> None:
+        """Have the pruner rank; warn if much more goes at once than the schedule has planned."""
+        before = self._kept()
+        self.pruner.prune(amount)
+        removed, planned = before - self._kept(), self._largest_step * self.pruner.excess
+        if self.pruner.is_gradual and removed > 2 * planned + self.pruner.spare:
+            log.warning(
+                "%s removed %s parameters at step %s, where the schedule plans at most %s at once: "
+                "the rest of the training may not heal that.",
+                type(self.pruner).__name__,
+                f"{removed:,}",
+                f"{self.step:,}",
+                f"{int(planned):,}",
+            )
+
+    def _kept(self) -> int:
+        return self.pruner.ledger().kept_in(self.pruner.budget.of)
 
     def skip_step(self) -> None:
         """The optimizer did not move (its gradients overflowed): undo ``before_step``."""

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 from typing_extensions import override
 
+from multiprune.check_number import check_number
 from multiprune.pruning.select import keep_largest, keep_largest_groups
 
 if TYPE_CHECKING:
@@ -33,6 +34,10 @@ class Groups(ABC):
         Raises:
             ValueError: if ``select`` could not keep its promise for them.
         """
+
+    def largest_group(self, shapes: Sequence[Sequence[int]]) -> int:  # noqa: ARG002
+        """Return how many weights of tensors of such shapes are kept or pruned as one, at most."""
+        return 1
 
     @abstractmethod
     def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
@@ -62,22 +67,23 @@ class Blocks(Groups):
     """
 
     def __init__(self, *, size: int) -> None:
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(
-                f"`size` of blocks must be a whole number of at least 1, but is {size}."
-            )
+        check_number("size", size, at_least=1, whole=True)
         self.size = size
 
     @override
     def check(self, shapes: Mapping[str, Sequence[int]], kept: int) -> None:
         for path, shape in shapes.items():
             _require_matrix("Blocks", path, shape)
-            largest = min(self.size, shape[0]) * min(self.size, shape[1])
+            largest = self.largest_group([shape])
             if kept < largest:
                 raise ValueError(
                     f"A budget must hold at least one block, but keeps {kept:,} weights where a "
                     f"block of {path} of shape {tuple(shape)} has {largest:,}."
                 )
+
+    @override
+    def largest_group(self, shapes: Sequence[Sequence[int]]) -> int:
+        return max(min(self.size, rows) * min(self.size, columns) for rows, columns in shapes)
 
     @override
     def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
@@ -117,11 +123,8 @@ class NofM(Groups):
     """
 
     def __init__(self, *, n: int, m: int) -> None:
-        if not isinstance(n, int) or not isinstance(m, int) or not 1 <= n < m:
-            raise ValueError(
-                "`n` and `m` must be whole numbers, `n` at least 1 and below `m`, "
-                f"but are {n} and {m}."
-            )
+        check_number("m", m, at_least=2, whole=True)
+        check_number("n", n, at_least=1, below=m, whole=True)
         self.n, self.m = n, m
 
     @override

@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch.optim.adam import adam
 
+from multiprune.check_number import check_number
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -103,13 +105,10 @@ class Gates:
     def __init__(
         self, *, drop_rate: float, learning_rate: float, multiplier_learning_rate: float, seed: int
     ) -> None:
-        if not 0 < drop_rate < 1:
-            raise ValueError(f"`drop_rate` of gates must be in (0, 1), but is {drop_rate}.")
-        if min(learning_rate, multiplier_learning_rate) <= 0:
-            raise ValueError(
-                "Learning rates of gates and of multipliers must be above 0, but are "
-                f"{learning_rate} and {multiplier_learning_rate}."
-            )
+        check_number("drop_rate", drop_rate, above=0, below=1)
+        check_number("gate_learning_rate", learning_rate, above=0)
+        check_number("multiplier_learning_rate", multiplier_learning_rate, above=0)
+        check_number("seed", seed, at_least=0, whole=True)
         self.drop_rate, self.seed = drop_rate, seed
         self.learning_rate, self.multiplier_learning_rate = learning_rate, multiplier_learning_rate
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.check_number import check_number
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 
 if TYPE_CHECKING:
@@ -70,8 +71,7 @@ class GateGradient(Importance):
     reads_gradients = True
 
     def __init__(self, *, smoothing: float) -> None:
-        if not 0 <= smoothing < 1:
-            raise ValueError(f"`smoothing` must be in [0, 1), but is {smoothing}.")
+        check_number("smoothing", smoothing, at_least=0, below=1)
         self.smoothing = smoothing
 
     @override
@@ -126,6 +126,7 @@ class RandomImportance(Importance):
     """Random numbers, as a control: the same at every call, and on every rank."""
 
     def __init__(self, *, seed: int = 0) -> None:
+        check_number("seed", seed, at_least=0, whole=True)
         self.seed = seed
 
     @override

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.check_number import check_number
 from multiprune.pruning.hard_concrete import Gates, gate_gradient
 from multiprune.pruning.ranks import RankPruner
 
@@ -31,6 +32,8 @@ class LowRankL0(RankPruner):
 
     Both learning rates are those of Adam, and follow the schedule of the weights'.
     """
+
+    is_gradual = False
 
     def __init__(
         self,
@@ -100,9 +103,9 @@ class LowRankL0(RankPruner):
             self._show_gates()
 
     @override
-    def finalize(self) -> None:
+    def _make_permanent(self) -> None:
         self._fold_gates()
-        super().finalize()
+        super()._make_permanent()
         self.gates.remove()
 
     @torch.no_grad()
@@ -134,8 +137,7 @@ class LowRankGradual(RankPruner):
 
     def __init__(self, *, budget: Budget, smoothing: float) -> None:
         super().__init__(budget=budget)
-        if not 0 <= smoothing < 1:
-            raise ValueError(f"`smoothing` must be in [0, 1), but is {smoothing}.")
+        check_number("smoothing", smoothing, at_least=0, below=1)
         self.smoothing = smoothing
         # What closing each rank would change, from ``before_step`` to ``after_step``.
         self._changes: list[Tensor] = []

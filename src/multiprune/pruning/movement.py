@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from multiprune.check_number import check_number
 from multiprune.pruning.element_wise import ElementWisePruner, Target
 from multiprune.pruning.straight_through import STATE, StraightThroughScores, hide, show
 
@@ -38,14 +39,13 @@ class Movement(ElementWisePruner):
         *,
         budget: Budget,
         score_learning_rate: float,
-        magnitude_prior: float = 0.0,
+        magnitude_prior: float = 1.0,
         per_layer: bool = False,
         parts: Sequence[str] = ("encoder_linear",),
         groups: Groups | None = None,
     ) -> None:
         super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
-        if magnitude_prior < 0:
-            raise ValueError(f"`magnitude_prior` must not be negative, but is {magnitude_prior}.")
+        check_number("magnitude_prior", magnitude_prior, at_least=0)
         self.magnitude_prior = magnitude_prior
         self._straight_through = StraightThroughScores(score_learning_rate)
 

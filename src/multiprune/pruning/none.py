@@ -40,7 +40,7 @@ class NoPruning(Pruner):
         pass
 
     @override
-    def finalize(self) -> None:
+    def _make_permanent(self) -> None:
         pass
 
     @override
@@ -50,6 +50,11 @@ class NoPruning(Pruner):
     @override
     def ledger(self) -> ParameterLedger:
         return ParameterLedger.of(self._model, self._encoder)
+
+    @property
+    @override
+    def spare(self) -> int:
+        return 0
 
     @property
     @override

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from multiprune.budget import Budget, ParameterLedger
 
 
+class UnfinishedPruningError(RuntimeError):
+    """What a budget asks for has not been reached."""
+
+
 class Pruner(ABC):
     """Removes parameters of a model until a budget is met.
 
@@ -23,8 +27,13 @@ class Pruner(ABC):
     then ``prune``, once that is done ``shrink``, and ``finalize`` at the end.
     """
 
+    #: Whether each ranking takes what is due, rather than the last one everything.
+    is_gradual = True
+
     def __init__(self, *, budget: Budget) -> None:
         self.budget = budget
+        #: Optimizer steps taken, and how many the schedule takes, if who drives has said so.
+        self.progress: tuple[int, int] | None = None
 
     @abstractmethod
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
@@ -64,9 +73,45 @@ class Pruner(ABC):
         """
         return False
 
-    @abstractmethod
     def finalize(self) -> None:
-        """Make the pruning permanent, and leave plain layers."""
+        """Make the pruning permanent, and leave plain layers.
+
+        Raises:
+            UnfinishedPruningError: if the budget is not met, as where training has ended before
+                its schedule; the model stays as it is.
+        """
+        self.check_budget()
+        self._make_permanent()
+
+    @abstractmethod
+    def _make_permanent(self) -> None:
+        """Leave plain layers that hold what is kept."""
+
+    def check_budget(self) -> None:
+        """Raise an UnfinishedPruningError unless the model keeps what the budget asks for.
+
+        Not more, and at most ``spare`` less, unless it had less from the start.
+        """
+        ledger = self.ledger()
+        asked, kept = self.budget.resolve(ledger), ledger.kept_in(self.budget.of)
+        if kept > asked or (self.excess and kept < asked - self.spare):
+            raise self.unfinished()
+
+    def unfinished(self) -> UnfinishedPruningError:
+        """Return the error that says how far pruning has come."""
+        ledger, of = self.ledger(), self.budget.of
+        return UnfinishedPruningError(
+            f"Pruning is not finished{self._when()}: {ledger.kept_in(of):,} of "
+            f"{ledger.dense_in(of):,} parameters ({of}) are kept, but the budget is "
+            f"{self.budget.resolve(ledger):,}. Train to the end of the schedule, or call "
+            "`prune(1.0)` on the pruner to go to the budget at once."
+        )
+
+    def _when(self) -> str:
+        if self.progress is None:
+            return ""
+        step, steps = self.progress
+        return f" at step {step:,} of the schedule's {steps:,}"
 
     @abstractmethod
     def masks(self) -> Mapping[str, Tensor]:
@@ -78,6 +123,11 @@ class Pruner(ABC):
     @abstractmethod
     def ledger(self) -> ParameterLedger:
         """Count the model as it stands."""
+
+    @property
+    @abstractmethod
+    def spare(self) -> int:
+        """The most parameters by which the last ranking may stay below the budget."""
 
     @property
     @abstractmethod

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from multiprune.budget.ledger import ParameterLedger, owned_parameters
 from multiprune.models.low_rank import LowRankLinear
+from multiprune.pruning.finite import refuse_nan
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.select import close_smallest
 
@@ -112,6 +113,7 @@ class RankPruner(Pruner):
         self._dense = sum(target.dense for target in self.targets)
         ledger = self.ledger()
         self._excess = ledger.dense_in(self.budget.of) - self.budget.resolve(ledger)
+        self._spare = max(target.cost for target in self.targets) - 1
         fewest = sum(target.cost for target in self.targets)
         if self._dense - self._excess < fewest:
             raise ValueError(
@@ -127,12 +129,16 @@ class RankPruner(Pruner):
 
     def select(self, needed: int) -> list[Tensor]:
         """Return masks that save ``needed`` parameters, or all that is saved already."""
-        scores = [
-            score.masked_fill(~target.mask, -torch.inf)
-            for target, score in zip(self.targets, self.scores(), strict=True)
-        ]
+        found = self.scores()
+        factors = {target.path: target.factors() for target in self.targets}
+        refuse_nan("Weights", factors, self._when())
+        pairs = list(zip(self.targets, found, strict=True))
+        open_ranks = {target.path: [one[target.mask]] for target, one in pairs}
+        refuse_nan("Scores", open_ranks, self._when())
+        scores = [score.masked_fill(~target.mask, -torch.inf) for target, score in pairs]
         savings = [target.savings() for target in self.targets]
-        masks = close_smallest(scores, savings, max(needed, self._dense - self._kept))
+        done = self._dense - self._kept
+        masks = close_smallest(scores, savings, max(needed, done), final=max(self._excess, done))
         pays = [
             int(mask.count_nonzero()) * target.cost < target.dense
             for target, mask in zip(self.targets, masks, strict=True)
@@ -177,7 +183,7 @@ class RankPruner(Pruner):
         return self._cut(optimizer)
 
     @override
-    def finalize(self) -> None:
+    def _make_permanent(self) -> None:
         self.apply_masks()
         self._cut(None)
         self._ledger = self.ledger()
@@ -201,6 +207,11 @@ class RankPruner(Pruner):
         dense, part = self._ledger.dense, "encoder_linear"
         kept = dense[part] - self._dense + self._kept
         return replace(self._ledger, kept={**dense, part: kept}, prunable={part: self._dense})
+
+    @property
+    @override
+    def spare(self) -> int:
+        return self._spare
 
     @property
     @override

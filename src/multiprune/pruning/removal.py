@@ -83,6 +83,26 @@ class Kept:
         return costs.of(heads, self.dimensions, neurons)
 
 
+def largest_unit(
+    costs: Sequence[UnitCosts], kept: Sequence[Kept], granularity: Sequence[str]
+) -> int:
+    """Return the most parameters that one removal may take once nothing larger fits.
+
+    Of a layer that may go that is its smallest size: before, its units go.
+    """
+    found = []
+    for one, cost in zip(kept, costs, strict=True):
+        heads, dimensions = len(one.heads), one.dimensions
+        by_kind = {
+            HEADS: dimensions * cost.head_dimension,
+            HEAD_DIMENSIONS: heads * cost.head_dimension,
+            NEURONS: cost.neuron,
+            LAYERS: smallest_size([cost], [one], granularity),
+        }
+        found += [by_kind[kind] for kind in granularity]
+    return max(found)
+
+
 def smallest_size(
     costs: Sequence[UnitCosts], kept: Sequence[Kept], granularity: Sequence[str]
 ) -> int:

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 
 from typing_extensions import override
 
+from multiprune.check_number import check_number
+
 
 class Schedule(ABC):
     """Three phases: dense warm-up until ``start``, pruning, healing from ``stop`` on.
@@ -15,11 +17,8 @@ class Schedule(ABC):
     """
 
     def __init__(self, *, start: float, stop: float) -> None:
-        if not 0 <= start <= 1 or not 0 < stop <= 1:
-            raise ValueError(
-                "`start` and `stop` of a schedule must be fractions of the training in [0, 1], "
-                f"but are {start} and {stop}."
-            )
+        check_number("start", start, at_least=0, at_most=1)
+        check_number("stop", stop, above=0, at_most=1)
         if stop < start:
             raise ValueError(
                 f"A schedule must not stop before it starts, but `start` is {start} "
@@ -66,6 +65,7 @@ class OneShotSchedule(Schedule):
     """Nothing until ``at``, then everything at once."""
 
     def __init__(self, *, at: float) -> None:
+        check_number("at", at, above=0, at_most=1)
         super().__init__(start=at, stop=at)
 
     @override

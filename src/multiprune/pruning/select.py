@@ -71,19 +71,22 @@ def keep_largest_groups(
 
 
 def close_smallest(
-    scores: Sequence[Tensor], savings: Sequence[Tensor], needed: int
+    scores: Sequence[Tensor], savings: Sequence[Tensor], needed: int, *, final: int | None = None
 ) -> list[Tensor]:
     """Return one boolean mask for each vector of groups that leaves out enough of them.
 
     Groups are closed in ascending order of score, over all vectors, until ``needed`` parameters are
     saved. What a closing saves may depend on how many were closed in the same vector before. Of
-    equal scores the earlier stay, as in ``keep_largest``.
+    equal scores the earlier stay, as in ``keep_largest``. Where a closing would save as much as the
+    smallest group above ``final``, its vector is passed over for others that follow; if there are
+    none, the smallest saving goes, unless a later call has to save more.
 
     Args:
         scores: vectors without NaN, on one device.
         savings: for each vector, what its first, second, ... closing saves, in whole parameters;
             with fewer entries than groups, that many of its best groups are never closed.
         needed: how many parameters to save, from 0 to the sum of all savings.
+        final: ``needed`` of the last call that is to come, where this is not the last.
     """
     most = sum(int(saved.sum()) for saved in savings)
     if not 0 <= needed <= most:
@@ -97,13 +100,43 @@ def close_smallest(
     merged = torch.cat(
         [score[order] for (score, _, _), order in zip(vectors, orders, strict=True)]
     ).argsort(stable=True)
-    saved = torch.cat([saved for _, saved, _ in vectors]).to(merged.device)[merged].cumsum(0)
+    in_order = torch.cat([saved for _, saved, _ in vectors]).to(merged.device)[merged]
+    sizes = torch.tensor([len(order) for order in orders], device=merged.device)
+    owners = torch.arange(len(orders), device=merged.device).repeat_interleave(sizes)[merged]
+    smallest = min(int(saved.max()) for saved in savings if len(saved))
+    going = _closings(in_order, owners, needed, needed if final is None else final, smallest)
     closed = torch.zeros_like(merged, dtype=torch.bool)
-    closed[merged[: int(torch.searchsorted(saved, needed)) + 1]] = True
+    closed[merged[going]] = True
     parts = torch.split(closed, [len(order) for order in orders])
     for (_, _, mask), order, part in zip(vectors, orders, parts, strict=True):
         mask[order[part]] = False
     return masks
+
+
+def _closings(
+    savings: Tensor, owners: Tensor, needed: int, final: int, smallest: int
+) -> list[int] | slice:
+    """Return which of the closings, in order, are done: positions in ``savings``."""
+    saved = savings.cumsum(0)
+    enough = int(torch.searchsorted(saved, needed)) + 1
+    fitting = int(torch.searchsorted(saved, final + smallest))
+    if enough <= fitting:
+        return slice(enough)
+    done = int(saved[fitting - 1]) if fitting else 0
+    going = list(range(fitting))
+    passed_over: dict[int, tuple[int, int]] = {}
+    rest = zip(savings[fitting:].tolist(), owners[fitting:].tolist(), strict=True)
+    for place, (saving, owner) in enumerate(rest, start=fitting):
+        if done >= needed:
+            return going
+        if owner not in passed_over and done + saving < final + smallest:
+            going.append(place)
+            done += saving
+        else:
+            passed_over.setdefault(owner, (saving, place))
+    if needed == final and passed_over and done < needed:
+        going.append(min(passed_over.values())[1])
+    return going
 
 
 def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:

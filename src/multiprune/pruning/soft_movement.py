@@ -2,8 +2,8 @@
 
 Sanh, Wolf & Rush (2020), section 4: ``M = 1[sigmoid(S) > tau]`` with ``tau`` rising to its final
 value, and a penalty ``lambda * mean over matrices of mean(sigmoid(S))`` on the loss. The paper's
-sparsity follows from ``lambda`` and cannot be stated. Here the last ranking is an exact selection
-of the largest scores, so that the budget holds.
+sparsity follows from ``lambda`` and cannot be stated. Here no ranking keeps more than the schedule
+says, the largest scores where the threshold would, and the last is exact, so that the budget holds.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.check_number import check_number
 from multiprune.pruning.element_wise import ElementWisePruner, Target
 from multiprune.pruning.groups import Elements, Groups
 from multiprune.pruning.select import keep_largest
@@ -33,10 +34,11 @@ def sigmoid_gradient(scores: Tensor) -> Tensor:
 
 
 class SoftMovement(ElementWisePruner):
-    """Keeps what scores above a rising threshold, and in the end exactly the budget.
+    """Keeps what scores above a rising threshold, at most what is due, and in the end the budget.
 
     ``threshold`` is the final ``tau`` and ``penalty`` the final ``lambda``; both grow with the
-    amount of pruning done. ``min_density`` of each matrix stays while the threshold decides.
+    amount of pruning done. ``min_density`` of each matrix stays where the threshold decides; where
+    it keeps more than is due at a ranking, the largest scores stay, exactly as many as are due.
     ``groups`` other than single weights are refused.
     """
 
@@ -55,11 +57,9 @@ class SoftMovement(ElementWisePruner):
         groups: Groups | None = None,
     ) -> None:
         super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
-        if not 0 < threshold < 1 or penalty < 0:
-            raise ValueError(
-                "`threshold` must be in (0, 1) and `penalty` at least 0, "
-                f"but are {threshold} and {penalty}."
-            )
+        check_number("threshold", threshold, above=0, below=1)
+        check_number("penalty", penalty, at_least=0)
+        check_number("min_density", min_density, at_least=0, at_most=1)
         if not isinstance(self.groups, Elements):
             raise ValueError(
                 "Soft movement has a threshold for single weights, so that `groups` must be "
@@ -101,8 +101,14 @@ class SoftMovement(ElementWisePruner):
         if amount >= 1 or not self.excess:
             super().prune(amount)
             return
-        for target in self.targets:
-            target.mask.copy_(self._above_threshold(target, amount))
+        scores = self.finite_scores()
+        for ranked, share in self._rankings(self._dense - int(self._excess * amount)):
+            targets = self.targets[ranked]
+            masks = [self._above_threshold(target, amount) for target in targets]
+            if sum(int(mask.count_nonzero()) for mask in masks) > share:
+                masks = keep_largest(scores[ranked], share)
+            for target, mask in zip(targets, masks, strict=True):
+                target.mask.copy_(mask)
         hide(self.targets)
 
     @override

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim.adam import adam
 
+from multiprune.check_number import check_number
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,10 +36,7 @@ class StraightThroughScores:
     """
 
     def __init__(self, learning_rate: float) -> None:
-        if learning_rate <= 0:
-            raise ValueError(
-                f"The learning rate of scores must be above 0, but is {learning_rate}."
-            )
+        check_number("score_learning_rate", learning_rate, above=0)
         self.learning_rate = learning_rate
         self._gradients: dict[str, Tensor] = {}
         self._scale = 1.0

@@ -101,6 +101,8 @@ class StructuredL0(UnitPruner):
     Both learning rates are those of Adam, and follow the schedule of the weights'.
     """
 
+    is_gradual = False
+
     def __init__(
         self,
         *,
@@ -189,11 +191,11 @@ class StructuredL0(UnitPruner):
         ]
 
     @override
-    def finalize(self) -> None:
+    def _make_permanent(self) -> None:
         self._fold_gates()
         for hook in self._hooks:
             hook.remove()
-        super().finalize()
+        super()._make_permanent()
         self.gates.remove()
 
     def gated_states(self) -> list[GatedState]:

@@ -18,6 +18,7 @@ from multiprune.budget.ledger import ParameterLedger, parts_of
 from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, ROWS, VALUE
 from multiprune.models.shrink import is_cut, shrink_layer
 from multiprune.models.structure import along, layers_of
+from multiprune.pruning.finite import compared_scores, refuse_nan
 from multiprune.pruning.layer_state import STATE, LayerState, resize_on_load
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.removal import (
@@ -25,6 +26,7 @@ from multiprune.pruning.removal import (
     HEAD_DIMENSIONS,
     LAYERS,
     UnitCosts,
+    largest_unit,
     smallest_size,
 )
 from multiprune.pruning.removal_order import remove_least_important
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from multiprune.budget import Budget
     from multiprune.models.structure import Layer
     from multiprune.pruning.importance import Scores
+    from multiprune.pruning.removal import Kept
 
 
 class UnitPruner(Pruner):
@@ -83,6 +86,7 @@ class UnitPruner(Pruner):
         self._fixed = self._dense.dense_in(self.budget.of) - self._full(self._costs)
         states = [self.new_state(layer) for layer in self.layers]
         kept = [state.kept() for state in states]
+        self._spare = largest_unit(self._costs, kept, self.granularity) - 1
         least = self._fixed + smallest_size(self._costs, kept, self.granularity)
         if asked < least:
             raise ValueError(
@@ -115,15 +119,26 @@ class UnitPruner(Pruner):
             return
         kept = [state.kept() for state in self.states]
         remove_least_important(
-            self.scores(),
+            self.finite_scores(kept),
             kept,
             self._costs,
             size=self.size_at(amount),
             granularity=self.granularity,
+            final=self.size_at(1.0),
         )
         for state, one in zip(self.states, kept, strict=True):
             state.keep(one)
         self._apply_masks()
+
+    def finite_scores(self, kept: Sequence[Kept]) -> list[Scores]:
+        """Return the present scores, or raise a FloatingPointError if they or weights are NaN."""
+        linear = ([one.weight for one, _ in layer.linear_layers()] for layer in self.layers)
+        paths = [layer.path for layer in self.layers]
+        refuse_nan("Weights", dict(zip(paths, linear, strict=True)), self._when())
+        scores = self.scores()
+        ranked = (compared_scores(*one, self.granularity) for one in zip(scores, kept, strict=True))
+        refuse_nan("Scores", dict(zip(paths, ranked, strict=True)), self._when())
+        return scores
 
     def size_at(self, amount: float) -> int:
         """Return what the layers may have, ``amount`` of the way from dense to the budget."""
@@ -155,7 +170,7 @@ class UnitPruner(Pruner):
         return any(is_cut(layer) for layer in self.layers)
 
     @override
-    def finalize(self) -> None:
+    def _make_permanent(self) -> None:
         self._cut()
         self._final_ledger, self._final_masks = self.ledger(), dict(self.masks())
         delattr(self._encoder, STATE)
@@ -186,6 +201,11 @@ class UnitPruner(Pruner):
             self._full(self._parameters) - self._size(self._parameters) - weights
         )
         return replace(self._dense, kept=kept)
+
+    @property
+    @override
+    def spare(self) -> int:
+        return self._spare
 
     @property
     @override

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from typing_extensions import override
 
+from multiprune.check_number import check_number
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_checksums
 from multiprune.pruning.gradual import GradualPruning
@@ -33,14 +34,14 @@ class Pruning(pl.Callback):
 
     Tensors live in the module, the position in the schedule in this callback's state: Lightning's
     checkpoints hold both, and a resumed run continues bit for bit. With several ranks, all of them
-    are checked to hold the same masks after every ranking.
+    are checked to hold the same masks after every ranking. Training that ends before the schedule,
+    as by early stopping, ends in an UnfinishedPruningError.
     """
 
     def __init__(
         self, pruner: Pruner, schedule: Schedule, *, every_n_steps: int = 10, encoder: str = ""
     ) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"`every_n_steps` must be at least 1, but is {every_n_steps}.")
+        check_number("every_n_steps", every_n_steps, at_least=1, whole=True)
         self.pruner, self.schedule = pruner, schedule
         self.every_n_steps, self.encoder = every_n_steps, encoder
         self._is_prepared = False
@@ -125,6 +126,8 @@ class Pruning(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._handle is not None:
             self._handle.remove()
+        if not self.finished:
+            raise self.pruner.unfinished()
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,50 @@
+"""The check of a number that a user sets."""
+
+from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+
+
+def check_number(
+    name: str,
+    value: object,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    whole: bool = False,
+) -> None:
+    """Raise a ValueError unless ``value`` is a finite number within the bounds.
+
+    Neither NaN, nor a truth value, nor text is a number.
+    """
+    kind = Integral if whole else Real
+    if isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value):
+        number = float(value)
+        if (
+            (above is None or number > above)
+            and (at_least is None or number >= at_least)
+            and (below is None or number < below)
+            and (at_most is None or number <= at_most)
+        ):
+            return
+    noun = "a whole number " if whole else "" if isinstance(value, Real) else "a number "
+    bounds = _bounds(above, at_least, below, at_most)
+    bounds = f"of {bounds}" if noun and bounds.startswith("at ") else bounds
+    shown = repr(value) if isinstance(value, str) else value
+    raise ValueError(f"`{name}` must be {noun}{bounds}".rstrip() + f", but is {shown}.")
+
+
+def _bounds(
+    above: float | None, at_least: float | None, below: float | None, at_most: float | None
+) -> str:
+    low, high = (at_least if above is None else above), (at_most if below is None else below)
+    if low is not None and high is not None:
+        return f"in {'[' if above is None else '('}{low}, {high}{']' if below is None else ')'}"
+    if low is not None:
+        return f"at least {low}" if above is None else f"above {low}"
+    if high is not None:
+        return f"at most {high}" if below is None else f"below {high}"
+    return "finite"

@@ -1,0 +1,236 @@
+"""What goes of candidates for removal, so that little of the room that may be kept is left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from multiprune.models.nested import LayerOrder
+from multiprune.pruning.removal import GRANULARITIES, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from multiprune.pruning.importance import Scores
+    from multiprune.pruning.removal import Kept, UnitCosts
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A unit that may go, or, of dimensions, one of every head of a layer."""
+
+    score: float
+    kind: str
+    layer: int
+    index: int
+
+
+class RemovalWalk:
+    """Removes candidates in their order, as far as they fit.
+
+    ``size`` is what may be left now, ``final`` what may be left after the last ranking: the same,
+    if this is the last. ``sizes`` is what is left at first, after the first removal, and so on.
+    """
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        kept: Sequence[Kept],
+        costs: Sequence[UnitCosts],
+        *,
+        size: int,
+        final: int,
+    ) -> None:
+        self.candidates, self.size, self.final = candidates, size, final
+        self._kept, self._costs = kept, costs
+        self._begin()
+        self._smallest = min(filter(None, map(self._saving, candidates)), default=0)
+        alike = {(one.dimensions * one.costs.head_dimension, one.dropped) for one in self.layers}
+        kinds = {one.kind for one in candidates}
+        # What a head saves, where all save the same and only heads and neurons go.
+        self._head = alike.pop()[0] if len(alike) == 1 and kinds == {HEADS, NEURONS} else 0
+
+    def remove_what_fits(self) -> bool:
+        """Go through all candidates once; return whether any of them went."""
+        before = len(self.sizes)
+        for candidate in self.candidates:
+            if self.sizes[-1] <= self.size:
+                break
+            if self._take(candidate) or candidate.kind != LAYERS or not self._saving(candidate):
+                continue
+            for unit in self.candidates:
+                if unit.layer == candidate.layer and self.sizes[-1] > self.size:
+                    self._take(unit)
+        return len(self.sizes) > before
+
+    def remove_smallest(self) -> bool:
+        """In the last ranking, remove the smallest unit if too much is left; return whether."""
+        if self.sizes[-1] <= self.final or self.size > self.final:
+            return False
+        savings = [(self._saving(one), place) for place, one in enumerate(self.candidates)]
+        saving, place = min((one for one in savings if one[0]), default=(0, 0))
+        if saving:
+            self._remove(self.candidates[place])
+        return saving > 0
+
+    def fill_room(self) -> None:
+        """Bring back what fits into the room below the final size, the most important first."""
+        room, removed = self.final - self.sizes[-1], self.removed
+        if room < self._smallest:
+            return
+        staying: set[Candidate] = set()
+        for candidate in sorted(removed, key=lambda one: one.score, reverse=True):
+            cost = self.layers[candidate.layer].cost_to_restore(candidate)
+            if 0 < cost <= room:
+                self.layers[candidate.layer].restore(candidate)
+                staying.add(candidate)
+                room -= cost
+        self._begin()
+        for candidate in removed:
+            if candidate not in staying:
+                self._remove(candidate)
+
+    def _begin(self) -> None:
+        self.removed: list[Candidate] = []
+        pairs = zip(self._kept, self._costs, strict=True)
+        self.layers = [RemainingLayer(kept, costs) for kept, costs in pairs]
+        self.sizes = [sum(one.size for one in self.layers)]
+        self._alive = sum(not one.dropped for one in self.layers)
+        self._neurons = sum(one.spare_neurons for one in self.layers)
+
+    def _take(self, candidate: Candidate) -> bool:
+        saving = self._saving(candidate)
+        if not saving or self.sizes[-1] - saving <= self.final - self._smallest:
+            return False
+        if candidate.kind == NEURONS and self._is_needed_later(saving):
+            return False
+        self._remove(candidate)
+        return True
+
+    def _is_needed_later(self, neuron: int) -> bool:
+        """Return whether this neuron must go last, for the room that whole heads do not fill."""
+        if self._neurons - neuron >= self._head:
+            return False
+        return self._comes_down(self._neurons, self.sizes[-1]) and not self._comes_down(
+            self._neurons - neuron, self.sizes[-1] - neuron
+        )
+
+    def _comes_down(self, neurons: int, size: int) -> bool:
+        """Return whether heads, and ``neurons`` for the rest, lead to just below the final size."""
+        over = size - self.final
+        heads = sum(one.heads - 1 for one in self.layers)
+        return over - min(heads, (over + self._smallest - 1) // self._head) * self._head <= neurons
+
+    def _saving(self, candidate: Candidate) -> int:
+        """Return what would be saved, which is 0 of what is gone or must stay."""
+        layer = self.layers[candidate.layer]
+        if candidate.kind == LAYERS:
+            return layer.size if self._alive > 1 else 0
+        return layer.saving(candidate)
+
+    def _remove(self, candidate: Candidate) -> None:
+        before = self.layers[candidate.layer].spare_neurons
+        self.sizes.append(self.sizes[-1] - self._saving(candidate))
+        self._alive -= candidate.kind == LAYERS
+        self.layers[candidate.layer].remove(candidate, len(self.removed))
+        self.removed.append(candidate)
+        if candidate.kind in (NEURONS, LAYERS):
+            self._neurons -= before - self.layers[candidate.layer].spare_neurons
+
+
+class RemainingLayer:
+    """What one layer has left while candidates are walked through, and when the others went.
+
+    Dimensions are counted: which of each head go depends on how many.
+    """
+
+    def __init__(self, kept: Kept, costs: UnitCosts) -> None:
+        self.kept, self.costs = kept, costs
+        self.heads = int(kept.heads.count_nonzero())
+        self.neurons = int(kept.neurons.count_nonzero())
+        self.dimensions = kept.dimensions
+        self.dropped = kept.dropped
+        #: By kind: which removal took what, or, of dimensions, one of every head.
+        self.gone: dict[str, dict[int, int]] = {kind: {} for kind in GRANULARITIES}
+
+    @property
+    def size(self) -> int:
+        """The parameters that are left."""
+        return 0 if self.dropped else self.costs.of(self.heads, self.dimensions, self.neurons)
+
+    @property
+    def spare_neurons(self) -> int:
+        """The parameters of all neurons but one."""
+        return 0 if self.dropped else max(0, self.neurons - 1) * self.costs.neuron
+
+    def saving(self, candidate: Candidate) -> int:
+        """Return what a head, a neuron or a dimension saves: 0 if it is gone, or the last."""
+        kind = candidate.kind
+        left = {HEADS: self.heads, NEURONS: self.neurons, HEAD_DIMENSIONS: self.dimensions}[kind]
+        if self.dropped or left <= 1 or candidate.index in self.gone[kind]:
+            return 0
+        return self._cost(kind)
+
+    def cost_to_restore(self, candidate: Candidate) -> int:
+        """Return what a head or neuron that went would cost, 0 if it cannot come back alone."""
+        if self.dropped or candidate.kind not in (HEADS, NEURONS):
+            return 0
+        return self._cost(candidate.kind)
+
+    def remove(self, candidate: Candidate, number: int) -> None:
+        """Remove a head, a neuron, a dimension of every head, or the whole layer."""
+        self._count(candidate.kind, -1)
+        self.dropped = candidate.kind == LAYERS
+        self.gone[candidate.kind][candidate.index] = number
+
+    def restore(self, candidate: Candidate) -> None:
+        """Count a head or neuron that went again."""
+        self._count(candidate.kind, 1)
+
+    def _cost(self, kind: str) -> int:
+        if kind == NEURONS:
+            return self.costs.neuron
+        return self.costs.head_dimension * (self.dimensions if kind == HEADS else self.heads)
+
+    def _count(self, kind: str, change: int) -> None:
+        self.heads += change * (kind == HEADS)
+        self.neurons += change * (kind == NEURONS)
+        self.dimensions += change * (kind == HEAD_DIMENSIONS)
+
+    def order(self, score: Scores) -> LayerOrder:
+        """Return when each unit goes; what had gone before has -1."""
+        here, never = self.kept, torch.iinfo(torch.int32).max
+        heads, query_key, value, neurons = (
+            torch.where(mask, never, -1).int()
+            for mask in (here.heads, here.query_key, here.value, here.neurons)
+        )
+        for positions, kind in ((heads, HEADS), (neurons, NEURONS)):
+            gone = self.gone[kind]
+            positions[torch.tensor(list(gone), dtype=torch.long)] = torch.tensor(
+                list(gone.values()), dtype=torch.int32
+            )
+            positions.clamp_(max=self.gone[LAYERS].get(0, never))
+        for positions, scores, mask in (
+            (query_key, score.query_key, here.query_key),
+            (value, score.value, here.value),
+        ):
+            _place_dimensions(positions, scores, mask, sorted(self.gone[HEAD_DIMENSIONS].values()))
+        return LayerOrder(heads, query_key, value, neurons)
+
+
+def _place_dimensions(
+    positions: Tensor, scores: Tensor, kept: Tensor, removals: Sequence[int]
+) -> None:
+    """Note in each row which removal takes its lowest score, its next, and so on; ties by position.
+
+    All rows have as many dimensions.
+    """
+    masked = scores.float().masked_fill(~kept, -torch.inf)
+    order = masked.sort(dim=1, descending=True, stable=True).indices
+    left = int(kept[0].count_nonzero())
+    for count, removal in enumerate(removals, start=1):
+        positions.scatter_(1, order[:, left - count, None], removal)
