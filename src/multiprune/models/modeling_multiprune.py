@@ -7,6 +7,8 @@ This file needs ``torch`` and ``transformers`` only. A copy lies in every export
 from __future__ import annotations
 
 import copy
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -214,6 +216,16 @@ def pruned_class(config: Any, base: Any = None) -> Any:
 
     base = dense_class(config) if base is None else base
     has_pooler = "add_pooling_layer" in inspect.signature(base).parameters
+    per_layer = config.to_dict().get("per_layer_config")
+
+    def save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("is_main_process", True):
+            _write_code(self.config, Path(save_directory))
+        self.config.per_layer_config = per_layer
+        try:
+            base.save_pretrained(self, save_directory, *args, **kwargs)
+        finally:
+            self.config.per_layer_config = None
 
     def build(self: Any, config: Any, **kwargs: Any) -> None:
         # The dense model is built first, which has no numbers of its own for each layer.
@@ -225,7 +237,19 @@ def pruned_class(config: Any, base: Any = None) -> Any:
         base.__init__(self, config, **kwargs)
         reshape(self.base_model, shapes)
 
-    return type(base.__name__, (base,), {"__init__": build, "__module__": base.__module__})
+    members = {"__init__": build, "save_pretrained": save_pretrained, "__module__": base.__module__}
+    return type(base.__name__, (base,), members)
+
+
+def _write_code(config: Any, folder: Path) -> None:
+    """Put this file where a model is saved again, and let its configuration name that copy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code = Path(__file__)
+    if not (folder / code.name).exists() or not code.samefile(folder / code.name):
+        shutil.copyfile(code, folder / code.name)
+    # What came from the hub is named with its repository before two dashes.
+    own = {auto: name.split("--")[-1] for auto, name in getattr(config, "auto_map", {}).items()}
+    config.auto_map = own
 
 
 def _linear(encoder: nn.Module, path: str) -> nn.Linear:
