@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from multiprune.arguments import check_numbers
 from multiprune.budget.ledger import parts_of
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ class FullBudget(Budget):
 class FractionBudget(Budget):
     """A fraction in (0, 1] stays, rounded down to whole parameters."""
 
-    def __init__(self, *, fraction: float, of: str = "encoder_linear") -> None:
+    def __init__(self, fraction: float, *, of: str = "encoder_linear") -> None:
         super().__init__(of=of)
+        check_numbers(fraction=fraction)
         if not 0 < fraction <= 1:
             raise ValueError(f"`fraction` must be in (0, 1], but is {fraction}.")
         self.fraction = fraction
@@ -73,10 +75,10 @@ class FractionBudget(Budget):
 class CountBudget(Budget):
     """A number of parameters stays."""
 
-    def __init__(self, *, count: int, of: str = "encoder_linear") -> None:
+    def __init__(self, count: int, *, of: str = "encoder_linear") -> None:
         super().__init__(of=of)
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise ValueError(f"`count` must be a whole number of at least 1, but is {count}.")
+            raise ValueError(f"`count` must be a whole number of at least 1, but is {count!r}.")
         self.count = count
 
     @override

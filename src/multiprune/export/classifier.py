@@ -15,8 +15,6 @@ from multiprune.models.architectures import ARCHITECTURES
 from multiprune.models.encoder import Encoder
 from multiprune.models.modeling_multiprune import (
     KEY,
-    PrunedClassifier,
-    PrunedEncoder,
     pruned_class,
 )
 
@@ -72,8 +70,7 @@ class ShippedClassifier(ShippedModel):
         ``trust_remote_code=True``.
         """
         self.classifier.save_pretrained(folder)
-        autos = {"AutoModelForSequenceClassification": PrunedClassifier, "AutoModel": PrunedEncoder}
-        write_config(folder, self.classifier, self.encoder, autos)
+        write_config(folder, self.classifier, self.encoder)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -143,7 +140,9 @@ def _check_kind(config: PretrainedConfig, path: str) -> None:
 
 
 def _loaded(source: str, config: PretrainedConfig) -> PreTrainedModel:
-    kind = PrunedClassifier.dense_class(config)
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     if hasattr(config, KEY):
         kind = pruned_class(config, kind)
     model, report = kind.from_pretrained(source, config=config, output_loading_info=True)

@@ -186,15 +186,15 @@ class PrunedEncoder:
         """Do nothing: this class is registered by the folder it lies in."""
 
 
-class PrunedClassifier(PrunedEncoder):
-    """The same for an encoder with its own classification head, which is dense."""
+class PrunedWithHead(PrunedEncoder):
+    """The same for an encoder with a head of its own, which is dense."""
 
     @classmethod
     def dense_class(cls, config: Any) -> Any:
-        """Return the class of a classifier of a configuration."""
-        from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+        """Return the class of transformers that the configuration names."""
+        import transformers
 
-        return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+        return getattr(transformers, config.architectures[0])
 
 
 def dense_class(config: Any) -> Any:
@@ -221,7 +221,8 @@ def pruned_class(config: Any, base: Any = None) -> Any:
     def save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> None:
         if kwargs.get("is_main_process", True):
             _write_code(self.config, Path(save_directory))
-        self.config.per_layer_config = per_layer
+        cut_again = self.config.to_dict().get("per_layer_config")
+        self.config.per_layer_config = cut_again or per_layer
         try:
             base.save_pretrained(self, save_directory, *args, **kwargs)
         finally:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from multiprune.arguments import check_whole_numbers
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.removal import HEADS
@@ -149,6 +150,7 @@ class IntegratedGradients(Attribution):
 
     def __init__(self, *, steps: int = 8, sites: Sites = projection_inputs) -> None:
         super().__init__(sites=sites)
+        check_whole_numbers(steps=steps)
         if steps < 1:
             raise ValueError(f"`steps` must be at least 1, but is {steps}.")
         self.passes = [Pass((step + 0.5) / steps, 1 / steps) for step in range(steps)]

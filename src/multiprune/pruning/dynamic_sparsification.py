@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from multiprune.arguments import check_numbers, check_whole_numbers
 from multiprune.models.nested import LayerOrder, RemovalOrder
 from multiprune.models.resize import Resizable
 from multiprune.pruning.layer_state import STATE
@@ -104,6 +105,8 @@ class DynamicSparsification(Structured):
         seed: int = 0,
     ) -> None:
         super().__init__(budget=budget, importance=importance, granularity=granularity)
+        check_whole_numbers(sampled=sampled, seed=seed)
+        check_numbers(temperature=temperature, label_weight=label_weight)
         if sampled < 0:
             raise ValueError(f"`sampled` must be a number of sizes from 0 on, but is {sampled}.")
         if temperature <= 0:
@@ -174,6 +177,7 @@ class DynamicSparsification(Structured):
         order = self.current_order()
         for hook in self._hooks:
             hook.remove()
+        self.progress.detach()
         delattr(self._encoder, ORDER)
         whole: Any = copy.deepcopy(self._encoder)
         delattr(whole, STATE)

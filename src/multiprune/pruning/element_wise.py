@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.arguments import check_is
 from multiprune.budget.ledger import PARTS, ParameterLedger, owned_parameters, parts_of
 from multiprune.pruning.groups import Elements, Groups
 from multiprune.pruning.pruner import Pruner
@@ -97,6 +98,7 @@ class ElementWisePruner(Pruner):
         self.per_layer = per_layer
         self.parts = tuple(parts)
         self.groups = groups or Elements()
+        check_is(Groups, "Blocks(size=32)", groups=self.groups)
         #: What another pruner has taken away already, by path: those weights go first.
         self.allowed: Mapping[str, Tensor] = {}
         self.targets: list[Target] = []
@@ -131,6 +133,7 @@ class ElementWisePruner(Pruner):
         shapes = [(target.path, target.weight.shape) for target in self.targets]
         for ranked, share in self._rankings(self._dense - self._excess):
             self.groups.check(dict(shapes[ranked]), share)
+        self.progress.attach(model if encoder is None else encoder, self)
 
     def add_state(self, target: Target) -> None:
         """Add the buffers that a method needs besides the mask."""
@@ -191,6 +194,7 @@ class ElementWisePruner(Pruner):
             for kind in self.state:
                 target.remove(kind)
         self.targets = []
+        self.progress.detach()
 
     @override
     def masks(self) -> Mapping[str, Tensor]:

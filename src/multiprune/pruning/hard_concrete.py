@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from torch.optim.adam import adam
 
+from multiprune.arguments import check_numbers, check_whole_numbers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -103,6 +105,12 @@ class Gates:
     def __init__(
         self, *, drop_rate: float, learning_rate: float, multiplier_learning_rate: float, seed: int
     ) -> None:
+        check_numbers(
+            drop_rate=drop_rate,
+            gate_learning_rate=learning_rate,
+            multiplier_learning_rate=multiplier_learning_rate,
+        )
+        check_whole_numbers(seed=seed)
         if not 0 < drop_rate < 1:
             raise ValueError(f"`drop_rate` of gates must be in (0, 1), but is {drop_rate}.")
         if min(learning_rate, multiplier_learning_rate) <= 0:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.arguments import check_numbers, check_whole_numbers
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class GateGradient(Importance):
     reads_gradients = True
 
     def __init__(self, *, smoothing: float) -> None:
+        check_numbers(smoothing=smoothing)
         if not 0 <= smoothing < 1:
             raise ValueError(f"`smoothing` must be in [0, 1), but is {smoothing}.")
         self.smoothing = smoothing
@@ -126,6 +128,7 @@ class RandomImportance(Importance):
     """Random numbers, as a control: the same at every call, and on every rank."""
 
     def __init__(self, *, seed: int = 0) -> None:
+        check_whole_numbers(seed=seed)
         self.seed = seed
 
     @override

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.arguments import check_numbers
 from multiprune.pruning.hard_concrete import Gates, gate_gradient
 from multiprune.pruning.ranks import RankPruner
 
@@ -134,6 +135,7 @@ class LowRankGradual(RankPruner):
 
     def __init__(self, *, budget: Budget, smoothing: float) -> None:
         super().__init__(budget=budget)
+        check_numbers(smoothing=smoothing)
         if not 0 <= smoothing < 1:
             raise ValueError(f"`smoothing` must be in [0, 1), but is {smoothing}.")
         self.smoothing = smoothing

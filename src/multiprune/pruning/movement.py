@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from multiprune.arguments import check_numbers
 from multiprune.pruning.element_wise import ElementWisePruner, Target
 from multiprune.pruning.straight_through import STATE, StraightThroughScores, hide, show
 
@@ -44,6 +45,7 @@ class Movement(ElementWisePruner):
         groups: Groups | None = None,
     ) -> None:
         super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
+        check_numbers(magnitude_prior=magnitude_prior)
         if magnitude_prior < 0:
             raise ValueError(f"`magnitude_prior` must not be negative, but is {magnitude_prior}.")
         self.magnitude_prior = magnitude_prior

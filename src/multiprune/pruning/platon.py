@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.arguments import check_numbers
 from multiprune.pruning.element_wise import ElementWisePruner, Target
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class Platon(ElementWisePruner):
         groups: Groups | None = None,
     ) -> None:
         super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
+        check_numbers(beta1=beta1, beta2=beta2)
         if not 0 <= beta1 < 1 or not 0 <= beta2 < 1:
             raise ValueError(f"`beta1` and `beta2` must be in [0, 1), but are {beta1} and {beta2}.")
         self.beta1, self.beta2 = beta1, beta2

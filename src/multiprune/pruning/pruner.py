@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from multiprune.arguments import check_is
+from multiprune.budget import Budget
+from multiprune.pruning.progress import Progress
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from multiprune.budget import Budget, ParameterLedger
+    from multiprune.budget import ParameterLedger
 
 
 class Pruner(ABC):
@@ -24,7 +28,10 @@ class Pruner(ABC):
     """
 
     def __init__(self, *, budget: Budget) -> None:
+        check_is(Budget, "FractionBudget(0.1)", budget=budget)
         self.budget = budget
+        #: Attached by ``prepare``, and until ``finalize``.
+        self.progress = Progress()
 
     @abstractmethod
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from multiprune.budget.ledger import ParameterLedger, owned_parameters
 from multiprune.models.low_rank import LowRankLinear
+from multiprune.models.saving import save_with_shapes
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.select import close_smallest
 
@@ -118,6 +119,8 @@ class RankPruner(Pruner):
                 f"A budget must leave each of {len(self.targets)} factorised layers one rank, "
                 f"{fewest:,} parameters, but leaves them {self._dense - self._excess:,}."
             )
+        self.progress.attach(model if encoder is None else encoder, self)
+        save_with_shapes(model, model if encoder is None else encoder)
 
     @override
     def prune(self, amount: float) -> None:
@@ -187,6 +190,7 @@ class RankPruner(Pruner):
             shipped = layer.merged() if target.stays_dense else layer.factored()
             self._model.set_submodule(target.path, shipped)
         self.targets = []
+        self.progress.detach()
 
     @override
     def masks(self) -> Mapping[str, Tensor]:

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 
 from typing_extensions import override
 
+from multiprune.arguments import check_numbers
+
 
 class Schedule(ABC):
     """Three phases: dense warm-up until ``start``, pruning, healing from ``stop`` on.
@@ -15,6 +17,7 @@ class Schedule(ABC):
     """
 
     def __init__(self, *, start: float, stop: float) -> None:
+        check_numbers(start=start, stop=stop)
         if not 0 <= start <= 1 or not 0 < stop <= 1:
             raise ValueError(
                 "`start` and `stop` of a schedule must be fractions of the training in [0, 1], "
@@ -66,6 +69,7 @@ class OneShotSchedule(Schedule):
     """Nothing until ``at``, then everything at once."""
 
     def __init__(self, *, at: float) -> None:
+        check_numbers(at=at)
         super().__init__(start=at, stop=at)
 
     @override

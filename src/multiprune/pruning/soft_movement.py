@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.arguments import check_numbers
 from multiprune.pruning.element_wise import ElementWisePruner, Target
 from multiprune.pruning.groups import Elements, Groups
 from multiprune.pruning.select import keep_largest
@@ -55,6 +56,7 @@ class SoftMovement(ElementWisePruner):
         groups: Groups | None = None,
     ) -> None:
         super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
+        check_numbers(threshold=threshold, penalty=penalty, min_density=min_density)
         if not 0 < threshold < 1 or penalty < 0:
             raise ValueError(
                 "`threshold` must be in (0, 1) and `penalty` at least 0, "

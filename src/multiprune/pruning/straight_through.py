@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim.adam import adam
 
+from multiprune.arguments import check_numbers
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -34,6 +36,7 @@ class StraightThroughScores:
     """
 
     def __init__(self, learning_rate: float) -> None:
+        check_numbers(score_learning_rate=learning_rate)
         if learning_rate <= 0:
             raise ValueError(
                 f"The learning rate of scores must be above 0, but is {learning_rate}."

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from multiprune.budget.ledger import ParameterLedger, parts_of
 from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, ROWS, VALUE
+from multiprune.models.saving import save_with_shapes
 from multiprune.models.shrink import is_cut, shrink_layer
 from multiprune.models.structure import along, layers_of
 from multiprune.pruning.layer_state import STATE, LayerState, resize_on_load
@@ -94,6 +95,8 @@ class UnitPruner(Pruner):
         self._hook = self._encoder.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
             resize_on_load
         )
+        self.progress.attach(self._encoder, self)
+        save_with_shapes(model, self._encoder)
 
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
@@ -160,6 +163,7 @@ class UnitPruner(Pruner):
         self._final_ledger, self._final_masks = self.ledger(), dict(self.masks())
         delattr(self._encoder, STATE)
         self._hook.remove()
+        self.progress.detach()
         self.layers = []
 
     @override
