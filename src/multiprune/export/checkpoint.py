@@ -112,12 +112,17 @@ def save_config(folder: Path, encoder: PreTrainedModel) -> None:
     write_config(folder, encoder, encoder)
 
 
-def write_config(folder: Path, model: PreTrainedModel, encoder: PreTrainedModel) -> None:
+def write_config(
+    folder: Path, model: PreTrainedModel, encoder: PreTrainedModel, *, with_code: bool = True
+) -> None:
     """Write the configuration of a model, and the code that builds its encoder's shapes."""
     config = copy.deepcopy(model.config)
     config.architectures, config.dtype = [type(model).__name__], model.dtype
     if entries := shape_entries(model, encoder):
-        shutil.copyfile(CODE, folder / CODE.name)
+        if with_code:
+            shutil.copyfile(CODE, folder / CODE.name)
+        else:
+            del entries["auto_map"]
         for key, value in entries.items():
             setattr(config, key, value)
     config.save_pretrained(folder)
