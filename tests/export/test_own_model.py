@@ -66,9 +66,11 @@ def network() -> BertForTokenClassification:
         num_attention_heads=2,
         intermediate_size=32,
         max_position_embeddings=16,
-        num_labels=3,
     )
-    return BertForTokenClassification(config).eval()
+    config.num_labels = 3
+    model = BertForTokenClassification(config)
+    model.train(mode=False)
+    return model
 
 
 def pruned(name: str) -> tuple[BertForTokenClassification, Pruner]:
@@ -154,7 +156,7 @@ def test_shapes_or_weights_that_the_configuration_does_not_describe_are_refused(
         multiprune.load(tmp_path)
 
 
-class Own(BertModel):
+class Own(BertModel):  # type: ignore[no-untyped-call]
     """A class that transformers does not know."""
 
 

@@ -397,6 +397,12 @@ def test_a_checkpoint_holds_the_position_in_the_schedule(tmp_path: Path) -> None
     trainer.fit(Foreign(), loader())
     saved = torch.load(tmp_path / "step=10.ckpt", weights_only=False)
     assert saved["state_dict"][f"body.{STEP}"] == 10
+    with pytest.raises(RuntimeError, match="call prepare of the pruner before this state is load"):
+        Foreign.load_from_checkpoint(tmp_path / "step=10.ckpt")
+    module, again = Foreign(), pruning_with(Magnitude)
+    again.prepare(module)
+    module.load_state_dict(saved["state_dict"])
+    assert again.pruner.progress.step == 10
 
 
 def test_densities_count_what_each_tensor_keeps() -> None:

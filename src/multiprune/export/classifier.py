@@ -142,7 +142,7 @@ def _check_kind(config: PretrainedConfig, path: str) -> None:
 def _loaded(source: str, config: PretrainedConfig) -> PreTrainedModel:
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
-    kind = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     if hasattr(config, KEY):
         kind = pruned_class(config, kind)
     model, report = kind.from_pretrained(source, config=config, output_loading_info=True)

@@ -98,8 +98,8 @@ def contestants(paths: Sequence[Path], sizes: Sequence[Size]) -> list[Contestant
 
 def cost_of(one: Contestant, sizes: Sequence[Size], devices: Sequence[str]) -> Cost:
     """Count what a contestant takes, and measure its memory at the largest batch and length."""
-    encoder, exported = one.encoder.model, one.encoder
-    is_onnx = isinstance(exported, OnnxEncoder)
+    encoder = one.encoder.model
+    file = one.encoder if isinstance(one.encoder, OnnxEncoder) else None
     batch, length = max(size.batch for size in sizes), max(size.length for size in sizes)
     blueprint = Blueprint.of(encoder)
     return Cost(
@@ -107,11 +107,11 @@ def cost_of(one: Contestant, sizes: Sequence[Size], devices: Sequence[str]) -> C
         dense=one.dense,
         parameters=parameters(encoder),
         without_embeddings=without_embeddings(encoder),
-        nonzero=parameters(encoder) - (exported.zeros() if is_onnx else zeros(encoder)),
+        nonzero=parameters(encoder) - (file.zeros() if file else zeros(encoder)),
         bytes=parameter_bytes(encoder) if one.folder is None else bytes_on_disk(one.folder),
-        weight_bytes=exported.weight_bytes() if is_onnx else weight_bytes(encoder),
+        weight_bytes=file.weight_bytes() if file else weight_bytes(encoder),
         peak_bytes={
-            device: None if is_onnx else peak_memory(blueprint, batch, length, device)
+            device: None if file else peak_memory(blueprint, batch, length, device)
             for device in devices
         },
         multiply_adds={size: multiply_adds(encoder, size.batch, size.length) for size in sizes},

@@ -71,7 +71,8 @@ class SaveWithShapes:
 
     def __call__(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Save the model as its class does, with the shapes that it has now."""
-        entries = shape_entries(self.model, self.model.base_model)
+        encoder: Any = self.model.base_model
+        entries = shape_entries(self.model, encoder)
         folder, config = Path(save_directory), vars(self.model.config)
         if entries and kwargs.get("is_main_process", True):
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,4 +93,4 @@ def save_with_shapes(*models: nn.Module) -> None:
 
     for model in models:
         if isinstance(model, PreTrainedModel):
-            model.save_pretrained = SaveWithShapes(model)  # type: ignore[method-assign]
+            model.save_pretrained = SaveWithShapes(model)  # type: ignore[assignment, method-assign]
