@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 #: Runs the card of each folder, and compares what it answers. Its output is one line of JSON.
 SCRIPT = """
 import json, os, sys
+import torch
 from safetensors.torch import load_file
+from transformers import AutoModel
 
 world = sys.argv[1]
 read = json.load(open(world + "/read.json"))
@@ -34,6 +36,13 @@ except ModuleNotFoundError:
     found = {"multiprune": "not installed"}
 else:
     found = {"multiprune": multiprune.__file__}
+def load(folder, code):
+    return AutoModel.from_pretrained(folder, trust_remote_code="trust_remote_code" in code)
+
+@torch.no_grad()
+def states(model):
+    return model.eval()(torch.tensor([[1, 5, 6, 7]])).last_hidden_state
+
 for folder in json.loads(sys.argv[2]):
     os.chdir(os.path.join(world, folder))
     card = open("README.md").read()
@@ -46,6 +55,12 @@ for folder in json.loads(sys.argv[2]):
         assert answers.shape == wanted.shape, (folder, task, answers.shape)
         found[folder + "/" + task] = (answers - wanted).abs().max().item()
     found[folder + "/remote"] = "trust_remote_code" in code
+    model, again = load(".", code), os.path.join(world, folder + "-again")
+    # A folder from the hub is named in the configuration before two dashes.
+    for auto, name in getattr(model.config, "auto_map", {}).items():
+        model.config.auto_map[auto] = "someone/elsewhere--" + name
+    model.save_pretrained(again)
+    found[folder + "/again"] = torch.equal(states(load(again, code)), states(model))
 print(json.dumps(found))
 """
 
@@ -102,6 +117,11 @@ def test_environment_lacks_multiprune(answers: dict[str, Any]) -> None:
 def test_card_gives_the_same_logits_of_every_task(answers: dict[str, Any], family: str) -> None:
     differences = {task: answers[f"{family}/{task}"] for task in TASKS}
     assert max(differences.values()) <= 1e-5, differences
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_saved_again_loads_and_gives_the_same_states(answers: dict[str, Any], family: str) -> None:
+    assert answers[f"{family}/again"]
 
 
 def test_code_of_the_folder_runs_only_where_shapes_changed(answers: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ def own(runs: list[Path], task: str) -> ShippedModel:
     Those of a file lie anywhere in memory, and sums depend on it in their last bits.
     """
     [run] = [run for run in runs if task in RUNS[run.name][0]]
-    model = multiprune.load(run)
+    model: ShippedModel = multiprune.load(run)
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
     return model

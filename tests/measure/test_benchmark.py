@@ -4,13 +4,17 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from shipped import HIDDEN, cut, dense, low_rank, masked, ship
 from torch import nn
 from typing_extensions import override
 
+from multiprune.export.convert import ExportSettings, export_model
+from multiprune.export.loading import load
 from multiprune.measure import contestant, report
-from multiprune.measure.backends import Backend, Eager, Forward
+from multiprune.measure.backends import Backend, Eager, Forward, OnnxRuntime
 from multiprune.measure.cost import multiply_adds, parameters
+from multiprune.measure.onnx_encoder import OnnxEncoder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +35,19 @@ class Broken(Backend):
     @override
     def load(self, encoder: Encoder) -> Forward:
         raise RuntimeError("No [working] compiler was found.")
+
+
+class EagerForAll(Eager):
+    """Runs ONNX files, too, as a model of their shapes; the dense one is not written as ONNX."""
+
+    @property
+    @override
+    def name(self) -> str:
+        return "for all"
+
+    @override
+    def runs(self, encoder: Encoder) -> bool:
+        return True
 
 
 @pytest.fixture(autouse=True)
@@ -55,8 +72,9 @@ def cells(output: str, *first: str) -> list[list[str]]:
     return [row for row in rows if row[: len(first)] == list(first)]
 
 
-def embeddings_of(encoder: PreTrainedModel) -> list[nn.Embedding]:
-    return [one for one in encoder.modules() if isinstance(one, nn.Embedding)]
+def looked_up(encoder: PreTrainedModel) -> int:
+    embeddings = [one for one in encoder.modules() if isinstance(one, nn.Embedding)]
+    return sum(one.weight.numel() for one in embeddings)
 
 
 def test_size_and_cost_are_shown_beside_the_dense_model(
@@ -69,14 +87,15 @@ def test_size_and_cost_are_shown_beside_the_dense_model(
     (row,) = cells(output, str(folder))
     # The row of the padding token is zero.
     count = parameters(cut())
-    rest = count - sum(one.weight.numel() for one in embeddings_of(cut()))
+    rest = count - looked_up(cut())
     assert row[1:] == [f"{count:,}", f"{rest:,}", f"{count - 16:,}", f"{megabytes:.1f}", "1.5"]
     (reference,) = cells(output, f"dense of {folder}")
     assert reference[1] == f"{parameters(dense()):,}"
     (timed,) = cells(output, "2 x 4", str(folder))
     counts = multiply_adds(dense(), 2, 4), multiply_adds(cut(), 2, 4)
     assert timed[2] == f"{counts[1] / 1e9:.4g}"
-    assert timed[-1] == f"{counts[0] / counts[1]:.2f}"
+    read = [parameters(one) - looked_up(one) for one in (dense(), cut())]
+    assert timed[-1] == f"{max(counts[0] / counts[1], read[0] / read[1]):.2f}"
     assert cells(output, "2 x 4", f"dense of {folder}")[0][-2:] == ["1.00", "1.00"]
 
 
@@ -195,9 +214,37 @@ def test_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         measure(tmp_path)
 
 
-def test_onnx_folder_is_refused_with_what_to_name_instead(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_onnx_folder_is_timed_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("onnxscript")
+    folder, exported, file = ship(tmp_path / "model", cut()), tmp_path / "onnx", tmp_path / "json"
+    export_model(folder, exported, ExportSettings(format="onnx"))
+    measure(exported, folder, backends=[Eager(), EagerForAll()], json=file)
+    output = capsys.readouterr().out
+    ours, theirs = (cells(output, str(one))[0] for one in (exported, folder))
+    # The row of the padding token is zero in both.
+    assert ours[1:4] == theirs[1:4]
+    assert ours[4] == f"{(exported / 'model.onnx').stat().st_size / 1e6:.1f}"
+    assert ours[5] == "not measured"
+    assert len(cells(output, "2 x 4", str(exported))) == 1
+    assert len(cells(output, "2 x 4", str(folder))) == 2
+    models = json.loads(file.read_text())["models"]
+    assert [one["model"] for one in models] == [f"dense of {exported}", str(exported), str(folder)]
+    first, second = models[1:]
+    assert first["multiply_adds"] == second["multiply_adds"]
+    # The file has the head, too, and biases that are equal, as those of 0, only once.
+    assert first["weight_bytes"] == pytest.approx(second["weight_bytes"], rel=0.15)
+    model = load(folder)
+    inputs = {"input_ids": torch.tensor([[1, 4, 5]]), "attention_mask": torch.ones(1, 3).long()}
+    found = OnnxRuntime().load(OnnxEncoder.from_folder(exported))(inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(found, model("classes", inputs))
+
+
+def test_onnx_folder_without_a_configuration_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
     (tmp_path / "model.onnx").write_bytes(b"")
-    with pytest.raises(ValueError, match="must be a run or a model in the format of transformers"):
+    with pytest.raises(ValueError, match=r"has no config\.json, .*; export it again\."):
         measure(tmp_path)
 
 

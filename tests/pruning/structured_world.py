@@ -262,7 +262,7 @@ class Run:
         return file.getvalue()
 
     def parts(self) -> list[Any]:
-        return [self.model, self.optimizer, self.scheduler, self.driver]
+        return [self.model, self.optimizer, self.scheduler]
 
     def bits(self) -> dict[str, bytes]:
         return {key: value.numpy().tobytes() for key, value in self.model.state_dict().items()}

@@ -319,7 +319,7 @@ class Run:
             part.load_state_dict(state)
 
     def parts(self) -> list[Any]:
-        return [self.model, self.driver, self.optimizer, self.scheduler]
+        return [self.model, self.optimizer, self.scheduler]
 
     def bits(self) -> dict[str, bytes]:
         return {key: value.numpy().tobytes() for key, value in self.model.state_dict().items()}

@@ -31,6 +31,7 @@ from multiprune.models.structure import layers_of
 from multiprune.pruning.dynamic_sparsification import ORDER, DynamicSparsification
 from multiprune.pruning.importance import RandomImportance, WeightMagnitude
 from multiprune.pruning.layer_state import STATE
+from multiprune.pruning.progress import STEP
 from multiprune.pruning.removal import GRANULARITIES, HEADS, LAYERS, NEURONS
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ def trained(granularity: tuple[str, ...], steps: int) -> tuple[Network, DynamicS
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     """Return what a model has that is not being pruned."""
     state = model.state_dict()
-    return {key: one for key, one in state.items() if f".{STATE}." not in key and ORDER not in key}
+    others = (f".{STATE}.", ORDER, STEP)
+    return {key: one for key, one in state.items() if not any(other in key for other in others)}
 
 
 def plain(model: Network, order: RemovalOrder, removals: int) -> Network:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from typing_extensions import override
 
 from multiprune.budget import CountBudget, FullBudget, ParameterLedger
@@ -76,7 +76,7 @@ def sgd(rate: float = 1.0) -> torch.optim.SGD:
 
 
 def driver_of(
-    spy: Spy, *, start: float = 0.0, stop: float, total_steps: int = 20, every_n_steps: int = 5
+    spy: Pruner, *, start: float = 0.0, stop: float, total_steps: int = 20, every_n_steps: int = 5
 ) -> GradualPruning:
     schedule = LinearSchedule(start=start, stop=stop)
     return GradualPruning(spy, schedule, total_steps=total_steps, every_n_steps=every_n_steps)
@@ -203,13 +203,86 @@ def test_a_ranking_that_takes_more_than_two_of_the_largest_steps_is_warned_of(
     assert not caplog.records
 
 
-def test_position_is_resumed() -> None:
-    driver = driver_of(Spy(), stop=0.65)
+def layer_with_driver() -> tuple[nn.Linear, GradualPruning]:
+    layer, pruner = nn.Linear(4, 4), Magnitude(budget=CountBudget(count=5))
+    pruner.prepare(layer)
+    return layer, driver_of(pruner, stop=0.65)
+
+
+def test_position_is_resumed_with_the_state_of_the_model() -> None:
+    layer, driver = layer_with_driver()
     assert ranked_at(driver, 7) == [5]
-    resumed = driver_of(Spy(), stop=0.65)
-    resumed.load_state_dict(driver.state_dict())
+    other, resumed = layer_with_driver()
+    nn.Sequential(other).load_state_dict(nn.Sequential(layer).state_dict())
     assert resumed.step == 7
     assert [7 + step for step in ranked_at(resumed, 13)] == [10, 13]
+
+
+def test_state_loaded_without_prepare_names_what_to_do() -> None:
+    layer, _ = layer_with_driver()
+    with pytest.raises(RuntimeError, match=r"call prepare of the pruner before this state"):
+        nn.Linear(4, 4).load_state_dict(layer.state_dict())
+    with pytest.raises(RuntimeError, match=r"Missing key.*pruning_step"):
+        layer.load_state_dict(nn.Linear(4, 4).state_dict())
+
+
+def test_a_schedule_that_would_silently_begin_anew_is_refused() -> None:
+    layer, driver = layer_with_driver()
+    optimizer = torch.optim.AdamW(layer.parameters())
+    layer(torch.ones(4)).sum().backward()
+    optimizer.step()
+    with pytest.raises(ValueError, match=r"at step 0: to resume, call pruner\.prepare\(model\) be"):
+        driver.attach(optimizer)
+    driver.attach(optimizer, late=True)
+    optimizer.step()
+    assert driver.step == 1
+    driver.attach(optimizer)
+
+
+class Wrapped(torch.optim.Optimizer):
+    """As accelerate's: an optimizer by type, without what the constructor makes."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+
+    @override
+    def step(self, closure: object = None) -> None:  # type: ignore[override]
+        self.optimizer.step()
+
+
+def test_wrapped_optimizer_is_unwrapped() -> None:
+    spy, wrapped = Spy(), Wrapped(sgd())
+    driver_of(spy, stop=1.0).attach(Wrapped(wrapped))
+    wrapped.step()
+    assert spy.calls == ["before", "after"]
+    with pytest.raises(TypeError, match=r"torch\.optim\.Optimizer.* but Linear is neither\.$"):
+        driver_of(spy, stop=1.0).attach(nn.Linear(1, 1))  # type: ignore[arg-type]
+
+
+def test_learning_rate_scale_remembers_the_peak_without_initial_lr() -> None:
+    optimizer = sgd(0.5)
+    plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+    scales = []
+    for _ in range(3):
+        scales.append(learning_rate_scale(optimizer))
+        plateau.step(1.0)
+    assert scales == [1.0, 1.0, 0.5]
+    resumed = sgd(0.5)
+    resumed.load_state_dict(optimizer.state_dict())
+    assert learning_rate_scale(resumed) == 0.25
+
+
+def test_learning_rate_scale_of_a_cycle_is_of_its_maximum() -> None:
+    optimizer = sgd()
+    cycle = OneCycleLR(optimizer, 0.8, total_steps=5, pct_start=0.5, anneal_strategy="linear")
+    scales = []
+    for step in range(5):
+        scales.append(learning_rate_scale(optimizer))
+        optimizer.step()
+        if step < 4:
+            cycle.step()
+    assert max(scales) <= 1.0
+    assert scales[0] == pytest.approx(1 / 25)  # OneCycleLR's own default
 
 
 def test_learning_rate_scale_is_1_without_a_scheduler() -> None:

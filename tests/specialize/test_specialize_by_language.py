@@ -169,7 +169,8 @@ def test_each_language_keeps_the_neurons_that_its_words_go_through(
 ) -> None:
     def neurons(folder: Path) -> torch.Tensor:
         path = "encoder.layer.0.intermediate.dense.weight"
-        return multiprune.load(folder).encoder.get_parameter(path)
+        weight: torch.Tensor = multiprune.load(folder).encoder.get_parameter(path)
+        return weight
 
     whole = neurons(run)
     for task in TASKS:

@@ -22,6 +22,7 @@ from multiprune.pruning.magnitude import Magnitude
 from multiprune.pruning.movement import Movement
 from multiprune.pruning.none import NoPruning
 from multiprune.pruning.platon import Platon
+from multiprune.pruning.progress import STEP
 from multiprune.pruning.pruner import UnfinishedPruningError
 from multiprune.pruning.schedule import LinearSchedule
 from multiprune.pruning.soft_movement import SoftMovement
@@ -237,7 +238,7 @@ def test_steps_of_gradient_accumulation_are_optimizer_steps(tmp_path: Path) -> N
     pruning = pruning_with(Recording, stop=0.5, every_n_steps=2)
     trainer = trainer_with(tmp_path, pruning, accumulate_grad_batches=2)
     trainer.fit(Foreign(), loader())
-    assert pruning.state_dict() == {"step": 12}
+    assert pruning.pruner.progress.step == 12
     assert isinstance(pruning.pruner, Recording)
     assert pruning.pruner.amounts == pytest.approx([1 / 3, 2 / 3, 1.0])
 
@@ -318,12 +319,12 @@ class SkipByHand(pl.Callback):
             return
         for parameter in pl_module.parameters():
             parameter.grad = torch.full_like(parameter, float("inf"))
-        before, position = copied(pl_module), self.pruning.state_dict()
+        before = copied(pl_module)
         self.pruning.on_before_optimizer_step(trainer, pl_module, trainer.optimizers[0])
         self.changed_before_skipping = different(before, copied(pl_module))
         self.pruning.on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         self.changed = different(before, copied(pl_module))
-        assert self.pruning.state_dict() == position == {"step": 7}
+        assert self.pruning.pruner.progress.step == 7
 
 
 @each_pruner
@@ -387,7 +388,7 @@ def test_steps_that_a_gradient_scaler_skips_do_not_count(
     taken = notice.steps_of(trainer)
     assert 0 < taken < STEPS
     assert notice.skipped == STEPS - taken
-    assert pruning.state_dict() == {"step": taken}
+    assert pruning.pruner.progress.step == taken
 
 
 @each_pruner
@@ -428,7 +429,13 @@ def test_a_checkpoint_holds_the_position_in_the_schedule(tmp_path: Path) -> None
     trainer = trainer_with(tmp_path, pruning, saving(tmp_path), enable_checkpointing=True)
     trainer.fit(Foreign(), loader())
     saved = torch.load(tmp_path / "step=10.ckpt", weights_only=False)
-    assert saved["callbacks"]["Pruning"] == {"step": 10}
+    assert saved["state_dict"][f"body.{STEP}"] == 10
+    with pytest.raises(RuntimeError, match="call prepare of the pruner before this state is load"):
+        Foreign.load_from_checkpoint(tmp_path / "step=10.ckpt")
+    module, again = Foreign(), pruning_with(Magnitude)
+    again.prepare(module)
+    module.load_state_dict(saved["state_dict"])
+    assert again.pruner.progress.step == 10
 
 
 def test_densities_count_what_each_tensor_keeps() -> None:

@@ -229,7 +229,7 @@ def test_steps_that_a_gradient_scaler_skips_leave_importance_alone(tmp_path: Pat
     pruning, module = pruning_with(GRANULARITIES), Finetuned()
     trainer = trainer_with(tmp_path, pruning, plugins=[precision], gradient_clip_val=None)
     trainer.fit(module, loader())
-    taken = pruning.state_dict()["step"]
+    taken = pruning.pruner.progress.step
     assert 2 < taken < STEPS
     for name, buffer in module.named_buffers():
         assert torch.isfinite(buffer).all(), name

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.budget.ledger import parts_of
-from multiprune.check_number import check_number
 
 if TYPE_CHECKING:
     from multiprune.budget.ledger import ParameterLedger
@@ -59,7 +59,7 @@ class FullBudget(Budget):
 class FractionBudget(Budget):
     """A fraction in (0, 1] stays, rounded down to whole parameters."""
 
-    def __init__(self, *, fraction: float, of: str = "encoder_linear") -> None:
+    def __init__(self, fraction: float, *, of: str = "encoder_linear") -> None:
         super().__init__(of=of)
         check_number("fraction", fraction, above=0, at_most=1)
         self.fraction = fraction
@@ -73,7 +73,7 @@ class FractionBudget(Budget):
 class CountBudget(Budget):
     """A number of parameters stays."""
 
-    def __init__(self, *, count: int, of: str = "encoder_linear") -> None:
+    def __init__(self, count: int, *, of: str = "encoder_linear") -> None:
         super().__init__(of=of)
         check_number("count", count, at_least=1, whole=True)
         self.count = count

@@ -114,7 +114,9 @@ def _add_benchmark(commands: Commands) -> None:
         description="Measure pruned encoders beside dense ones of the same configuration, with "
         "random weights: parameters, bytes on disk, peak memory, multiply-adds, latency "
         "(median and 90th percentile of forward passes that take turns, without padding), and "
-        "throughput. `allowed` is the speed-up that the multiply-adds allow.",
+        "throughput. `allowed` is the speed-up that multiply-adds or the bytes of weights allow, "
+        "whichever is more; one above it is marked as disturbed. A folder in ONNX is timed as it "
+        "is, with its heads, by ONNX Runtime.",
     )
     benchmark.add_argument(
         "paths",

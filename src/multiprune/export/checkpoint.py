@@ -7,7 +7,6 @@ import json
 import shutil
 import uuid
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
@@ -16,15 +15,14 @@ from safetensors.torch import load_file, save_file
 from multiprune.export.bitmask import load_bitmask, save_bitmask
 from multiprune.export.digests import check_digest, write_digests
 from multiprune.export.tied import assign_state, stored_state, whole_state
-from multiprune.models import modeling_multiprune
 from multiprune.models.encoder import encoder_class, has_pooler
 from multiprune.models.heads import VocabularyHead, head
-from multiprune.models.modeling_multiprune import KEY, PrunedEncoder
-from multiprune.models.shrink import per_layer_config, shapes_of
+from multiprune.models.saving import CODE, shape_entries
 from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -113,29 +111,22 @@ def save_encoder(folder: Path, encoder: PreTrainedModel, *, bitmask: bool = Fals
 
 def save_config(folder: Path, encoder: PreTrainedModel) -> None:
     """Write an encoder's configuration, and the code that builds shapes that were pruned."""
-    auto = "AutoModelForSeq2SeqLM" if encoder.config.is_encoder_decoder else "AutoModel"
-    write_config(folder, encoder, encoder, {auto: PrunedEncoder})
+    write_config(folder, encoder, encoder)
 
 
 def write_config(
-    folder: Path,
-    model: PreTrainedModel,
-    encoder: PreTrainedModel,
-    auto_map: Mapping[str, type[PrunedEncoder]],
+    folder: Path, model: PreTrainedModel, encoder: PreTrainedModel, *, with_code: bool = True
 ) -> None:
-    """Write the configuration of a model, and the code that builds its encoder's shapes.
-
-    ``auto_map`` says by what of that code each automatic class loads the folder.
-    """
+    """Write the configuration of a model, and the code that builds its encoder's shapes."""
     config = copy.deepcopy(model.config)
     config.architectures, config.dtype = [type(model).__name__], model.dtype
-    if shapes := shapes_of(encoder):
-        code = Path(modeling_multiprune.__file__)
-        shutil.copyfile(code, folder / code.name)
-        config.auto_map = {auto: f"{code.stem}.{one.__name__}" for auto, one in auto_map.items()}
-        setattr(config, KEY, shapes | {"pooler": getattr(encoder, "pooler", None) is not None})
-        if described := per_layer_config(encoder, shapes):
-            config.per_layer_config = described
+    if entries := shape_entries(model, encoder):
+        if with_code:
+            shutil.copyfile(CODE, folder / CODE.name)
+        else:
+            del entries["auto_map"]
+        for key, value in entries.items():
+            setattr(config, key, value)
     config.save_pretrained(folder)
 
 

@@ -15,8 +15,6 @@ from multiprune.models.encoder import Encoder
 from multiprune.models.matching_weights import check_report, is_of_encoder, load_reported
 from multiprune.models.modeling_multiprune import (
     KEY,
-    PrunedClassifier,
-    PrunedEncoder,
     pruned_class,
 )
 from multiprune.models.pretrained_tokenizer import ensure_padding, pretrained_tokenizer
@@ -75,8 +73,7 @@ class ShippedClassifier(ShippedModel):
         ``trust_remote_code=True``.
         """
         self.classifier.save_pretrained(folder, save_original_format=False)
-        autos = {"AutoModelForSequenceClassification": PrunedClassifier, "AutoModel": PrunedEncoder}
-        write_config(folder, self.classifier, self.encoder, autos)
+        write_config(folder, self.classifier, self.encoder)
         self.tokenizer.save_pretrained(folder)
 
 
@@ -147,7 +144,9 @@ def _check_kind(config: PretrainedConfig, path: str) -> None:
 
 
 def _loaded(source: str, config: PretrainedConfig) -> PreTrainedModel:
-    kind = PrunedClassifier.dense_class(config)
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    kind: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
     if hasattr(config, KEY):
         kind = pruned_class(config, kind)
     model, report = load_reported(kind, source, config=config)

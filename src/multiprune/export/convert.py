@@ -14,6 +14,7 @@ from multiprune.export.checkpoint import (
     model_folder,
     save_encoder,
     save_heads,
+    write_config,
     written_as_a_whole,
 )
 from multiprune.export.dynamic import DynamicModel, load_sizes
@@ -107,6 +108,7 @@ def export_model(
             from multiprune.export.onnx import export_onnx
 
             export_onnx(model, folder)
+            write_config(folder, model.encoder, model.encoder, with_code=False)
         else:
             save_encoder(folder, model.encoder, bitmask=settings.storage == "bitmask")
         save_heads(folder, model.heads, model.meaning)

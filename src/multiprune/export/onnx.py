@@ -61,12 +61,7 @@ def export_onnx(model: ShippedModel, folder: Path) -> list[Path]:
         RuntimeError: if a package is missing, or torch.onnx cannot write the model, or what it
             wrote answers otherwise.
     """
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
-        raise RuntimeError(
-            f"An ONNX file is written with {', '.join(PACKAGES)}, but {', '.join(missing)} must "
-            "be installed first: pip install 'multiprune[onnx]'."
-        )
+    check_packages()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} must be a folder to write into, but there is none.")
     _check_model(model)
@@ -75,6 +70,16 @@ def export_onnx(model: ShippedModel, folder: Path) -> list[Path]:
         write_program(program, Path(beside) / FILE)
         _check_answers(model, Path(beside) / FILE)
         return [file.replace(folder / file.name) for file in sorted(Path(beside).iterdir())]
+
+
+def check_packages() -> None:
+    """Raise a RuntimeError if a package that ONNX files need is missing."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise RuntimeError(
+            f"An ONNX file is written with {', '.join(PACKAGES)}, but {', '.join(missing)} must "
+            "be installed first: pip install 'multiprune[onnx]'."
+        )
 
 
 class _Answers(nn.Module):

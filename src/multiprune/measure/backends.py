@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.export.loading import ShippedModel
+from multiprune.export.onnx import FILE, export_onnx
+from multiprune.measure.onnx_encoder import OnnxEncoder
 from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
@@ -40,6 +42,10 @@ class Backend(ABC):
     def device(self) -> str:
         """Where inputs must be."""
         return "cpu"
+
+    def runs(self, encoder: Encoder) -> bool:
+        """Whether it runs this kind of model."""
+        return not isinstance(encoder, OnnxEncoder)
 
     @abstractmethod
     def load(self, encoder: Encoder) -> Forward:
@@ -119,16 +125,21 @@ class OnnxRuntime(Backend):
         return "onnx"
 
     @override
-    def load(self, encoder: Encoder) -> Forward:
-        # Imported late: what they need is optional.
-        from multiprune.export.onnx import FILE, export_onnx
+    def runs(self, encoder: Encoder) -> bool:
+        return True
 
+    @override
+    def load(self, encoder: Encoder) -> Forward:
+        if isinstance(encoder, OnnxEncoder):
+            return self._forward(self._session(encoder.file))
         model = ShippedModel(
             encoder.model, TaskHeads({"states": _HiddenStates()}), {}, encoder.tokenizer
         ).eval()
         with tempfile.TemporaryDirectory() as folder:
             export_onnx(model, Path(folder))
-            session = self._session(Path(folder) / FILE)
+            return self._forward(self._session(Path(folder) / FILE))
+
+    def _forward(self, session: Any) -> Forward:
         names = [one.name for one in session.get_inputs()]
 
         def forward(inputs: Mapping[str, Tensor]) -> Tensor:

@@ -14,14 +14,16 @@ from rich.console import Console
 
 from multiprune.measure.contestant import contestants, cost_of
 from multiprune.measure.latency import Size, time_models
+from multiprune.measure.speed_up import speed_ups
 from multiprune.measure.table import print_costs, print_latencies, print_machine
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from multiprune.measure.backends import Backend
-    from multiprune.measure.contestant import Cost
+    from multiprune.measure.contestant import Contestant, Cost
     from multiprune.measure.latency import Latency
+    from multiprune.models.encoder import Encoder
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,18 @@ class Benchmark:
 
     def as_json(self) -> dict[str, Any]:
         """Return all of it for ``benchmark.json``, with every single time."""
+        speed = {
+            latency: {
+                "speed_up": one.measured,
+                "allowed": one.allowed,
+                "disturbed": one.is_disturbed,
+            }
+            for latency, one in speed_ups(self.costs, self.latencies).items()
+        }
         return {
             "machine": self.machine,
             "models": [_cost_as_json(cost) for cost in self.costs],
-            "latencies": [_latency_as_json(latency) for latency in self.latencies],
+            "latencies": [_latency_as_json(one) | speed.get(one, {}) for one in self.latencies],
         }
 
 
@@ -66,8 +76,8 @@ def report(
     print_machine(measured.machine)
     print_costs(measured.costs, max(batches), max(lengths))
     for backend in backends:
-        by_it = [one for one in measured.latencies if one.backend == backend.name]
-        print_latencies(measured.costs, by_it)
+        if by_it := [one for one in measured.latencies if one.backend == backend.name]:
+            print_latencies(measured.costs, by_it)
     if json is not None:
         json.write_text(dumps(measured.as_json(), indent=2) + "\n")
 
@@ -77,16 +87,26 @@ def benchmark(
 ) -> Benchmark:
     """Measure shipped models, and the dense model of each configuration."""
     compared = contestants(paths, sizes)
-    encoders = {one.name: one.encoder for one in compared}
     devices = sorted({backend.device for backend in backends})
     console = Console(stderr=True)
     console.print(f"Counting {len(compared)} models, and measuring their memory.")
     costs = [cost_of(one, sizes, devices) for one in compared]
     latencies: list[Latency] = []
     for backend in backends:
+        encoders = _run_by(backend, compared)
+        if not encoders:
+            console.print(f"Not timed by {backend.name}, which runs no ONNX file.")
+            continue
         console.print(f"Timing {backend.name}: rounds: {rounds}, sizes: {len(sizes)}.")
         latencies += time_models(encoders, backend, sizes, rounds)
     return Benchmark(machine(), costs, latencies)
+
+
+def _run_by(backend: Backend, compared: Sequence[Contestant]) -> dict[str, Encoder]:
+    """Return the models that a backend runs, and the dense model of each."""
+    run = [one for one in compared if one.folder is not None and backend.runs(one.encoder)]
+    named = {name for one in run for name in (one.name, one.dense)}
+    return {one.name: one.encoder for one in compared if one.name in named}
 
 
 def machine() -> dict[str, Any]:

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 
 from multiprune.export.checkpoint import model_folder
 from multiprune.export.loading import load
+from multiprune.export.onnx import FILE
 from multiprune.export.text_to_text import check_is_encoder
 from multiprune.measure.cost import (
     bytes_on_disk,
     multiply_adds,
     parameter_bytes,
     parameters,
+    weight_bytes,
     without_embeddings,
     zeros,
 )
 from multiprune.measure.memory import peak_memory
+from multiprune.measure.onnx_encoder import OnnxEncoder
 from multiprune.measure.reference import Blueprint
 from multiprune.models.encoder import Encoder
 
@@ -51,6 +54,7 @@ class Cost:
         without_embeddings: parameters but for the embeddings, of words or positions.
         nonzero: parameters but for the zeros in matrices.
         bytes: of its weights on disk; of a dense model, what they would take.
+        weight_bytes: of the weights that each forward pass reads, so of no embeddings.
         peak_bytes: at the largest size, by device.
         multiply_adds: one a size.
     """
@@ -61,6 +65,7 @@ class Cost:
     without_embeddings: int
     nonzero: int
     bytes: int
+    weight_bytes: int
     peak_bytes: dict[str, int | None]
     multiply_adds: dict[Size, int]
 
@@ -79,7 +84,7 @@ def contestants(paths: Sequence[Path], sizes: Sequence[Size]) -> list[Contestant
     found: list[Contestant] = []
     known: list[tuple[Blueprint, str]] = []
     for path in paths:
-        folder = _folder(path)
+        folder = path if (path / FILE).is_file() else model_folder(path)
         encoder = _encoder(folder, sizes)
         blueprint = Blueprint.of(encoder.model).dense()
         dense = next((name for one, name in known if one == blueprint), f"dense of {path}")
@@ -94,6 +99,7 @@ def contestants(paths: Sequence[Path], sizes: Sequence[Size]) -> list[Contestant
 def cost_of(one: Contestant, sizes: Sequence[Size], devices: Sequence[str]) -> Cost:
     """Count what a contestant takes, and measure its memory at the largest batch and length."""
     encoder = one.encoder.model
+    file = one.encoder if isinstance(one.encoder, OnnxEncoder) else None
     batch, length = max(size.batch for size in sizes), max(size.length for size in sizes)
     blueprint = Blueprint.of(encoder)
     return Cost(
@@ -101,29 +107,24 @@ def cost_of(one: Contestant, sizes: Sequence[Size], devices: Sequence[str]) -> C
         dense=one.dense,
         parameters=parameters(encoder),
         without_embeddings=without_embeddings(encoder),
-        nonzero=parameters(encoder) - zeros(encoder),
+        nonzero=parameters(encoder) - (file.zeros() if file else zeros(encoder)),
         bytes=parameter_bytes(encoder) if one.folder is None else bytes_on_disk(one.folder),
-        peak_bytes={device: peak_memory(blueprint, batch, length, device) for device in devices},
+        weight_bytes=file.weight_bytes() if file else weight_bytes(encoder),
+        peak_bytes={
+            device: None if file else peak_memory(blueprint, batch, length, device)
+            for device in devices
+        },
         multiply_adds={size: multiply_adds(encoder, size.batch, size.length) for size in sizes},
     )
 
 
-def _folder(path: Path) -> Path:
-    # Imported late: it is about a format that is optional.
-    from multiprune.export.onnx import FILE
-
-    if (path / FILE).is_file():
-        raise ValueError(
-            f"{path} must be a run or a model in the format of transformers, which is written as "
-            f"ONNX and timed so too, but it holds {FILE}."
-        )
-    return model_folder(path)
-
-
 def _encoder(folder: Path, sizes: Sequence[Size]) -> Encoder:
-    shipped = load(folder)
-    check_is_encoder(shipped, "What is benchmarked")
-    encoder = Encoder(shipped.encoder, shipped.tokenizer)
+    if (folder / FILE).is_file():
+        encoder: Encoder = OnnxEncoder.from_folder(folder)
+    else:
+        shipped = load(folder)
+        check_is_encoder(shipped, "What is benchmarked")
+        encoder = Encoder(shipped.encoder, shipped.tokenizer)
     for size in sizes:
         if size.length > encoder.max_length:
             raise ValueError(

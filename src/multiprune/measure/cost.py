@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from multiprune.budget.ledger import ParameterLedger
+from multiprune.budget.ledger import ParameterLedger, owned_parameters
 from multiprune.export.checkpoint import BITMASK_WEIGHTS, WEIGHTS
+from multiprune.export.onnx import FILE as ONNX
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,8 +59,17 @@ def parameter_bytes(module: nn.Module) -> int:
     return sum(one.numel() * one.element_size() for one in module.parameters())
 
 
+def weight_bytes(module: nn.Module) -> int:
+    """Return the bytes of the parameters that each forward pass reads: no embeddings."""
+    read = (one.parameter for one in owned_parameters(module) if one.part != "embeddings")
+    return sum(one.numel() * one.element_size() for one in read)
+
+
 def bytes_on_disk(folder: Path) -> int:
     """Return the size of the file with a shipped encoder's weights."""
+    if (folder / ONNX).is_file():
+        # Beside a large file lies another with its weights.
+        return sum(file.stat().st_size for file in folder.glob(f"{ONNX}*"))
     for name in (WEIGHTS, BITMASK_WEIGHTS):
         if (folder / name).is_file():
             return (folder / name).stat().st_size

@@ -9,14 +9,20 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from multiprune.measure.speed_up import allowed_speed_up, speed_ups
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from multiprune.measure.contestant import Cost
     from multiprune.measure.latency import Latency
+    from multiprune.measure.speed_up import SpeedUp
 
 #: What tables take where no terminal says how much there is.
 WIDTH = 100
+
+#: Marks a speed-up that is above what is allowed.
+DISTURBED = "*"
 
 #: The fraction of zeros below which they are chance, such as the row of the padding token.
 FEW_ZEROS = 0.01
@@ -65,35 +71,37 @@ def print_latencies(costs: Sequence[Cost], latencies: Sequence[Latency]) -> None
     columns = ("multiply-\nadds, G", "median\nms", "p90\nms", "examples\nper s")
     for column in (*columns, "speed-up", "allowed"):
         table.add_column(column, justify="right")
-    by_name = {cost.model: cost for cost in costs}
+    by_name, ratios = {cost.model: cost for cost in costs}, speed_ups(costs, latencies)
     for size, group in groupby(latencies, lambda one: one.size):
-        times = {one.model: one for one in group}
-        for name, one in times.items():
-            cost = by_name[name]
-            counted = cost.multiply_adds[size]
-            allowed = by_name[cost.dense].multiply_adds[size] / counted
+        for one in group:
+            cost = by_name[one.model]
             table.add_row(
                 f"{size.batch} x {size.length}",
-                escape(name),
-                f"{counted / 1e9:.4g}",
-                *_times(one, times[cost.dense]),
-                f"{allowed:.2f}",
+                escape(one.model),
+                f"{cost.multiply_adds[size] / 1e9:.4g}",
+                *_times(one, ratios.get(one)),
+                f"{allowed_speed_up(cost, by_name[cost.dense], size):.2f}",
             )
         table.add_section()
     _console().print(table)
+    if any(one.is_disturbed for one in ratios.values()):
+        _sentence(
+            f"{DISTURBED} more than multiply-adds and bytes of weights allow: another process "
+            "disturbed the dense model, or only the smaller one fits into a cache; measure again"
+        )
     failures = {(one.model, one.failure): one for one in latencies if one.failure}
     for one in failures.values():
         _sentence(f"{one.backend} failed with {one.model}: {one.failure}")
 
 
-def _times(latency: Latency, dense: Latency) -> list[str]:
+def _times(latency: Latency, ratio: SpeedUp | None) -> list[str]:
     if latency.failure:
         return ["failed", "", "", ""]
     return [
         f"{1e3 * latency.median:.2f}",
         f"{1e3 * latency.p90:.2f}",
         f"{latency.examples_per_second:.1f}",
-        "" if dense.failure else f"{dense.median / latency.median:.2f}",
+        "" if ratio is None else f"{ratio.measured:.2f}{DISTURBED * ratio.is_disturbed}",
     ]
 
 

@@ -7,6 +7,8 @@ This file needs ``torch`` and ``transformers`` only. A copy lies in every export
 from __future__ import annotations
 
 import copy
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -184,15 +186,15 @@ class PrunedEncoder:
         """Do nothing: this class is registered by the folder it lies in."""
 
 
-class PrunedClassifier(PrunedEncoder):
-    """The same for an encoder with its own classification head, which is dense."""
+class PrunedWithHead(PrunedEncoder):
+    """The same for an encoder with a head of its own, which is dense."""
 
     @classmethod
     def dense_class(cls, config: Any) -> Any:
-        """Return the class of a classifier of a configuration."""
-        from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+        """Return the class of transformers that the configuration names."""
+        import transformers
 
-        return MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+        return getattr(transformers, config.architectures[0])
 
 
 def dense_class(config: Any) -> Any:
@@ -214,6 +216,17 @@ def pruned_class(config: Any, base: Any = None) -> Any:
 
     base = dense_class(config) if base is None else base
     has_pooler = "add_pooling_layer" in inspect.signature(base).parameters
+    per_layer = config.to_dict().get("per_layer_config")
+
+    def save_pretrained(self: Any, save_directory: Any, *args: Any, **kwargs: Any) -> None:
+        if kwargs.get("is_main_process", True):
+            _write_code(self.config, Path(save_directory))
+        cut_again = self.config.to_dict().get("per_layer_config")
+        self.config.per_layer_config = cut_again or per_layer
+        try:
+            base.save_pretrained(self, save_directory, *args, **kwargs)
+        finally:
+            self.config.per_layer_config = None
 
     def build(self: Any, config: Any, **kwargs: Any) -> None:
         # The dense model is built first, which has no numbers of its own for each layer.
@@ -225,7 +238,19 @@ def pruned_class(config: Any, base: Any = None) -> Any:
         base.__init__(self, config, **kwargs)
         reshape(self.base_model, shapes)
 
-    return type(base.__name__, (base,), {"__init__": build, "__module__": base.__module__})
+    members = {"__init__": build, "save_pretrained": save_pretrained, "__module__": base.__module__}
+    return type(base.__name__, (base,), members)
+
+
+def _write_code(config: Any, folder: Path) -> None:
+    """Put this file where a model is saved again, and let its configuration name that copy."""
+    folder.mkdir(parents=True, exist_ok=True)
+    code = Path(__file__)
+    if not (folder / code.name).exists() or not code.samefile(folder / code.name):
+        shutil.copyfile(code, folder / code.name)
+    # What came from the hub is named with its repository before two dashes.
+    own = {auto: name.split("--")[-1] for auto, name in getattr(config, "auto_map", {}).items()}
+    config.auto_map = own
 
 
 def _linear(encoder: nn.Module, path: str) -> nn.Linear:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_number
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.removal import HEADS

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.arguments import check_is
+from multiprune.pruning.attribution import Attribution
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.recorder import Recorder
 from multiprune.pruning.removal import HEADS, NEURONS, relative_scores, scores_per_parameter
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from multiprune.budget import Budget
     from multiprune.models.structure import Layer
-    from multiprune.pruning.attribution import Attribution
     from multiprune.pruning.layer_state import LayerState
 
 
@@ -49,6 +50,7 @@ class AttributionPruner(UnitPruner):
         relative: bool = False,
     ) -> None:
         super().__init__(budget=budget, granularity=granularity)
+        check_is(Attribution, "Fisher()", method=method)
         if len(method.passes) > 1:
             raise ValueError(
                 f"A training step is one pass, but {type(method).__name__} needs "

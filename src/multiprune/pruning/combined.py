@@ -64,6 +64,9 @@ class Combined(Pruner):
                 "trains many: give `structured` another pruner."
             )
         self.structured.prepare(model, encoder)
+        self.progress = self.structured.progress
+        self.progress.belong_to(self)
+        self.element_wise.progress.detach()
         if self.structured.excess > self.element_wise.excess:
             raise ValueError(
                 f"The structured budget must not be below the final one, but leaves "

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_number
 from multiprune.models.nested import LayerOrder, RemovalOrder
 from multiprune.models.resize import Resizable
 from multiprune.pruning.layer_state import STATE

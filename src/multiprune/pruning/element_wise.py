@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.arguments import check_is
 from multiprune.budget.ledger import PARTS, ParameterLedger, owned_parameters, parts_of
 from multiprune.pruning.finite import refuse_nan
 from multiprune.pruning.groups import Elements, Groups
@@ -100,6 +101,7 @@ class ElementWisePruner(Pruner):
         self.per_layer = per_layer
         self.parts = tuple(parts)
         self.groups = groups or Elements()
+        check_is(Groups, "Blocks(size=32)", groups=self.groups)
         #: What another pruner has taken away already, by path: those weights go first.
         self.allowed: Mapping[str, Tensor] = {}
         #: How many parameters it has taken that the budget counts, and that are no targets here.
@@ -138,6 +140,7 @@ class ElementWisePruner(Pruner):
         for ranked, share in self._rankings(self._dense - self._excess):
             self.groups.check(dict(shapes[ranked]), share)
             self._spare += self.groups.largest_group([shape for _, shape in shapes[ranked]]) - 1
+        self.progress.attach(model if encoder is None else encoder, self)
 
     def add_state(self, target: Target) -> None:
         """Add the buffers that a method needs besides the mask."""

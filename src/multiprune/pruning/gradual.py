@@ -6,16 +6,20 @@ import logging
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from multiprune.check_number import check_number
+from torch.optim import Optimizer
+
+from multiprune.arguments import check_is, check_number
+from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.schedule import Schedule
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
-    from multiprune.pruning.pruner import Pruner
-    from multiprune.pruning.schedule import Schedule
+
+#: The entry of an optimizer's group that holds the largest learning rate that it has had.
+PEAK = "peak_lr"
 
 
 log = logging.getLogger(__name__)
@@ -27,20 +31,25 @@ class GradualPruning:
     From the step on at which the schedule ends the masks stay as they are, so that the rest of the
     training heals a fixed network. Works as two hooks on any ``torch`` optimizer (``attach``), or
     driven by hand where a framework runs backward inside ``optimizer.step``.
+
+    The position in the schedule is part of the model's state from ``pruner.prepare`` on, as masks
+    are. So to resume: prepare the model, and load its state.
     """
 
     def __init__(
         self, pruner: Pruner, schedule: Schedule, *, total_steps: int, every_n_steps: int = 10
     ) -> None:
+        check_is(Pruner, "Magnitude", pruner=pruner)
+        check_is(Schedule, "CubicSchedule(start=0.1, stop=0.7)", schedule=schedule)
         check_number("every_n_steps", every_n_steps, at_least=1, whole=True)
         check_number("total_steps", total_steps, at_least=1, whole=True)
         self.pruner, self.schedule = pruner, schedule
         self.total_steps, self.every_n_steps = total_steps, every_n_steps
         self.stop_step = schedule.stop_step(total_steps)
+        pruner.progress.stop_step = self.stop_step
         steps = [*range(0, self.stop_step, every_n_steps), total_steps]
         amounts = [schedule(step / total_steps) for step in steps]
         self._largest_step = max(after - before for before, after in pairwise(amounts))
-        self.step = 0
         #: Whether ``before_step`` was called and the optimizer has not run yet.
         self.pending = False
         #: Whether layers were cut in this process.
@@ -49,12 +58,11 @@ class GradualPruning:
     @property
     def step(self) -> int:
         """Optimizer steps taken; steps that a gradient scaler skipped do not count."""
-        return self._step
+        return self.pruner.progress.step
 
     @step.setter
     def step(self, step: int) -> None:
-        self._step = step
-        self.pruner.progress = (step, self.stop_step)
+        self.pruner.progress.step = step
 
     @property
     def amount(self) -> float:
@@ -66,12 +74,25 @@ class GradualPruning:
         """Whether the schedule has come to its end, or there was nothing to prune."""
         return self.step >= self.stop_step or self.pruner.excess == 0
 
-    def attach(self, optimizer: Optimizer) -> list[RemovableHandle]:
-        """Hook into ``optimizer``; remove the handles to detach.
+    def attach(self, optimizer: Optimizer, *, late: bool = False) -> list[RemovableHandle]:
+        """Hook into ``optimizer``, or into the one that it wraps; remove the handles to detach.
 
         For loops that call ``loss.backward()`` before ``optimizer.step()``. With a gradient scaler,
-        call ``scaler.unscale_(optimizer)`` first.
+        call ``scaler.unscale_(optimizer)`` first. ``late`` says that the optimizer took steps
+        before the schedule began.
+
+        Raises:
+            TypeError: if there is no optimizer of torch.
+            ValueError: if the optimizer has taken steps that the schedule has not seen, as after
+                a resume that forgot the model's state.
         """
+        optimizer = torch_optimizer(optimizer)
+        if self.step == 0 and optimizer.state and not late:
+            raise ValueError(
+                "The optimizer has taken steps, but the pruning schedule is at step 0: to resume, "
+                "call pruner.prepare(model) before the model's state is loaded; to begin pruning "
+                "only now, pass late=True."
+            )
 
         def before(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
             self.before_step(optimizer)
@@ -139,21 +160,27 @@ class GradualPruning:
         self.pruner.skip_step()
         self.pending = False
 
-    def state_dict(self) -> dict[str, int]:
-        """Return the position in the schedule; tensors are in the model's ``state_dict``."""
-        return {"step": self.step}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue from the position in the schedule that ``state_dict`` returned."""
-        self.step = state["step"]
-
 
 def learning_rate_scale(optimizer: Optimizer) -> float:
     """Return the learning rate of the first group as a fraction of its peak.
 
-    The peak is what ``torch``'s learning-rate schedulers note as ``initial_lr``; without a
-    scheduler the fraction is 1.
+    The peak is what a learning-rate scheduler notes as ``initial_lr`` or ``max_lr``, or the
+    largest rate that was seen here, which the group remembers: so it is in the optimizer's state.
     """
     group = optimizer.param_groups[0]
-    peak = float(group.get("initial_lr", group["lr"]))
-    return float(group["lr"]) / peak if peak else 1.0
+    group[PEAK] = max(float(group.get(key, 0)) for key in ("lr", "initial_lr", "max_lr", PEAK))
+    return float(group["lr"]) / group[PEAK] if group[PEAK] else 1.0
+
+
+def torch_optimizer(optimizer: object) -> Optimizer:
+    """Return the optimizer within wrappers such as that of accelerate."""
+    wrapped = optimizer
+    # A wrapper may be an Optimizer by name only, without hooks.
+    while isinstance(inner := getattr(wrapped, "optimizer", None), Optimizer):
+        wrapped = inner
+    if not isinstance(wrapped, Optimizer):
+        raise TypeError(
+            "Pruning is attached to a torch.optim.Optimizer, or to a wrapper that holds one as "
+            f"`.optimizer`, but {type(optimizer).__name__} is neither."
+        )
+    return wrapped

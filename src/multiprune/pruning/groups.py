@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from typing_extensions import override
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_number
 from multiprune.pruning.select import keep_largest, keep_largest_groups
 
 if TYPE_CHECKING:

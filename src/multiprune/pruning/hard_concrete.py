@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch.optim.adam import adam
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

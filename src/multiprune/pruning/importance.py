@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_number
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_number
 from multiprune.pruning.hard_concrete import Gates, gate_gradient
 from multiprune.pruning.ranks import RankPruner
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_number
 from multiprune.pruning.element_wise import ElementWisePruner, Target
 from multiprune.pruning.straight_through import STATE, StraightThroughScores, hide, show
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_number
 from multiprune.pruning.element_wise import ElementWisePruner, Target
 
 if TYPE_CHECKING:

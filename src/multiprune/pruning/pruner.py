@@ -5,13 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from multiprune.arguments import check_is
+from multiprune.budget import Budget
+from multiprune.pruning.progress import Progress
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from multiprune.budget import Budget, ParameterLedger
+    from multiprune.budget import ParameterLedger
 
 
 class UnfinishedPruningError(RuntimeError):
@@ -31,9 +35,10 @@ class Pruner(ABC):
     is_gradual = True
 
     def __init__(self, *, budget: Budget) -> None:
+        check_is(Budget, "FractionBudget(0.1)", budget=budget)
         self.budget = budget
-        #: Optimizer steps taken, and how many the schedule takes, if who drives has said so.
-        self.progress: tuple[int, int] | None = None
+        #: Attached by ``prepare``, and until ``finalize``.
+        self.progress = Progress()
 
     @abstractmethod
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
@@ -82,6 +87,7 @@ class Pruner(ABC):
         """
         self.check_budget()
         self._make_permanent()
+        self.progress.detach()
 
     @abstractmethod
     def _make_permanent(self) -> None:
@@ -108,10 +114,8 @@ class Pruner(ABC):
         )
 
     def _when(self) -> str:
-        if self.progress is None:
-            return ""
-        step, steps = self.progress
-        return f" at step {step:,} of the schedule's {steps:,}"
+        step, steps = self.progress.step, self.progress.stop_step
+        return "" if steps is None else f" at step {step:,} of the schedule's {steps:,}"
 
     @abstractmethod
     def masks(self) -> Mapping[str, Tensor]:

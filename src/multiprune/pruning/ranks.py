@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from multiprune.budget.ledger import ParameterLedger, owned_parameters
 from multiprune.models.low_rank import LowRankLinear
+from multiprune.models.saving import save_with_shapes
 from multiprune.pruning.finite import refuse_nan
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.select import close_smallest
@@ -120,6 +121,8 @@ class RankPruner(Pruner):
                 f"A budget must leave each of {len(self.targets)} factorised layers one rank, "
                 f"{fewest:,} parameters, but leaves them {self._dense - self._excess:,}."
             )
+        self.progress.attach(model if encoder is None else encoder, self)
+        save_with_shapes(model, model if encoder is None else encoder)
 
     @override
     def prune(self, amount: float) -> None:

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 
 from typing_extensions import override
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_number
 
 
 class Schedule(ABC):

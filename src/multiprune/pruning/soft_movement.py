@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_number
 from multiprune.pruning.element_wise import ElementWisePruner, Target
 from multiprune.pruning.groups import Elements, Groups
 from multiprune.pruning.select import keep_largest

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch.optim.adam import adam
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
-from multiprune.pruning.importance import Scores
+from multiprune.arguments import check_is
+from multiprune.pruning.importance import Importance, Scores
 from multiprune.pruning.layer_state import LayerState
 from multiprune.pruning.removal import HEADS, NEURONS, relative_scores, scores_per_parameter
 from multiprune.pruning.units import UnitPruner
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
     from multiprune.budget import Budget
     from multiprune.models.structure import Layer
-    from multiprune.pruning.importance import Importance
     from multiprune.pruning.removal import Kept
 
 _SCORES = ("heads", "query_key", "value", "neurons", "layer")
@@ -67,6 +67,7 @@ class Structured(UnitPruner):
         granularity: Sequence[str] = (HEADS, NEURONS),
     ) -> None:
         super().__init__(budget=budget, granularity=granularity)
+        check_is(Importance, "GateFisher(smoothing=0.998)", importance=importance)
         self.importance = importance
         #: What the gradients of a step say, until it is known that the optimizer took it.
         self._measured: list[Scores] = []

@@ -18,6 +18,7 @@ from multiprune.pruning.units import UnitPruner
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
     from multiprune.budget import Budget
@@ -191,12 +192,22 @@ class StructuredL0(UnitPruner):
         ]
 
     @override
+    def shrink(self, optimizer: Optimizer | None = None) -> bool:
+        was_cut = super().shrink(optimizer)
+        if was_cut and not self.gates.learning:
+            self._detach()  # all gates are 1, and hooks on a layer that is gone cannot be copied
+        return was_cut
+
+    @override
     def _make_permanent(self) -> None:
         self._fold_gates()
-        for hook in self._hooks:
-            hook.remove()
+        self._detach()
         super()._make_permanent()
         self.gates.remove()
+
+    def _detach(self) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
 
     def gated_states(self) -> list[GatedState]:
         """Return the state of each layer, which moves with the model."""

@@ -16,6 +16,7 @@ from typing_extensions import override
 
 from multiprune.budget.ledger import ParameterLedger, parts_of
 from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, ROWS, VALUE
+from multiprune.models.saving import save_with_shapes
 from multiprune.models.shrink import is_cut, shrink_layer
 from multiprune.models.structure import along, layers_of
 from multiprune.pruning.finite import compared_scores, refuse_nan
@@ -98,6 +99,8 @@ class UnitPruner(Pruner):
         self._hook = self._encoder.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
             resize_on_load
         )
+        self.progress.attach(self._encoder, self)
+        save_with_shapes(model, self._encoder)
 
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:

@@ -8,18 +8,17 @@ import pytorch_lightning as pl
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from typing_extensions import override
 
-from multiprune.check_number import check_number
+from multiprune.arguments import check_is, check_number
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_checksums
 from multiprune.pruning.gradual import GradualPruning
+from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
-
-    from multiprune.pruning.pruner import Pruner
-    from multiprune.pruning.schedule import Schedule
 
 
 class Pruning(pl.Callback):
@@ -32,30 +31,41 @@ class Pruning(pl.Callback):
         encoder: dotted path of the submodule to prune; the whole module by default. Name it:
             otherwise linear layers of heads are pruned too.
 
-    Tensors live in the module, the position in the schedule in this callback's state: Lightning's
-    checkpoints hold both, and a resumed run continues bit for bit. With several ranks, all of them
-    are checked to hold the same masks after every ranking. Training that ends before the schedule,
-    as by early stopping, ends in an UnfinishedPruningError.
+    Tensors and the position in the schedule live in the module's state: Lightning's checkpoints
+    hold them, and a resumed run continues bit for bit. With several ranks, all of them are checked
+    to hold the same masks after every ranking. Training that ends before the schedule, as by early
+    stopping, ends in an UnfinishedPruningError.
     """
 
     def __init__(
         self, pruner: Pruner, schedule: Schedule, *, every_n_steps: int = 10, encoder: str = ""
     ) -> None:
+        check_is(Pruner, "Magnitude", pruner=pruner)
+        check_is(Schedule, "CubicSchedule(start=0.1, stop=0.7)", schedule=schedule)
         check_number("every_n_steps", every_n_steps, at_least=1, whole=True)
         self.pruner, self.schedule = pruner, schedule
         self.every_n_steps, self.encoder = every_n_steps, encoder
         self._is_prepared = False
         # Known once the Trainer can tell the number of steps.
         self._gradual: GradualPruning | None = None
-        self._restored: dict[str, int] = {}
         self._handle: RemovableHandle | None = None
         self._has_news = True
 
     def prepare(self, module: nn.Module) -> None:
         """Insert into ``module`` what the pruner needs; does nothing the second time."""
         if not self._is_prepared:
-            self.pruner.prepare(module, module.get_submodule(self.encoder))
+            self.pruner.prepare(module, self._encoder_of(module))
             self._is_prepared = True
+
+    def _encoder_of(self, module: nn.Module) -> nn.Module:
+        try:
+            return module.get_submodule(self.encoder)
+        except AttributeError:
+            parts = ", ".join(name for name, _ in module.named_children())
+            raise ValueError(
+                f"`encoder` must be the path of a submodule of {type(module).__name__}, which has "
+                f"{parts or 'none'}, but is {self.encoder!r}."
+            ) from None
 
     @property
     def finished(self) -> bool:
@@ -83,8 +93,6 @@ class Pruning(pl.Callback):
         self._gradual = GradualPruning(
             self.pruner, self.schedule, total_steps=int(total), every_n_steps=self.every_n_steps
         )
-        if self._restored:
-            self._gradual.load_state_dict(self._restored)
 
         def after_step(*_: Any) -> None:
             self._after_step(trainer)
@@ -128,14 +136,6 @@ class Pruning(pl.Callback):
             self._handle.remove()
         if not self.finished:
             raise self.pruner.unfinished()
-
-    @override
-    def state_dict(self) -> dict[str, Any]:
-        return {} if self._gradual is None else dict(self._gradual.state_dict())
-
-    @override
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored = state_dict
 
     def densities(self) -> dict[str, float]:
         """Return kept / total of all parameters in scope (``density``), and of every mask."""

@@ -1,4 +1,4 @@
-"""The check of a number that a user sets."""
+"""Checks of arguments, which raise a sentence before Python does."""
 
 from __future__ import annotations
 
@@ -48,3 +48,13 @@ def _bounds(
     if high is not None:
         return f"at most {high}" if below is None else f"below {high}"
     return "finite"
+
+
+def check_is(kind: type, example: str, **settings: object) -> None:
+    """Raise a TypeError that names the first setting that is no object of ``kind``."""
+    for name, value in settings.items():
+        if not isinstance(value, kind):
+            article = "an" if kind.__name__[0] in "AEIOU" else "a"
+            raise TypeError(
+                f"`{name}` must be {article} {kind.__name__} such as {example}, but is {value!r}."
+            )

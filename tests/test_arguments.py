@@ -10,8 +10,8 @@ import pytest
 from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 
+from multiprune.arguments import check_number
 from multiprune.budget import FullBudget
-from multiprune.check_number import check_number
 from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.none import NoPruning
 from multiprune.pruning.schedule import LinearSchedule

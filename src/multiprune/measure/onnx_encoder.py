@@ -1,0 +1,64 @@
+"""An exported ONNX folder among the models that are compared: its file is what is timed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from multiprune.export.loading import load_tokenizer
+from multiprune.export.onnx import FILE, check_packages
+from multiprune.measure.reference import Blueprint
+from multiprune.models.encoder import Encoder
+from multiprune.models.modeling_multiprune import KEY
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import numpy as np
+
+
+@dataclass(frozen=True)
+class OnnxEncoder(Encoder):
+    """A file of ONNX; ``model`` has its shapes and random weights, to be counted."""
+
+    file: Path = field(kw_only=True)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> OnnxEncoder:
+        """Describe an exported folder.
+
+        Raises:
+            RuntimeError: if a package is missing.
+            ValueError: if the folder has no configuration, as those had that were exported before.
+        """
+        from transformers import AutoConfig
+
+        check_packages()
+        if not (folder / "config.json").is_file():
+            raise ValueError(
+                f"{folder} has no config.json, which says what to compare {FILE} with; export it "
+                "again."
+            )
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        pooler = getattr(config, KEY, {}).get("pooler", False)
+        model = Blueprint(config, pooler, config.dtype).build()
+        return cls(model, load_tokenizer(folder), file=folder / FILE)
+
+    def zeros(self) -> int:
+        """Count the elements of matrices that are exactly zero."""
+        return sum(int((one == 0).sum()) for _, one in self._weights() if one.ndim > 1)
+
+    def weight_bytes(self) -> int:
+        """Return the bytes of the weights that each forward pass reads: no embeddings."""
+        return sum(one.nbytes for is_looked_up, one in self._weights() if not is_looked_up)
+
+    def _weights(self) -> Iterator[tuple[bool, np.ndarray[Any, Any]]]:
+        """Yield the weights, and whether they are only looked up; indices are none."""
+        import onnx
+
+        graph = onnx.load(self.file).graph
+        looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+        for one in graph.initializer:
+            if one.data_type != onnx.TensorProto.INT64:
+                yield one.name in looked_up, onnx.numpy_helper.to_array(one)
