@@ -46,14 +46,10 @@ def test_devices_are_those_of_torch() -> None:
     assert devices._count() == torch.cuda.device_count()
 
 
-def test_threads_share_the_usable_cores_and_wait_without_spinning(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(devices, "usable_cores", lambda: 6)
+def test_threads_have_a_core_each_and_wait_without_spinning() -> None:
     passive = {"OMP_WAIT_POLICY": "PASSIVE"}
-    assert openmp(1, {}) == {"OMP_NUM_THREADS": "6"} | passive
-    assert openmp(4, {}) == {"OMP_NUM_THREADS": "1"} | passive
-    assert openmp(10, {}) == {"OMP_NUM_THREADS": "1"} | passive
+    assert openmp(6, {}) == {"OMP_NUM_THREADS": "6"} | passive
+    assert openmp(0, {}) == {"OMP_NUM_THREADS": "1"} | passive
 
 
 def test_what_the_user_says_of_threads_counts() -> None:

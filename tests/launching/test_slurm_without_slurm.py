@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from toy_jobs import APPLICATION
+from toy_jobs import APPLICATION, pretend
 
 from multiprune.launching.slurm_queue import Queued, parse, queue
 
@@ -23,14 +22,6 @@ def toy(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProces
         text=True,
         check=False,
     )
-
-
-def pretend(folder: Path, command: str, script: str) -> None:
-    """Put a command of Slurm's first on the path, as ``folder`` will be."""
-    folder.mkdir(exist_ok=True)
-    file = folder / command
-    file.write_text(f"#!/bin/sh\n{script}\n")
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
 
 
 def test_without_submitit_is_told_what_to_install(tmp_path: Path) -> None:

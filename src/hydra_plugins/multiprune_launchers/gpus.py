@@ -57,6 +57,7 @@ class GpusLauncher(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         # Imported late: who asks for another launcher does not wait.
+        from multiprune.cores import usable_cores
         from multiprune.launching.devices import openmp, workers
         from multiprune.launching.failures import FirstFailures
         from multiprune.launching.job import Application
@@ -71,7 +72,8 @@ class GpusLauncher(Launcher):
             raise SystemExit(f"error: {error}") from error
         # Goes on while the sweeper tries whether the jobs can be composed.
         preload = ["multiprune.launching.job", *self._preload]
-        warm_up(preload, environment=openmp(len(self._workers), os.environ))
+        share = usable_cores() // len(self._workers)
+        warm_up(preload, environment=openmp(share, os.environ))
 
     @override
     def launch(
