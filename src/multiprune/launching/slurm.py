@@ -131,7 +131,8 @@ def _refusal(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) and error.filename == "sbatch":
         return f"{platform.node()} has no `sbatch`, a command of Slurm's."
     lines = [one.strip() for one in str(error).splitlines() if one.strip()]
-    problem = f"Slurm has not taken the job: {lines[0] if lines else type(error).__name__}"
+    reason = lines[0].rstrip(".") if lines else type(error).__name__
+    problem = f"Slurm has not taken the job: {reason}."
     if not re.search("submit limit|MaxSubmit", str(error)):
         return problem
     return f"{problem} Fewer are handed over at a time with hydra.sweeper.max_batch_size=N."
