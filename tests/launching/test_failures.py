@@ -14,6 +14,7 @@ from multiprune.launching.failures import (
     StoppedEarlyError,
     conclude,
 )
+from multiprune.launching.progress import SweepProgress
 from multiprune.status import GaveUpError
 
 if TYPE_CHECKING:
@@ -88,3 +89,12 @@ def test_sweep_that_is_not_to_be_stopped_goes_on() -> None:
 def test_limit_of_failures_is_a_number_of_jobs() -> None:
     with pytest.raises(ValueError, match=r"`hydra\.launcher\.fail_fast` must be at least 1"):
         FirstFailures(0, "runs/sweep")
+
+
+def test_job_that_gave_up_is_not_counted_as_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    with SweepProgress(["#0", "#1"], workers=1) as progress:
+        progress.ended(0, "Three were better.", gave_up=True)
+        progress.ended(1, "no")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("gave up after 0 s: #0: Three were better. (1 of 2 done, 0 running, 0 ")
+    assert second == "failed after 0 s: #1: no (2 of 2 done, 0 running, 1 failed)"

@@ -24,7 +24,7 @@ from multiprune.report.records.jobs import read_jobs
 from multiprune.status import read_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 HERE = Path(__file__).parent
 
@@ -54,21 +54,20 @@ def toy(folder: Path, *overrides: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """Let jobs import what lies here, and have them choose their threads."""
+    """Let jobs import what lies here."""
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
-    chosen = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
-    return {k: v for k, v in os.environ.items() if k not in chosen} | {"PYTHONPATH": path}
+    return os.environ | {"PYTHONPATH": path}
 
 
-def run(command: list[str], *, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], *, without: Collection[str] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=300,
         check=False,
         cwd=ROOT,
-        env=environment(),
+        env={key: one for key, one in environment().items() if key not in without},
     )
 
 
@@ -93,7 +92,8 @@ def cancel(*arrays: str) -> None:
 
 
 def test_jobs_run_two_at_a_time_each_on_a_gpu_of_its_own(tmp_path: Path) -> None:
-    done = run(toy(tmp_path, "act=meet", "value=0,1,2,3"))
+    chosen = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+    done = run(toy(tmp_path, "act=meet", "value=0,1,2,3"), without=chosen)
     assert done.returncode == 0, done.stderr
     jobs = records(tmp_path)
     assert set(jobs) == {0, 1, 2, 3}
