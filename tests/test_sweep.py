@@ -133,6 +133,7 @@ def test_sweep_goes_on_after_a_failure_and_leaves_out_what_is_finished(first: Pa
     assert len(list(first.rglob("results.json"))) == 2
 
 
+@pytest.mark.slow
 def test_jobs_side_by_side_do_as_they_do_one_after_another(first: Path, tmp_path: Path) -> None:
     folder = tmp_path / "runs"
     launcher = ("hydra/launcher=gpus", "hydra.launcher.workers=2")
@@ -171,6 +172,7 @@ def left_out(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
     return printed.err
 
 
+@pytest.mark.slow
 def test_job_whose_data_have_vanished_fails_alone_and_is_run_when_they_are_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,6 +201,7 @@ def test_job_whose_data_have_vanished_fails_alone_and_is_run_when_they_are_back(
     assert results.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_job_that_was_killed_is_lost_and_continues_when_the_sweep_is_started_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

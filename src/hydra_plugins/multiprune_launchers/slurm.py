@@ -198,7 +198,9 @@ class SlurmLauncher(Launcher):
 
         for job in jobs:
             check_processes(job.config, self._resources)
-        handed = handed_before(jobs, slurm.sweep)
+        # Slurm still has a job for some seconds that has ended.
+        known = handed_before(jobs, slurm.sweep).items()
+        handed = {position: one for position, one in known if position not in without}
         new = [one for one in range(len(jobs)) if one not in handed and one not in without]
         if new:
             submitted = slurm.submit([jobs[one] for one in new])

@@ -57,18 +57,20 @@ class OptunaStudy(Sweeper):
         params: Mapping[str, str] | None = None,
     ) -> None:
         if find_spec("optuna") is None:
-            raise ModuleNotFoundError(
-                "hydra/sweeper=optuna_study needs Optuna, but it is not installed: "
+            raise SystemExit(
+                "error: hydra/sweeper=optuna_study needs Optuna, but it is not installed: "
                 "pip install 'multiprune[optuna]'."
             )
         words = [one.split(" ") for one in objectives]
         if not words or any(len(one) != 2 or one[0] not in _DIRECTIONS for one in words):
-            raise ValueError(
-                "Objectives must be `maximize KEY` or `minimize KEY` of results.json, but are "
-                f"{list(objectives)}."
+            raise SystemExit(
+                "error: Objectives must be `maximize KEY` or `minimize KEY` of results.json, but "
+                f"are {list(objectives)}."
             )
         if min(trials, batch) < 1:
-            raise ValueError(f"`trials` and `batch` must be at least 1, but are {trials}, {batch}.")
+            raise SystemExit(
+                f"error: `trials` and `batch` must be at least 1, but are {trials}, {batch}."
+            )
         self.objectives = {key: direction for direction, key in words}
         self.trials, self.batch = trials, batch
         self.sampler, self.params = sampler, dict(params or {})
