@@ -385,12 +385,16 @@ def test_results_count_the_training_examples(finished: Path, tmp_path: Path) -> 
     assert results_of(tmp_path / "capped")["examples"]["roles"] == 20
 
 
+SEQUENTIAL = "hydra_plugins.multiprune_launchers.sequential.SequentialLauncher"
+
+
 @pytest.mark.parametrize(
     ("launcher", "mode", "devices", "refused"),
     [
         ("hydra_plugins.multiprune_launchers.gpus.GpusLauncher", RunMode.MULTIRUN, 2, True),
         ("hydra_plugins.multiprune_launchers.gpus.GpusLauncher", RunMode.MULTIRUN, 1, False),
         ("hydra._internal.core_plugins.basic_launcher.BasicLauncher", RunMode.MULTIRUN, 2, False),
+        (SEQUENTIAL, RunMode.MULTIRUN, 2, False),
         ("hydra._internal.core_plugins.basic_launcher.BasicLauncher", RunMode.RUN, 2, False),
     ],
 )

@@ -260,10 +260,14 @@ def check_processes(trainer: pl.Trainer) -> None:
     environment = getattr(trainer.strategy, "cluster_environment", None)
     is_started_here = environment is not None and not environment.creates_processes_externally
     launcher = HydraConfig.get().launcher._target_
-    if is_job() and is_started_here and not launcher.endswith(".BasicLauncher"):
+    if (
+        is_job()
+        and is_started_here
+        and not launcher.endswith((".BasicLauncher", ".SequentialLauncher"))
+    ):
         raise ValueError(
             f"A job of {launcher.rpartition('.')[2]} is one process, but `trainer` asks for "
-            f"{trainer.world_size}; hydra/launcher=basic can start them."
+            f"{trainer.world_size}; hydra/launcher=sequential can start them."
         )
 
 

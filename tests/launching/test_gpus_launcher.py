@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 from toy_jobs import APPLICATION, is_alive, records, wait_until
 
+from multiprune.cores import usable_cores
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+pytestmark = pytest.mark.slow
 
 
 def command(folder: Path, *overrides: str) -> list[str]:
@@ -85,10 +89,13 @@ def test_a_job_that_fails_or_is_killed_leaves_the_others_alone(tmp_path: Path) -
     said = {line[line.index("#") + 1]: line for line in lines}
     assert sorted(said) == ["0", "1", "2", "3"]
     assert f"#0 act=raise: 7 is refused. ({tmp_path / '0' / 'output.log'})" in said["0"]
-    assert "the process was killed by SIGKILL" in said["1"]
-    assert "the process ended with exit code 3" in said["2"]
+    assert "The process was killed by SIGKILL" in said["1"]
+    assert "The process ended with exit code 3" in said["2"]
     assert "UnpicklableError: two words" in said["3"]
     assert "5 of 5 done, 0 running, 4 failed" in done.stdout
+    assert done.stderr == (
+        f"error: 4 of 5 jobs failed; `multiprune status {tmp_path}` shows them.\n"
+    )
     output = (tmp_path / "0" / "output.log").read_text()
     assert output.startswith("job 0 prints\n")
     assert "Traceback" in output
@@ -97,7 +104,8 @@ def test_a_job_that_fails_or_is_killed_leaves_the_others_alone(tmp_path: Path) -
 
 def test_processor_jobs_see_no_gpu_and_share_the_cores(tmp_path: Path) -> None:
     shared = environment()
-    shared.pop("OMP_NUM_THREADS", None)
+    for name in ("OMP_NUM_THREADS", "OMP_WAIT_POLICY"):
+        shared.pop(name, None)
     run = subprocess.run(
         command(tmp_path, "act=meet", "value=1,2", "hydra.launcher.workers=2"),
         env=shared,
@@ -107,11 +115,10 @@ def test_processor_jobs_see_no_gpu_and_share_the_cores(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    each = str(max(1, len(os.sched_getaffinity(0)) // 2))
-    assert [(job["devices"], job["threads"]) for job in records(tmp_path).values()] == [
-        ("", each),
-        ("", each),
-    ]
+    each = ("", str(max(1, usable_cores() // 2)), "PASSIVE")
+    assert [
+        (job["devices"], job["threads"], job["waiting"]) for job in records(tmp_path).values()
+    ] == [each, each]
 
 
 @pytest.mark.parametrize(
@@ -132,6 +139,18 @@ def test_what_cannot_be_is_refused_before_any_job(
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
     assert not records(tmp_path, "begun")
+
+
+def test_sweep_whose_first_jobs_fail_alike_is_stopped(tmp_path: Path) -> None:
+    done = sweep(tmp_path, "act=raise,wait", "value=7,8,9", "hydra.launcher.fail_fast=3")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "error: Stopped by hydra.launcher.fail_fast, as the first 3 jobs failed alike: "
+        f"9 is refused. (`multiprune status {tmp_path}` shows them.)\n"
+    )
+    begun = records(tmp_path, "begun")
+    assert {0, 1, 2} <= set(begun) < set(range(6))
+    assert not any(is_alive(job["pid"]) for job in begun.values())
 
 
 def test_jobs_of_one_folder_do_not_write_over_each_other(tmp_path: Path) -> None:

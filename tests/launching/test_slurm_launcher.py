@@ -13,15 +13,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from application import ROOT, SMALL
 from safetensors.torch import load_file
-from toy_jobs import APPLICATION, records, wait_until
+from toy_jobs import APPLICATION, pretend, records, wait_until
 
 from multiprune.report.records.jobs import read_jobs
 from multiprune.status import read_status
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
 
 HERE = Path(__file__).parent
 
@@ -32,7 +35,10 @@ def there_is_slurm() -> bool:
     return subprocess.run(["sinfo"], capture_output=True, check=False).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(not there_is_slurm(), reason="needs `sbatch` and a running Slurm")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not there_is_slurm(), reason="needs `sbatch` and a running Slurm"),
+]
 
 SLURM = (
     *("hydra/launcher=slurm", "hydra.launcher.poll=0.5", "hydra.launcher.memory=1G"),
@@ -53,15 +59,15 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path}
 
 
-def run(command: list[str], *, seconds: float = 300) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], *, without: Collection[str] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=300,
         check=False,
         cwd=ROOT,
-        env=environment(),
+        env={key: one for key, one in environment().items() if key not in without},
     )
 
 
@@ -86,7 +92,8 @@ def cancel(*arrays: str) -> None:
 
 
 def test_jobs_run_two_at_a_time_each_on_a_gpu_of_its_own(tmp_path: Path) -> None:
-    done = run(toy(tmp_path, "act=meet", "value=0,1,2,3"))
+    chosen = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+    done = run(toy(tmp_path, "act=meet", "value=0,1,2,3"), without=chosen)
     assert done.returncode == 0, done.stderr
     jobs = records(tmp_path)
     assert set(jobs) == {0, 1, 2, 3}
@@ -95,7 +102,7 @@ def test_jobs_run_two_at_a_time_each_on_a_gpu_of_its_own(tmp_path: Path) -> None
         for second in jobs.values():
             at_once = first["begun"] < second["begun"] < first["ended"]
             assert not (at_once and first["devices"] == second["devices"])
-    assert {job["threads"] for job in jobs.values()} == {"1"}
+    assert {(job["threads"], job["waiting"]) for job in jobs.values()} == {("1", "PASSIVE")}
     assert "4 of 4 done, 0 running, 0 failed" in done.stdout
     assert len(submitted(tmp_path)) == 1
     assert set(states(tmp_path).values()) == {"finished"}
@@ -114,6 +121,7 @@ def test_what_becomes_of_one_job_is_no_matter_to_the_others(tmp_path: Path) -> N
     subprocess.run(["scancel", f"{array}_3"], check=True)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 1, errors
+    assert errors == f"error: 4 of 5 jobs failed; `multiprune status {tmp_path}` shows them.\n"
     assert set(records(tmp_path)) == {4}
     failed = [line for line in output.splitlines() if line.startswith("failed")]
     said = {int(line[line.index("#") + 1]): line for line in failed}
@@ -183,6 +191,94 @@ def test_detached_sweep_goes_on_by_itself(tmp_path: Path) -> None:
     assert set(records(tmp_path)) == {0, 1}
 
 
+def begin(command: list[str], **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | environment,
+    )
+
+
+def test_sweep_whose_first_jobs_fail_alike_is_stopped(tmp_path: Path) -> None:
+    done = run(toy(tmp_path, "act=raise,wait", "value=7,8", "hydra.launcher.fail_fast=2"))
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "error: Stopped by hydra.launcher.fail_fast, as the first 2 jobs failed alike: 8 is refused"
+    )
+    (array,) = submitted(tmp_path)
+    wait_until(lambda: not queued(f"--jobs={array}"))
+    assert [states(tmp_path)[one] for one in "01"] == ["failed", "failed"]
+    assert {states(tmp_path)[one] for one in "23"} <= {"lost", "interrupted"}
+
+
+def test_grid_that_no_array_holds_is_several(tmp_path: Path) -> None:
+    pretend(tmp_path / "bin", "scontrol", "echo 'MaxArraySize            = 2'")
+    path = os.pathsep.join([str(tmp_path / "bin"), os.environ["PATH"]])
+    folder = tmp_path / "sweep"
+    begun = begin(toy(folder, "act=return", "value=1,2,3,4,5"), PATH=path)
+    output, errors = begun.communicate(timeout=120)
+    assert begun.returncode == 0, errors
+    assert set(records(folder)) == set(range(5))
+    arrays = submitted(folder)
+    assert len(arrays) == 3
+    assert f"Handed 5 jobs over to Slurm, as {', '.join(sorted(arrays, key=int))}." in output
+
+
+@pytest.fixture
+def cancelling() -> Iterator[str]:
+    """A partition whose jobs are cancelled, at once, to make room for those of another."""
+    name = "multiprune_cancels"
+    create = ["scontrol", "create", f"PartitionName={name}", "Nodes=ALL", "PriorityTier=1"]
+    created = subprocess.run([*create, "PreemptMode=CANCEL", "GraceTime=0"], check=False)
+    if created.returncode:
+        pytest.skip("needs the right to create a partition")
+    yield name
+    subprocess.run(["scontrol", "delete", f"PartitionName={name}"], check=True)
+
+
+def test_job_that_is_cancelled_to_make_room_is_handed_over_again(
+    tmp_path: Path, cancelling: str
+) -> None:
+    where = f"hydra.launcher.partition={cancelling}"
+    waiting = begin(toy(tmp_path, "act=wait_for_go", "value=3", where))
+    wait_until(lambda: 0 in records(tmp_path, "begun"))
+    room = ["sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
+    subprocess.run(room, check=True, stdout=subprocess.DEVNULL)
+    wait_until(lambda: len(submitted(tmp_path)) == 2)
+    (tmp_path / "go").touch()
+    output, errors = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, errors
+    assert "(1 of 5 times)" in output
+    assert states(tmp_path) == {"0": "finished"}
+
+
+def test_node_without_scontrol_leaves_what_another_start_goes_on_with(tmp_path: Path) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "srun").symlink_to(str(shutil.which("srun")))
+    folder = tmp_path / "sweep"
+    job = toy(folder, "act=wait_for_go", "value=3", f"hydra.launcher.setup=['export PATH={tools}']")
+
+    waiting = begin([*job, "hydra.launcher.resubmit=1"])
+    for _ in range(2):
+        wait_until(lambda: 0 in records(folder, "begun"))
+        (folder / "0.begun").unlink()
+        last = max(submitted(folder), key=int)
+        subprocess.run(["scancel", "--signal=USR2", last], check=True)
+    output, errors = waiting.communicate(timeout=120)
+    assert waiting.returncode == 1, errors
+    assert "(1 of 1 times)" in output
+    assert "has no `scontrol`, a command of Slurm's." in output
+    assert states(folder) == {"0": "lost"}
+    (folder / "go").touch()
+    again = run(job)
+    assert again.returncode == 0, again.stderr
+    assert states(folder) == {"0": "finished"}
+
+
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
@@ -190,6 +286,11 @@ def test_detached_sweep_goes_on_by_itself(tmp_path: Path) -> None:
         (["+hydra.launcher.sbatch.colour=red"], "unrecognized option '--colour=red'"),
         (["hydra.launcher.notice=240"], "Slurm may be early, but is 5 min with a notice of 240 s"),
         (["valeu=1"], "Could not override 'valeu'"),
+        (["hydra.launcher.resubmit=-1"], "`hydra.launcher.resubmit` must not be negative"),
+        (
+            ["hydra.launcher.detach=true", "hydra.launcher.fail_fast=1"],
+            "needs a launcher that waits",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_before_any_job(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import stat
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from toy_jobs import APPLICATION
+from toy_jobs import APPLICATION, pretend
 
 from multiprune.launching.slurm_queue import Queued, parse, queue
 
@@ -25,14 +25,7 @@ def toy(folder: Path, environment: dict[str, str]) -> subprocess.CompletedProces
     )
 
 
-def pretend(folder: Path, command: str, script: str) -> None:
-    """Put a command of Slurm's first on the path, as ``folder`` will be."""
-    folder.mkdir(exist_ok=True)
-    file = folder / command
-    file.write_text(f"#!/bin/sh\n{script}\n")
-    file.chmod(file.stat().st_mode | stat.S_IXUSR)
-
-
+@pytest.mark.slow
 def test_without_submitit_is_told_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "submitit.py").write_text("raise ImportError('No module named submitit')\n")
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
@@ -44,11 +37,12 @@ def test_without_submitit_is_told_what_to_install(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_without_slurm_nothing_is_begun(tmp_path: Path) -> None:
     done = toy(tmp_path / "sweep", {"PATH": str(Path(sys.executable).parent)})
     assert done.returncode == 1
     assert done.stderr.startswith(
-        "error: Slurm must be there to take jobs, but there is no `squeue`"
+        f"error: {platform.node()} has no `squeue`, a command of Slurm's."
     )
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "sweep").glob("*.begun"))
@@ -76,5 +70,5 @@ def test_slurm_that_does_not_answer_is_an_error_of_one_sentence(
     says = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
     pretend(tmp_path / "bin", "squeue", f"echo '{says}' >&2; exit 1")
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
-    with pytest.raises(OSError, match="must tell what it has queued, but: slurm_load_jobs error"):
+    with pytest.raises(OSError, match="`squeue` failed: slurm_load_jobs error"):
         queue()

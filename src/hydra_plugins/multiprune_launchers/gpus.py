@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -18,9 +18,8 @@ from typing_extensions import override
 
 if TYPE_CHECKING:
     from multiprune.launching.job import Job
+    from multiprune.launching.observer import SweepObserver
     from multiprune.launching.processes import Died
-    from multiprune.launching.progress import SweepProgress
-
 log = logging.getLogger(__name__)
 
 OUTPUT = "output.log"
@@ -33,11 +32,13 @@ class GpusLauncherConf:
     Attributes:
         workers: how many jobs at a time, which see no GPU; None for one job a GPU.
         preload: modules that are imported once for all jobs.
+        fail_fast: end the sweep if its first so many jobs all fail for the same reason.
     """
 
     _target_: str = "hydra_plugins.multiprune_launchers.gpus.GpusLauncher"
     workers: int | None = None
     preload: list[str] = field(default_factory=lambda: ["multiprune.run"])
+    fail_fast: int | None = None
 
 
 ConfigStore.instance().store(
@@ -48,34 +49,40 @@ ConfigStore.instance().store(
 class GpusLauncher(Launcher):
     """Runs each job in a process of its own, which prints to ``output.log`` in the job's folder."""
 
-    def __init__(self, workers: int | None, preload: Sequence[str]) -> None:
-        self._count, self._preload = workers, preload
+    def __init__(self, workers: int | None, preload: Sequence[str], fail_fast: int | None) -> None:
+        self._count, self._preload, self._fail_fast = workers, preload, fail_fast
 
     @override
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         # Imported late: who asks for another launcher does not wait.
-        from multiprune.launching.devices import threads, workers
+        from multiprune.cores import usable_cores
+        from multiprune.launching.devices import openmp, workers
+        from multiprune.launching.failures import FirstFailures
         from multiprune.launching.job import Application
         from multiprune.launching.processes import warm_up
 
         self._config = config
         try:
             self._application = Application.of(hydra_context, config, task_function)
+            self._first = FirstFailures(self._fail_fast, config.hydra.sweep.dir)
             self._workers = workers(self._count, os.environ)
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error
         # Goes on while the sweeper tries whether the jobs can be composed.
         preload = ["multiprune.launching.job", *self._preload]
-        warm_up(preload, threads=threads(len(self._workers), os.environ))
+        share = usable_cores() // len(self._workers)
+        warm_up(preload, environment=openmp(share, os.environ))
 
     @override
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
-        from multiprune.launching.job import compose, execute, failed, labels
-        from multiprune.launching.processes import Died, run_each
+        from multiprune.launching.failures import conclude
+        from multiprune.launching.job import compose, execute, labels
+        from multiprune.launching.observer import SweepObserver
+        from multiprune.launching.processes import run_each
         from multiprune.launching.progress import SweepProgress
 
         setup_globals()
@@ -92,37 +99,32 @@ class GpusLauncher(Launcher):
 
         try:
             with SweepProgress(names, workers=len(self._workers)) as progress:
-                observer = _Observer(progress, jobs)
+                sweep = SweepObserver(progress, jobs, self._first, output=OUTPUT)
+                observer = _Observer(sweep, jobs)
                 outcomes = run_each(execute, composed(), workers=self._workers, observer=observer)
         except KeyboardInterrupt:
             raise SystemExit("The sweep was interrupted, and the jobs that ran with it.") from None
-        return [
-            failed(job, _error(outcome)) if isinstance(outcome, Died) else outcome
-            for job, outcome in zip(jobs, outcomes, strict=True)
-        ]
+        returned = [_returned(*one) for one in zip(jobs, outcomes, strict=True)]
+        return conclude(returned, self._config)
 
 
 class _Observer:
-    def __init__(self, progress: "SweepProgress", jobs: Sequence["Job"]) -> None:
-        self._progress, self._jobs = progress, jobs
-
-    def started(self, position: int) -> None:
-        self._progress.started(position)
+    def __init__(self, sweep: "SweepObserver", jobs: Sequence["Job"]) -> None:
+        self._sweep, self._jobs = sweep, jobs
+        self.started = sweep.started
 
     def ended(self, position: int, outcome: "JobReturn | Died") -> None:
-        from multiprune.outcome import sentence
         from multiprune.status import StatusFile
 
-        problem = None
+        job = self._jobs[position]
         if not isinstance(outcome, JobReturn):
-            problem = f"the process {outcome}"
-            StatusFile(self._jobs[position].folder).lose(f"The process {outcome}.")
-        elif outcome.status == JobStatus.FAILED:
-            problem = sentence(outcome._return_value)
-        if problem is not None:
-            problem += f" ({self._jobs[position].folder / OUTPUT})"
-        self._progress.ended(position, problem)
+            StatusFile(job.folder).lose(f"The process {outcome}.")
+        self._sweep.ended(position, _returned(job, outcome))
 
 
-def _error(died: "Died") -> RuntimeError:
-    return RuntimeError(f"The process of the job {died}.")
+def _returned(job: "Job", outcome: "JobReturn | Died") -> JobReturn:
+    from multiprune.launching.job import failed
+
+    if isinstance(outcome, JobReturn):
+        return outcome
+    return failed(job, RuntimeError(f"The process {outcome}."))

@@ -9,19 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
+from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from typing_extensions import override
 
 if TYPE_CHECKING:
     from multiprune.launching.job import Job
-    from multiprune.launching.progress import SweepProgress
+    from multiprune.launching.slurm import Handed, Slurm
 
 log = logging.getLogger(__name__)
-
-_BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
 
 @dataclass
@@ -45,6 +43,9 @@ class SlurmLauncherConf:
         sbatch: further options, by their long names without dashes.
         detach: hand the jobs over and end, instead of waiting for them.
         poll: seconds between two looks at the jobs.
+        resubmit: how often a job, each, is handed over again that Slurm has pushed out for good, by
+            a preemption or with its node; only while it is waited for.
+        fail_fast: end the sweep if its first so many jobs all fail for the same reason.
     """
 
     _target_: str = "hydra_plugins.multiprune_launchers.slurm.SlurmLauncher"
@@ -63,6 +64,8 @@ class SlurmLauncherConf:
     sbatch: dict[str, Any] = field(default_factory=dict)
     detach: bool = False
     poll: float = 10.0
+    resubmit: int = 5
+    fail_fast: int | None = None
 
 
 ConfigStore.instance().store(
@@ -74,10 +77,19 @@ class SlurmLauncher(Launcher):
     """Hands jobs over to Slurm, and believes what they leave in their folders, never Slurm."""
 
     def __init__(
-        self, *, time: int, notice: int, detach: bool, poll: float, **resources: Any
+        self,
+        *,
+        time: int,
+        notice: int,
+        detach: bool,
+        poll: float,
+        resubmit: int,
+        fail_fast: int | None,
+        **resources: Any,
     ) -> None:
         self._time, self._notice = time, notice
         self._detach, self._poll = detach, poll
+        self._resubmit, self._fail_fast = resubmit, fail_fast
         self._resources = resources
 
     @override
@@ -92,11 +104,13 @@ class SlurmLauncher(Launcher):
                 "error: hydra/launcher=slurm needs submitit, but it is not installed: "
                 "pip install 'multiprune[slurm]'."
             ) from None
+        from multiprune.launching.failures import FirstFailures
         from multiprune.launching.job import Application
 
         self._config = config
         try:
             self._check()
+            self._first = FirstFailures(self._fail_fast, config.hydra.sweep.dir)
             self._application = Application.of(hydra_context, config, task_function)
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error
@@ -105,9 +119,8 @@ class SlurmLauncher(Launcher):
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
+        from multiprune.launching.failures import conclude
         from multiprune.launching.job import compose, labels, unknown
-        from multiprune.launching.progress import SweepProgress
-        from multiprune.launching.slurm import Waiting
 
         setup_globals()
         configure_log(self._config.hydra.hydra_logging, self._config.hydra.verbose)
@@ -118,44 +131,82 @@ class SlurmLauncher(Launcher):
             if (outcome := _without_slurm(job)) is not None
         }
         try:
-            handed = self._hand_over(jobs, without=returned)
+            slurm = self._slurm()
+            handed = self._hand_over(jobs, slurm, without=returned)
         except (ValueError, OSError) as error:
             raise SystemExit(f"error: {error}") from error
         if self._detach:
             log.info("`multiprune status %s` shows them.", self._config.hydra.sweep.dir)
-            return [returned.get(position, unknown(job)) for position, job in enumerate(jobs)]
-        names = labels(job_overrides, initial_job_idx)
-        at_a_time = self._resources["array_parallelism"]
-        try:
-            with SweepProgress(names, workers=min(at_a_time, len(jobs))) as progress:
-                observer = _Observer(progress, jobs)
-                for position, outcome in returned.items():
-                    observer.ended(position, outcome)
-                waiting = Waiting(handed, jobs, seconds=self._poll, observer=observer)
-                returned |= waiting.returns()
-        except KeyboardInterrupt:
-            ids = " ".join(sorted({one.id.partition("_")[0] for one in handed.values()}))
-            raise SystemExit(
-                "The jobs go on without this process: start the same command again to wait for "
-                f"them, or end them by `scancel {ids}`."
-            ) from None
-        return [returned[position] for position in range(len(jobs))]
+            returned |= {position: unknown(jobs[position]) for position in handed}
+        else:
+            names = labels(job_overrides, initial_job_idx)
+            returned |= self._wait(handed, jobs, slurm, names, without=returned)
+        return conclude([returned[position] for position in range(len(jobs))], self._config)
 
-    def _hand_over(self, jobs: "Sequence[Job]", *, without: Mapping[int, JobReturn]) -> Any:
-        from multiprune.launching.slurm import handed_before, submit
+    def _wait(
+        self,
+        handed: "Mapping[int, Handed]",
+        jobs: "Sequence[Job]",
+        slurm: "Slurm",
+        names: Sequence[str],
+        *,
+        without: Mapping[int, JobReturn],
+    ) -> dict[int, JobReturn]:
+        from multiprune.launching.failures import StoppedEarlyError
+        from multiprune.launching.observer import SweepObserver
+        from multiprune.launching.progress import SweepProgress
+        from multiprune.launching.slurm_waiting import Waiting
+
+        at_a_time = min(self._resources["array_parallelism"], len(jobs))
+        with SweepProgress(names, workers=at_a_time) as progress:
+            observer = SweepObserver(progress, jobs, self._first)
+            waiting = Waiting(
+                handed,
+                jobs,
+                slurm=slurm,
+                resubmit=self._resubmit,
+                seconds=self._poll,
+                observer=observer,
+            )
+            try:
+                for position, outcome in without.items():
+                    observer.ended(position, outcome)
+                return waiting.returns()
+            except StoppedEarlyError:
+                waiting.cancel("The sweep was stopped, as its first jobs had failed.")
+                raise
+            except KeyboardInterrupt:
+                raise SystemExit(
+                    "The jobs go on without this process: start the same command again to wait for "
+                    f"them, or end them by `scancel {' '.join(waiting.arrays())}`."
+                ) from None
+
+    def _slurm(self) -> "Slurm":
+        from multiprune.launching.slurm import Slurm
         from multiprune.launching.slurm_job import Limit
+        from multiprune.launching.slurm_request import submitit_options
+
+        limit = Limit(seconds=60 * self._time, notice=self._notice)
+        asked = submitit_options(self._resources, minutes=self._time)
+        return Slurm(Path(str(self._config.hydra.sweep.dir)), limit, asked)
+
+    def _hand_over(
+        self, jobs: "Sequence[Job]", slurm: "Slurm", *, without: Mapping[int, JobReturn]
+    ) -> "dict[int, Handed]":
+        from multiprune.launching.slurm import handed_before
+        from multiprune.launching.slurm_request import check_processes
 
         for job in jobs:
-            self._check_processes(job)
-        sweep = Path(str(self._config.hydra.sweep.dir))
-        handed = handed_before(jobs, sweep)
+            check_processes(job.config, self._resources)
+        # Slurm still has a job for some seconds that has ended.
+        known = handed_before(jobs, slurm.sweep).items()
+        handed = {position: one for position, one in known if position not in without}
         new = [one for one in range(len(jobs)) if one not in handed and one not in without]
         if new:
-            limit = Limit(seconds=60 * self._time, notice=self._notice)
-            asked = self._asked()
-            submitted = submit([jobs[one] for one in new], sweep, limit=limit, asked=asked)
+            submitted = slurm.submit([jobs[one] for one in new])
             handed |= dict(zip(new, submitted, strict=True))
-            log.info("Handed %d jobs over to Slurm, as %s.", len(new), submitted[0].id)
+            arrays = dict.fromkeys(one.id.partition("_")[0] for one in submitted)
+            log.info("Handed %d jobs over to Slurm, as %s.", len(new), ", ".join(arrays))
         if without or len(new) < len(handed):
             log.info(
                 "%d jobs had ended before, and %d were with Slurm.",
@@ -164,30 +215,8 @@ class SlurmLauncher(Launcher):
             )
         return handed
 
-    def _asked(self) -> dict[str, Any]:
-        """Return what submitit is to ask Slurm for, in its words."""
-        asked = {key: value for key, value in self._resources.items() if value is not None}
-        further = {key.replace("_", "-"): value for key, value in asked.pop("sbatch").items()}
-        renamed = {"tasks_per_node": "ntasks_per_node", "memory": "mem"}
-        asked = {renamed.get(key, key): value for key, value in asked.items()}
-        asked["setup"] = list(asked["setup"])
-        if asked["gpus_per_node"] == 0:
-            del asked["gpus_per_node"]
-        srun = ["--kill-on-bad-exit=1"]
-        if "cpus_per_task" in asked:
-            # Since Slurm 22.05, `srun` does not ask for what `sbatch` was given.
-            srun.append(f"--cpus-per-task={asked['cpus_per_task']}")
-        return {
-            **asked,
-            "srun_args": srun,
-            "time": self._time,
-            "job_name": "multiprune",
-            "stderr_to_stdout": True,
-            "wckey": None,
-            "additional_parameters": {"requeue": True} | further,
-        }
-
     def _check(self) -> None:
+        from multiprune.launching.failures import BASIC_SWEEPER
         from multiprune.launching.slurm_job import SECONDS_EARLY
 
         # Else a job could be told to stop before it has begun.
@@ -197,39 +226,21 @@ class SlurmLauncher(Launcher):
                 f"{SECONDS_EARLY} s that Slurm may be early, but is {self._time} min with a notice "
                 f"of {self._notice} s."
             )
+        if self._resubmit < 0:
+            raise ValueError(
+                f"`hydra.launcher.resubmit` must not be negative, but is {self._resubmit}."
+            )
+        if self._detach and self._fail_fast is not None:
+            raise ValueError(
+                "hydra.launcher.fail_fast needs a launcher that waits for the jobs, which "
+                "hydra.launcher.detach=true does not."
+            )
         sweeper = self._config.hydra.sweeper._target_
-        if self._detach and sweeper != _BASIC_SWEEPER:
+        if self._detach and sweeper != BASIC_SWEEPER:
             raise ValueError(
                 "`hydra.launcher.detach` needs a sweep that does not wait for scores, but "
                 f"{sweeper.rpartition('.')[2]} does."
             )
-
-    def _check_processes(self, job: "Job") -> None:
-        """Refuse a job whose processes would not be those that Slurm starts."""
-        for key, name in (("devices", "tasks_per_node"), ("num_nodes", "nodes")):
-            has = OmegaConf.select(job.config, f"trainer.{key}")
-            given = self._resources[name]
-            if isinstance(has, int) and has != given:
-                raise ValueError(
-                    f"The processes of a job are those that Slurm starts: `trainer.{key}` must be "
-                    f"`hydra.launcher.{name}`, {given}, but is {has}."
-                )
-
-
-class _Observer:
-    def __init__(self, progress: "SweepProgress", jobs: "Sequence[Job]") -> None:
-        self._progress, self._jobs = progress, jobs
-
-    def started(self, position: int) -> None:
-        self._progress.started(position)
-
-    def ended(self, position: int, outcome: JobReturn) -> None:
-        from multiprune.outcome import sentence
-
-        problem = None
-        if outcome.status == JobStatus.FAILED:
-            problem = f"{sentence(outcome._return_value)} ({self._jobs[position].folder})"
-        self._progress.ended(position, problem)
 
 
 def _without_slurm(job: "Job") -> JobReturn | None:

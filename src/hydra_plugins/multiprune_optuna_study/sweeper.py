@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from hydra_plugins.multiprune_optuna_study import _settings  # noqa: F401 - registers itself
 from hydra_plugins.multiprune_optuna_study._space import SearchSpace, search_space
+from multiprune.launching.failures import end_failed_sweep
 from multiprune.status import GaveUpError
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class OptunaStudy(Sweeper):
 
     A run is a trial, and its folder is called after the trial's number. A run that failed is a
     failed trial, one that gave up a pruned one, and the others go on. Trials whose runs were under
-    way when the sweep was stopped are launched again, into their folders.
+    way when the sweep was stopped are launched again, into their folders. In the end, failed runs
+    of this start make it one that has failed.
     """
 
     def __init__(
@@ -55,21 +57,24 @@ class OptunaStudy(Sweeper):
         params: Mapping[str, str] | None = None,
     ) -> None:
         if find_spec("optuna") is None:
-            raise ModuleNotFoundError(
-                "hydra/sweeper=optuna_study needs Optuna, but it is not installed: "
+            raise SystemExit(
+                "error: hydra/sweeper=optuna_study needs Optuna, but it is not installed: "
                 "pip install 'multiprune[optuna]'."
             )
         words = [one.split(" ") for one in objectives]
         if not words or any(len(one) != 2 or one[0] not in _DIRECTIONS for one in words):
-            raise ValueError(
-                "Objectives must be `maximize KEY` or `minimize KEY` of results.json, but are "
-                f"{list(objectives)}."
+            raise SystemExit(
+                "error: Objectives must be `maximize KEY` or `minimize KEY` of results.json, but "
+                f"are {list(objectives)}."
             )
         if min(trials, batch) < 1:
-            raise ValueError(f"`trials` and `batch` must be at least 1, but are {trials}, {batch}.")
+            raise SystemExit(
+                f"error: `trials` and `batch` must be at least 1, but are {trials}, {batch}."
+            )
         self.objectives = {key: direction for direction, key in words}
         self.trials, self.batch = trials, batch
         self.sampler, self.params = sampler, dict(params or {})
+        self._launched, self._failures = 0, list[Exception]()
 
     @override
     def setup(
@@ -86,11 +91,14 @@ class OptunaStudy(Sweeper):
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
-        space = search_space(parser.parse_overrides(lines))
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        study = self._study(folder)
+        try:
+            space = search_space(parser.parse_overrides(lines))
+            study = self._study(folder)
+        except ValueError as error:
+            raise SystemExit(f"error: {error}") from error
         for batch in interrupted(study):
             self._launch(study, space, batch)
         while (left := self.trials - len(study.trials)) > 0:
@@ -126,6 +134,7 @@ class OptunaStudy(Sweeper):
         self.validate_batch_is_legal(jobs)
         assert self.launcher is not None
         returned = self.launcher.launch(jobs, initial_job_idx=trials[0].number)
+        self._launched += len(trials)
         for trial, job in zip(trials, returned, strict=True):
             self._tell(study, trial, job)
 
@@ -141,6 +150,7 @@ class OptunaStudy(Sweeper):
         except Exception as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             log.warning("Trial %d failed: %s", trial.number, reason)
+            self._failures.append(error)
             study.tell(trial.number, state=TrialState.FAIL)
             return
         study.tell(trial.number, values)
@@ -158,7 +168,8 @@ class OptunaStudy(Sweeper):
         from optuna.trial import TrialState
 
         if not any(trial.state is TrialState.COMPLETE for trial in study.trials):
-            raise RuntimeError(f"A study needs a run that ends well, but all in {folder} failed.")
+            end_failed_sweep(self._failures, jobs=self._launched, sweep=folder)
+            raise SystemExit(f"error: No run of the study in {folder} has finished.")
         best = [
             {
                 "trial": trial.number,
@@ -172,6 +183,7 @@ class OptunaStudy(Sweeper):
         beside.replace(folder / "best_trials.json")
         for one in best:
             log.info("Not beaten: %s", one)
+        end_failed_sweep(self._failures, jobs=self._launched, sweep=folder)
         return best
 
 

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from multiprune.cores import usable_cores
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -42,13 +40,13 @@ def workers(count: int | None, environment: Mapping[str, str]) -> list[dict[str,
     )
 
 
-def openmp(jobs: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what OpenMP must find in the environment of each of ``jobs`` at a time.
+def openmp(cores: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what OpenMP must find in the environment of a job that has so many cores to itself.
 
-    They share the usable cores evenly, and a thread that waits for others leaves its core to them:
-    one that spins would take it from those it waits for. What ``environment`` holds counts.
+    A thread that waits for others leaves its core to them: one that spins would take it from those
+    it waits for, where cores are shared. What ``environment`` holds already counts.
     """
-    defaults = {THREADS: str(max(1, usable_cores() // jobs)), WAIT_POLICY: "PASSIVE"}
+    defaults = {THREADS: str(max(1, cores)), WAIT_POLICY: "PASSIVE"}
     return {name: environment.get(name) or value for name, value in defaults.items()}
 
 

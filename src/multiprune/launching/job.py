@@ -66,12 +66,18 @@ class Application:
 
 @dataclass(frozen=True)
 class Job:
-    """One job, and why it must not run, if it must not."""
+    """One job.
+
+    Attributes:
+        problem: why it must not run, if it must not.
+        has_results: of an earlier start, when it was composed.
+    """
 
     application: Application
     config: DictConfig
     folder: Path
     problem: str | None
+    has_results: bool
 
     @property
     def overrides(self) -> list[str]:
@@ -80,7 +86,7 @@ class Job:
 
     def wait(self, *, queued: bool = False) -> None:
         """Say in the job's folder that it will be run, by this process or out of a queue."""
-        if self.problem is not None or (self.folder / RESULTS).exists():
+        if self.problem is not None or self.has_results:
             return
         StatusFile(self.folder).wait(queued=queued)
         # Hydra writes it when the job begins; until then it tells which one this is.
@@ -123,7 +129,7 @@ def compose(
         problem = None
         if (other := numbers.setdefault(folder, number)) != number:
             problem = f"A job needs a folder of its own, but {folder} is that of #{other}."
-        yield Job(application, config, folder, problem)
+        yield Job(application, config, folder, problem, (folder / RESULTS).exists())
 
 
 def labels(overrides: Sequence[Sequence[str]], first: int) -> list[str]:

@@ -24,6 +24,11 @@ LOCK = ".sweep.lock"
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 
+def is_first_process() -> bool:
+    """Whether this is the only process of a job that runs the sweep, or the first of several."""
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
+
+
 def lock(folder: Path) -> int:
     """Take ``folder`` for this process until it ends, or until the result is closed.
 
@@ -58,7 +63,7 @@ class SweepLock(Callback):
 
     @override
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if any(os.environ.get(name, "0") != "0" for name in _RANKS):
+        if not is_first_process():
             return
         try:
             self._descriptor = lock(Path(config.hydra.sweep.dir))

@@ -48,16 +48,19 @@ class SweepProgress:
         self._since[position] = time.monotonic()
         self._bar.update(self._task, description=self.summary())
 
-    def ended(self, position: int, problem: str | None) -> None:
-        """Count a job as done; ``problem`` says in a line why it failed, if it did.
+    def ended(self, position: int, problem: str | None, *, gave_up: bool = False) -> None:
+        """Count a job as done, which took no time if nobody has seen it begin.
 
-        One that nobody has seen begin took no time.
+        Args:
+            position: of the job.
+            problem: in a line, why it did not finish.
+            gave_up: whether it has ended itself, which is no failure.
         """
         now = time.monotonic()
         seconds = now - self._since.pop(position, now)
         self._seconds.append(seconds)
-        self._failed += problem is not None
-        word = "finished" if problem is None else "failed"
+        self._failed += problem is not None and not gave_up
+        word = "finished" if problem is None else "gave up" if gave_up else "failed"
         line = f"{word} after {duration(seconds)}: {self._names[position]}"
         if problem is not None:
             line += f": {problem}"

@@ -1,4 +1,4 @@
-"""Jobs of a sweep in Slurm's hands, from without: handing them over, and waiting for them.
+"""Jobs of a sweep in Slurm's hands, from without: handing them over, and finding them again.
 
 All that is known of them lies in the sweep's folder, so that another process can go on waiting:
 ``.slurm/NUMBER/`` holds what was submitted together, named in each job's comment in the queue.
@@ -7,21 +7,23 @@ All that is known of them lies in the sweep's folder, so that another process ca
 from __future__ import annotations
 
 import json
-import logging
 import pickle
-import time
+import platform
+import re
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from subprocess import CalledProcessError
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from submitit.core.utils import JobPaths
 from submitit.slurm.slurm import SlurmExecutor
 
 from multiprune.launching.job import failed
+from multiprune.launching.slurm_client import largest_array, last_line
 from multiprune.launching.slurm_job import Interpreter, Limit, execute_in_slurm
-from multiprune.launching.slurm_queue import last_line, queue
-from multiprune.status import StatusFile, reason_unfinished
+from multiprune.launching.slurm_queue import queue
+from multiprune.status import StatusFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,9 +31,6 @@ if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
     from multiprune.launching.job import Job
-    from multiprune.launching.slurm_queue import Queued
-
-log = logging.getLogger(__name__)
 
 SUBMISSIONS, JOBS = ".slurm", "jobs.json"
 
@@ -60,50 +59,83 @@ class Handed:
         return failed(job, RuntimeError(last_line(value)))
 
 
-class Observer(Protocol):
-    """Is told what becomes of the jobs, by their positions."""
+@dataclass(frozen=True)
+class Slurm:
+    """Where jobs of a sweep are handed over.
 
-    def started(self, position: int) -> None:
-        """A job has begun."""
-
-    def ended(self, position: int, outcome: JobReturn) -> None:
-        """A job has ended."""
-
-
-def submit(
-    jobs: Sequence[Job], sweep: Path, *, limit: Limit, asked: Mapping[str, Any]
-) -> list[Handed]:
-    """Hand jobs over to Slurm, as one array.
-
-    Args:
-        jobs: at least one.
+    Attributes:
         sweep: the folder of the sweep.
-        limit: how long each may run.
+        limit: how long each job may run.
         asked: what submitit is to ask Slurm for.
-
-    Raises:
-        ValueError: if Slurm refuses, or what is asked for is unknown.
     """
-    folder = _new_submission(sweep)
-    notes = [{"folder": str(one.folder.resolve()), "overrides": one.overrides} for one in jobs]
-    (folder / JOBS).write_text(json.dumps(notes, indent=2) + "\n")
-    for job in jobs:
-        job.wait(queued=True)
-    interpreter = Interpreter.here()
-    count = len(jobs)
-    try:
-        executor = SlurmExecutor(folder)
-        executor.update_parameters(**asked, comment=str(folder), signal_delay_s=limit.notice)
-        pickled = [pickle.dumps(job) for job in jobs]
-        handed = executor.map_array(
-            execute_in_slurm, pickled, [interpreter] * count, [limit] * count
-        )
-    except (CalledProcessError, RuntimeError, ValueError) as error:
-        problem = next(iter(str(error).strip().splitlines()), "it does not say why")
+
+    sweep: Path
+    limit: Limit
+    asked: Mapping[str, Any]
+
+    def submit(self, jobs: Sequence[Job]) -> list[Handed]:
+        """Hand jobs over, as one array or as few as Slurm allows.
+
+        Arrays share ``array_parallelism``, of which each has 1 at least.
+
+        Raises:
+            ValueError: if Slurm refuses, or what is asked for is unknown.
+        """
+        handed: list[Handed] = []
+        arrays = -(-len(jobs) // largest_array())
+        at_a_time: int = self.asked["array_parallelism"]
+        for array, share in zip(_split(len(jobs), arrays), _split(at_a_time, arrays), strict=True):
+            try:
+                handed += self._submit_array(jobs[array.start : array.stop], max(1, len(share)))
+            except ValueError as error:
+                if not handed:
+                    raise
+                raise ValueError(
+                    f"{error} Slurm has {len(handed)} of the {len(jobs)} jobs, which go on: the "
+                    "same command, started again later, hands over the rest."
+                ) from error
+        return handed
+
+    def _submit_array(self, jobs: Sequence[Job], at_a_time: int) -> list[Handed]:
+        folder = _new_submission(self.sweep)
+        notes = [{"folder": str(one.folder.resolve()), "overrides": one.overrides} for one in jobs]
+        (folder / JOBS).write_text(json.dumps(notes, indent=2) + "\n")
         for job in jobs:
-            StatusFile(job.folder).lose(problem)
-        raise ValueError(f"Slurm must take the jobs, but: {problem}") from error
-    return [Handed(folder, one.job_id) for one in handed]
+            job.wait(queued=True)
+        given = dict(self.asked) | {"array_parallelism": at_a_time, "comment": str(folder)}
+        count = len(jobs)
+        try:
+            executor = SlurmExecutor(folder)
+            executor.update_parameters(**given, signal_delay_s=self.limit.notice)
+            pickled = [pickle.dumps(job) for job in jobs]
+            interpreters, limits = [Interpreter.here()] * count, [self.limit] * count
+            handed = executor.map_array(execute_in_slurm, pickled, interpreters, limits)
+        except BaseException as error:
+            # Whatever it was, nobody shall wait for them.
+            problem = _refusal(error)
+            for job in jobs:
+                StatusFile(job.folder).lose(problem)
+            if isinstance(error, (CalledProcessError, RuntimeError, ValueError, OSError)):
+                raise ValueError(problem) from error
+            raise
+        return [Handed(folder, one.job_id) for one in handed]
+
+
+def _split(count: int, parts: int) -> list[range]:
+    """Cut ``count`` things into so many parts of almost the same size."""
+    ends = [count * part // parts for part in range(parts + 1)]
+    return [range(*one) for one in pairwise(ends)]
+
+
+def _refusal(error: BaseException) -> str:
+    if isinstance(error, FileNotFoundError) and error.filename == "sbatch":
+        return f"{platform.node()} has no `sbatch`, a command of Slurm's."
+    lines = [one.strip() for one in str(error).splitlines() if one.strip()]
+    reason = lines[0].rstrip(".") if lines else type(error).__name__
+    problem = f"Slurm has not taken the job: {reason}."
+    if not re.search("submit limit|MaxSubmit", str(error)):
+        return problem
+    return f"{problem} Fewer are handed over at a time with hydra.sweeper.max_batch_size=N."
 
 
 def handed_before(jobs: Sequence[Job], sweep: Path) -> dict[int, Handed]:
@@ -131,77 +163,6 @@ def handed_before(jobs: Sequence[Job], sweep: Path) -> dict[int, Handed]:
             )
         found[position] = Handed(queued.submission, queued.id)
     return found
-
-
-class Waiting:
-    """Waits until Slurm has done with some jobs.
-
-    Args:
-        handed: those to wait for, by their positions in ``jobs``.
-        jobs: all jobs.
-        seconds: between two looks.
-        observer: is told of what happens.
-    """
-
-    def __init__(
-        self,
-        handed: Mapping[int, Handed],
-        jobs: Sequence[Job],
-        *,
-        seconds: float,
-        observer: Observer,
-    ) -> None:
-        self._handed, self._jobs = dict(handed), jobs
-        self._seconds, self._observer = seconds, observer
-        self._begun: set[int] = set()
-        self._missing_since: dict[int, float] = {}
-        self._is_silent = False
-
-    def returns(self) -> dict[int, JobReturn]:
-        """Return what became of each job, by its position, when all have ended."""
-        returned: dict[int, JobReturn] = {}
-        while True:
-            known = self._ask()
-            for position in [one for one in self._handed if one not in returned]:
-                if (outcome := self._outcome(position, known)) is not None:
-                    returned[position] = outcome
-                    self._observer.ended(position, outcome)
-            if len(returned) == len(self._handed):
-                return returned
-            time.sleep(self._seconds)
-
-    def _ask(self) -> Mapping[str, Queued] | None:
-        try:
-            known = queue()
-        except OSError as error:
-            # The jobs go on without us, and without Slurm's controller.
-            if not self._is_silent:
-                log.warning("%s", error)
-            self._is_silent = True
-            return None
-        self._is_silent = False
-        return known
-
-    def _outcome(self, position: int, known: Mapping[str, Queued] | None) -> JobReturn | None:
-        handed, job = self._handed[position], self._jobs[position]
-        queued = None if known is None else known.get(handed.id)
-        if queued is not None and queued.runs and position not in self._begun:
-            self._begun.add(position)
-            self._observer.started(position)
-        if (outcome := handed.returned(job)) is not None or known is None or queued is not None:
-            return outcome
-        since = self._missing_since.setdefault(position, time.monotonic())
-        # A file may show later than what Slurm says, on a file system that is shared.
-        is_certain = time.monotonic() - since >= 2 * self._seconds
-        return _without_result(job, handed) if is_certain else None
-
-
-def _without_result(job: Job, handed: Handed) -> JobReturn:
-    if (finished := job.finished_before()) is not None:
-        return finished
-    StatusFile(job.folder).lose(f"Slurm has ended the job {handed.id}, see {handed.paths.stdout}.")
-    reason = reason_unfinished(job.folder) or "it never began"
-    return failed(job, RuntimeError(f"The job {handed.id} has no result: {reason}"))
 
 
 def _new_submission(sweep: Path) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import time
 from contextlib import contextmanager
@@ -16,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import read_write
 
-from multiprune.launching.devices import THREADS
+from multiprune.cores import usable_cores
+from multiprune.launching.devices import openmp
 from multiprune.launching.job import execute, failed
-from multiprune.launching.slurm_queue import last_line
+from multiprune.launching.slurm_client import ask
 from multiprune.status import StatusFile, read_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
     from types import FrameType
 
@@ -81,11 +81,19 @@ def execute_in_slurm(job: bytes, interpreter: Interpreter, limit: Limit) -> byte
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
     signal.signal(SIGNAL, stop)
-    if "SLURM_CPUS_PER_TASK" in os.environ:
-        os.environ.setdefault(THREADS, os.environ["SLURM_CPUS_PER_TASK"])
+    # Before anything that reads it is imported.
+    os.environ.update(openmp(own_cores(os.environ, usable_cores()), os.environ))
     interpreter.restore()
     unpickled: Job = pickle.loads(job)
     return pickle.dumps(_execute(unpickled, _Clock(begun, limit), stop))
+
+
+def own_cores(environment: Mapping[str, str], usable: int) -> int:
+    """Return how many of a node's ``usable`` cores are those of one of a job's processes there."""
+    if "SLURM_CPUS_PER_TASK" in environment:
+        return min(usable, int(environment["SLURM_CPUS_PER_TASK"]))
+    on_node = int(environment.get("SLURM_CPUS_ON_NODE", usable))
+    return min(usable, on_node // int(environment.get("SLURM_NTASKS_PER_NODE", 1)))
 
 
 def _execute(job: Job, clock: _Clock, stop: _Stop) -> JobReturn:
@@ -101,7 +109,10 @@ def _execute(job: Job, clock: _Clock, stop: _Stop) -> JobReturn:
                 raise
             if clock.is_out_of_time() and _step(job) <= first_step:
                 return _out_of_time(job, clock.limit)
-            requeue(job)
+            try:
+                requeue(job)
+            except NotQueuedAgainError as error:
+                return failed(job, error)
             raise
 
 
@@ -124,23 +135,31 @@ def _execute_beside(job: Job, rank: int, stop: _Stop, limit: Limit) -> JobReturn
     raise SystemExit(1)
 
 
+class NotQueuedAgainError(RuntimeError):
+    """A job had to end before it was done, and Slurm will not run it again by itself."""
+
+
 def requeue(job: Job) -> None:
     """Have Slurm run this job again, from its beginning; it will find what it left in its folder.
 
     Raises:
-        RuntimeError: if Slurm refuses.
+        NotQueuedAgainError: if Slurm refuses, or cannot be asked from this node.
     """
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     own = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
     # Said before: Slurm ends this process at once.
     StatusFile(job.folder).wait(reason="Its time was up, and it will go on.", queued=True)
     print(f"Slurm runs this job, {own}, again.", flush=True)
-    command = ["scontrol", "requeue", own]
-    asked = subprocess.run(command, capture_output=True, text=True, check=False)
-    if asked.returncode:
-        problem = f"Slurm must queue the job again, but says: {last_line(asked.stderr)}"
+    try:
+        ask("scontrol", "requeue", own)
+    except OSError as error:
+        problem = (
+            f"Its time was up, and it could not be queued again: {error} The command of the sweep, "
+            "started again, goes on with it."
+        )
         StatusFile(job.folder).lose(problem)
-        raise RuntimeError(problem)
+        print(problem, flush=True)
+        raise NotQueuedAgainError(problem) from error
 
 
 class _Stop:

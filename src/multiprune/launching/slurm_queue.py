@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
-import subprocess
+import os
 from dataclasses import dataclass
 from pathlib import Path
+
+from multiprune.launching.slurm_client import ask
 
 # The comment comes last: it is a path, which may hold anything.
 _FORMAT = "%i|%T|%k"
@@ -40,27 +41,8 @@ def queue() -> dict[str, Queued]:
     Raises:
         OSError: if Slurm cannot be asked.
     """
-    # `squeue` waits long for a controller that is being restarted.
-    command = ["squeue", "--noheader", "--array", f"--user={getpass.getuser()}"]
-    try:
-        asked = subprocess.run(
-            [*command, f"--format={_FORMAT}"],
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        )
-    except subprocess.CalledProcessError as error:
-        problem = last_line(error.stderr)
-        raise OSError(f"Slurm must tell what it has queued, but: {problem}") from None
-    except FileNotFoundError:
-        raise OSError(
-            "Slurm must be there to take jobs, but there is no `squeue`: start the sweep "
-            "where `sbatch` works."
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise OSError("Slurm must tell what it has queued, but does not answer.") from None
-    return parse(asked.stdout)
+    user = f"--user={os.getuid()}"
+    return parse(ask("squeue", "--noheader", "--array", user, f"--format={_FORMAT}"))
 
 
 def parse(listing: str) -> dict[str, Queued]:
@@ -70,8 +52,3 @@ def parse(listing: str) -> dict[str, Queued]:
         identifier, state, comment = line.split("|", 2)
         jobs[identifier] = Queued(identifier, state in ("RUNNING", "COMPLETING"), Path(comment))
     return jobs
-
-
-def last_line(text: str) -> str:
-    """Return what a command said last, which is why it failed."""
-    return next((one for one in reversed(text.splitlines()) if one.strip()), "it does not say why")
