@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from multiprune.export.loading import ShippedModel
+
+__version__ = version("multiprune")
 
 
 def load(path: str | Path) -> ShippedModel:
