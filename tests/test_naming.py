@@ -9,7 +9,7 @@ from application import composed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import flag_override
 
-from multiprune.assembly import plain
+from multiprune.config import plain
 from multiprune.naming import describe
 
 if TYPE_CHECKING:

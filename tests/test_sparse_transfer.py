@@ -20,7 +20,7 @@ from multiprune.export.kept import kept_weights
 from multiprune.report.findings.overview import overview
 from multiprune.report.records.frame import read_runs
 from multiprune.report.sections.order import sections
-from multiprune.run import run
+from multiprune.start import run
 from multiprune.tasks.synthetic import agreement
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ import shlex
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from application import ROOT, SMALL, run_in
@@ -15,9 +16,6 @@ from run_folders import EMBEDDINGS, HEAD, LINEAR, OTHER, results, write
 
 from multiprune.report.records.command import command_of
 from multiprune.report.records.frame import read_run, read_runs
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_row_holds_what_the_results_say(tmp_path: Path) -> None:
@@ -210,7 +208,7 @@ def test_command_repeats_a_run_whose_configuration_lies_elsewhere(
     # With --config-path, Hydra does not note where the script lies: in the working folder, then.
     script = ROOT / "train.py"
     if "--config-path" in options:
-        script = shutil.copy(script, tmp_path)
+        script = Path(shutil.copy(script, tmp_path))
     first = seen(shlex.join(["python", str(script), *words]))
     runs = [one.parent for one in sorted((tmp_path / "runs").rglob(".hydra"))]
     assert len(runs) == len(first)

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from typing_extensions import override
 
+from multiprune.outcome import is_first_process
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
-
-# Set by what starts several processes of one job; those after the first repeat the whole sweep.
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
 
 
 def lock(folder: Path) -> int:
@@ -58,7 +57,8 @@ class SweepLock(Callback):
 
     @override
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if any(os.environ.get(name, "0") != "0" for name in _RANKS):
+        # The others repeat the whole sweep.
+        if not is_first_process():
             return
         try:
             self._descriptor = lock(Path(config.hydra.sweep.dir))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 
 from multiprune.budget.ledger import owned_parameters
+from multiprune.models.location import encoder_source
 from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class
 
 if TYPE_CHECKING:
@@ -66,17 +66,7 @@ def pretrained(
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    folder = Path(path).expanduser()
-    # A name on the hub has one slash at most.
-    looks_local = path.startswith((".", "/", "~")) or folder.is_dir() or path.count("/") > 1
-    if looks_local and not (folder / "config.json").is_file() and (folder / "model").is_dir():
-        folder = folder / "model"  # of a run
-    if looks_local and not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"`encoder.path` must be a folder with a model in it, but {folder}/config.json "
-            "does not exist."
-        )
-    source = str(folder) if looks_local else path
+    source = encoder_source(path)
     try:
         config = AutoConfig.from_pretrained(source)
         _check_kind(config, path)
