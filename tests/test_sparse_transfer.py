@@ -57,7 +57,7 @@ def test_every_arm_of_a_stage_takes_its_encoder_from_one_of_those_before() -> No
             assert (Path(path) in known) == (stage != "general")
             if "mask" in config.pruner:
                 assert config.pruner.mask.run == path
-                assert f"sparse,{fraction}" in path
+                assert f"sparse-{fraction}" in path
             sweep = HydraConfig.get().sweep
             if stage != "tasks":  # whose folders have names that Hydra makes of overrides
                 made.add(Path(sweep.dir) / sweep.subdir)
@@ -122,9 +122,9 @@ def test_masks_stay_from_stage_to_stage_and_the_report_shows_the_chains(tmp_path
     start(tmp_path, "domain", ARMS["domain"])
     start(tmp_path, "tasks", ["dense", "sparse_pretraining"], "task=agreement")
     runs = tmp_path / "runs" / "sparse_transfer"
-    (sparse,) = (runs / "tasks").glob("*arm=sparse_pretraining*")
-    (dense,) = (runs / "tasks").glob("*arm=dense*")
-    chain = [runs / stage / "sparse,0.2,seed=0" for stage in ("general", "domain")]
+    (sparse,) = (runs / "tasks").glob("*arm-sparse_pretraining*")
+    (dense,) = (runs / "tasks").glob("*arm-dense*")
+    chain = [runs / stage / "sparse-0.2_seed-0" for stage in ("general", "domain")]
     chain.append(sparse)
 
     masks = [layers_of(kept_weights(one)) for one in chain]
@@ -135,7 +135,7 @@ def test_masks_stay_from_stage_to_stage_and_the_report_shows_the_chains(tmp_path
             assert torch.equal(later[path], first)
     assert all(mask.float().mean() > 0.9 for mask in layers_of(kept_weights(dense)).values())
 
-    for last, earlier in ((sparse, chain[:2]), (dense, [runs / "general" / "dense,seed=0"])):
+    for last, earlier in ((sparse, chain[:2]), (dense, [runs / "general" / "dense_seed-0"])):
         results = results_of(last)
         assert [one["steps"] for one in (*results["lineage"], results)] == [STEPS] * 3
         assert results["lineage"][0]["run"] == str(earlier[0])

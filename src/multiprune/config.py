@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
+from multiprune.job_name import job_name
 from multiprune.models.location import EMBEDDED
 
 if TYPE_CHECKING:
@@ -63,14 +64,20 @@ class Train:
 
 
 def register() -> None:
-    """Make the schema known to Hydra, and ``${if_embedded:ours,other}`` to its interpolations."""
+    """Make the schema known to Hydra, and ``${if_embedded:…}`` and ``${job_name:}``."""
     ConfigStore.instance().store(name="schema", node=Train)
     OmegaConf.register_new_resolver("if_embedded", _if_embedded, replace=True)
+    OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
 
 
 def _if_embedded(ours: Any, other: Any, *, _root_: DictConfig) -> Any:
     """Choose by the encoder: that of this package, or another that ``encoder.path`` names."""
     return ours if OmegaConf.select(_root_, "encoder.path") == EMBEDDED else other
+
+
+def _job_name(*, _root_: DictConfig) -> str:
+    hydra = _root_.hydra
+    return job_name([*hydra.overrides.task], [*hydra.job.config.override_dirname.exclude_keys])
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

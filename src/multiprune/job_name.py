@@ -23,12 +23,12 @@ def job_name(overrides: Sequence[str], fixed: Collection[str]) -> str:
     vary. Those of the keys ``fixed``, which all jobs of the sweep share, are told from other sweeps
     into the same folder by four digits of a digest, unless they change no result.
     """
-    given = sorted(one.lstrip("+").partition("=")[::2] for one in overrides)
+    given = sorted(one.lstrip("+~").partition("=")[::2] for one in overrides)
     own = [(key, value) for key, value in given if key not in fixed]
     hidden = [one for one in given if one[0] in fixed and not is_below(one[0], INCIDENTAL)]
     words = [f"{short}-{_plain(value)}" for short, (_, value) in zip(_short(own), own, strict=True)]
     name = "_".join(words)
-    safe = re.sub(r"[^\w.+@-]+", "-", name)[:_LONGEST]
+    safe = re.sub(r"[^a-zA-Z0-9_.+@-]+", "-", name)[:_LONGEST]
     # What is replaced or cut might have been told apart by that.
     hidden += own if safe != name else []
     digest = hashlib.sha256(repr(hidden).encode()).hexdigest()[:4]

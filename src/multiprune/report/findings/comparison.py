@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from multiprune.report.records.chain import Link
     from multiprune.report.records.frame import Row
 
-# Settings that make no other method, beside those that are incidental: what is learned and from what
-# (that must be the same, or is what a comparison varies), how tasks of a multitask run are mixed, the
-# runs that a teacher or a mask come from, and on what a run runs.
+# Settings that make no other method, beside those that are incidental: what is learned and from
+# what (that must be the same, or is what a comparison varies), how tasks of a multitask run are
+# mixed, the runs that a teacher or a mask come from, and on what a run runs.
 NO_METHOD = (
     *INCIDENTAL, "task", "encoder", "budget", "seed", "retrieval",
     "distillation.teacher", "pruner.mask",
