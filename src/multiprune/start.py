@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from multiprune.checks import check
 from multiprune.config import plain
 from multiprune.outcome import is_first_process, is_job, refused, reported
+from multiprune.quick_exit import exit_quickly
 from multiprune.report.records.results import check_unfinished, is_finished, read_score
 from multiprune.status import StatusFile
 
@@ -36,6 +37,7 @@ def run(config: DictConfig) -> float:
         check_unfinished(folder, plain(config))
         status.begin()
         check(config)
+    exit_quickly()
     # Imported late: it takes seconds.
     from multiprune.run import run as run_checked
 
