@@ -12,7 +12,7 @@ register()
 def main(config: DictConfig) -> float:
     """Run one composed configuration; return its score."""
     # Imported late, so that --help and --cfg answer at once.
-    application = hydra.utils.get_method(config.get("application", "multiprune.run.run"))
+    application = hydra.utils.get_method(config.get("application", "multiprune.start.run"))
     score: float = application(config)
     return score
 

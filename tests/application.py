@@ -101,7 +101,7 @@ def save_untrained(folder: Path, *, density: float = 0.5, **shape: int) -> Path:
 
 def run_in(folder: Path, *overrides: str) -> float:
     """Run the application in ``folder``."""
-    from multiprune.run import run
+    from multiprune.start import run
 
     (folder / ".hydra").mkdir(parents=True, exist_ok=True)
     return run(composed(*overrides, folder=folder))

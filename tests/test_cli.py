@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import pytest
@@ -188,3 +190,19 @@ def test_help_imports_nothing_heavy(command: str, option: str) -> None:
     )
     assert run.stderr == "0\n"
     assert option in run.stdout
+
+
+def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert multiprune.__version__ == version("multiprune")
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"multiprune {version('multiprune')}\n"
+
+
+def test_package_runs_as_the_command_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["multiprune", "status", "nowhere"])
+    with pytest.raises(SystemExit, match="nowhere"):
+        runpy.run_module("multiprune", run_name="__main__")
+    assert capsys.readouterr().out == ""

@@ -108,6 +108,19 @@ def test_every_encoder_instantiates(name: str, tmp_path: Path) -> None:
     assert encoder.model.training
 
 
+def test_another_encoder_has_the_learning_rates_of_the_optimizer_not_those_of_the_embedded() -> (
+    None
+):
+    # Its own file names no learning rates, so that they are those of the optimizer's.
+    theirs, other = composed("encoder=minilm").optimizer, composed("encoder.path=some/model")
+    assert other.optimizer == theirs
+    assert other.encoder == composed("encoder=minilm", "encoder.path=some/model").encoder
+    ours = composed().optimizer
+    assert (ours.learning_rate, ours.head_learning_rate) == (1e-3, 1e-3)
+    asked = composed("encoder.path=some/model", "optimizer.learning_rate=7e-4").optimizer
+    assert (asked.learning_rate, asked.head_learning_rate) == (7e-4, theirs.head_learning_rate)
+
+
 @pytest.mark.parametrize("name", options("pruner"))
 @pytest.mark.parametrize("budget", options("budget"))
 def test_every_pruner_takes_every_budget(name: str, budget: str, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from application import composed
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import flag_override
 
-from multiprune.assembly import plain
+from multiprune.config import plain
 from multiprune.naming import describe
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def described(*overrides: str, folder: Path, sweep: Path | None = None) -> Descr
         hydra: Any = HydraConfig.get()
         with flag_override(hydra, ["readonly", "struct"], False):
             hydra.mode, hydra.sweep.dir = "MULTIRUN", str(sweep)
-            hydra.job.override_dirname = ",".join(overrides)
+            hydra.overrides.task = [*overrides]
     return describe(plain(config), folder)
 
 
@@ -42,7 +42,7 @@ def test_a_run_is_called_after_its_folder(tmp_path: Path) -> None:
 def test_a_job_is_called_after_its_overrides_within_its_sweep(tmp_path: Path) -> None:
     sweep = tmp_path / "sparsity"
     one = described("pruner=movement", "seed=1", folder=sweep / "3", sweep=sweep)
-    assert (one.name, one.group) == ("pruner=movement,seed=1", "sparsity")
+    assert (one.name, one.group) == ("pruner-movement_seed-1", "sparsity")
     assert described(folder=sweep / "4", sweep=sweep).name == "4"
 
 

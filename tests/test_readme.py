@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from application import ROOT
+from readme_commands import README, blocks, check_option, commands, compose_commands, inline
+
+from multiprune.cli import parser
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-README = (ROOT / "README.md").read_text()
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
+EXAMPLES = blocks("python")
 
 #: That of models of many sizes needs one: ``test_frontier.py`` runs it.
 OF_SIZES = [one for one in EXAMPLES if "set_density" in one]
@@ -53,12 +56,48 @@ def test_example_that_goes_on_and_saves_meets_its_budget(
     assert dense // 2 - 4 * 8 * 32 < kept <= dense // 2
 
 
-def test_every_command_names_files_and_options_that_exist() -> None:
-    commands = re.findall(r"```bash\n(.*?)```", README, re.S)
-    assert commands
-    for option in re.findall(
-        r"\b(task|encoder|pruner|budget|experiment|trainer|setting)=(\w+)", "".join(commands)
-    ):
-        assert (ROOT / "conf" / option[0] / f"{option[1]}.yaml").is_file(), option
-    for file in re.findall(r"benchmarks/\w+\.py", "".join(commands)):
-        assert (ROOT / file).is_file()
+def test_every_command_of_train_composes() -> None:
+    found = [one[2:] for one in commands() if one[:2] == ["python", "train.py"]]
+    assert len(found) > 40
+    compose_commands(found)
+
+
+def test_every_command_of_multiprune_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [one[1:] for one in commands() if one[0] == "multiprune"]
+    # The text names some without what they need.
+    names = {words[0] for words in found if len(words) == 1}
+    whole = [words for words in found if len(words) > 1]
+    assert len(whole) > 20
+    assert names <= {words[0] for words in whole}
+    for words in whole:
+        assert callable(parser().parse_args(words).command), capsys.readouterr().err
+
+
+def test_every_benchmark_exists_and_has_the_options() -> None:
+    found = [one[1:] for one in commands() if one[1:] and one[1].startswith("benchmarks/")]
+    assert len(found) > 5
+    for script, *words in found:
+        text = (ROOT / script).read_text()
+        assert all(f'"{one}"' in text for one in words if one.startswith("--")), (script, words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [one for one in inline() if re.fullmatch(r"([+~]?[a-z_/@]+=[^\s…]+ ?)+", one)],
+)
+def test_every_choice_of_options_within_the_text_exists(words: str) -> None:
+    for one in shlex.split(words):
+        group, _, names = one.lstrip("+").partition("=")
+        check_option(group, names)
+
+
+def test_table_of_groups_names_groups_and_options_that_exist() -> None:
+    rows = re.findall(r"^\| (`[^|]+) \| (.+) \| .+ \|$", README.split("| group |")[1], re.M)
+    assert len(rows) > 8
+    no_options = {"of", "encoder_linear", "encoder", "total", "inductor", "compile"}
+    for first, second in rows[: next(i for i, row in enumerate(rows) if "`logger`" in row[0]) + 1]:
+        groups = [ROOT / "conf" / name for name in re.findall(r"`([\w/]+)`", first)]
+        assert all(one.is_dir() for one in groups if one.name not in no_options)
+        for name in re.findall(r"`(\w+)`", second):
+            files = [group / f"{name}.yaml" for group in groups]
+            assert name in no_options or any(file.is_file() for file in files), name

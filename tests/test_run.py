@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
-from application import SMALL, results_of, run_in, run_interrupted
+from application import SMALL, composed, results_of, run_in, run_interrupted
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -21,10 +21,12 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from multiprune.assembly import check_processes
+from multiprune.config import plain
 from multiprune.models.multitask import MultitaskModel
 from multiprune.report.records.frame import read_run
 from multiprune.report.records.masks import read_masks
 from multiprune.report.records.predictions import read_predictions
+from multiprune.report.records.results import is_finished
 from multiprune.status import read_status
 from multiprune.tasks.classification import Classification
 
@@ -108,9 +110,24 @@ def test_curves_are_logged(finished: Path) -> None:
 
 def test_finished_run_is_not_overwritten(finished: Path) -> None:
     before = (finished / "results.json").read_bytes()
-    with pytest.raises(SystemExit, match="holds a finished run"):
-        run_in(finished, *SMALL)
+    said = "already holds a finished run in which budget.fraction was 0.3, and is 0.2 now: choose"
+    with pytest.raises(SystemExit, match=said):
+        run_in(finished, *SMALL, "pruner=movement")
     assert (finished / "results.json").read_bytes() == before
+
+
+def test_a_job_is_finished_if_its_settings_give_the_same_results(finished: Path) -> None:
+    asked = (*SMALL, "pruner=movement", "budget.fraction=0.3")
+    same = (
+        "logger=csv",
+        "data.mirror=elsewhere",
+        "+pruner.per_layer=false",
+        "+data.sort_window=20",
+    )
+    assert is_finished(finished, plain(composed(*asked, *same)))
+    assert not is_finished(finished, plain(composed(*asked, "+pruner.per_layer=true")))
+    assert not is_finished(finished, plain(composed(*asked, "seed=1")))
+    assert not is_finished(finished.parent, plain(composed(*asked)))
 
 
 def test_full_budget_and_no_pruner_give_the_dense_model(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from multiprune.export.kept import kept_weights
 from multiprune.report.findings.overview import overview
 from multiprune.report.records.frame import read_runs
 from multiprune.report.sections.order import sections
-from multiprune.run import run
+from multiprune.start import run
 from multiprune.tasks.synthetic import agreement
 
 if TYPE_CHECKING:
@@ -57,9 +57,9 @@ def test_every_arm_of_a_stage_takes_its_encoder_from_one_of_those_before() -> No
             assert (Path(path) in known) == (stage != "general")
             if "mask" in config.pruner:
                 assert config.pruner.mask.run == path
-                assert f"sparse,{fraction}" in path
+                assert f"sparse-{fraction}" in path
             sweep = HydraConfig.get().sweep
-            if stage != "tasks":  # whose folders have names that Hydra makes of overrides
+            if stage != "tasks":  # whose folders have names made of overrides
                 made.add(Path(sweep.dir) / sweep.subdir)
         assert set(HydraConfig.get().sweeper.params.arm.split(",")) == set(arms)
         assert {one.parts[2] for one in made} <= {stage}
@@ -72,10 +72,8 @@ def test_a_stage_before_that_is_missing_is_said_in_a_sentence(
 ) -> None:
     # Paths of the sweep are relative, and must not be taken for names on the hub.
     monkeypatch.chdir(tmp_path)
-    for arm, sentence in (
-        ("domain_dense", "must be a folder with a model in it, but {}/config.json does not exist"),
-        ("domain_sparse", "{} must be the folder of a finished run or of an exported model, but"),
-    ):
+    sentence = "must be a folder with a model in it, but {}/config.json does not exist"
+    for arm in ("domain_dense", "domain_sparse"):
         config = job(stage="domain", arm=arm, folder=tmp_path / arm)
         with pytest.raises(SystemExit) as error:
             run(config)
@@ -122,9 +120,9 @@ def test_masks_stay_from_stage_to_stage_and_the_report_shows_the_chains(tmp_path
     start(tmp_path, "domain", ARMS["domain"])
     start(tmp_path, "tasks", ["dense", "sparse_pretraining"], "task=agreement")
     runs = tmp_path / "runs" / "sparse_transfer"
-    (sparse,) = (runs / "tasks").glob("*arm=sparse_pretraining*")
-    (dense,) = (runs / "tasks").glob("*arm=dense*")
-    chain = [runs / stage / "sparse,0.2,seed=0" for stage in ("general", "domain")]
+    (sparse,) = (runs / "tasks").glob("*arm-sparse_pretraining*")
+    (dense,) = (runs / "tasks").glob("*arm-dense*")
+    chain = [runs / stage / "sparse-0.2_seed-0" for stage in ("general", "domain")]
     chain.append(sparse)
 
     masks = [layers_of(kept_weights(one)) for one in chain]
@@ -135,7 +133,7 @@ def test_masks_stay_from_stage_to_stage_and_the_report_shows_the_chains(tmp_path
             assert torch.equal(later[path], first)
     assert all(mask.float().mean() > 0.9 for mask in layers_of(kept_weights(dense)).values())
 
-    for last, earlier in ((sparse, chain[:2]), (dense, [runs / "general" / "dense,seed=0"])):
+    for last, earlier in ((sparse, chain[:2]), (dense, [runs / "general" / "dense_seed-0"])):
         results = results_of(last)
         assert [one["steps"] for one in (*results["lineage"], results)] == [STEPS] * 3
         assert results["lineage"][0]["run"] == str(earlier[0])

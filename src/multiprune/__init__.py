@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__version__ = version("multiprune")
 
 
 def load(path: str | Path) -> Any:

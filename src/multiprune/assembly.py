@@ -10,9 +10,9 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import LearningRateMonitor
 
+from multiprune.config import plain
 from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.outcome import is_job
 from multiprune.report.records.lineage import lineage_of
@@ -40,15 +40,6 @@ if TYPE_CHECKING:
     from multiprune.training.optim import AdamWRecipe
 
 
-# Settings of the Trainer without which there is no training, or no score.
-_AT_LEAST_ONCE = (
-    "max_steps", "max_epochs", "accumulate_grad_batches", "limit_train_batches",
-    "limit_val_batches", "val_check_interval", "check_val_every_n_epoch",
-)  # fmt: skip
-
-_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
-
-
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
     """The objects of one run."""
@@ -67,21 +58,15 @@ class Experiment:
 def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     """Build everything and read all data, so that wrong input shows before any training."""
     folder = status.folder
-    if (folder / "results.json").exists():
-        raise ValueError(f"A run needs a folder of its own, but {folder} holds a finished run.")
-    if not 0 <= config.seed < 2**32:
-        raise ValueError(f"`seed` must be from 0 to {2**32 - 1:,}, but is {config.seed}.")
     status.begin()
     # What is quick to check comes first, the data last.
-    chosen = chosen_tasks(config)
-    check_complete(config)
     pl.seed_everything(config.seed, verbose=False)
     loggers = list(instantiate(config.logger).values())
     recipe: AdamWRecipe = instantiate(config.optimizer, _convert_="all")
     distillation: Distillation = instantiate(config.distillation, _convert_="all")
     pruning = build_pruning(config)
     distillation = trained_with(distillation, pruning.pruner)
-    stated: dict[str, Task] = dict(instantiate(chosen, _convert_="all"))
+    stated: dict[str, Task] = dict(instantiate(config.task, _convert_="all"))
     encoder: Encoder = instantiate(config.encoder)
     tasks = tasks_for(encoder, stated)
     module = build_module(config, encoder, tasks, recipe, distillation)
@@ -108,15 +93,8 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     )
 
 
-def check_complete(config: DictConfig) -> None:
-    """Refuse a configuration that leaves a value open."""
-    if missing := sorted(OmegaConf.missing_keys(config)):
-        raise ValueError(f"A run needs a value of {', '.join(missing)}, but has none.")
-
-
 def build_pruning(config: DictConfig) -> Pruning:
     """Build what is pruned, when, and how much."""
-    check_open(config.pruner, "pruner", "budget")
     # Objects are passed to partials: Hydra would take dataclass instances for configuration.
     pruner = instantiate(config.pruner, _partial_=True, _convert_="all")
     return Pruning(
@@ -160,7 +138,6 @@ def check_backend(backend: str) -> None:
 
 def build_data(config: DictConfig, encoder: Encoder, tasks: dict[str, Task]) -> MultitaskDataModule:
     """Build the data of the tasks, read and tokenized."""
-    check_open(config.data, "data", "tasks", "tokenizer", "seed")
     data: MultitaskDataModule = instantiate(config.data, _partial_=True, _convert_="all")(
         tasks=tasks,
         tokenizer=encoder.tokenizer,
@@ -187,51 +164,15 @@ def build_callbacks(config: DictConfig, status: StatusFile) -> list[pl.Callback]
 def build_trainer(
     config: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[pl.Callback]
 ) -> pl.Trainer:
-    """Build the Trainer: it must come to an end, evaluate, and be what the launcher can start."""
-    check_open(config.trainer, "trainer", "default_root_dir", "logger", "callbacks")
+    """Build the Trainer, which must be what the launcher can start."""
     try:
         trainer: pl.Trainer = instantiate(config.trainer, _partial_=True)(
             default_root_dir=str(folder), logger=loggers, callbacks=callbacks
         )
     except MisconfigurationException as error:
         raise ValueError(f"`trainer` must suit this machine, but: {error}") from error
-    check_trainer(trainer)
     check_processes(trainer)
     return trainer
-
-
-def check_open(config: DictConfig, name: str, *taken: str) -> None:
-    """Refuse settings that would have no effect, because the run makes them itself."""
-    if given := sorted(set(config) & set(taken)):
-        raise ValueError(
-            f"`{name}.{given[0]}` must be left to the run, but is {config[given[0]]!r}."
-        )
-
-
-def check_trainer(trainer: pl.Trainer) -> None:
-    """Refuse settings with which nothing would be trained, scored or kept."""
-    if trainer.max_epochs in (None, -1) and trainer.max_steps == -1:
-        raise ValueError(
-            "Training must end, but neither `trainer.max_epochs` nor `trainer.max_steps` is set."
-        )
-    if trainer.fast_dev_run:  # type: ignore[attr-defined]
-        raise ValueError(
-            "A run must leave its files, but `trainer.fast_dev_run` prevents it; "
-            "`trainer.max_steps` makes one short."
-        )
-    for name in _AT_LEAST_ONCE:
-        if getattr(trainer, name) == 0:
-            raise ValueError(
-                f"A run must be trained, and scored on validation data, but `trainer.{name}` is 0."
-            )
-    clip = trainer.gradient_clip_val
-    if clip is not None and clip < 0:
-        raise ValueError(f"`trainer.gradient_clip_val` must be at least 0, but is {clip}.")
-    if trainer.precision not in _PRECISIONS:
-        raise ValueError(
-            f"`trainer.precision` must be one of {', '.join(_PRECISIONS)}, which hold weights in "
-            f"single precision, but is {trainer.precision}."
-        )
 
 
 def giving_up(config: DictConfig, pruning: Pruning) -> list[GiveUp]:
@@ -269,26 +210,3 @@ def check_processes(trainer: pl.Trainer) -> None:
             f"A job of {launcher.rpartition('.')[2]} is one process, but `trainer` asks for "
             f"{trainer.world_size}; hydra/launcher=sequential can start them."
         )
-
-
-def chosen_tasks(config: DictConfig) -> DictConfig:
-    """Return the configuration of the tasks, of which there must be one or more, each once."""
-    if OmegaConf.is_missing(config, "task") or not config.task:
-        raise ValueError("A run needs at least one task, but `task` names none.")
-    # Hydra merges a task that is chosen twice without a word.
-    choices = [one for one in HydraConfig.get().overrides.task if one.startswith("task=[")]
-    names = [
-        name for one in choices for name in one[len("task=[") : -1].replace(" ", "").split(",")
-    ]
-    if repeated := {name for name in names if names.count(name) > 1}:
-        raise ValueError(
-            f"`task` must name each task once, but names {', '.join(sorted(repeated))} again."
-        )
-    return config.task  # type: ignore[no-any-return]
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """Return the resolved configuration as plain dictionaries and lists."""
-    container = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
+
+from multiprune.job_name import job_name
+from multiprune.models.location import EMBEDDED
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @dataclass
@@ -58,5 +64,24 @@ class Train:
 
 
 def register() -> None:
-    """Make the schema known to Hydra."""
+    """Make the schema known to Hydra, and ``${if_embedded:…}`` and ``${job_name:}``."""
     ConfigStore.instance().store(name="schema", node=Train)
+    OmegaConf.register_new_resolver("if_embedded", _if_embedded, replace=True)
+    OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
+
+
+def _if_embedded(ours: Any, other: Any, *, _root_: DictConfig) -> Any:
+    """Choose by the encoder: that of this package, or another that ``encoder.path`` names."""
+    return ours if OmegaConf.select(_root_, "encoder.path") == EMBEDDED else other
+
+
+def _job_name(*, _root_: DictConfig) -> str:
+    hydra = _root_.hydra
+    return job_name([*hydra.overrides.task], [*hydra.job.config.override_dirname.exclude_keys])
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return the resolved configuration as plain dictionaries and lists."""
+    container = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from multiprune.job_name import job_name
 from multiprune.training.tracking import Description
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def describe(config: Mapping[str, Any], folder: Path) -> Description:
     # Of a list of tasks Hydra notes no choice.
     chosen = {"task": "+".join(config["task"])} | chosen
     commit, is_job = _commit(), hydra.mode == RunMode.MULTIRUN
+    fixed = hydra.job.config.override_dirname.exclude_keys
     return Description(
-        name=(hydra.job.override_dirname if is_job else "") or folder.name,
+        name=(job_name(hydra.overrides.task, fixed) if is_job else "") or folder.name,
         group=Path(hydra.sweep.dir).name if is_job else None,
         tags={kind: chosen[kind] for kind in ("task", "pruner", "encoder")},
         commit=commit,

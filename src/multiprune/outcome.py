@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from multiprune.status import StatusFile
 
+# Set by what starts several processes of one job.
+_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+
 
 def is_job() -> bool:
     """Whether this run is one of a sweep."""
@@ -50,6 +53,23 @@ def reported(status: StatusFile) -> Iterator[None]:
             status.end("failed", reason=sentence(refused))
         status.end("interrupted")
         raise
+
+
+@contextmanager
+def refused(status: StatusFile) -> Iterator[None]:
+    """Turn wrong input into a refusal, which leaves no folder of a single run."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError, HydraException) as error:
+        status.end("failed", reason=sentence(error))
+        if not is_job() and is_first_process():
+            discard_empty_run(status.folder)
+        raise refusal(error) from error
+
+
+def is_first_process() -> bool:
+    """Whether this process is the first of those that share a run, by what their launcher says."""
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
 @contextmanager

@@ -10,23 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_only
 
-from multiprune.assembly import assemble, plain
+from multiprune.assembly import assemble
+from multiprune.config import plain
 from multiprune.data.pieces import CorpusError
 from multiprune.export.checkpoint import save_model
 from multiprune.export.dynamic import SIZES_FOLDER, save_sizes
 from multiprune.export.loading import ShippedModel
 from multiprune.naming import describe
 from multiprune.outcome import (
-    discard_empty_run,
     ended_by_sigterm,
-    is_job,
+    is_first_process,
     refusal,
+    refused,
     reported,
-    sentence,
 )
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_digest
@@ -35,7 +34,7 @@ from multiprune.quiet import quiet_libraries
 from multiprune.report.outcome import density_map, summary
 from multiprune.report.records.masks import write_masks
 from multiprune.report.records.predictions import write_predictions
-from multiprune.report.records.results import Results, is_finished, read_score, scores_by_task
+from multiprune.report.records.results import Results, scores_by_task
 from multiprune.report.summary import print_summary
 from multiprune.status import StatusFile
 from multiprune.tasks.score_terms import score_terms
@@ -54,31 +53,22 @@ if TYPE_CHECKING:
     from multiprune.tasks.answers import Answers
     from multiprune.tasks.score_terms import ScoreTerms
 
-log = logging.getLogger(__name__)
-
 
 def run(config: DictConfig) -> float:
     """Train, prune and evaluate what ``config`` describes; return the score on validation data.
 
     Writes ``results.json``, ``metrics.csv``, ``predictions.safetensors``, ``masks.safetensors``,
     ``checkpoints/`` and ``model/`` into Hydra's output folder, and ``status.json`` while it goes
-    on. If that holds ``checkpoints/last.ckpt`` of an unfinished run, continues that run. Wrong
-    input ends a single run with one sentence (``HYDRA_FULL_ERROR=1`` shows where it came from), and
-    leaves no folder behind. A job of a sweep that is finished, with the same configuration, is not
-    run again.
+    on. If that holds ``checkpoints/last.ckpt`` of an unfinished run, continues that run. What the
+    configuration alone tells was checked before.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if is_job() and is_finished(folder, plain(config)):
-        log.info("%s is finished already.", folder)
-        return read_score(folder)
     # A Trainer and its module refer to each other, and Python rarely looks for such circles: the
     # models of a sweep's earlier jobs would stay in memory.
     gc.collect()
     quiet_libraries()
     quiet_lightning()
-    # Set by Lightning, from what a launcher of several processes says of this one.
-    is_first: bool = getattr(rank_zero_only, "rank", 0) == 0
-    status = StatusFile(folder, writes=is_first)
+    status = StatusFile(folder, writes=is_first_process())
     with reported(status), ended_by_sigterm():
         experiment = prepare(config, status)
         with tracked(experiment.trainer.loggers, describe(plain(config), folder)):
@@ -96,13 +86,8 @@ def run(config: DictConfig) -> float:
 
 def prepare(config: DictConfig, status: StatusFile) -> Experiment:
     """Assemble what ``config`` describes, or refuse it."""
-    try:
+    with refused(status):
         return assemble(config, status)
-    except (ValueError, TypeError, OSError, HydraException) as error:
-        status.end("failed", reason=sentence(error))
-        if not is_job():
-            rank_zero_only(discard_empty_run)(status.folder)
-        raise refusal(error) from error
 
 
 def train(experiment: Experiment) -> None:

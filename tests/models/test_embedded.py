@@ -15,7 +15,9 @@ from torch.nn import functional
 
 import multiprune
 from multiprune.export.loading import load
-from multiprune.models.embedded import folder, nano
+from multiprune.models.encoder import pretrained
+from multiprune.models.location import EMBEDDED
+from multiprune.models.location import embedded_folder as folder
 
 SENTENCES = (
     "she opened the door and went into the garden .",
@@ -36,7 +38,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_encoder_is_loaded_in_single_precision_with_its_tokenizer() -> None:
-    encoder = nano()
+    encoder = pretrained(EMBEDDED)
     assert encoder.model.dtype == torch.float32
     assert encoder.model.training
     assert len(encoder.tokenizer) == encoder.model.config.vocab_size == 8000

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
-from typing import TYPE_CHECKING, Any
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 from application import ROOT, SMALL, run_in
 from run_folders import EMBEDDINGS, HEAD, LINEAR, OTHER, results, write
 
+from multiprune.report.records.command import command_of
 from multiprune.report.records.frame import read_run, read_runs
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_row_holds_what_the_results_say(tmp_path: Path) -> None:
@@ -147,6 +149,8 @@ def test_command_of_a_job_of_a_sweep_names_the_sweep(tmp_path: Path) -> None:
     run = write(tmp_path / "run", results({"rte": 0.75}, kept=10), "task=rte", "seed=1")
     hydra = {
         "job": {"config_name": "density"},
+        "mode": "MULTIRUN",
+        "overrides": {"hydra": ["hydra.sweep.dir=runs/mine", "hydra.launcher.workers=2"]},
         "runtime": {
             "cwd": str(ROOT),
             "config_sources": [
@@ -158,8 +162,61 @@ def test_command_of_a_job_of_a_sweep_names_the_sweep(tmp_path: Path) -> None:
     }
     # JSON is YAML.
     (run / ".hydra" / "hydra.yaml").write_text(json.dumps({"hydra": hydra}))
-    expected = "python train.py -cd sweep -cn density hydra.mode=RUN task=rte seed=1"
-    assert read_run(run).command == expected
+    expected = "python train.py -cd sweep -cn density hydra.mode=RUN hydra.sweep.dir=runs/mine"
+    assert read_run(run).command == f"{expected} task=rte seed=1"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["-m", "-cd", "my confs", "seed=0,1"],
+        ["-cd", "my confs", "-cn", "sweeps"],
+        ["hydra.searchpath=[file://my confs]", "hydra.run.dir=runs/one"],
+        ["--config-path", "{folder}/my confs", "-cn", "other", "hydra.searchpath=[file://{root}]"],
+    ],
+    ids=["config-dir", "sweep of its own", "searchpath", "config-path"],
+)
+def test_command_repeats_a_run_whose_configuration_lies_elsewhere(
+    options: list[str], tmp_path: Path
+) -> None:
+    mine = tmp_path / "my confs"
+    (mine / "task").mkdir(parents=True)
+    task = (ROOT / "conf" / "task" / "rte.yaml").read_text()
+    (mine / "task" / "mine.yaml").write_text(task.replace("rte:", "mine:"))
+    (mine / "other.yaml").write_text("defaults: [train, _self_]\nseed: 5\n")
+    sweep = "hydra: {mode: MULTIRUN, sweeper: {params: {seed: '3,4'}}, sweep: {dir: runs/of}}\n"
+    where = "data: {mirror: '${hydra:sweep.dir}'}\n"
+    (mine / "sweeps.yaml").write_text(f"defaults: [train, _self_]\n{where}{sweep}")
+    application = "import json\ndef run(config):\n    print('seen', config)\n    return 1.0\n"
+    (tmp_path / "toy.py").write_text(application)
+    filled = [one.format(folder=tmp_path, root=ROOT / "conf") for one in options]
+    words = [*filled, "task=mine", "+application=toy.run", "+data.cap.mine=7"]
+    python = f'python() {{ PYTHONPATH=. {sys.executable} "$@"; }}; '
+
+    def seen(command: str) -> list[str]:
+        done = subprocess.run(
+            ["bash", "-c", python + command],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return [line for line in done.stdout.splitlines() if line.startswith("seen")]
+
+    # With --config-path, Hydra does not note where the script lies: in the working folder, then.
+    script = ROOT / "train.py"
+    if "--config-path" in options:
+        script = Path(shutil.copy(script, tmp_path))
+    first = seen(shlex.join(["python", str(script), *words]))
+    runs = [one.parent for one in sorted((tmp_path / "runs").rglob(".hydra"))]
+    assert len(runs) == len(first)
+    for run, expected in zip(runs, first, strict=True):
+        assert "'mine'" in expected
+        command = command_of(run)
+        assert command is not None
+        assert seen(command) == [expected]
 
 
 @pytest.mark.parametrize("text", ["- [unclosed", "hydra: {}", "3"])

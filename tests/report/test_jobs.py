@@ -91,19 +91,52 @@ def test_damage_is_told_and_no_more(sweep: Path) -> None:
     assert "results.json cannot be read" in jobs["9"].reason
 
 
-def test_table_shows_what_differs(
-    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+def shown(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
+    capsys.readouterr()
+    main(["status", *map(str, arguments)])
+    return capsys.readouterr().out.splitlines()
+
+
+def test_table_shows_what_differs(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (sweep / "14" / ".hydra").rmdir()
     (sweep / "14").rmdir()
-    main(["status", str(sweep)])
-    shown = capsys.readouterr().out
-    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines()]
-    assert ["9", "seed=9", "finished", "12/12", "0.250", "0.7500", ""] in rows
-    assert ["11", "seed=11", "failed: [It] was refused.", "0", "", "", ""] in rows
-    assert ["12", "seed=12", "lost", "20/120", "0.500", "0.7000", ""] in rows
-    assert "5 jobs: 1 finished" in shown
+    lines = shown(capsys, sweep)
+    rows = [line.split() for line in lines]
+    assert rows[0] == ["job", "seed", "state", "step", "density", "score", "left"]
+    assert rows[1] == ["9", "9", "finished", "12/12", "0.250", "0.7500"]
+    assert rows[2][:6] == ["10", "10", "running", "20/120", "0.500", "0.7000"]
+    assert rows[3] == ["11", "11", "failed", "0"]
+    assert rows[4] == ["12", "12", "lost", "20/120", "0.500", "0.7000"]
+    assert lines[6] == "1 failed: [It] was refused."
+    assert lines[-1].startswith("train for") or lines[-1].startswith("5 jobs: 1 finished")
+
+
+def test_named_sweep_fits_a_terminal_with_a_row_a_job(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    long = "`budget` must hold what is never pruned, " + "but it does not, " * 9 + "so: more."
+    for seed in range(2):
+        for pruner in ("low_rank_gradual", "structured_gradient"):
+            own = (f"pruner={pruner}", "budget.fraction=0.025", f"seed={seed}")
+            fixed = ("experiment=glue_core_minilm", "trainer.max_epochs=1")
+            failed = {"state": "failed", "reason": long} if pruner[0] == "l" else {}
+            going = {"step": 1000, "total_steps": 3048, "density": 0.5, "score": 0.7}
+            name = f"fraction-0.025_pruner-{pruner}_seed-{seed}_0ffa"
+            unfinished(tmp_path / name, *fixed, *own, **(failed or going))
+    lines = shown(capsys, tmp_path)
+    assert [line.split()[:2] for line in lines[:3]] == [
+        ["pruner", "seed"],
+        ["low_rank_gradual", "0"],
+        ["low_rank_gradual", "1"],
+    ]
+    assert len(lines) == 1 + 4 + 1 + 1 + 1
+    assert max(map(len, lines)) <= 80
+    assert lines[5].startswith("2 failed: `budget` must hold what")
+    assert lines[5].endswith("…")
+    whole = " ".join(shown(capsys, tmp_path, "--reasons"))
+    assert whole.count("so: more.") == 2
+    assert "seed-1_0ffa: failed: `budget`" in whole
 
 
 def test_json_holds_everything(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from torch import Tensor, nn
 
 PARTS = ("embeddings", "encoder_linear", "encoder_other", "heads")
 
@@ -65,6 +65,9 @@ def _output_embeddings(encoder: nn.Module) -> object:
 
 
 def _part(module: nn.Module, parameter: Tensor) -> str:
+    # Imported late: budgets are checked before torch is there.
+    from torch import nn
+
     if isinstance(module, nn.Embedding):
         return "embeddings"
     if isinstance(module, nn.Linear) and parameter.dim() == 2:

@@ -9,10 +9,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from multiprune import __version__
 from multiprune.cli.models import add_model_commands
 from multiprune.cli.runs import add_run_commands
 from multiprune.cli.specialize import add_specialize_command
 from multiprune.cli.tokenizer import add_tokenizer_command
+from multiprune.quick_exit import exit_quickly
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -20,16 +22,23 @@ if TYPE_CHECKING:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; wrong input ends it with one sentence."""
+    options = parser().parse_args(arguments)
+    exit_quickly()
+    try:
+        options.command(options)
+    except (ValueError, TypeError, OSError, RuntimeError) as error:
+        sys.exit(f"error: {next(iter(str(error).splitlines()), type(error).__name__)}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="multiprune", description="Export, measure and compare what was pruned."
     )
+    parser.add_argument("--version", action="version", version=f"multiprune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_model_commands(commands)
     add_specialize_command(commands)
     add_tokenizer_command(commands)
     add_run_commands(commands)
-    options = parser.parse_args(arguments)
-    try:
-        options.command(options)
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {next(iter(str(error).splitlines()), type(error).__name__)}")
+    return parser

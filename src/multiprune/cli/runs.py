@@ -164,17 +164,20 @@ def _add_status(commands: Commands) -> None:
     status.add_argument(
         "--format", choices=["table", "json"], default="table", help="(default: %(default)s)"
     )
+    text = "print in full why jobs have failed, for each of them with its folder"
+    status.add_argument("--reasons", action="store_true", help=text)
     status.set_defaults(command=_status)
 
 
 def _status(options: argparse.Namespace) -> None:
-    from multiprune.report.records.jobs import as_json, print_jobs, read_jobs
+    from multiprune.report.records.job_table import print_jobs
+    from multiprune.report.records.jobs import as_json, read_jobs
 
     jobs = read_jobs(*options.runs)
     if options.format == "json":
         print(as_json(jobs), end="")
     else:
-        print_jobs(jobs)
+        print_jobs(jobs, reasons=options.reasons)
 
 
 def _add_sync(commands: Commands) -> None:

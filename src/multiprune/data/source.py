@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from multiprune.data.hub import HubLayout
+from multiprune.data.mirror import mirrored_folder
 from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.task import Rows
 
@@ -71,11 +72,7 @@ class HubSource:
         return replace(rows, table=table)
 
     def _from_mirror(self, split: str, mirror: Path) -> Rows | None:
-        folder = mirror.expanduser() / self.mirror
-        if not folder.is_dir():
-            raise FileNotFoundError(
-                f"`data.mirror` must hold a folder {self.mirror!r}, but {folder} does not exist."
-            )
+        folder = mirrored_folder(mirror, self.mirror)
         file = folder / f"{self.mirror_splits.get(split, split)}.parquet"
         if not file.is_file():
             if split in _REQUIRED_SPLITS:

@@ -22,6 +22,7 @@ from hydra.core.utils import (
 )
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from multiprune.config import plain
 from multiprune.outcome import sentence
 from multiprune.report.records.command import HYDRA
 from multiprune.report.records.results import is_finished, read_score
@@ -104,9 +105,8 @@ class Job:
             known.hydra.runtime.output_dir = str(self.folder.absolute())
         with known_to_hydra(known), open_dict(config):
             del config["hydra"]
-            plain = OmegaConf.to_container(config, resolve=True)
-        assert isinstance(plain, dict)
-        if not is_finished(self.folder, {str(key): value for key, value in plain.items()}):
+            settings = plain(config)
+        if not is_finished(self.folder, settings):
             return None
         return _returned(self, JobStatus.COMPLETED, read_score(self.folder))
 

@@ -13,20 +13,14 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from typing_extensions import override
 
+from multiprune.outcome import is_first_process
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
 LOCK = ".sweep.lock"
-
-# Set by what starts several processes of one job; those after the first repeat the whole sweep.
-_RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
-
-
-def is_first_process() -> bool:
-    """Whether this is the only process of a job that runs the sweep, or the first of several."""
-    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
 
 
 def lock(folder: Path) -> int:
@@ -63,6 +57,7 @@ class SweepLock(Callback):
 
     @override
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        # The others repeat the whole sweep.
         if not is_first_process():
             return
         try:

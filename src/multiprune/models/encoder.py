@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
 
 from multiprune.budget.ledger import owned_parameters
+from multiprune.models.location import encoder_source
 from multiprune.models.matching_weights import load_matching
 from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class
 from multiprune.models.pretrained_tokenizer import ensure_padding, pretrained_tokenizer
@@ -77,7 +77,7 @@ def pretrained(
             encoder nor an encoder-decoder that is known here, its weights do not match it, or its
             tokenizer is of another.
     """
-    source = _found(path)
+    source = encoder_source(path)
     try:
         with refused(path, "encoder.trust_remote_code=true"):
             model = _model(source, path, dropout, trust_remote_code=trust_remote_code)
@@ -92,23 +92,6 @@ def pretrained(
     if freeze_embeddings:
         freeze_embeddings_of(model)
     return Encoder(model=model, tokenizer=tokenizer, source=source if carry_heads else None)
-
-
-def _found(path: str) -> str:
-    """Return the folder with the model, or the name on the hub, that a path stands for."""
-    folder = Path(path).expanduser()
-    # A name on the hub has one slash at most.
-    looks_local = path.startswith((".", "/", "~")) or folder.is_dir() or path.count("/") > 1
-    if not looks_local:
-        return path
-    if not (folder / "config.json").is_file() and (folder / "model").is_dir():
-        folder = folder / "model"  # of a run
-    if not (folder / "config.json").is_file():
-        raise FileNotFoundError(
-            f"`encoder.path` must be a folder with a model in it, but {folder}/config.json "
-            "does not exist."
-        )
-    return str(folder)
 
 
 def _model(

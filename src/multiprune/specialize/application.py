@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
 from multiprune.budget.budget import FractionBudget
+from multiprune.config import plain
+from multiprune.identity import difference
 from multiprune.outcome import ended_by_sigterm, is_job, refusal, reported
 from multiprune.quiet import quiet_libraries
 from multiprune.report.specialists.files import SPECIALISTS
@@ -38,11 +39,10 @@ def run(config: DictConfig) -> float:
     the same configuration, is not run again.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    settings = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(settings, dict)
+    settings = plain(config)
     found = _found_before(folder, settings) if is_job() else None
     if found is None:
-        found = _measured(folder, {str(key): value for key, value in settings.items()})
+        found = _measured(folder, settings)
     else:
         log.info("%s is finished already.", folder)
     scores = [next(iter(one["metrics"].values())) for one in found["specialists"]]
@@ -101,8 +101,8 @@ def _from(kind: type[Options], settings: Mapping[str, Any]) -> Options:
     return kind(**{one.name: settings[one.name] for one in fields(kind)})
 
 
-def _found_before(folder: Path, settings: object) -> dict[str, Any] | None:
+def _found_before(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     if not (folder / SPECIALISTS).exists():
         return None
     found: dict[str, Any] = json.loads((folder / SPECIALISTS).read_bytes())
-    return found if found.get("config") == json.loads(json.dumps(settings)) else None
+    return found if difference(found.get("config", {}), settings) is None else None

@@ -1,5 +1,19 @@
 """Lightning glue: ``Pruning`` is the callback for anybody's Trainer."""
 
-from multiprune.training.pruning import Pruning
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprune.training.pruning import Pruning
 
 __all__ = ["Pruning"]
+
+
+def __getattr__(name: str) -> object:
+    """Import the callback, and torch with it, when it is asked for."""
+    if name != "Pruning":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from multiprune.training.pruning import Pruning
+
+    return Pruning

@@ -14,6 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
 from multiprune.data.datamodule import MultitaskDataModule
+from multiprune.identity import difference
 from multiprune.tasks.answers import Answers, answers_to
 from multiprune.tasks.scores import reads_rows, scores_of
 from multiprune.training.distillation import NoDistillation
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from multiprune.tasks.task import Batch, Rows, Task
     from multiprune.training.distillation import Distillation
     from multiprune.training.optim import AdamWRecipe
-
-
-# What may differ when a run is resumed: it changes neither weights nor scores.
-_FREE_TO_CHANGE = ("logger", "checkpoint", "data.mirror", "data.cache", "trainer.log_every")
 
 
 # Where a checkpoint says how many processes shared each batch.
@@ -191,14 +188,13 @@ class MultitaskModule(pl.LightningModule):
 
     @override
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = _flat(checkpoint["hyper_parameters"]["config"])
-        now = _flat(self.hparams["config"])
-        for key in sorted(saved.keys() | now.keys()):
-            if saved.get(key) != now.get(key) and not key.startswith(_FREE_TO_CHANGE):
-                raise ResumeError(
-                    f"A run must be resumed with its own configuration, but {key} was "
-                    f"{saved.get(key)!r} and is {now.get(key)!r}."
-                )
+        saved = checkpoint["hyper_parameters"]["config"]
+        if found := difference(saved, self.hparams["config"]):
+            key, before, now = found
+            raise ResumeError(
+                f"A run must be resumed with its own configuration, but {key} was {before!r} and "
+                f"is {now!r}."
+            )
         # The configuration may leave it open, as `trainer.devices=-1` does.
         processes = checkpoint.get(_PROCESSES)
         if processes is not None and processes != self.trainer.world_size:
@@ -245,15 +241,3 @@ class MultitaskModule(pl.LightningModule):
 def mean_score(scores: Sequence[float]) -> float:
     """Return the mean of the tasks' scores, which is what runs are compared by."""
     return sum(scores) / len(scores)
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dictionaries to dotted keys."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        flat |= (
-            _flat(value, f"{prefix}{key}.")
-            if isinstance(value, dict)
-            else {f"{prefix}{key}": value}
-        )
-    return flat

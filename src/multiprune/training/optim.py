@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
-
 if TYPE_CHECKING:
     from typing import Any
 
@@ -52,6 +49,10 @@ class AdamWRecipe:
         self, encoder: nn.Module, heads: nn.Module, total_steps: int
     ) -> tuple[Optimizer, LRScheduler]:
         """Return the optimizer of all parameters, and its learning-rate schedule."""
+        # Imported late: numbers are checked before torch is there.
+        from torch.optim import AdamW
+        from torch.optim.lr_scheduler import LambdaLR
+
         groups = [
             *self._groups("encoder", encoder, self.learning_rate),
             *self._groups("heads", heads, self.head_learning_rate),

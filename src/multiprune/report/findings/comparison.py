@@ -6,33 +6,42 @@ All of it is read off ``results.json``: the composed configuration, the ledger, 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from multiprune.budget.ledger import PARTS
+from multiprune.identity import INCIDENTAL, flat_settings, is_below
 from multiprune.report.records.chain import described
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from multiprune.report.records.chain import Link
     from multiprune.report.records.frame import Row
 
-# Settings that make no other method: what is learned and from what (that must be the same, or is
-# what a comparison varies), how tasks of a multitask run are mixed, the runs that a teacher or a
-# mask come from, and where and how a run runs.
+# Settings that make no other method, beside those that are incidental: what is learned and from
+# what (that must be the same, or is what a comparison varies), how tasks of a multitask run are
+# mixed, the runs that a teacher or a mask come from, and on what a run runs.
 NO_METHOD = (
-    "task", "encoder", "budget", "seed", "logger", "checkpoint", "give_up", "retrieval",
+    *INCIDENTAL, "task", "encoder", "budget", "seed", "retrieval",
     "distillation.teacher", "pruner.mask",
-    "data.mirror", "data.cache", "data.cap", "data.max_length", "data.mixing",
+    "data.cap", "data.max_length", "data.mixing",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.use_distributed_sampler",
-    "trainer.log_every_n_steps", "trainer.num_sanity_val_steps", "trainer.enable_model_summary",
-    "trainer.enable_progress_bar",
 )  # fmt: skip
 
 # Of a run before, what it has learned from counts as well: nothing else compares that.
 _DATA = ("data.cap", "data.max_length", "data.mixing")
 _NO_LINK = tuple(key for key in NO_METHOD if key not in _DATA)
+
+#: The settings of configurations, by their identity: those of runs, and of the runs before.
+Settings = Mapping[int, Mapping[str, Any]]
+
+
+def settings_of(rows: Sequence[Row]) -> Settings:
+    """Return all settings of runs and of those before them, so that they can be compared."""
+    configs = [one for row in rows for one in (row.config, *(link.config for link in row.chain))]
+    return dict(zip(map(id, configs), flat_settings(*configs), strict=True))
 
 
 def comparable(
@@ -48,9 +57,10 @@ def comparable(
         ValueError: at the first difference (names the two runs and the key).
     """
     seen: dict[str, tuple[Any, Row]] = {}
+    settings = settings_of(rows)
     for row in rows:
         examples = {} if by_examples or across_languages else _examples(row)
-        for name, value in (_subject(row, across_languages) | examples).items():
+        for name, value in (_subject(row, settings, across_languages) | examples).items():
             known, before = seen.setdefault(name, (value, row))
             if known != value:
                 key, ours, theirs = _difference(name, known, value)
@@ -69,62 +79,57 @@ def methods(rows: Sequence[Row], *, ignore: Sequence[str] = ()) -> dict[str, lis
     it.
     """
     groups: dict[_Method, list[Row]] = {}
+    settings = settings_of(rows)
     for row in rows:
-        groups.setdefault(_method(row, ignore), []).append(row)
+        groups.setdefault(_method(row, settings, ignore), []).append(row)
     named = {_name(one, list(groups)): alike for one, alike in groups.items()}
     return {name: named[name] for name in sorted(named)}
 
 
-def history(links: Sequence[Link], ignore: Sequence[str] = ()) -> str:
+def history(links: Sequence[Link], settings: Settings, ignore: Sequence[str] = ()) -> str:
     """Return, as JSON, the settings and steps that are the same in links that differ in seeds."""
-    settings = {
+    found = {
         f"before.{index}.{key}": value
         for index, link in enumerate(links)
         for key, value in [
-            *_settings(link.config, (*_NO_LINK, *ignore)).items(),
+            *_without(settings[id(link.config)], (*_NO_LINK, *ignore)).items(),
             ("steps", link.steps),
         ]
     }
-    return json.dumps(settings, sort_keys=True)
+    return json.dumps(found, sort_keys=True)
 
 
-def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dictionaries to dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in config.items():
-        deeper = isinstance(value, dict)
-        leaves |= flat(value, f"{prefix}{key}.") if deeper else {f"{prefix}{key}": value}
-    return leaves
-
-
-def _subject(row: Row, across_languages: bool) -> dict[str, Any]:
+def _subject(row: Row, settings: Settings, across_languages: bool) -> dict[str, Any]:
     """Return what must be the same, by the name that a difference is reported under."""
     free = ("loss_weight", "train_languages") if across_languages else ("loss_weight",)
-    data = row.config.get("data", {})
+    own = settings[id(row.config)]
     subject: dict[str, Any] = {
-        "encoder": {
-            key: one for key, one in _encoder(row).items() if one is not None and one is not False
-        },
+        "encoder": {key: one for key, one in _encoder(row, settings).items() if one is not False},
         "budget.of": row.of,
-        "data.max_length": data.get("max_length"),
+        "data.max_length": own.get("data.max_length"),
         "data.language": None if across_languages else row.language,
     }
     # Each task brings its head, so that heads differ by tasks.
     subject |= {f"number of {part}": row.ledger.dense[part] for part in PARTS if part != "heads"}
     for task in row.tasks:
-        definition = row.config["task"][task].items()
-        subject[f"task.{task}"] = {key: one for key, one in definition if key not in free}
+        subject[f"task.{task}"] = _without(_inside(own, f"task.{task}"), free)
     return subject
 
 
-def _encoder(row: Row) -> dict[str, Any]:
+def _encoder(row: Row, settings: Settings) -> dict[str, Any]:
     """Return the settings of the encoder that a chain has begun with, and those of its last run."""
-    own: dict[str, Any] = row.config["encoder"]
+    own = _inside(settings[id(row.config)], "encoder")
     if len(row.chain) == 1:
         return own
     place = ("_target_", "path")
-    first: dict[str, Any] = row.chain[0].config["encoder"]
+    first = _inside(settings[id(row.chain[0].config)], "encoder")
     return first | {key: value for key, value in own.items() if key not in place}
+
+
+def _inside(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the settings of a part of a configuration, by their keys within it."""
+    start = f"{name}."
+    return {key.removeprefix(start): one for key, one in settings.items() if key.startswith(start)}
 
 
 def _examples(row: Row) -> dict[str, Any]:
@@ -142,10 +147,9 @@ def _difference(name: str, first: Any, second: Any) -> tuple[str, Any, Any]:
     """Return the dotted key of the first difference, and both values."""
     if not isinstance(first, dict) or not isinstance(second, dict):
         return name, _shown(first), _shown(second)
-    ours, theirs = flat(first), flat(second)
     # In the order of the configuration, where what matters most comes first.
-    key = next(key for key in ours | theirs if ours.get(key) != theirs.get(key))
-    return f"{name}.{key}", _shown(ours.get(key)), _shown(theirs.get(key))
+    key = next(key for key in first | second if first.get(key) != second.get(key))
+    return f"{name}.{key}", _shown(first.get(key)), _shown(second.get(key))
 
 
 def _shown(value: Any) -> str:
@@ -164,18 +168,17 @@ class _Method:
     before: str
 
 
-def _method(row: Row, ignore: Sequence[str]) -> _Method:
+def _method(row: Row, settings: Settings, ignore: Sequence[str]) -> _Method:
     earlier = row.chain[:-1]
-    settings = json.dumps(_settings(row.config, (*NO_METHOD, *ignore)), sort_keys=True)
-    return _Method(row.pruner, settings, described(earlier, row.asked), history(earlier, ignore))
+    own = _without(settings[id(row.config)], (*NO_METHOD, *ignore))
+    before = history(earlier, settings, ignore)
+    return _Method(
+        row.pruner, json.dumps(own, sort_keys=True), described(earlier, row.asked), before
+    )
 
 
-def _settings(config: Mapping[str, Any], ignore: Sequence[str]) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in flat(config).items()
-        if value is not None and not _below(key, ignore)
-    }
+def _without(settings: Mapping[str, Any], ignore: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if not is_below(key, ignore)}
 
 
 def _name(method: _Method, methods: Sequence[_Method]) -> str:
@@ -185,10 +188,6 @@ def _name(method: _Method, methods: Sequence[_Method]) -> str:
         words.append(f"after {' → '.join(method.after) or 'nothing'}")
     alike = [one.before for one in same if one.after == method.after]
     return " ".join([*words, *_differing(method.before, alike)])
-
-
-def _below(key: str, prefixes: Sequence[str]) -> bool:
-    return any(key == prefix or key.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def _differing(own: str, all: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from multiprune.report.findings.comparison import flat
+from multiprune.identity import flat_settings
 from multiprune.report.records.frame import LeftOut, Row, Score
 
 if TYPE_CHECKING:
@@ -86,7 +86,8 @@ def mixture_of(row: Row) -> str:
 
 def mixing_of(row: Row) -> list[tuple[str, object]]:
     """Return the settings by which the tasks of a multitask run are mixed."""
-    return sorted(flat(row.config.get("data", {}).get("mixing") or {}).items())
+    (own,) = flat_settings(row.config.get("data", {}).get("mixing") or {})
+    return sorted(own.items())
 
 
 def one_a_seed(rows: Sequence[Row]) -> tuple[list[Row], list[LeftOut]]:

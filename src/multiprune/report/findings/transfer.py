@@ -9,12 +9,12 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from multiprune.report.findings.comparison import history
+from multiprune.report.findings.comparison import history, settings_of
 from multiprune.report.findings.contender import Contender, statistic_of
 from multiprune.report.records.chain import described
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from multiprune.report.findings.contender import Statistic
     from multiprune.report.findings.model import Model
@@ -157,14 +157,15 @@ def _labelled(chains: Sequence[Chain]) -> list[Chain]:
     ]
 
 
-def _pretraining(rows: Iterable[Row]) -> list[Pretraining]:
+def _pretraining(rows: Sequence[Row]) -> list[Pretraining]:
     """Gather the stages that runs have gone through, each once a seed."""
     stages: dict[tuple[str, int, str], dict[int, Link]] = {}
+    settings = settings_of(rows)
     for row in rows:
         for index, link in enumerate(row.chain, 1):
             if link.pretrains:
                 label = _THEN.join(described(row.chain[:index], link.asked))
-                key = (label, link.asked, history(row.chain[:index]))
+                key = (label, link.asked, history(row.chain[:index], settings))
                 stages.setdefault(key, {})[link.seed] = link
     found = [
         _stage(label, task, list(by_seed.values()))

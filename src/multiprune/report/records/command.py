@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
 #: The folder, within that of a run, where Hydra notes what it composed.
 HYDRA = ".hydra"
+
+# Settings of Hydra that configurations refer to, or are composed from.
+_COMPOSING = ("hydra.searchpath", "hydra.sweep.dir")
 
 # Several times as fast, where PyYAML was built with it.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -21,7 +27,7 @@ def command_of(folder: Path) -> str | None:
     None where Hydra has left no trace, or none that can be read.
     """
     try:
-        words = ["python", "train.py", *_primary_config(folder / HYDRA / "hydra.yaml")]
+        words = ["python", *_composed_from(folder / HYDRA / "hydra.yaml")]
         return shlex.join([*words, *overrides_of(folder)])
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return None
@@ -37,19 +43,34 @@ def overrides_of(folder: Path) -> list[str]:
     return [str(one) for one in content]
 
 
-def _primary_config(file: Path) -> list[str]:
-    """Return the options that name the configuration of a sweep, and ask for a single run."""
+def _composed_from(file: Path) -> list[str]:
+    """Return the script, and the options that say what Hydra composed, for a single run."""
     if not file.exists():
-        return []
+        return ["train.py"]
     hydra = yaml.load(file.read_text(), _Loader)["hydra"]
-    name, runtime = hydra["job"]["config_name"], hydra["runtime"]
-    if name == "train":
-        return []
-    folders = [
-        Path(source["path"])
-        for source in runtime["config_sources"]
-        if source["provider"] == "command-line"
-    ]
-    start = Path(runtime["cwd"])
-    near = [one.relative_to(start) if one.is_relative_to(start) else one for one in folders]
-    return [*(word for one in near for word in ("-cd", str(one))), "-cn", name, "hydra.mode=RUN"]
+    name, given = hydra["job"]["config_name"], hydra["overrides"]["hydra"]
+    start = Path(hydra["runtime"]["cwd"])
+    words = [*_folders(hydra["runtime"]["config_sources"], start)]
+    if name != "train":
+        words += ["-cn", name]
+    # A configuration may ask for a sweep itself.
+    is_asked = name == "train" and "hydra.mode=MULTIRUN" in given
+    if hydra["mode"] == "MULTIRUN" and not is_asked:
+        words.append("hydra.mode=RUN")
+    return [*words, *(one for one in given if one.lstrip("+").partition("=")[0] in _COMPOSING)]
+
+
+def _folders(sources: Sequence[Mapping[str, str]], start: Path) -> Iterator[str]:
+    """Yield the script and the folders of configurations, as seen from ``start``."""
+    by_provider = {one["provider"]: Path(one["path"]) for one in sources}
+    main = by_provider["main"]
+    is_ours = main.name == "conf"
+    yield str(_near(main.parent / "train.py", start)) if is_ours else "train.py"
+    if not is_ours:
+        yield from ("--config-path", str(main))
+    if "command-line" in by_provider:
+        yield from ("-cd", str(_near(by_provider["command-line"], start)))
+
+
+def _near(path: Path, start: Path) -> Path:
+    return path.relative_to(start) if path.is_relative_to(start) else path

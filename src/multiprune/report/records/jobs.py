@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import yaml
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from multiprune.report.records.command import overrides_of
 from multiprune.report.records.duration import duration
@@ -65,22 +61,6 @@ def totals(jobs: Sequence[Job]) -> str:
     left = [job.seconds_left for job in jobs if job.seconds_left is not None]
     ahead = f"; those that run train for {duration(max(left))} more" if left else ""
     return f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}: {states}{ahead}."
-
-
-def print_jobs(jobs: Sequence[Job]) -> None:
-    """Print a row for each job, with the overrides that not all of them share."""
-    shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    table = Table("job", "overrides", "state")
-    for column in ("step", "density", "score", "left"):
-        table.add_column(column, justify="right", no_wrap=True)
-    above = os.path.commonpath([job.path.resolve().parent for job in jobs])
-    for job in jobs:
-        own = " ".join(one for one in job.overrides if one not in shared)
-        name = str(job.path.resolve().relative_to(above))
-        table.add_row(escape(name), escape(own), escape(_state(job)), *_numbers(job))
-    console = Console()
-    console.print(table)
-    console.print(totals(jobs), highlight=False)
 
 
 def as_json(jobs: Sequence[Job]) -> str:
@@ -142,17 +122,3 @@ def _by_number(folder: Path) -> list[tuple[str, int]]:
     """Return what puts 10 behind 9."""
     parts = re.findall(r"(\D*)(\d*)", str(folder))
     return [(text, int(number or -1)) for text, number in parts]
-
-
-def _state(job: Job) -> str:
-    return f"{job.state}: {job.reason}" if job.reason else job.state
-
-
-def _numbers(job: Job) -> list[str]:
-    total = "" if job.total_steps is None else f"/{job.total_steps}"
-    return [
-        "" if job.step is None else f"{job.step}{total}",
-        "" if job.density is None else f"{job.density:.3f}",
-        "" if job.score is None else f"{job.score:.4f}",
-        "" if job.seconds_left is None else duration(job.seconds_left),
-    ]

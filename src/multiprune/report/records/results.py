@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from multiprune.identity import difference
 from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -70,10 +71,24 @@ class Results:
 
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Whether a folder holds the results of a run with this configuration."""
+    """Whether a folder holds the results of the run that this configuration describes."""
     file = folder / "results.json"
-    # As JSON, which has no tuples and no numbers as keys.
-    return file.is_file() and _read(file)["config"] == json.loads(json.dumps(config))
+    return file.is_file() and difference(_read(file)["config"], config) is None
+
+
+def check_unfinished(folder: Path, config: Mapping[str, Any]) -> None:
+    """Raise a ValueError if a folder holds results, which another run would overwrite."""
+    file = folder / "results.json"
+    if not file.is_file():
+        return
+    differs = ""
+    if found := difference(_read(file)["config"], config):
+        key, before, now = found
+        differs = f" in which {key} was {before!r}, and is {now!r} now"
+    raise ValueError(
+        f"Output folder {folder} already holds a finished run{differs}: choose another "
+        "hydra.run.dir (or hydra.sweep.dir)."
+    )
 
 
 def read_score(folder: Path) -> float:

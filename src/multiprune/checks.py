@@ -1,0 +1,156 @@
+"""What a configuration tells without any data or weights: checked in no time, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from multiprune.config import plain
+from multiprune.data.mirror import mirrored_folder
+from multiprune.models.location import encoder_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from omegaconf import DictConfig
+
+_AT_LEAST_1 = (
+    "rank_every_n_steps", "checkpoint.every_n_steps", "data.batch_size", "data.max_length",
+    "data.evaluation_batch_size", "data.sort_window",
+)  # fmt: skip
+
+# Settings of the Trainer without which there is no training, or no score.
+_AT_LEAST_ONCE = (
+    "max_steps", "max_epochs", "accumulate_grad_batches", "limit_train_batches",
+    "limit_val_batches", "val_check_interval", "check_val_every_n_epoch",
+)  # fmt: skip
+
+_PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+# What a run gives to these parts itself.
+_TAKEN = {
+    "pruner": ("budget",),
+    "data": ("tasks", "tokenizer", "seed"),
+    "trainer": ("default_root_dir", "logger", "callbacks"),
+}
+
+
+def check(config: DictConfig) -> None:
+    """Refuse what can be known to be wrong.
+
+    Raises:
+        ValueError, TypeError, FileNotFoundError, HydraException: with one sentence.
+    """
+    check_tasks(config)
+    check_complete(config)
+    for name, taken in _TAKEN.items():
+        check_open(config[name], name, *taken)
+    check_numbers(config)
+    check_trainer(config.trainer)
+    # Their constructors refuse what is wrong, and import nothing large.
+    for part in (config.budget, config.schedule, config.optimizer):
+        instantiate(part, _convert_="all")
+    # What does not fit the tasks; their sizes are not known yet.
+    mixing = instantiate(config.data.mixing, _convert_="all")
+    mixing.probabilities(dict.fromkeys(config.task, 1))
+    check_places(plain(config))
+
+
+def check_tasks(config: DictConfig) -> None:
+    """Refuse a run of no task, or of one that is named twice."""
+    if OmegaConf.is_missing(config, "task") or not config.task:
+        raise ValueError("A run needs at least one task, but `task` names none.")
+    # Hydra merges a task that is chosen twice without a word.
+    choices = [one for one in HydraConfig.get().overrides.task if one.startswith("task=[")]
+    names = [
+        name for one in choices for name in one[len("task=[") : -1].replace(" ", "").split(",")
+    ]
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise ValueError(
+            f"`task` must name each task once, but names {', '.join(sorted(repeated))} again."
+        )
+
+
+def check_complete(config: DictConfig) -> None:
+    """Refuse a configuration that leaves a value open."""
+    if missing := sorted(OmegaConf.missing_keys(config)):
+        raise ValueError(f"A run needs a value of {', '.join(missing)}, but has none.")
+
+
+def check_open(config: DictConfig, name: str, *taken: str) -> None:
+    """Refuse settings that would have no effect, because the run makes them itself."""
+    if given := sorted(set(config) & set(taken)):
+        raise ValueError(
+            f"`{name}.{given[0]}` must be left to the run, but is {config[given[0]]!r}."
+        )
+
+
+def check_numbers(config: DictConfig) -> None:
+    """Refuse numbers that are out of range whatever the data are."""
+    if not 0 <= config.seed < 2**32:
+        raise ValueError(f"`seed` must be from 0 to {2**32 - 1:,}, but is {config.seed}.")
+    for key in _AT_LEAST_1:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"`{key}` must be at least 1, but is {value}.")
+
+
+def check_trainer(trainer: DictConfig) -> None:
+    """Refuse settings with which nothing would be trained, scored or kept."""
+    if trainer.get("max_epochs") in (None, -1) and trainer.get("max_steps", -1) == -1:
+        raise ValueError(
+            "Training must end, but neither `trainer.max_epochs` nor `trainer.max_steps` is set."
+        )
+    if trainer.get("fast_dev_run"):
+        raise ValueError(
+            "A run must leave its files, but `trainer.fast_dev_run` prevents it; "
+            "`trainer.max_steps` makes one short."
+        )
+    for name in _AT_LEAST_ONCE:
+        if trainer.get(name) == 0:
+            raise ValueError(
+                f"A run must be trained, and scored on validation data, but `trainer.{name}` is 0."
+            )
+    clip = trainer.get("gradient_clip_val")
+    if clip is not None and clip < 0:
+        raise ValueError(f"`trainer.gradient_clip_val` must be at least 0, but is {clip}.")
+    precision = trainer.get("precision")
+    # One that is chosen by the device is one of them.
+    if not OmegaConf.is_dict(precision) and precision not in (None, *_PRECISIONS):
+        raise ValueError(
+            f"`trainer.precision` must be one of {', '.join(_PRECISIONS)}, which hold weights in "
+            f"single precision, but is {precision}."
+        )
+
+
+def check_places(config: Mapping[str, Any]) -> None:
+    """Refuse folders that are named and do not exist, or do not hold what they must."""
+    if (path := config["encoder"].get("path")) is not None:
+        encoder_source(str(path))
+    runs = {"distillation.teacher": config["distillation"].get("teacher")}
+    runs["pruner.mask.run"] = (config["pruner"].get("mask") or {}).get("run")
+    for key, found in runs.items():
+        for run in found.values() if isinstance(found, dict) else [found]:
+            if isinstance(run, str) and not Path(run).expanduser().exists():
+                raise FileNotFoundError(
+                    f"`{key}` must be the folder of a finished run or of an exported model, but "
+                    f"{run} does not exist."
+                )
+    if (root := config["data"].get("mirror")) is not None:
+        for below in _mirrored([config["task"], config["retrieval"]]):
+            mirrored_folder(Path(root), below)
+
+
+def _mirrored(node: Any) -> Iterator[str]:
+    """Yield the folders below ``data.mirror`` that sources read."""
+    if isinstance(node, dict):
+        if node.get("_target_") == "multiprune.data.source.HubSource" and node.get("mirror"):
+            yield node["mirror"]
+        node = list(node.values())
+    if isinstance(node, list):
+        for one in node:
+            yield from _mirrored(one)

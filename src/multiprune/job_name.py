@@ -1,0 +1,51 @@
+"""Short names of the jobs of a sweep, for folders and trackers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from multiprune.identity import INCIDENTAL, is_below
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+# A longer one is cut, and told from others by its digest.
+_LONGEST = 120
+
+
+def job_name(overrides: Sequence[str], fixed: Collection[str]) -> str:
+    """Return what a job is called: ``fraction-0.2_pruner-magnitude_seed-0``.
+
+    It has no characters that a shell or Hydra would read as their own, and names the overrides that
+    vary. Those of the keys ``fixed``, which all jobs of the sweep share, are told from other sweeps
+    into the same folder by four digits of a digest, unless they change no result.
+    """
+    given = sorted(one.lstrip("+~").partition("=")[::2] for one in overrides)
+    own = [(key, value) for key, value in given if key not in fixed]
+    hidden = [one for one in given if one[0] in fixed and not is_below(one[0], INCIDENTAL)]
+    words = [f"{short}-{_plain(value)}" for short, (_, value) in zip(_short(own), own, strict=True)]
+    name = "_".join(words)
+    safe = re.sub(r"[^a-zA-Z0-9_.+@-]+", "-", name)[:_LONGEST]
+    # What is replaced or cut might have been told apart by that.
+    hidden += own if safe != name else []
+    digest = hashlib.sha256(repr(hidden).encode()).hexdigest()[:4]
+    return "_".join(one for one in (safe, digest if hidden else "") if one)
+
+
+def short_keys(keys: Sequence[str]) -> list[str]:
+    """Return the last word of each key, unless several have the same."""
+    lasts = [key.rpartition(".")[2] for key in keys]
+    counts = Counter(lasts)
+    return [last if counts[last] == 1 else key for key, last in zip(keys, lasts, strict=True)]
+
+
+def _short(own: Sequence[tuple[str, str]]) -> list[str]:
+    return short_keys([key for key, _ in own])
+
+
+def _plain(value: str) -> str:
+    """Return a value without quotes, and a list as ``a+b``."""
+    return re.sub(r",\s*", "+", value.strip("\"'[]"))

@@ -1,0 +1,129 @@
+"""What tells runs apart: values that are given, and defaults where they are not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from application import composed
+
+from multiprune.config import plain
+from multiprune.identity import INCIDENTAL, difference, flat_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+
+def shout(text: str) -> str:
+    return text.upper()
+
+
+@dataclass(frozen=True)
+class Layout:
+    rows: int = 2
+    names: Sequence[str] = ()
+
+
+class Thing:
+    def __init__(
+        self,
+        *,
+        rate: float,
+        bias: bool = False,
+        shape: Sequence[int] = (3, 4),
+        transform: Callable[[str], str] = shout,
+        layout: Layout = Layout(rows=5),
+    ) -> None: ...
+
+
+@dataclass
+class Parted:
+    parts: dict[str, int] = field(default_factory=lambda: {"a": 1})
+
+
+HERE = "test_identity"
+THING = {"_target_": f"{HERE}.Thing", "rate": 0.1}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"bias": False},
+        {"shape": [3, 4]},
+        {"transform": {"_target_": "hydra.utils.get_method", "path": f"{HERE}.shout"}},
+        {"layout": {"_target_": f"{HERE}.Layout", "rows": 5}},
+        {"layout": {"_target_": f"{HERE}.Layout", "rows": 5, "names": []}},
+    ],
+    ids=str,
+)
+def test_a_default_that_is_given_makes_no_difference(given: dict[str, Any]) -> None:
+    # Inside a list, as well.
+    for first, second in ((THING, THING | given), ([THING], [THING | given])):
+        assert difference({"pruner": first}, {"pruner": second}) is None
+        assert difference({"pruner": second}, {"pruner": first}) is None
+
+
+def test_another_value_than_the_default_is_a_difference() -> None:
+    found = difference({"pruner": THING}, {"pruner": THING | {"bias": True}})
+    assert found == ("pruner.bias", False, True)
+    layout = {"layout": {"_target_": f"{HERE}.Layout"}}
+    found = difference({"pruner": THING}, {"pruner": THING | layout})
+    assert found == ("pruner.layout.rows", 5, 2)
+    parted = {"_target_": f"{HERE}.Parted"}
+    found = difference({"data": parted}, {"data": parted | {"parts": {"a": 2}}})
+    assert found == ("data.parts.a", 1, 2)
+
+
+def test_null_is_as_good_as_nothing_unless_the_default_is_something() -> None:
+    assert difference({"retrieval": None}, {}) is None
+    found = difference({"pruner": THING}, {"pruner": THING | {"bias": None}})
+    assert found == ("pruner.bias", False, None)
+
+
+def test_of_a_constructor_that_is_not_known_what_is_given_counts() -> None:
+    unknown = {"_target_": "nowhere.Thing"}
+    assert difference({"pruner": unknown}, {"pruner": unknown}) is None
+    found = difference({"pruner": unknown}, {"pruner": unknown | {"rate": 1}})
+    assert found == ("pruner.rate", None, 1)
+
+
+def test_keys_of_the_root_have_the_defaults_of_the_schema() -> None:
+    config = plain(composed())
+    assert {"compile", "rank_every_n_steps"} <= config.keys()
+    older = {key: value for key, value in config.items() if key != "rank_every_n_steps"}
+    assert difference(older, config) is None
+    assert difference(older, config | {"rank_every_n_steps": 7}) == ("rank_every_n_steps", 10, 7)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "pruner.per_layer=false",
+        "pruner.parts=[encoder_linear]",
+        "optimizer.eps=1e-8",
+        "data.sort_window=20",
+        "data.evaluation_batch_size=64",
+        "task.roles.loss_weight=1.0",
+        "trainer.min_epochs=null",
+        "trainer.deterministic=null",
+        "encoder.freeze_embeddings=false",
+    ],
+)
+def test_defaults_of_what_runs_are_made_of_are_those_that_have_no_effect(override: str) -> None:
+    given, left_out = plain(composed(f"+{override}")), plain(composed())
+    assert given != left_out
+    assert difference(json.loads(json.dumps(left_out)), given) is None
+
+
+def test_what_is_incidental_makes_no_difference() -> None:
+    trainer = ("trainer.log_every_n_steps=1", "+trainer.profiler=simple")
+    places = ("data.mirror=elsewhere", "+data.cache=there", "logger=[csv,tensorboard]")
+    ours = plain(composed(*trainer, *places, "checkpoint.every_n_steps=3"))
+    assert difference(plain(composed()), ours) is None
+    (flat,) = flat_settings(plain(composed("task=mlm_streamed")))
+    ours = plain(composed("task=mlm_streamed", "task.mlm_streamed.source.workers=7"))
+    assert difference(plain(composed("task=mlm_streamed")), ours) is None
+    assert "task.mlm_streamed.source.workers" in flat
+    assert "seed" not in INCIDENTAL
