@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from multiprune.tasks.columns import Columns
+
 TEXT = ["sentence", "english"]
 
 
@@ -28,6 +30,7 @@ class Parallel:
         *,
         mirror: Path | None,
         languages: Sequence[str] | None = None,  # noqa: ARG002
+        columns: Columns | None = None,
     ) -> Rows | None:
         if split != "test":
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from multiprune.tasks.labels import UNLABELLED
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.task import Rows
 
@@ -11,9 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from multiprune.tasks.task import Task
-
-# The hub's sign for an example whose label is not public.
-_UNLABELLED = -1
 
 # Splits that there must be rows of.
 _REQUIRED = ("train", "validation")
@@ -65,7 +63,7 @@ def labelled(rows: Rows, task: Task) -> Rows | None:
     """Leave out rows whose label is not public, and a split that has no others."""
     if task.label not in rows.table.column_names or not task.marks_unlabelled:
         return rows
-    known = [row for row, label in enumerate(rows.table[task.label][:]) if label != _UNLABELLED]
+    known = [row for row, label in enumerate(rows.table[task.label][:]) if label != UNLABELLED]
     return _selected(rows, known, "labelled")
 
 

@@ -91,7 +91,9 @@ class SplitReader:
     def used(self, task: Task, split: str) -> tuple[int, Rows | None]:
         """Return how many rows of a split have no label, and those that are used."""
         languages = wanted_languages(task, split, self.language)
-        rows = task.source.load(split, mirror=self.mirror, languages=languages)
+        rows = task.source.load(
+            split, mirror=self.mirror, languages=languages, columns=task.columns
+        )
         return (0, None) if rows is None else used_rows(rows, task, split, self.language)
 
     def _encoded(self, task: Task, split: str) -> EncodedSplit | None:

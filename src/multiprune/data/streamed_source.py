@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from multiprune.tasks.columns import Columns
     from multiprune.tasks.task import Rows, Source
 
 
@@ -56,7 +57,12 @@ class StreamedSource:
             raise ValueError(f"`files` must be a list of patterns, but is {self.files!r}.")
 
     def load(
-        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+        self,
+        split: str,
+        *,
+        mirror: Path | None,
+        languages: Sequence[str] | None = None,
+        columns: Columns | None = None,
     ) -> Rows | None:
         """Return the rows of another split than that for training.
 
@@ -68,7 +74,7 @@ class StreamedSource:
                 f"All training rows are asked for, but {', '.join(self.files)} can only be "
                 "streamed: as the `source` of a task, and to train on."
             )
-        return self.evaluation.load(split, mirror=mirror, languages=languages)
+        return self.evaluation.load(split, mirror=mirror, languages=languages, columns=columns)
 
     def corpus(self, column: str, mirror: Path | None) -> Corpus:
         """Find the pieces, without reading any; ``column`` has the texts of parquet files.

@@ -86,7 +86,7 @@ def _encoded(
     )
     splits, truncated = {}, 0
     for split in files:
-        if (rows := task.source.load(split, mirror=None)) is not None:
+        if (rows := task.source.load(split, mirror=None, columns=task.columns)) is not None:
             splits[split], cut = encoded_rows(
                 task,
                 rows,
