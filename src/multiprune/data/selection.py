@@ -51,7 +51,7 @@ def used_rows(
         ValueError: if a row is in a language that the task does not declare, or none is in
             ``language`` to train or to validate with.
     """
-    mine = rows if language is None else _in_one_language(rows, task, split, language)
+    mine = rows if language is None else in_language(rows, task, split, language)
     known = None if mine is None else labelled(mine, task)
     if mine is None or known is None:
         return 0, None
@@ -83,7 +83,12 @@ def in_languages(rows: Rows, task: Task, split: str) -> Rows | None:
     return _selected(rows, kept, f"in {' '.join(wanted)}")
 
 
-def _in_one_language(rows: Rows, task: Task, split: str, language: str) -> Rows | None:
+def in_language(rows: Rows, task: Task, split: str, language: str) -> Rows | None:
+    """Leave out rows in other languages; None if no others are there.
+
+    Raises:
+        ValueError: if none is left to train or to validate with.
+    """
     found = languages_of(rows, task.languages)
     kept = [row for row, one in enumerate(found) if one == language]
     if not kept and split in _REQUIRED:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from multiprune.data.batches import EncodedTask, capped
 from multiprune.data.cache import encoded_rows
 from multiprune.data.selection import used_rows, wanted_languages
+from multiprune.data.source import FileSource
 from multiprune.data.streamed_task import is_streamed
 
 if TYPE_CHECKING:
@@ -64,9 +65,11 @@ class SplitReader:
         loaded = self.encoded_splits(task)
         splits = {split: one.table for split, one in loaded.items() if one is not None}
         if missing := [one for one in _SPLITS[:2] if one in loaded and one not in splits]:
+            aside = isinstance(task.source, FileSource) and missing == ["validation"]
             raise ValueError(
                 f"A task needs labelled rows to train and to validate with, but {name!r} has "
-                f"none in {' and '.join(missing)}."
+                f"none in {' and '.join(missing)}"
+                + (f": task.{name}.source.validation=0.1 sets some aside." if aside else ".")
             )
         if truncated := sum(one.truncated for one in loaded.values() if one is not None):
             log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)

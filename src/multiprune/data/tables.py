@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from multiprune.tasks.columns import Columns
 
 # Of more digits, a number may not fit in 64 bits; one that begins with 0 is a code.
-_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_WHOLE = r"(0|[1-9][0-9]{0,17})"
+_INTEGER = re.compile(rf"[+-]?{_WHOLE}")
+_NUMBER = re.compile(rf"[+-]?({_WHOLE}(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 _Values = dict[str, list[Any]]
 

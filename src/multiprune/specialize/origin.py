@@ -126,9 +126,13 @@ def read_origin(run: Path) -> Origin:
             "name the run that a model was exported from with `--data-of`."
         )
     try:
-        config = json.loads(file.read_text())["config"]
+        content = json.loads(file.read_text())
+        config = content["config"]
         if not {"task", "data", "seed"} <= config.keys():
             raise KeyError("task, data and seed")
+        # Those that the run has read from its training data.
+        for name, labels in content.get("labels", {}).items():
+            config["task"][name]["labels"] = labels
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(
             f"The results of a run must hold its configuration, but {file} does not: {error}"
