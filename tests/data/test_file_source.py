@@ -40,7 +40,9 @@ def test_paths_are_seen_from_the_working_folder(
     source = FileSource(files={"train": "a.csv"})
     assert loaded(source, "train").table["label"][:] == ["x", "y"]
     assert source.load("validation", mirror=None) is None
-    with pytest.raises(FileNotFoundError, match=rf"but b\.csv does not exist in {tmp_path}\."):
+    with pytest.raises(
+        FileNotFoundError, match=rf"train file b\.csv does not exist in {tmp_path}\."
+    ):
         FileSource(files={"train": "b.csv"}).load("train", mirror=None)
 
 

@@ -58,7 +58,7 @@ def test_wrong_files_are_refused_in_a_sentence(
     monkeypatch.chdir(tmp_path)
     overrides = [*QUICK, *NARROW, "task=example"]
     assert refused(tmp_path / "run", *overrides) == (
-        f"error: train is a file, but example.csv does not exist in {tmp_path}."
+        f"error: The train file example.csv does not exist in {tmp_path}."
     )
     write(tmp_path)
     body = "task.example.text=[body]"

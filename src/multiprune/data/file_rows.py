@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from multiprune.tasks.columns import Columns
 
 
-def matching_files(pattern: str | Path, what: str) -> list[Path]:
+def matching_files(pattern: str | Path, split: str) -> list[Path]:
     """Return the files that a path names, whose last part may be a pattern, in alphabetical order.
 
     Raises:
-        FileNotFoundError: if there is none; ``what`` says what it should have been.
+        FileNotFoundError: if there is none for this split.
     """
     path = Path(pattern).expanduser()
     if path.is_file():
@@ -34,7 +34,7 @@ def matching_files(pattern: str | Path, what: str) -> list[Path]:
     if found := sorted(one for one in path.parent.glob(path.name) if one.is_file()):
         return found
     seen_from = "" if path.is_absolute() else f" in {Path.cwd()}"
-    raise FileNotFoundError(f"{what}, but {path} does not exist{seen_from}.")
+    raise FileNotFoundError(f"The {split} file {path} does not exist{seen_from}.")
 
 
 def read_rows(files: Sequence[Path], columns: Columns | None, *, origin: str) -> Rows:

@@ -190,7 +190,7 @@ class FileSource:
         if named is None:
             return None
         patterns = [named] if isinstance(named, str | Path) else named
-        files = [one for each in patterns for one in matching_files(each, f"{split} is a file")]
+        files = [one for each in patterns for one in matching_files(each, split)]
         rows = read_rows(files, columns, origin=", ".join(map(str, patterns)))
         if not is_shared or self.validation is None:
             return rows
