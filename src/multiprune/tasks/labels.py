@@ -127,7 +127,9 @@ def label_reader(rows: Rows, column: str, labels: Labels) -> LabelReader:
         ValueError: if the file has other names than the label space.
     """
     where = f"Column {column!r} of {rows.origin}"
-    names = class_names(rows.table, column)
+    # What transformers calls classes that have no names says nothing of their order.
+    unnamed = labels == [f"LABEL_{number}" for number in range(len(labels))]
+    names = [] if unnamed else class_names(rows.table, column)
     if unknown := [one for one in names if one not in labels]:
         raise ValueError(
             f"{where} must have class names that are among `labels` ({', '.join(labels)}), but has "
