@@ -296,7 +296,7 @@ def test_label_outside_the_classes_is_refused(
     values = [label] + [0 if isinstance(label, int) else "no"] * (ROWS - 1)
     file = table(tmp_path / "wrong.parquet", label=values)
     said = refused(capsys, *arguments(bert, file, tmp_path))
-    assert f"one of 3 labels (no, maybe, yes) or its position from 0, but row 0 is {label!r}" in said
+    assert f"labels (no, maybe, yes) or its position from 0, but row 0 is {label!r}" in said
 
 
 def arguments(model: Path, data: Path, folder: Path) -> list[object]:

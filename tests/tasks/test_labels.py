@@ -101,7 +101,8 @@ def test_class_names_of_a_file_are_compared_by_name(kind: Any) -> None:
         1,
     ]
     # Names that are the integers themselves say nothing.
-    assert ids(task(kind, ["bad", "good"]), rows_of(kind, [0, 1], ["0", "1"])) == [0, 1]
+    for names in (["0", "1"], ["False", "True"]):
+        assert ids(task(kind, ["bad", "good"]), rows_of(kind, [0, 1], names)) == [0, 1]
     assert ids(task(kind, [3, 4]), rows_of(kind, [0, 1], ["4", "3"])) == [1, 0]
     # Nor do those that transformers makes up for a model.
     assert ids(task(kind, ["LABEL_0", "LABEL_1"]), rows_of(kind, [0, 1], ["a", "b"])) == [0, 1]

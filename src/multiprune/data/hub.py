@@ -180,7 +180,7 @@ def _splits(path: str, configuration: str | None) -> list[str]:
         what = path if configuration is None else f"{path} {configuration}"
         raise ValueError(
             f"The hub must have {what} unless `data.mirror` is set, but it does not: "
-            f"{str(error).splitlines()[0]:.200}"
+            f"{str(error.__cause__ or error).splitlines()[0]:.200}"
         ) from error
 
 

@@ -107,7 +107,7 @@ def _distinct(name: str, values: set[Any], where: str) -> list[str] | list[int]:
         )
     if UNLABELLED in numbers:
         raise ValueError(
-            f"{where} holds -1, which may be a label or mean that there is none: `labels` of "
-            f"{name} must be listed, as in [-1, 0, 1] or [0, 1]."
+            f"{where} holds -1, which may be a label or mean that there is none: say which by "
+            f"task.{name}.labels=[-1,0,1] or task.{name}.labels=[0,1]."
         )
     return [int(one) for one in numbers]

@@ -27,11 +27,12 @@ _SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """Encoded rows, how many texts were cut, and how many rows had no label."""
+    """Encoded rows, how many texts were cut, how many rows had no label, and where they are."""
 
     table: Dataset
     truncated: int
     unlabelled: int
+    origin: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,9 @@ class SplitReader:
                 f"none in {' and '.join(missing)}"
                 + (f": task.{name}.source.validation=0.1 sets some aside." if aside else ".")
             )
+        if (trained_on := loaded.get("train")) is not None:
+            # A file that was copied may still name the data of another task.
+            log.info("%s: training rows of %s.", name, trained_on.origin)
         if truncated := sum(one.truncated for one in loaded.values() if one is not None):
             log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
         if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
@@ -106,4 +110,4 @@ class SplitReader:
         table, truncated = encoded_rows(
             task, rows, self.tokenizer, max_length=self.max_length, folder=self.cache
         )
-        return EncodedSplit(table, truncated, unlabelled)
+        return EncodedSplit(table, truncated, unlabelled, rows.origin)

@@ -148,8 +148,9 @@ def label_reader(rows: Rows, column: str, labels: Labels) -> LabelReader:
 def class_names(table: Dataset, column: str) -> list[str]:
     """Return the names that a table has for the integers of a column of classes; none if none.
 
-    Names that are the integers themselves say nothing.
+    Names that are the integers themselves, or False and True, say nothing.
     """
     feature = table.features[column]
-    names = getattr(getattr(feature, "feature", feature), "names", None)
-    return [*names] if names and names != [*map(str, range(len(names)))] else []
+    names = getattr(getattr(feature, "feature", feature), "names", None) or []
+    silent = ([str(number) for number in range(len(names))], ["False", "True"])
+    return [] if names in silent else [*names]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch.nn import functional
 
-from multiprune.tasks.columns import Columns, check_present
+from multiprune.tasks.columns import Columns, check_present, check_texts
 from multiprune.tasks.languages import LANGUAGE, check_declaration, languages_of, with_averages
 
 if TYPE_CHECKING:
@@ -80,8 +80,9 @@ class Retrieval:
         languages_of(rows, self.languages)
 
     def column(self, rows: Rows, name: str) -> list[Any]:
-        """Return the values of a column, which must be there."""
+        """Return the texts of a column, which must be there."""
         check_present([name], rows.table.column_names, rows.origin)
+        check_texts(rows, [name], words=False)
         values: list[Any] = rows.table[name][:]
         return values
 
