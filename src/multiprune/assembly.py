@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -13,6 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import LearningRateMonitor
 
 from multiprune.config import plain
+from multiprune.data.read_labels import with_labels
 from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.outcome import is_job
 from multiprune.report.records.lineage import lineage_of
@@ -26,8 +28,6 @@ from multiprune.training.stop import Stop
 from multiprune.training.timing import Stopwatch
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from omegaconf import DictConfig
     from pytorch_lightning.loggers.logger import Logger
 
@@ -66,7 +66,7 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     distillation: Distillation = instantiate(config.distillation, _convert_="all")
     pruning = build_pruning(config)
     distillation = trained_with(distillation, pruning.pruner)
-    stated: dict[str, Task] = dict(instantiate(config.task, _convert_="all"))
+    stated = build_tasks(config)
     encoder: Encoder = instantiate(config.encoder)
     tasks = tasks_for(encoder, stated)
     module = build_module(config, encoder, tasks, recipe, distillation)
@@ -90,6 +90,16 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
         trainer=build_trainer(config, folder, loggers, callbacks),
         # Now: who knows what becomes of that run until this one ends.
         lineage=lineage_of(config.encoder.get("path")),
+    )
+
+
+def build_tasks(config: DictConfig) -> dict[str, Task]:
+    """Build the tasks, and read the labels of those that do not name them."""
+    mirror = config.data.get("mirror")
+    return with_labels(
+        dict(instantiate(config.task, _convert_="all")),
+        mirror=None if mirror is None else Path(mirror),
+        language=config.data.get("language"),
     )
 
 

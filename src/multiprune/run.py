@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from multiprune.assembly import assemble
 from multiprune.config import plain
 from multiprune.data.pieces import CorpusError
+from multiprune.data.read_labels import labels_of
 from multiprune.export.checkpoint import save_model
 from multiprune.export.dynamic import SIZES_FOLDER, save_sizes
 from multiprune.export.loading import ShippedModel
@@ -133,6 +134,7 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
         seed=config.seed,
         config=plain(config),
         lineage=experiment.lineage,
+        labels=labels_of(experiment.tasks),
     )
     write(experiment, results)
     return results

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from multiprune.tasks.columns import Columns
+
 TEXT = ["sentence", "english"]
 
 
@@ -28,16 +30,17 @@ class Parallel:
         *,
         mirror: Path | None,
         languages: Sequence[str] | None = None,  # noqa: ARG002
+        columns: Columns | None = None,  # noqa: ARG002
     ) -> Rows | None:
         if split != "test":
             return None
         count = 13
-        columns = {
+        made = {
             "sentence": [f"s{row}" for row in range(count)],
             "english": [f"e{row}" for row in range(count)],
             "lang": ["de" if row % 2 and row < 12 else "sw" for row in range(count)],
         }
-        kept = {name: columns[name] for name in self.columns}
+        kept = {name: made[name] for name in self.columns}
         return Rows(Dataset.from_dict(kept), f"corpus of {mirror}", "fingerprint")
 
 

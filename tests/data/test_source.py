@@ -5,9 +5,11 @@ import datasets
 import pyarrow
 import pytest
 from datasets import Dataset
+from datasets.exceptions import DatasetGenerationError
 from pyarrow import parquet
 
 from multiprune.data.source import GeneratedSource, HubSource, SplitSource
+from multiprune.tasks.columns import Columns
 from multiprune.tasks.synthetic import agreement
 from multiprune.tasks.task import Rows, Source
 
@@ -142,6 +144,47 @@ def test_split_may_be_absent_from_the_hub_only_where_it_is_not_required(
     assert source.load("test", mirror=None) is None
     with pytest.raises(ValueError, match="validation split, but owner/repository cola validation"):
         source.load("validation", mirror=None)
+
+
+def test_only_columns_that_are_read_are_taken_from_the_hub(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offer(monkeypatch, {"train": COLUMNS | {"vector": [[1.0], [2.0]]}})
+    source = HubSource(path="owner/repository", name="cola", mirror="cola")
+    columns = Columns(text=["sentence"], others=["label"])
+    rows = source.load("train", mirror=None, columns=columns)
+    assert rows is not None
+    assert rows.table.to_dict() == COLUMNS
+    with pytest.raises(
+        ValueError, match=r"repository cola train .* 'text', but has sentence, label, v"
+    ):
+        source.load("train", mirror=None, columns=Columns(text=["text"]))
+
+
+def test_a_task_of_the_hub_is_read_there_though_others_have_a_mirror(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    offer(monkeypatch, {"train": COLUMNS})
+    source = HubSource(path="owner/repository", name="cola")
+    assert loaded(source, "train", tmp_path).origin == "owner/repository cola train"
+    with pytest.raises(ValueError, match=r"on the hub \(`path`\) or in a mirror \(`mirror`\)"):
+        HubSource(path=None)
+
+
+def test_data_that_the_hub_cannot_give_are_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offer(monkeypatch, {"train": COLUMNS})
+
+    def broken(*_: str | None, **__: str) -> Dataset:
+        raise DatasetGenerationError("An error occurred") from ValueError("map<string, int64>")
+
+    monkeypatch.setattr(datasets, "load_dataset", broken)
+    source = HubSource(path="owner/repository", name="cola")
+    with pytest.raises(
+        ValueError, match="repository cola train cannot be read: map<string, int64>"
+    ):
+        source.load("train", mirror=None)
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no route\nto host"), OSError("no route")])

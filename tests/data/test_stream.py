@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -319,14 +320,21 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
         data_module(tmp_path, wrong)
 
 
-def test_paths_are_below_the_mirror_if_there_is_one(tmp_path: Path) -> None:
+def test_only_patterns_of_the_mirror_are_below_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_lines(tmp_path / "mirror" / "corpus")
-    one = source("corpus/*.txt")
-    assert len(one.corpus("text", tmp_path / "mirror").pieces) > 8
-    absolute = source(str(tmp_path / "mirror" / "corpus" / "0.txt"))
-    assert absolute.corpus("text", tmp_path / "elsewhere").pieces
+    own = source("mirror/corpus/0.txt", mirror=["corpus/*.txt"])
+    mirrored = replace(own, files=None)
+    assert len(mirrored.corpus("text", tmp_path / "mirror").pieces) > 8
     with pytest.raises(FileNotFoundError, match=r"no file fits .*elsewhere/corpus/\*\.txt"):
-        one.corpus("text", tmp_path / "elsewhere")
+        mirrored.corpus("text", tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=r"`data\.mirror` must be set for corpus/\*\.txt"):
+        mirrored.corpus("text", None)
+    monkeypatch.chdir(tmp_path)
+    pieces = own.corpus("text", tmp_path / "elsewhere").pieces
+    names = {one.file.name for one in pieces if isinstance(one, Lines)}
+    assert names == {str(tmp_path / "mirror" / "corpus" / "0.txt")}
     (tmp_path / "empty.txt").touch()
     with pytest.raises(ValueError, match=r"must hold text, but .* is empty"):
         source(str(tmp_path / "empty.txt")).corpus("text", None)

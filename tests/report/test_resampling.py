@@ -76,6 +76,19 @@ def test_score_of_a_resample_is_that_of_examples_repeated(
         assert len(set(found)) > 3, name
 
 
+def test_three_million_examples_are_counted_exactly() -> None:
+    counts = [2_995_411, 1_589, 1_203, 1_797]
+    predictions, labels = (
+        np.repeat(np.array(one, np.int8), counts) for one in ([0, 1, 0, 1], [0, 0, 1, 1])
+    )
+    weights, examples = np.ones((1, 3_000_000), np.float32), np.arange(3_000_000)
+    for name in ("f1", "matthews_correlation", "pearson"):
+        found = resampled_metric(name, predictions, labels, examples)(weights)
+        metric = getattr(metrics, name)
+        expected = metric(torch.from_numpy(predictions), torch.from_numpy(labels))
+        assert found[0] == pytest.approx(expected, abs=1e-9), name
+
+
 def test_every_metric_has_a_resampled_form() -> None:
     own = [
         one for one in vars(metrics).values() if getattr(one, "__module__", "") == metrics.__name__

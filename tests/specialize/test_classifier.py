@@ -266,8 +266,8 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"--out": None}, "needs `--out` as well"),
         ({"--examples": 2}, "at least the 3 classes of bert, but is 2"),
         ({"--examples": 31}, "at most the 30 training examples of bert, but is 31"),
-        ({"--data": "nowhere.parquet"}, "but nowhere.parquet does not exist"),
-        ({"--validation": "nowhere.parquet"}, "but nowhere.parquet does not exist"),
+        ({"--data": "nowhere.parquet"}, "train file nowhere.parquet does not exist"),
+        ({"--validation": "nowhere.parquet"}, "validation file nowhere.parquet does not exist"),
         ({"--task": "agreement"}, "`--task` must go with a run, but `--model` is given"),
         ({"--model": "./nowhere"}, "nowhere/config.json does not exist"),
         ({"--model": "nobody/nothing"}, "that can be reached, but 'nobody/nothing' is not"),
@@ -296,7 +296,7 @@ def test_label_outside_the_classes_is_refused(
     values = [label] + [0 if isinstance(label, int) else "no"] * (ROWS - 1)
     file = table(tmp_path / "wrong.parquet", label=values)
     said = refused(capsys, *arguments(bert, file, tmp_path))
-    assert f"one of 3 labels (no, maybe, yes) or its id, but row 0 is {label!r}" in said
+    assert f"labels (no, maybe, yes) or its position from 0, but row 0 is {label!r}" in said
 
 
 def arguments(model: Path, data: Path, folder: Path) -> list[object]:

@@ -18,8 +18,7 @@ from multiprune.tasks.metrics import (
     spearman,
 )
 
-# torchmetrics adds 1e-6 to the denominator of Spearman's correlation, and counts in float32.
-TOLERANCE = 1e-5
+TOLERANCE = 1e-12
 
 seeds = pytest.mark.parametrize("seed", range(5))
 
@@ -80,6 +79,27 @@ def test_correlations_agree_with_scipy(rng: Generator) -> None:
     assert pearson(tensor(predictions), tensor(labels)) == pytest.approx(expected, abs=TOLERANCE)
     expected = stats.spearmanr(predictions, labels).statistic
     assert spearman(tensor(predictions), tensor(labels)) == pytest.approx(expected, abs=TOLERANCE)
+
+
+def test_three_million_answers_are_counted_in_double_precision() -> None:
+    # One in a thousand is of class 1. The two libraries are told how often each pair occurs.
+    labels, predictions = np.array([0, 0, 1, 1]), np.array([0, 1, 0, 1])
+    counts = np.array([2_995_411, 1_589, 1_203, 1_797])
+    many = [tensor(one).repeat_interleave(tensor(counts)) for one in (predictions, labels)]
+    pairs = {"y_true": labels, "y_pred": predictions, "sample_weight": counts}
+    correlation = sklearn_metrics.matthews_corrcoef(**pairs)
+    covariance = np.cov(labels, predictions, fweights=counts)
+    expected = {
+        accuracy: sklearn_metrics.accuracy_score(**pairs),
+        f1: sklearn_metrics.f1_score(**pairs),
+        macro_f1: sklearn_metrics.f1_score(**pairs, average="macro"),
+        matthews_correlation: correlation,
+        pearson: covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]),
+        # Of two values, ranks are as correlated as the values.
+        spearman: correlation,
+    }
+    for metric, value in expected.items():
+        assert metric(*many) == pytest.approx(value, abs=1e-11), metric.__name__
 
 
 @seeds

@@ -76,6 +76,7 @@ def test_wrong_declaration_is_refused(changes: dict[str, Any], said: str) -> Non
 @pytest.mark.parametrize(
     ("known", "said"),
     [
+        (rows(english=[1, 2, 3]), r"'english' of corpus\.parquet must hold texts, but holds int64"),
         (rows(english=["x", None, "z"]), r"'english' of corpus\.parquet .* row 1 is None"),
         (rows(sentence=["a", "b", ""]), "row 2 is ''"),
         (rows(lang=["sw", "de", "fr"]), r"declares \(de, sw\), but holds fr"),

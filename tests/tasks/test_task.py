@@ -8,7 +8,6 @@ from datasets import Dataset
 from multiprune.data.source import HubSource
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.labels import label_ids
 from multiprune.tasks.metrics import accuracy, f1
 from multiprune.tasks.task import Batch, Rows, Task
 
@@ -116,18 +115,14 @@ def test_null_text_is_named() -> None:
         sentiment(text=["one", "two"]).encode(table, TOKENIZER, 16)
 
 
-def test_labels_may_be_names_or_ids() -> None:
-    found = label_ids(["b", 0, 2, 1.0, "a"], ["a", "b", "c"], column="label", origin="x")
-    assert found == [1, 0, 2, 1, 0]
-
-
 @pytest.mark.parametrize(
-    "value", [3, -1, 0.5, "d", "", "0", None, [0], float("nan"), float("inf")], ids=repr
+    ("values", "held"), [([1, 2], "int64"), ([["dog"], []], "list<"), ([{"a": 1}] * 2, "struct<")]
 )
-def test_label_outside_the_label_space_is_named(value: Any) -> None:
-    with pytest.raises(ValueError, match=r"'label' of x\.parquet .* \(a, b, c\)") as error:
-        label_ids([0, 1, value], ["a", "b", "c"], column="label", origin="x.parquet")
-    assert f"row 2 is {value!r}" in str(error.value)
+def test_text_column_of_another_type_is_named(values: list[Any], held: str) -> None:
+    with pytest.raises(
+        ValueError, match=rf"'sentence' of corpus\.parquet .* texts, but holds {held}"
+    ):
+        sentiment().encode(rows(sentence=values, label=[0, 1]), TOKENIZER, 16)
 
 
 def test_batch_moves_inputs_and_labels_together() -> None:

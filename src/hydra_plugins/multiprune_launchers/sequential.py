@@ -74,8 +74,7 @@ class SequentialLauncher(BasicLauncher):
         return conclude(super().launch(job_overrides, initial_job_idx), self.config)
 
     def _run(self, task_function: TaskFunction, job: DictConfig) -> Any:
-        from multiprune.outcome import is_first_process
-        from multiprune.outcome import sentence
+        from multiprune.outcome import is_first_process, sentence
         from multiprune.report.records.runs import RESULTS
         from multiprune.status import GaveUpError
 

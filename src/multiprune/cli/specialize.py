@@ -26,7 +26,7 @@ def add_specialize_command(commands: Commands) -> None:
         "neurons, remove what contributes least, and write a physically smaller model with the "
         "head of that task alone, as Yang et al. (2023) do. No weight is trained. Each task gets a "
         "folder in DIR, or by language each task and language (TASK.LANGUAGE). With --model it is "
-        "a classifier of transformers that is cut, with its own head, for data in parquet files; "
+        "a classifier of transformers that is cut, with its own head, for data in files; "
         "DIR is then what is written.",
     )
     text = "folder of a run, or of an exported model"
@@ -51,7 +51,7 @@ def add_specialize_command(commands: Commands) -> None:
 def _add_classifier(command: argparse.ArgumentParser) -> None:
     text = "instead of a run: a classifier of the Hugging Face hub, or a folder of one"
     command.add_argument("--model", metavar="NAME", help=text)
-    text = "its training data, a parquet file"
+    text = "its training data, a .csv, .tsv, .jsonl or .parquet file"
     command.add_argument("--data", type=Path, metavar="FILE", help=text)
     text = "its validation data; no scores are measured without"
     command.add_argument("--validation", type=Path, metavar="FILE", help=text)

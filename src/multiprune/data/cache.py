@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Part of every key: raise it when encoded rows change their meaning.
-_FORMAT = 1
+_FORMAT = 2
 
 
 def default_cache_folder() -> Path:

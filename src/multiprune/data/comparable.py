@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from multiprune.tasks.columns import check_present
 from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.task import Rows
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from multiprune.tasks.columns import Columns
     from multiprune.tasks.task import Source
 
 #: What the rows of a language are dealt out to, one after the other.
@@ -40,7 +42,12 @@ class ComparableCorpus:
             raise ValueError(f"`text` must name 2 columns, but names {list(self.text)}.")
 
     def load(
-        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+        self,
+        split: str,
+        *,
+        mirror: Path | None,
+        languages: Sequence[str] | None = None,
+        columns: Columns | None = None,
     ) -> Rows | None:
         """Return ``validation`` or ``test``, where None is what is not there.
 
@@ -49,24 +56,20 @@ class ComparableCorpus:
         """
         from datasets import Dataset
 
-        rows = self.source.load("test", mirror=mirror, languages=languages)
+        rows = self.source.load("test", mirror=mirror, languages=languages, columns=columns)
         if split not in _SPLITS or rows is None:
             return None
-        columns: dict[str, list[Any]] = rows.table.to_dict()
-        for column in (*self.text, LANGUAGE):
-            if column not in columns:
-                raise ValueError(
-                    f"{rows.origin} must have a column {column!r}, but has {', '.join(columns)}."
-                )
-        kept = _places(columns[LANGUAGE], split)
-        columns = {name: [values[row] for row in kept] for name, values in columns.items()}
+        found: dict[str, list[Any]] = rows.table.to_dict()
+        check_present([*self.text, LANGUAGE], [*found], rows.origin)
+        kept = _places(found[LANGUAGE], split)
+        found = {name: [values[row] for row in kept] for name, values in found.items()}
         for turn, column in ((1, self.text[1]), (2, self.text[0])):
-            columns[column] = [
+            found[column] = [
                 None if place % 3 == turn else one
-                for place, one in zip(kept.values(), columns[column], strict=True)
+                for place, one in zip(kept.values(), found[column], strict=True)
             ]
         origin = f"{rows.origin} ({split} of a comparable corpus)"
-        return Rows(Dataset.from_dict(columns), origin, f"{rows.fingerprint}-{split}")
+        return Rows(Dataset.from_dict(found), origin, f"{rows.fingerprint}-{split}")
 
 
 def _places(languages: Sequence[str], split: str) -> dict[int, int]:

@@ -154,6 +154,7 @@ def aligned_start(context: str, answer: str, start: int) -> int:
 
 def _table(path: str, configuration: str | None, split: str) -> Dataset | None:
     from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
 
     try:
         if split not in _splits(path, configuration):
@@ -163,6 +164,10 @@ def _table(path: str, configuration: str | None, split: str) -> Dataset | None:
         raise ValueError(
             f"The hub must be reachable for {_origin(path, configuration, split)} unless "
             f"`data.mirror` is set, but it is not: {str(error).splitlines()[0]}"
+        ) from error
+    except DatasetsError as error:
+        raise ValueError(
+            f"{_origin(path, configuration, split)} cannot be read: {error.__cause__ or error}"
         ) from error
 
 
@@ -175,7 +180,7 @@ def _splits(path: str, configuration: str | None) -> list[str]:
         what = path if configuration is None else f"{path} {configuration}"
         raise ValueError(
             f"The hub must have {what} unless `data.mirror` is set, but it does not: "
-            f"{str(error).splitlines()[0]:.200}"
+            f"{str(error.__cause__ or error).splitlines()[0]:.200}"
         ) from error
 
 

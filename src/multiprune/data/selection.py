@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from multiprune.tasks.labels import UNLABELLED
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.task import Rows
 
@@ -11,9 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from multiprune.tasks.task import Task
-
-# The hub's sign for an example whose label is not public.
-_UNLABELLED = -1
 
 # Splits that there must be rows of.
 _REQUIRED = ("train", "validation")
@@ -53,7 +51,7 @@ def used_rows(
         ValueError: if a row is in a language that the task does not declare, or none is in
             ``language`` to train or to validate with.
     """
-    mine = rows if language is None else _in_one_language(rows, task, split, language)
+    mine = rows if language is None else in_language(rows, task, split, language)
     known = None if mine is None else labelled(mine, task)
     if mine is None or known is None:
         return 0, None
@@ -65,7 +63,7 @@ def labelled(rows: Rows, task: Task) -> Rows | None:
     """Leave out rows whose label is not public, and a split that has no others."""
     if task.label not in rows.table.column_names or not task.marks_unlabelled:
         return rows
-    known = [row for row, label in enumerate(rows.table[task.label][:]) if label != _UNLABELLED]
+    known = [row for row, label in enumerate(rows.table[task.label][:]) if label != UNLABELLED]
     return _selected(rows, known, "labelled")
 
 
@@ -85,7 +83,12 @@ def in_languages(rows: Rows, task: Task, split: str) -> Rows | None:
     return _selected(rows, kept, f"in {' '.join(wanted)}")
 
 
-def _in_one_language(rows: Rows, task: Task, split: str, language: str) -> Rows | None:
+def in_language(rows: Rows, task: Task, split: str, language: str) -> Rows | None:
+    """Leave out rows in other languages; None if no others are there.
+
+    Raises:
+        ValueError: if none is left to train or to validate with.
+    """
     found = languages_of(rows, task.languages)
     kept = [row for row, one in enumerate(found) if one == language]
     if not kept and split in _REQUIRED:

@@ -1,4 +1,4 @@
-"""Where rows come from: the hub, a local mirror of parquet files, other files, or a generator."""
+"""Where rows come from: the hub, a local mirror of it, files, or a generator."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multiprune.data.file_rows import joined, matching_files, part_of, read_rows
 from multiprune.data.hub import HubLayout
 from multiprune.data.mirror import mirrored_folder
+from multiprune.tasks.columns import check_present
 from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from datasets import Dataset
 
+    from multiprune.tasks.columns import Columns
     from multiprune.tasks.task import Source
 
 Generator = Callable[[int, int], Mapping[str, list[Any]]]
@@ -33,7 +35,8 @@ class HubSource:
     Attributes:
         path: repository on the hub; None if the data exist in a mirror only.
         name: configuration of that repository, if it has several.
-        mirror: folder below the mirror's root that holds ``<split>.parquet``.
+        mirror: folder below the mirror's root that holds ``<split>.parquet``; None to read the hub,
+            whether or not there is a mirror.
         hub_splits: what a split is called on the hub, where that differs.
         mirror_splits: what it is called in the mirror, likewise.
         language: of all rows, if they have no column that says so.
@@ -41,15 +44,24 @@ class HubSource:
     """
 
     path: str | None
-    mirror: str
+    mirror: str | None = None
     name: str | None = None
     hub_splits: Mapping[str, str] = field(default_factory=dict)
     mirror_splits: Mapping[str, str] = field(default_factory=dict)
     language: str | None = None
     layout: HubLayout = field(default_factory=HubLayout)
 
+    def __post_init__(self) -> None:
+        if self.path is None and self.mirror is None:
+            raise ValueError("A data set must be on the hub (`path`) or in a mirror (`mirror`).")
+
     def load(
-        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+        self,
+        split: str,
+        *,
+        mirror: Path | None,
+        languages: Sequence[str] | None = None,
+        columns: Columns | None = None,
     ) -> Rows | None:
         """Return the rows of a split, from the mirror if there is one.
 
@@ -60,10 +72,12 @@ class HubSource:
             ValueError: if no mirror is given and the hub is out of reach or does not have the data
                 in this layout; or if they are empty.
         """
-        if mirror is None:
-            rows = self._from_hub(split, languages)
+        if columns is not None and self.language is not None:
+            columns = columns.without(LANGUAGE)
+        if mirror is None or self.mirror is None:
+            rows = self._from_hub(split, languages, columns)
         else:
-            rows = self._from_mirror(split, mirror)
+            rows = self._from_mirror(split, mirror, columns)
         if rows is not None and len(rows.table) == 0:
             raise ValueError(f"A split must have rows, but {rows.origin} is empty.")
         if rows is None or self.language is None:
@@ -71,16 +85,19 @@ class HubSource:
         table = rows.table.add_column(LANGUAGE, [self.language] * len(rows.table))
         return replace(rows, table=table)
 
-    def _from_mirror(self, split: str, mirror: Path) -> Rows | None:
-        folder = mirrored_folder(mirror, self.mirror)
+    def _from_mirror(self, split: str, root: Path, columns: Columns | None) -> Rows | None:
+        assert self.mirror is not None
+        folder = mirrored_folder(root, self.mirror)
         file = folder / f"{self.mirror_splits.get(split, split)}.parquet"
         if not file.is_file():
             if split in _REQUIRED_SPLITS:
                 raise FileNotFoundError(f"A task needs a {split} split, but {file} does not exist.")
             return None
-        return _rows_of(file)
+        return read_rows([file], columns, origin=str(file))
 
-    def _from_hub(self, split: str, languages: Sequence[str] | None) -> Rows | None:
+    def _from_hub(
+        self, split: str, languages: Sequence[str] | None, columns: Columns | None
+    ) -> Rows | None:
         if self.path is None:
             raise ValueError(
                 f"`data.mirror` must be set for the data set {self.mirror!r}, which is not on the "
@@ -91,7 +108,10 @@ class HubSource:
         if rows is None and split in _REQUIRED_SPLITS:
             origin = " ".join(part for part in (self.path, self.name, wanted) if part)
             raise ValueError(f"A task needs a {split} split, but {origin} does not exist.")
-        return rows
+        if rows is None or columns is None:
+            return rows
+        check_present(columns.names, rows.table.column_names, rows.origin)
+        return replace(rows, table=rows.table.select_columns(columns.names))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,22 +123,51 @@ class SplitSource:
     test: Source | None = None
 
     def load(
-        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+        self,
+        split: str,
+        *,
+        mirror: Path | None,
+        languages: Sequence[str] | None = None,
+        columns: Columns | None = None,
     ) -> Rows | None:
         """Return the rows of a split, as its source gives them."""
         source: Source | None = getattr(self, split)
-        return None if source is None else source.load(split, mirror=mirror, languages=languages)
+        if source is None:
+            return None
+        return source.load(split, mirror=mirror, languages=languages, columns=columns)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FileSource:
-    """Rows of parquet files, by split.
+    """Rows of CSV, TSV, JSON lines or parquet files, which end in .csv, .tsv, .jsonl or .parquet.
 
     Attributes:
-        files: by split.
+        files: by split, a path or several, whose last part may be a pattern, as in
+            ``tickets/*.csv``; relative to the folder that the command is given in.
+        validation: share of the training rows to set aside, if there is no file of validation rows;
+            each class has its part of them.
+        seed: of their choice, which is the same in all runs.
     """
 
-    files: Mapping[str, Path]
+    files: Mapping[str, str | Path | Sequence[str | Path]]
+    validation: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.files, Mapping) or not {*self.files} <= {*_SPLITS}:
+            raise ValueError(
+                "`files` must be by split (train, validation, test), as in {train: tickets.csv}, "
+                f"but is {self.files}."
+            )
+        if self.validation is None:
+            return
+        if not 0 < self.validation <= 0.5:
+            raise ValueError(f"`validation` must be in (0, 0.5], but is {self.validation}.")
+        if "validation" in self.files or "train" not in self.files:
+            raise ValueError(
+                "`validation` is a share of the file `train`, in place of a file `validation`, but "
+                f"there are files for {', '.join(self.files)}."
+            )
 
     def load(
         self,
@@ -126,22 +175,27 @@ class FileSource:
         *,
         mirror: Path | None,  # noqa: ARG002
         languages: Sequence[str] | None = None,  # noqa: ARG002
+        columns: Columns | None = None,
     ) -> Rows | None:
         """Return the rows of a split; mirror and languages play no part.
 
         Raises:
-            FileNotFoundError: if the file does not exist.
-            ValueError: if it is not a parquet file, or has no rows.
+            FileNotFoundError: if a file does not exist.
+            ValueError: if a file cannot be read, lacks a column or has no rows.
         """
-        if split not in self.files:
+        is_shared = self.validation is not None and split != "test"
+        named = self.files.get("train" if is_shared else split)
+        if named is None:
             return None
-        file = self.files[split].expanduser()
-        if not file.is_file():
-            raise FileNotFoundError(f"A split must be a parquet file, but {file} does not exist.")
-        rows = _rows_of(file)
-        if len(rows.table) == 0:
-            raise ValueError(f"A split must have rows, but {rows.origin} is empty.")
-        return rows
+        patterns = [named] if isinstance(named, str | Path) else named
+        files = [one for each in patterns for one in matching_files(each, split)]
+        rows = read_rows(files, columns, origin=", ".join(map(str, patterns)))
+        if not is_shared or self.validation is None:
+            return rows
+        classes = None if columns is None else columns.classes
+        return part_of(
+            rows, self.validation, seed=self.seed, classes=classes, set_aside=split != "train"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,16 +211,22 @@ class JoinedSource:
     sources: Sequence[Source]
 
     def load(
-        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+        self,
+        split: str,
+        *,
+        mirror: Path | None,
+        languages: Sequence[str] | None = None,
+        columns: Columns | None = None,
     ) -> Rows | None:
         """Return the rows of a split.
 
         Raises:
             ValueError: if the sources have no column in common.
         """
-        from datasets import concatenate_datasets
-
-        loaded = [one.load(split, mirror=mirror, languages=languages) for one in self.sources]
+        loaded = [
+            one.load(split, mirror=mirror, languages=languages, columns=columns)
+            for one in self.sources
+        ]
         parts = [one for one in loaded if one is not None]
         if not parts:
             return None
@@ -178,7 +238,7 @@ class JoinedSource:
         origin = " + ".join(one.origin for one in parts)
         if not shared:
             raise ValueError(f"Sources that are joined must share a column, but {origin} do not.")
-        table = concatenate_datasets([one.table.select_columns(shared) for one in parts])
+        table = joined([one.table.select_columns(shared) for one in parts], origin)
         return Rows(table, origin, " ".join(one.fingerprint for one in parts))
 
 
@@ -199,32 +259,17 @@ class GeneratedSource:
         *,
         mirror: Path | None,  # noqa: ARG002
         languages: Sequence[str] | None = None,  # noqa: ARG002
+        columns: Columns | None = None,  # noqa: ARG002
     ) -> Rows | None:
-        """Generate the rows of a split; mirror and languages play no part."""
+        """Generate the rows of a split, with all their columns; mirror plays no part."""
         from datasets import Dataset
 
         if split not in self.rows:
             return None
         seed = self.seed + _SPLITS.index(split)
-        columns = self.generator(self.rows[split], seed)
+        made = self.generator(self.rows[split], seed)
         origin = f"{getattr(self.generator, '__name__', 'generator')} ({split}, seed {seed})"
-        table: Dataset = Dataset.from_dict(dict(columns))
+        table: Dataset = Dataset.from_dict(dict(made))
         if len(table) == 0:
             raise ValueError(f"A split must have rows, but {origin} is empty.")
-        return Rows(table, origin, hashlib.sha256(json.dumps(columns).encode()).hexdigest())
-
-
-def _rows_of(file: Path) -> Rows:
-    from datasets import Dataset
-
-    table = Dataset.from_dict(_parquet_columns(file))
-    return Rows(table, str(file), hashlib.sha256(file.read_bytes()).hexdigest())
-
-
-def _parquet_columns(file: Path) -> dict[str, list[Any]]:
-    import pyarrow.parquet
-
-    try:
-        return dict(pyarrow.parquet.read_table(file).to_pydict())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"A split must be a parquet file, but {file} is not: {error}") from error
+        return Rows(table, origin, hashlib.sha256(json.dumps(made).encode()).hexdigest())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from multiprune.data.batches import EncodedTask, capped
 from multiprune.data.cache import encoded_rows
 from multiprune.data.selection import used_rows, wanted_languages
+from multiprune.data.source import FileSource
 from multiprune.data.streamed_task import is_streamed
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ _SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """Encoded rows, how many texts were cut, and how many rows had no label."""
+    """Encoded rows, how many texts were cut, how many rows had no label, and where they are."""
 
     table: Dataset
     truncated: int
     unlabelled: int
+    origin: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +66,15 @@ class SplitReader:
         loaded = self.encoded_splits(task)
         splits = {split: one.table for split, one in loaded.items() if one is not None}
         if missing := [one for one in _SPLITS[:2] if one in loaded and one not in splits]:
+            aside = isinstance(task.source, FileSource) and missing == ["validation"]
             raise ValueError(
                 f"A task needs labelled rows to train and to validate with, but {name!r} has "
-                f"none in {' and '.join(missing)}."
+                f"none in {' and '.join(missing)}"
+                + (f": task.{name}.source.validation=0.1 sets some aside." if aside else ".")
             )
+        if (trained_on := loaded.get("train")) is not None:
+            # A file that was copied may still name the data of another task.
+            log.info("%s: training rows of %s.", name, trained_on.origin)
         if truncated := sum(one.truncated for one in loaded.values() if one is not None):
             log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
         if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
@@ -91,7 +98,9 @@ class SplitReader:
     def used(self, task: Task, split: str) -> tuple[int, Rows | None]:
         """Return how many rows of a split have no label, and those that are used."""
         languages = wanted_languages(task, split, self.language)
-        rows = task.source.load(split, mirror=self.mirror, languages=languages)
+        rows = task.source.load(
+            split, mirror=self.mirror, languages=languages, columns=task.columns
+        )
         return (0, None) if rows is None else used_rows(rows, task, split, self.language)
 
     def _encoded(self, task: Task, split: str) -> EncodedSplit | None:
@@ -101,4 +110,4 @@ class SplitReader:
         table, truncated = encoded_rows(
             task, rows, self.tokenizer, max_length=self.max_length, folder=self.cache
         )
-        return EncodedSplit(table, truncated, unlabelled)
+        return EncodedSplit(table, truncated, unlabelled, rows.origin)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from multiprune.tasks.columns import Columns
     from multiprune.tasks.task import Rows, Source
 
 
@@ -24,9 +25,9 @@ class StreamedSource:
     read: an epoch of training is as many as are stated here, and after it the stream goes on.
 
     Attributes:
-        files: patterns, as in ``corpus/*.txt`` or ``hf://datasets/owner/name/**/*.parquet``; a path
-            that is not absolute is looked for below the mirror, if there is one. Files that end in
-            ``.parquet`` have the texts in a column, others in lines.
+        files: patterns, as in ``corpus/*.txt`` or ``hf://datasets/owner/name/**/*.parquet``. Files
+            that end in ``.parquet`` have the texts in a column, others in lines.
+        mirror: patterns below the mirror's root, which are read if ``files`` is None.
         examples_per_epoch: how many blocks an epoch counts.
         evaluation: where the validation and test splits come from.
         piece_size: so many bytes of text are read and tokenized at a time. A row group that is
@@ -35,7 +36,8 @@ class StreamedSource:
         workers: processes that tokenize ahead, on each rank; 0 tokenizes between two batches.
     """
 
-    files: Sequence[str]
+    files: Sequence[str] | None = None
+    mirror: Sequence[str] | None = None
     examples_per_epoch: int
     evaluation: Source
     piece_size: int = 1 << 21
@@ -52,11 +54,23 @@ class StreamedSource:
             raise ValueError(f"`{wrong[0]}` must be at least 1, but is {sizes[wrong[0]]}.")
         if self.workers < 0:
             raise ValueError(f"`workers` must not be negative, but is {self.workers}.")
-        if isinstance(self.files, str) or not self.files:
-            raise ValueError(f"`files` must be a list of patterns, but is {self.files!r}.")
+        if isinstance(self._patterns, str) or not self._patterns:
+            raise ValueError(
+                "`files`, or `mirror` in its place, must be a list of patterns, but is "
+                f"{self._patterns!r}."
+            )
+
+    @property
+    def _patterns(self) -> Sequence[str]:
+        return (self.mirror or ()) if self.files is None else self.files
 
     def load(
-        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+        self,
+        split: str,
+        *,
+        mirror: Path | None,
+        languages: Sequence[str] | None = None,
+        columns: Columns | None = None,
     ) -> Rows | None:
         """Return the rows of another split than that for training.
 
@@ -65,10 +79,10 @@ class StreamedSource:
         """
         if split == "train":
             raise ValueError(
-                f"All training rows are asked for, but {', '.join(self.files)} can only be "
+                f"All training rows are asked for, but {', '.join(self._patterns)} can only be "
                 "streamed: as the `source` of a task, and to train on."
             )
-        return self.evaluation.load(split, mirror=mirror, languages=languages)
+        return self.evaluation.load(split, mirror=mirror, languages=languages, columns=columns)
 
     def corpus(self, column: str, mirror: Path | None) -> Corpus:
         """Find the pieces, without reading any; ``column`` has the texts of parquet files.
@@ -77,7 +91,14 @@ class StreamedSource:
             FileNotFoundError: if no file fits a pattern.
             ValueError: if files cannot be reached, or there is nothing in them.
         """
-        patterns = [_placed(pattern, mirror) for pattern in self.files]
+        patterns = [*self._patterns]
+        if self.files is None:
+            if mirror is None:
+                raise ValueError(
+                    f"`data.mirror` must be set for {', '.join(patterns)}, or `source.files` say "
+                    "what to read in their place."
+                )
+            patterns = [str(mirror.expanduser() / pattern) for pattern in patterns]
         files = [file for pattern in patterns for file in files_of(pattern)]
         pieces = pieces_of(files, column=column, size=self.piece_size)
         origin = ", ".join(patterns)
@@ -104,9 +125,3 @@ class Corpus:
     pieces: Sequence[Piece]
     origin: str
     fingerprint: str
-
-
-def _placed(pattern: str, mirror: Path | None) -> str:
-    if mirror is None or "://" in pattern or pattern.startswith(("/", "~")):
-        return pattern
-    return str(mirror.expanduser() / pattern)

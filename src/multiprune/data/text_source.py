@@ -12,6 +12,8 @@ from multiprune.tasks.task import Rows
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from multiprune.tasks.columns import Columns
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextSource:
@@ -30,6 +32,7 @@ class TextSource:
         *,
         mirror: Path | None,  # noqa: ARG002
         languages: Sequence[str] | None = None,  # noqa: ARG002
+        columns: Columns | None = None,  # noqa: ARG002
     ) -> Rows | None:
         """Return the rows of a split; mirror and languages play no part.
 

@@ -35,8 +35,8 @@ class ClassifierRequest:
 
     Attributes:
         model: its name on the hub, or a folder.
-        data: parquet file that examples are drawn from.
-        validation: parquet file of validation data; None to measure no scores.
+        data: file that examples are drawn from, as ``FileSource`` reads it.
+        validation: file of validation data; None to measure no scores.
         text: the columns that are read, one or two.
         label: the column of the classes, by number or name.
         out: folder that is written.
@@ -86,7 +86,7 @@ def _encoded(
     )
     splits, truncated = {}, 0
     for split in files:
-        if (rows := task.source.load(split, mirror=None)) is not None:
+        if (rows := task.source.load(split, mirror=None, columns=task.columns)) is not None:
             splits[split], cut = encoded_rows(
                 task,
                 rows,

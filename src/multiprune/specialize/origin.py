@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.errors import HydraException
 from hydra.utils import instantiate
 
 from multiprune.data.datamodule import EACH
+from multiprune.data.read_labels import with_labels
 from multiprune.models.text_to_text import tasks_for
 from multiprune.outcome import sentence
 from multiprune.tasks.languages import languages_of
@@ -18,7 +20,6 @@ from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from multiprune.data.batches import EncodedTask
     from multiprune.data.datamodule import MultitaskDataModule
@@ -101,6 +102,7 @@ class Origin:
             settings["language"] = language
         try:
             task = instantiate((self.config["task"] | dict(others))[name], _convert_="all")
+            (task,) = with_labels({name: task}, mirror=_path(settings.get("mirror"))).values()
             task.train_languages = None
             data: MultitaskDataModule = instantiate(settings, _partial_=True, _convert_="all")(
                 tasks=tasks_for(encoder, {name: task}),
@@ -110,6 +112,10 @@ class Origin:
         except HydraException as error:
             raise ValueError(f"{self.run}: {sentence(error)}") from error
         return data
+
+
+def _path(folder: str | None) -> Path | None:
+    return None if folder is None else Path(folder)
 
 
 def read_origin(run: Path) -> Origin:
@@ -126,9 +132,13 @@ def read_origin(run: Path) -> Origin:
             "name the run that a model was exported from with `--data-of`."
         )
     try:
-        config = json.loads(file.read_text())["config"]
+        content = json.loads(file.read_text())
+        config = content["config"]
         if not {"task", "data", "seed"} <= config.keys():
             raise KeyError("task, data and seed")
+        # Those that the run has read from its training data.
+        for name, labels in content.get("labels", {}).items():
+            config["task"][name]["labels"] = labels
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(
             f"The results of a run must hold its configuration, but {file} does not: {error}"

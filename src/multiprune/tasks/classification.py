@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 from typing_extensions import override
 
-from multiprune.tasks.labels import checked_labels, label_ids
+from multiprune.tasks.columns import Columns, check_lists
+from multiprune.tasks.labels import checked_labels, known, label_reader, marks_unlabelled
 from multiprune.tasks.soft_targets import softened_cross_entropy, softened_divergence
 from multiprune.tasks.task import Rows, Task
 
@@ -25,25 +26,27 @@ class Classification(Task):
     """Chooses one of ``labels`` for a text or a pair of texts.
 
     Attributes:
-        labels: their names, by id.
+        labels: their names, by id, or the integers that the data have for them; None to read them
+            from the training data.
         template: what a text-to-text model reads, with the text columns in braces; an encoder reads
             the columns themselves.
         label_words: what a text-to-text model answers, in the order of ``labels``.
     """
 
-    labels: Sequence[str]
+    labels: Sequence[Any]
     template: str | None = None
     label_words: Sequence[str] | None = None
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.labels = checked_labels(self.labels)
+        if self.labels is not None:
+            self.labels = checked_labels(self.labels)
 
     @property
     @override
     def num_outputs(self) -> int:
-        return len(self.labels)
+        return len(known(self.labels))
 
     @property
     @override
@@ -52,13 +55,22 @@ class Classification(Task):
             "kind": "classes",
             "text": [*self.text],
             "label": self.label,
-            "labels": [*self.labels],
+            **known(self.labels).definition,
         }
+
+    @property
+    @override
+    def columns(self) -> Columns:
+        return replace(super().columns, classes=self.label)
+
+    @property
+    @override
+    def marks_unlabelled(self) -> bool:
+        return marks_unlabelled(self.labels)
 
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
-        values = rows.table[self.label][:]
-        return label_ids(values, self.labels, column=self.label, origin=rows.origin)
+        return label_reader(rows, self.label, known(self.labels)).ids(rows.table[self.label][:])
 
     @override
     def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
@@ -80,7 +92,8 @@ class Classification(Task):
 
     @override
     def shown(self, answers: Tensor) -> str:
-        return self.labels[int(answers[0])]
+        name: str = self.labels[int(answers[0])]
+        return name
 
 
 @dataclass(kw_only=True)
@@ -88,38 +101,43 @@ class MultiLabel(Task):
     """Decides on each of ``labels`` by itself; the label column holds lists of ids or names.
 
     Attributes:
-        labels: their names, by id.
+        labels: as those of ``Classification``.
         indicators: whether it holds lists of 0 and 1 instead, one for each label.
     """
 
-    labels: Sequence[str]
+    labels: Sequence[Any]
     indicators: bool = False
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.labels = checked_labels(self.labels)
+        if self.labels is not None:
+            self.labels = checked_labels(self.labels)
 
     @property
     @override
     def num_outputs(self) -> int:
-        return len(self.labels)
+        return len(known(self.labels))
 
     @property
     @override
     def definition(self) -> Mapping[str, Any]:
-        return {"kind": "sets", "text": [*self.text], "label": self.label, "labels": [*self.labels]}
+        labels = known(self.labels).definition
+        return {"kind": "sets", "text": [*self.text], "label": self.label, **labels}
+
+    @override
+    def check_columns(self, rows: Rows) -> None:
+        super().check_columns(rows)
+        check_lists(rows, self.label)
 
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
-        encoded = []
-        for row, values in enumerate(rows.table[self.label][:]):
-            if self.indicators:
-                encoded.append(self._indicators(values, rows, row))
-                continue
-            present = label_ids(values, self.labels, column=self.label, origin=rows.origin, row=row)
-            encoded.append([int(index in present) for index in range(len(self.labels))])
-        return encoded
+        sets = enumerate(rows.table[self.label][:])
+        if self.indicators:
+            return [self._indicators(values, rows, row) for row, values in sets]
+        reader = label_reader(rows, self.label, known(self.labels))
+        present = (reader.ids(values, row=row) for row, values in sets)
+        return [[int(index in ids) for index in range(len(self.labels))] for ids in present]
 
     def _indicators(self, values: Sequence[Any], rows: Rows, row: int) -> list[int]:
         if len(values) != len(self.labels) or not {*values} <= {0, 1}:

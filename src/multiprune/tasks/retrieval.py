@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch.nn import functional
 
-from multiprune.tasks.languages import check_declaration, languages_of, with_averages
+from multiprune.tasks.columns import Columns, check_present, check_texts
+from multiprune.tasks.languages import LANGUAGE, check_declaration, languages_of, with_averages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -61,6 +62,11 @@ class Retrieval:
             raise ValueError(f"`layer` must be at least 1, but is {self.layer}.")
         check_declaration(self.languages, None, self.language_groups)
 
+    @property
+    def columns(self) -> Columns:
+        """All columns that are read."""
+        return Columns(text=self.text, others=[LANGUAGE])
+
     def check_rows(self, rows: Rows) -> None:
         """Raise a ValueError if a column is missing, or has no sentence in a row."""
         for column in self.text:
@@ -74,12 +80,9 @@ class Retrieval:
         languages_of(rows, self.languages)
 
     def column(self, rows: Rows, name: str) -> list[Any]:
-        """Return the values of a column, which must be there."""
-        present = rows.table.column_names
-        if name not in present:
-            raise ValueError(
-                f"{rows.origin} must have a column {name!r}, but has {', '.join(present)}."
-            )
+        """Return the texts of a column, which must be there."""
+        check_present([name], rows.table.column_names, rows.origin)
+        check_texts(rows, [name], words=False)
         values: list[Any] = rows.table[name][:]
         return values
 

@@ -59,7 +59,7 @@ def score_terms(task: Task, answers: Answers, rows: Rows | None) -> ScoreTerms |
     examples, which = torch.unique(answers.examples.cpu(), return_inverse=True)
     if len(numerators) != len(examples):
         numerators, denominators = (
-            torch.zeros(len(examples)).index_add(0, which, one)
+            torch.zeros(len(examples), dtype=torch.double).index_add(0, which, one)
             for one in (numerators, denominators)
         )
     places: list[int] = examples.tolist()
@@ -78,7 +78,7 @@ def score_terms(task: Task, answers: Answers, rows: Rows | None) -> ScoreTerms |
 
 def _right(predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     right = predictions == labels
-    right = (right if right.dim() == 1 else right.all(-1)).float().cpu()
+    right = (right if right.dim() == 1 else right.all(-1)).double().cpu()
     return right, torch.ones_like(right)
 
 
@@ -89,7 +89,7 @@ def _of_tokens(predictions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def _of_spans(predictions: Sequence[Spans], labels: Sequence[Spans]) -> tuple[Tensor, Tensor]:
     pairs = [*zip(predictions, labels, strict=True)]
     right = torch.tensor([2 * len(found & true) for found, true in pairs])
-    return right.float(), torch.tensor([len(found) + len(true) for found, true in pairs]).float()
+    return right.double(), torch.tensor([len(found) + len(true) for found, true in pairs]).double()
 
 
 def _of_mean(metric: Metric) -> Callable[[Any, Any], tuple[Tensor, Tensor]]:
@@ -97,7 +97,8 @@ def _of_mean(metric: Metric) -> Callable[[Any, Any], tuple[Tensor, Tensor]]:
 
     def terms(predictions: Sequence[str], labels: Sequence[Any]) -> tuple[Tensor, Tensor]:
         pairs = zip(predictions, labels, strict=True)
-        values = torch.tensor([metric([answer], [right]) for answer, right in pairs])
+        found = [metric([answer], [right]) for answer, right in pairs]
+        values = torch.tensor(found, dtype=torch.double)
         return values, torch.ones_like(values)
 
     return terms

@@ -33,6 +33,8 @@ class SpanTagging(Tagging):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.labels is None:
+            return
         wrong = [one for one in self.labels if one != "O" and one[:2] not in ("B-", "I-")]
         if wrong or "O" not in self.labels:
             raise ValueError(

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
-from multiprune.tasks.labels import checked_labels, label_ids
+from multiprune.tasks.columns import check_lists
+from multiprune.tasks.labels import checked_labels, known, label_reader
 from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.task import IGNORED, Rows, Task
 
@@ -22,27 +23,33 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Tagging(Task):
-    """Chooses one of ``labels`` for each word; the text column holds lists of words."""
+    """Chooses one of ``labels`` for each word; the text column holds lists of words.
 
-    labels: Sequence[str]
+    Labels are as those of ``Classification``.
+    """
+
+    labels: Sequence[Any]
 
     per_token: ClassVar[bool] = True
+    reads_words: ClassVar[bool] = True
     text_columns: ClassVar[Sequence[int]] = (1,)
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.labels = checked_labels(self.labels)
+        if self.labels is not None:
+            self.labels = checked_labels(self.labels)
 
     @property
     @override
     def num_outputs(self) -> int:
-        return len(self.labels)
+        return len(known(self.labels))
 
     @property
     @override
     def definition(self) -> Mapping[str, Any]:
-        return {"kind": "tags", "text": [*self.text], "label": self.label, "labels": [*self.labels]}
+        labels = known(self.labels).definition
+        return {"kind": "tags", "text": [*self.text], "label": self.label, **labels}
 
     @property
     @override
@@ -51,14 +58,13 @@ class Tagging(Task):
 
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
-        return [
-            label_ids(tags, self.labels, column=self.label, origin=rows.origin, row=row)
-            for row, tags in enumerate(rows.table[self.label][:])
-        ]
+        reader = label_reader(rows, self.label, known(self.labels))
+        return [reader.ids(tags, row=row) for row, tags in enumerate(rows.table[self.label][:])]
 
     @override
     def check_columns(self, rows: Rows) -> None:
         super().check_columns(rows)
+        check_lists(rows, self.label)
         pairs = zip(rows.table[self.text[0]][:], rows.table[self.label][:], strict=True)
         for row, (words, tags) in enumerate(pairs):
             if len(words) != len(tags):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from multiprune.tasks.languages import check_declaration
+from multiprune.tasks.columns import Columns, check_present, check_texts, check_values
+from multiprune.tasks.languages import LANGUAGE, check_declaration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,12 +44,18 @@ class Source(Protocol):
     """Where the rows of a task come from."""
 
     def load(
-        self, split: str, *, mirror: Path | None, languages: Sequence[str] | None = None
+        self,
+        split: str,
+        *,
+        mirror: Path | None,
+        languages: Sequence[str] | None = None,
+        columns: Columns | None = None,
     ) -> Rows | None:
         """Return the rows of ``train``, ``validation`` or ``test``; None if there is no such split.
 
         ``mirror`` is the folder of a local mirror to read instead of the hub. ``languages`` are
-        those whose rows will be used (None is all): rows in others may be left out.
+        those whose rows will be used (None is all): rows in others may be left out. So may columns
+        that are not among ``columns`` (None is all).
         """
 
 
@@ -107,6 +114,8 @@ class Task(ABC):
     is_corrupted: ClassVar[bool] = False
     #: Whether an example is a row of the source, rather than made of parts of several.
     examples_are_rows: ClassVar[bool] = True
+    #: Whether text columns hold lists of words rather than texts.
+    reads_words: ClassVar[bool] = False
     #: How many text columns the task can read.
     text_columns: ClassVar[Sequence[int]] = (1, 2)
 
@@ -236,6 +245,12 @@ class Task(ABC):
         return (self.label,)
 
     @property
+    def columns(self) -> Columns:
+        """All columns that the task reads."""
+        others = [*self.label_columns, *filter(None, [self.parallel])]
+        return Columns(text=self.text, others=others + [LANGUAGE] * bool(self.languages))
+
+    @property
     def marks_unlabelled(self) -> bool:
         """Whether a label of -1 means that the label is not public, as it does on the hub."""
         return True
@@ -250,19 +265,8 @@ class Task(ABC):
         return labels
 
     def check_columns(self, rows: Rows) -> None:
-        """Raise if a column of the task is missing or empty."""
-        present = rows.table.column_names
-        columns = [*self.text, *self.label_columns, *filter(None, [self.parallel])]
-        for column in columns:
-            if column not in present:
-                raise ValueError(
-                    f"{rows.origin} must have a column {column!r}, but has {', '.join(present)}."
-                )
-        for column in columns:
-            # A slice is a list; element by element, a column of `datasets` is read anew.
-            values = rows.table[column][:]
-            if None in values:
-                raise ValueError(
-                    f"Column {column!r} of {rows.origin} must hold a value in each row, but row "
-                    f"{values.index(None)} is null."
-                )
+        """Raise if a column of the task is missing or empty, or holds something else than texts."""
+        names = self.columns.without(LANGUAGE).names
+        check_present(names, rows.table.column_names, rows.origin)
+        check_values(rows, names)
+        check_texts(rows, self.text, words=self.reads_words)

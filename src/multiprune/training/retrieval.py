@@ -126,7 +126,7 @@ def _checked(name: str, one: Retrieval, encoder: Encoder, mirror: Path | None) -
             )
     splits = {}
     for split in one.splits:
-        rows = one.source.load(split, mirror=mirror)
+        rows = one.source.load(split, mirror=mirror, columns=one.columns)
         if rows is None:
             raise ValueError(f"Retrieval reads a {split} split, but {name} has none.")
         one.check_rows(rows)

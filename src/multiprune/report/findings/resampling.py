@@ -68,13 +68,13 @@ def resampled_quotient(
     All have one entry an example, as ``ScoreTerms`` has them. Languages of which a resample has no
     example do not count, and a quotient without denominators is 0.
     """
-    sums = np.zeros((units.max() + 1, languages.max() + 1, 3), np.float32)
+    sums = np.zeros((units.max() + 1, languages.max() + 1, 3))
     terms = np.stack([numerators, denominators, np.ones_like(denominators)], 1)
     np.add.at(sums, (units, languages), terms)
     by_unit = sums.reshape(len(sums), -1)
 
     def score(weights: Weights) -> Numbers:
-        found = (weights @ by_unit).astype(np.float64).reshape(len(weights), -1, 3)
+        found = (weights @ by_unit).reshape(len(weights), -1, 3)
         above, below, examples = np.moveaxis(found, 2, 0)
         quotients = above / np.where(below > 0, below, 1)
         mean: Numbers = quotients.sum(1) / (examples > 0).sum(1)

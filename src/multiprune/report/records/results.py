@@ -41,6 +41,7 @@ class Results:
         density: kept / total by path of each pruned tensor.
         mask_sha256: of all masks, for comparing runs.
         examples: training examples by task, after caps.
+        labels: of each task that has some, also where the configuration leaves them to the data.
         truncated: texts cut to the encoder's length, by task.
         steps: optimizer steps.
         config: the composed configuration.
@@ -62,6 +63,7 @@ class Results:
     seed: int
     config: Mapping[str, Any]
     lineage: list[dict[str, Any]] = field(default_factory=list)
+    labels: Mapping[str, list[Any]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``results.json`` into ``folder``, with versions and the kind of machine."""

@@ -1,0 +1,135 @@
+"""The rows of files: found by name or pattern, joined, and parted."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from multiprune.data.tables import read_table
+from multiprune.tasks.labels import class_names
+from multiprune.tasks.task import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from datasets import Dataset
+    from pyarrow import Table
+
+    from multiprune.tasks.columns import Columns
+
+
+def matching_files(pattern: str | Path, split: str) -> list[Path]:
+    """Return the files that a path names, whose last part may be a pattern, in alphabetical order.
+
+    Raises:
+        FileNotFoundError: if there is none for this split.
+    """
+    path = Path(pattern).expanduser()
+    if path.is_file():
+        return [path]
+    if found := sorted(one for one in path.parent.glob(path.name) if one.is_file()):
+        return found
+    seen_from = "" if path.is_absolute() else f" in {Path.cwd()}"
+    raise FileNotFoundError(f"The {split} file {path} does not exist{seen_from}.")
+
+
+def read_rows(files: Sequence[Path], columns: Columns | None, *, origin: str) -> Rows:
+    """Return the rows of files behind each other, with the columns that are asked for.
+
+    Raises:
+        ValueError: if a file cannot be read or lacks a column, files hold other things in the same
+            column, or there are no rows.
+    """
+    digest = hashlib.sha256()
+    tables = []
+    for file in files:
+        with file.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256")
+        digest.update(found.digest())
+        tables.append(_dataset(read_table(file, columns), file))
+    if len(files) == 1:
+        digest = found
+    table = joined(tables, origin)
+    if len(table) == 0:
+        raise ValueError(f"A split must have rows, but {origin} is empty.")
+    return Rows(table, origin, digest.hexdigest())
+
+
+def joined(tables: Sequence[Dataset], origin: str) -> Dataset:
+    """Return tables behind each other, whose numbers may be of several types.
+
+    Raises:
+        ValueError: if they do not hold the same in a column.
+    """
+    import pyarrow
+    from datasets import Dataset, concatenate_datasets
+
+    if len(tables) == 1:
+        return tables[0]
+    try:
+        if any(class_names(one, name) for one in tables for name in one.column_names):
+            # Refuses other names, or the same in another order.
+            return concatenate_datasets([*tables])
+        parts = [one.with_format("arrow")[:] for one in tables]
+        return Dataset(pyarrow.concat_tables(parts, promote_options="permissive"))
+    except (ValueError, TypeError, pyarrow.ArrowException) as error:
+        raise ValueError(
+            f"Tables that are joined must hold the same in each column, but those of {origin} do "
+            f"not: {error}"
+        ) from error
+
+
+def _dataset(table: Table, file: Path) -> Dataset:
+    from datasets import Dataset, Features
+    from pyarrow import schema
+
+    for field in table.schema:
+        try:
+            Features.from_arrow_schema(schema([field]))
+        except (ValueError, NotImplementedError) as error:
+            raise ValueError(
+                f"Column {field.name!r} of {file} holds {field.type}, which cannot be read."
+            ) from error
+    return Dataset(table)
+
+
+def part_of(rows: Rows, share: float, *, seed: int, classes: str | None, set_aside: bool) -> Rows:
+    """Return a share of rows that is set aside, or those that are left.
+
+    The choice depends on the seed and the values of the column ``classes`` alone, each of which has
+    its share in both parts, as far as whole rows go, and a row at least in what is left.
+    """
+    values = [None] * len(rows.table) if classes is None else rows.table[classes][:]
+    aside = _set_aside(values, share, seed)
+    table = rows.table.select(np.flatnonzero(aside == set_aside))
+    which = "validation" if set_aside else "training"
+    if len(table) == 0:
+        raise ValueError(
+            f"`validation` must leave rows to train and to validate with, but {share} of the "
+            f"{len(aside):,} rows of {rows.origin} is none."
+        )
+    part = f"{which} {share} {seed} {classes}"
+    return replace(
+        rows,
+        table=table,
+        origin=f"{rows.origin} ({which} part)",
+        fingerprint=f"{rows.fingerprint} {part}",
+    )
+
+
+def _set_aside(values: Sequence[Any], share: float, seed: int) -> np.ndarray[Any, Any]:
+    """Return which rows are set aside: evenly spaced ones, of all rows in the order of classes."""
+    numbers: dict[str, int] = {}
+    of_class = np.array([numbers.setdefault(str(one), len(numbers)) for one in values])
+    shuffled = np.random.default_rng(seed).permutation(len(values))
+    ordered = shuffled[np.argsort(of_class[shuffled], kind="stable")]
+    # The only row of a class is needed to learn it.
+    ordered = ordered[np.bincount(of_class)[of_class[ordered]] > 1]
+    due = np.floor(np.arange(len(ordered) + 1) * share + 0.5)
+    aside = np.zeros(len(values), bool)
+    aside[ordered[np.diff(due) > 0]] = True
+    return aside
