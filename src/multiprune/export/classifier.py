@@ -21,7 +21,7 @@ from multiprune.models.modeling_multiprune import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -53,6 +53,12 @@ class ShippedClassifier(ShippedModel):
         self.check_task(task)
         logits: Tensor = self.classifier(**inputs).logits
         return logits
+
+    @override
+    def logits_by_task(
+        self, tasks: Sequence[str], inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        return {task: self(task, inputs) for task in tasks}
 
     @override
     def check_task(self, task: str) -> None:

@@ -142,6 +142,11 @@ class Task(ABC):
     def definition(self) -> Mapping[str, Any]:
         """What the encoded rows depend on, besides the rows and the tokenizer; for the cache."""
 
+    @property
+    def meaning(self) -> Mapping[str, Any]:
+        """What the outputs of the task's head mean; for whoever has the model and not this task."""
+        return self.definition
+
     @abstractmethod
     def encode_labels(self, rows: Rows) -> list[Any]:
         """Return the labels of all rows as the loss wants them.
