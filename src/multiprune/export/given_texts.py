@@ -11,8 +11,8 @@ from typing import Any
 #: A sign by itself, or what begins and ends with letters or digits without white space between.
 _WORD = re.compile(r"[^\w\s]|\w(?:\S*\w)?")
 
-#: One text, several of them, or lists of words.
-Texts = str | Sequence[str] | Sequence[Sequence[str]]
+#: One text, or several, of which each is a string or a list of words.
+Texts = str | Sequence[Any]
 
 
 @dataclass(frozen=True)
