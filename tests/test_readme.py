@@ -14,11 +14,13 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.S)
 
 #: That of models of many sizes needs one: ``test_frontier.py`` runs it.
 OF_SIZES = [one for one in EXAMPLES if "set_density" in one]
-PRUNING = [one for one in EXAMPLES if one not in OF_SIZES]
+#: That of answers in words: ``tests/export/test_predict.py`` runs it.
+ANSWERING = [one for one in EXAMPLES if "predict" in one]
+PRUNING = [one for one in EXAMPLES if one not in OF_SIZES + ANSWERING]
 
 
 def test_there_are_two_examples_of_pruning() -> None:
-    assert (len(PRUNING), len(OF_SIZES)) == (2, 1)
+    assert (len(PRUNING), len(OF_SIZES), len(ANSWERING)) == (2, 1, 1)
 
 
 @pytest.mark.parametrize("example", PRUNING, ids=["Lightning", "plain loop"])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from application import ROOT
 from datasets import Dataset
 from masked_task import masked_task
 from shipped_world import SENTENCES, TASKS, TOKENIZER
@@ -309,3 +310,20 @@ def test_documents_that_training_cut_are_cut(model: ShippedModel) -> None:
     assert isinstance(one, PredictedTags)
     read = MAX_LENGTH - 2
     assert [bool(one) for one in one.probabilities] == [True] * read + [False] * (40 - read)
+
+
+def test_example_of_the_readme_runs(
+    model: ShippedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
+    (example,) = [one.split("```")[0] for one in blocks if ".predict(" in one.split("```")[0]]
+    renamed = {"entailment": TASKS["pairs"], "classes": TASKS["classes"]}
+    trained = MultitaskModel(model.encoder, renamed).eval()
+    save_model(tmp_path / "my-model", trained, TOKENIZER, renamed)
+    monkeypatch.chdir(tmp_path)
+    lines = example.strip().splitlines()
+    names: dict[str, Any] = {}
+    exec("\n".join(lines[:-2]), names)
+    (one,), all_tasks = (eval(line, names) for line in lines[-2:])
+    assert set(one.probabilities) == {"no", "yes"}
+    assert [len(found) for found in all_tasks.values()] == [2]
