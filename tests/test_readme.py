@@ -18,11 +18,13 @@ EXAMPLES = blocks("python")
 #: That of models of many sizes needs one: ``test_frontier.py`` runs it.
 OF_SIZES = [one for one in EXAMPLES if "set_density" in one]
 RESUMED = [one for one in EXAMPLES if "multiprune.save" in one]
-PRUNING = [one for one in EXAMPLES if one not in OF_SIZES + RESUMED]
+#: That of answers in words: ``tests/export/test_predict.py`` runs it.
+ANSWERING = [one for one in EXAMPLES if "predict" in one]
+PRUNING = [one for one in EXAMPLES if one not in OF_SIZES + RESUMED + ANSWERING]
 
 
-def test_there_are_two_examples_of_pruning_and_one_of_going_on() -> None:
-    assert (len(PRUNING), len(OF_SIZES), len(RESUMED)) == (2, 1, 1)
+def test_there_are_examples_of_all_kinds() -> None:
+    assert [len(one) for one in (PRUNING, OF_SIZES, RESUMED, ANSWERING)] == [2, 1, 1, 1]
 
 
 @pytest.mark.parametrize("example", PRUNING, ids=["Lightning", "plain loop"])

@@ -17,7 +17,7 @@ from multiprune.assembly import assemble
 from multiprune.config import plain
 from multiprune.data.pieces import CorpusError
 from multiprune.data.read_labels import labels_of
-from multiprune.export.checkpoint import save_model
+from multiprune.export.checkpoint import meaning_of, save_model
 from multiprune.export.dynamic import SIZES_FOLDER, save_sizes
 from multiprune.export.loading import ShippedModel
 from multiprune.naming import describe
@@ -164,7 +164,8 @@ def met_budget(experiment: Experiment) -> dict[str, Any]:
 def write(experiment: Experiment, results: Results) -> None:
     """Write models, answers and masks, then the results, which say that the run is complete."""
     model, tokenizer = experiment.module.model, experiment.data.tokenizer
-    save_model(experiment.folder / "model", model, tokenizer, experiment.tasks)
+    length = experiment.data.max_length
+    save_model(experiment.folder / "model", model, tokenizer, experiment.tasks, length)
     save_every_size(experiment)
     answered = experiment.module.answers
     answers = {"validation": answered["val"], "test": answered["test"]}
@@ -193,7 +194,7 @@ def save_every_size(experiment: Experiment) -> None:
     pruner, model = experiment.pruning.pruner, experiment.module.model
     if not isinstance(pruner, DynamicSparsification) or pruner.whole is None:
         return
-    meaning = {name: task.definition for name, task in experiment.tasks.items()}
+    meaning = meaning_of(experiment.tasks, experiment.data.max_length)
     whole = ShippedModel(pruner.whole, model.heads, meaning, experiment.data.tokenizer)
     save_sizes(experiment.folder / SIZES_FOLDER, whole, pruner.current_order(), pruner.budget.of)
 

@@ -71,16 +71,17 @@ def test_tokenizer_is_shipped_with_the_model(tmp_path: Path) -> None:
 
 
 def test_meaning_of_the_outputs_is_shipped_with_the_heads(tmp_path: Path) -> None:
-    save_model(tmp_path / "model", tiny(0), TOKENIZER, TASKS)
+    save_model(tmp_path / "model", tiny(0), TOKENIZER, TASKS, 64)
     meaning = json.loads((tmp_path / "model" / "heads.json").read_text())
     columns = {"text": ["sentence"], "label": "label"}
+    assert {one.pop("max_length") for one in meaning.values()} == {64}
     assert meaning == {
         "classes": {"kind": "classes", "labels": ["bad", "good", "fair"]} | columns,
         "number": {"kind": "number", "bounds": [0, 5]} | columns,
         "pairs": {"kind": "classes", "labels": ["no", "yes"], "label": "label"}
         | {"text": ["premise", "hypothesis"]},
         "tags": {"kind": "tags", "labels": ["other", "agent"], "label": "label"}
-        | {"text": ["tokens"]},
+        | {"text": ["tokens"], "overlap": 32},
     }
 
 

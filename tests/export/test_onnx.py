@@ -145,7 +145,7 @@ def given(model: ShippedModel, task: str, **options: Any) -> dict[str, Any]:
 
 def answers(file: Path, task: str, inputs: dict[str, Any]) -> Tensor:
     session = InferenceSession(file, providers=["CPUExecutionProvider"])
-    return torch.from_numpy(session.run([f"logits/{task}"], inputs)[0])
+    return torch.from_numpy(session.run([task], inputs)[0])
 
 
 @torch.no_grad()
@@ -206,8 +206,11 @@ def test_model_that_was_loaded_answers_the_same(bert: tuple[ShippedModel, Path])
 def test_pairs_are_told_apart(bert: tuple[ShippedModel, Path]) -> None:
     model, file = bert
     seconds = ["it runs", "the pig", "two"]
-    found = answers(file, "classes", given(model, "classes", text_pair=seconds))
-    expected = model.logits("classes", SENTENCES, seconds)
+    inputs = given(model, "classes", text_pair=seconds)
+    found = answers(file, "classes", inputs)
+    with torch.no_grad():
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        expected = model("classes", tensors)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
@@ -233,10 +236,10 @@ def test_inputs_are_what_the_tokenizer_gives_and_outputs_name_the_tasks(
     shapes = {one.name: one.shape for one in session.get_inputs()}
     assert shapes == {name: ["batch", "length"] for name in model.tokenizer("the cow")}
     assert {one.name: one.shape for one in session.get_outputs()} == {
-        "logits/classes": ["batch", 3],
-        "logits/sets": ["batch", 2],
-        "logits/number": ["batch", 1],
-        "logits/tags": ["batch", "length", 2],
+        "classes": ["batch", 3],
+        "sets": ["batch", 2],
+        "number": ["batch", 1],
+        "tags": ["batch", "length", 2],
     }
 
 

@@ -151,6 +151,7 @@ def test_folder_says_how_tasks_are_put_in_words(tmp_path: Path) -> None:
         "labels": ["bad", "good", "fair"],
         "template": "classes sentence: {sentence}",
         "words": ["red", "blue", "so"],
+        "max_length": 128,
     }
     assert not (tmp_path / "model" / "heads.safetensors").exists()
 
@@ -158,7 +159,7 @@ def test_folder_says_how_tasks_are_put_in_words(tmp_path: Path) -> None:
 def test_number_of_texts_must_be_that_of_the_columns(tmp_path: Path) -> None:
     saved(tmp_path / "model", "zeros")
     shipped = multiprune.load(tmp_path / "model")
-    with pytest.raises(ValueError, match=r"'pairs' reads premise, hypothesis, but was given 1"):
+    with pytest.raises(ValueError, match="'pairs' reads premise and hypothesis: pass"):
         shipped.logits("pairs", SENTENCES)
     with pytest.raises(ValueError, match="must be one of classes, pairs, but is 'other'"):
         shipped.logits("other", SENTENCES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -22,12 +23,14 @@ from multiprune.specialize.calibration_set import (
     log_probabilities,
     pseudo_labels,
 )
+from multiprune.specialize.specialist import validated
 from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import IGNORED
+from multiprune.tasks.task import EXAMPLE, IGNORED
+from multiprune.tasks.word_labels import unread, word_label
 
 if TYPE_CHECKING:
     from multiprune.specialize.calibration_set import CalibrationSet
@@ -103,6 +106,45 @@ def test_all_examples_can_be_drawn_and_no_more() -> None:
     assert sorted(rows_of(drawn)) == list(range(ROWS))
     with pytest.raises(ValueError, match="at most the 30 training examples of task, but is 31"):
         calibration_set(encoded(), model(), Draw(examples=ROWS + 1))
+
+
+def documents() -> EncodedTask:
+    """Ten documents of one to three windows, with a word in each, and one that is not read."""
+    examples = [number for number in range(10) for _ in range(1 + number % 3)]
+    rows = range(len(examples))
+    words = [sum(one == example for one in examples[:row]) for row, example in enumerate(examples)]
+    labels = [[IGNORED, word_label(row % 2, words[row]), IGNORED] for row in rows]
+    labels[0].append(unread(word_label(1, 1)))
+    columns = {"input_ids": [[5, 6 + row, 7] for row in rows], "labels": labels}
+    table = Dataset.from_dict({**columns, EXAMPLE: examples})
+    splits = {"train": table, "validation": table}
+    return EncodedTask(name="task", task=TAGS, splits=splits, truncated=0, padding_token=0)
+
+
+@pytest.mark.parametrize("labels", ["gold", "pseudo"])
+def test_documents_in_windows_are_drawn_as_a_whole(labels: str) -> None:
+    drawn = calibration_set(documents(), model(TAGS), Draw(examples=4, labels=labels))
+    found = [example for one in drawn.batches for example in one.batch.examples]
+    assert len(set(found)) == 4
+    assert all(found.count(one) == 1 + one % 3 for one in found)
+    message = "at most the 10 training examples of task, but is 11"
+    with pytest.raises(ValueError, match=message):
+        calibration_set(documents(), model(TAGS), Draw(examples=11, labels=labels))
+
+
+def test_documents_in_windows_are_scored_word_by_word() -> None:
+    answering, encoded_documents = model(TAGS), documents()
+    batch = encoded_documents.batch("validation", range(19))
+    right = answering("task", batch.inputs).argmax(-1)[:, 1] == batch.labels[:, 1] % 2
+    # Of 20 words, the one that is not read is answered wrongly, as there is no O.
+    assert validated(answering, encoded_documents)["accuracy"] == pytest.approx(
+        float(right.sum()) / 20
+    )
+    some = validated(answering, encoded_documents, rows=3)["accuracy"]
+    generator = np.random.default_rng(0).permutation(10)[:3]
+    mine = torch.tensor([example in generator for example in batch.examples])
+    words = int(mine.sum()) + int(0 in generator)
+    assert some == pytest.approx(float(right[mine].sum()) / words)
 
 
 def test_batches_hold_examples_of_similar_length() -> None:

@@ -1,18 +1,26 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
 import seqeval.metrics
 import torch
+from datasets import Dataset
+from torch.nn.functional import one_hot
 
+from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
-from multiprune.tasks.answers import Answers
+from multiprune.models.from_scratch import character_tokenizer
+from multiprune.tasks.answers import Answers, answers_to, joined
+from multiprune.tasks.score_terms import score_terms
 from multiprune.tasks.scores import scores_of
 from multiprune.tasks.spans import SpanTagging, span_f1, spans_of
 from multiprune.tasks.tagging import Tagging
+from multiprune.tasks.task import Rows
 
+TOKENIZER = character_tokenizer()
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 COMMON: dict[str, Any] = {
     "text": ["words"],
@@ -74,6 +82,50 @@ def test_spans_end_with_their_example_whatever_order_answers_come_in() -> None:
     examples = torch.tensor([row for row in order for _ in range(lengths[row])])
     score = scores_of(TASK, Answers(ids(found), ids(right), examples), None)
     assert score == pytest.approx({"f1": seqeval.metrics.f1_score(right, found)})
+
+
+def words_by_tag() -> dict[str, list[str]]:
+    """Return words of one token and of more, by the tag that goes with their first tokens."""
+    found: dict[str, list[str]] = {tag: [] for tag in TAGS}
+    for word in ("the", "dog", "runs", "cat", "fox", "xyz", "one", "qed", "kit", "red", "by"):
+        number = TOKENIZER(word, add_special_tokens=False)["input_ids"][0]
+        found[TAGS[number % len(TAGS)]].append(word)
+    return {tag: words for tag, words in found.items() if words}
+
+
+@pytest.mark.parametrize("overlap", [0, 3, None])
+def test_f1_of_long_documents_is_that_of_seqeval_on_all_their_words(overlap: int | None) -> None:
+    rng, by_tag = Random(0), words_by_tag()
+    lengths = [2, 30, 0, 9, 17]
+    predicted = [rng.choices([*by_tag], k=length) for length in lengths]
+    words = [[rng.choice(by_tag[tag]) for tag in tags] for tags in predicted]
+    right = [[rng.choice([tag, *TAGS]) for tag in tags] for tags in predicted]
+    rows = Rows(Dataset.from_dict({"words": words, "tags": right}), "corpus", "")
+    task = replace(TASK, overlap=overlap)
+    columns, cut = task.encode(rows, TOKENIZER, 8)
+    table = Dataset.from_dict(columns)
+    encoded = EncodedTask(
+        name="spans", task=task, splits={"test": table}, truncated=cut, padding_token=0
+    )
+    parts = []
+    for row in rng.sample(range(len(table)), len(table)):  # as ranks and sorting by length do
+        batch = encoded.batch("test", [row])
+        logits = one_hot(batch.inputs["input_ids"] % len(TAGS), len(TAGS))
+        parts.append(answers_to(task, batch, logits))
+    answers = task.combined(joined(parts))
+    if overlap is None:
+        assert cut == 3
+        for document, tags in zip(words, predicted, strict=True):
+            read = TOKENIZER(document, is_split_into_words=True, max_length=8, truncation=True)
+            count = len({*read.word_ids()} - {None})
+            tags[count:] = ["O"] * (len(tags) - count)
+    expected = seqeval.metrics.f1_score(right, predicted)
+    assert 0 < expected < 1
+    assert scores_of(task, answers, None)["f1"] == pytest.approx(expected)
+    terms = score_terms(task, answers, None)
+    assert terms is not None
+    assert float(terms.numerators.sum() / terms.denominators.sum()) == pytest.approx(expected)
+    assert len(terms.units) == 4  # documents that have words
 
 
 @pytest.mark.parametrize("labels", [["B-PER", "I-PER"], ["O", "PER"], ["O", "B-PER", "E-PER"]])

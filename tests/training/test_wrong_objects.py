@@ -32,8 +32,8 @@ TEXT: Any = "0.1"
 NONE: Any = None
 
 CASES: dict[str, Callable[[], object]] = {
-    "`fraction` must be a number, but is '0.1'.": lambda: FractionBudget(TEXT),
-    "`fraction` must be a number, but is nan.": lambda: FractionBudget(float("nan")),
+    "`fraction` must be a number in (0, 1], but is '0.1'.": lambda: FractionBudget(TEXT),
+    "`fraction` must be in (0, 1], but is nan.": lambda: FractionBudget(float("nan")),
     "`count` must be a whole number of at least 1, but is '0.1'.": lambda: CountBudget(TEXT),
     "`budget` must be a Budget such as FractionBudget(0.1), but is '0.1'.": lambda: Magnitude(
         budget=TEXT
@@ -42,21 +42,23 @@ CASES: dict[str, Callable[[], object]] = {
         budget=BUDGET,
         groups=4,  # type: ignore[arg-type]
     ),
-    "`start` must be a number, but is '0.1'.": lambda: CubicSchedule(start=TEXT, stop=0.7),
-    "`stop` must be a number, but is None.": lambda: CubicSchedule(start=0, stop=NONE),
-    "`at` must be a number, but is None.": lambda: OneShotSchedule(at=NONE),
+    "`start` must be a number in [0, 1], but is '0.1'.": lambda: CubicSchedule(
+        start=TEXT, stop=0.7
+    ),
+    "`stop` must be a number in (0, 1], but is None.": lambda: CubicSchedule(start=0, stop=NONE),
+    "`at` must be a number in (0, 1], but is None.": lambda: OneShotSchedule(at=NONE),
     "`schedule` must be a Schedule such as CubicSchedule(start=0.1, stop=0.7), but is '0.1'.": (
         lambda: Pruning(PRUNER, TEXT)
     ),
     "`pruner` must be a Pruner such as Magnitude, but is '0.1'.": lambda: GradualPruning(
         TEXT, SCHEDULE, total_steps=9
     ),
-    "`total_steps` must be a whole number, but is 9.5.": lambda: GradualPruning(
+    "`total_steps` must be a whole number of at least 1, but is 9.5.": lambda: GradualPruning(
         PRUNER,
         SCHEDULE,
         total_steps=9.5,  # type: ignore[arg-type]
     ),
-    "`every_n_steps` must be a whole number, but is True.": lambda: Pruning(
+    "`every_n_steps` must be a whole number of at least 1, but is True.": lambda: Pruning(
         PRUNER, SCHEDULE, every_n_steps=True
     ),
     "`encoder` must be the path of a submodule of Sequential, which has 0, 1, but is 'encodr'.": (
@@ -64,32 +66,38 @@ CASES: dict[str, Callable[[], object]] = {
             nn.Sequential(nn.Linear(2, 2), nn.ReLU())
         )
     ),
-    "`score_learning_rate` must be a number, but is '0.1'.": lambda: Movement(
+    "`score_learning_rate` must be a number above 0, but is '0.1'.": lambda: Movement(
         budget=BUDGET, score_learning_rate=TEXT
     ),
-    "`magnitude_prior` must be a number, but is None.": lambda: Movement(
+    "`magnitude_prior` must be a number of at least 0, but is None.": lambda: Movement(
         budget=BUDGET, score_learning_rate=0.1, magnitude_prior=NONE
     ),
-    "`penalty` must be a number, but is None.": lambda: SoftMovement(
+    "`penalty` must be a number of at least 0, but is None.": lambda: SoftMovement(
         budget=BUDGET, score_learning_rate=0.1, threshold=0.5, penalty=NONE
     ),
-    "`beta2` must be a number, but is '0.1'.": lambda: Platon(budget=BUDGET, beta1=0.5, beta2=TEXT),
-    "`gate_learning_rate` must be a number, but is None.": lambda: LowRankL0(
+    "`beta2` must be a number in [0, 1), but is '0.1'.": lambda: Platon(
+        budget=BUDGET, beta1=0.5, beta2=TEXT
+    ),
+    "`gate_learning_rate` must be a number above 0, but is None.": lambda: LowRankL0(
         budget=BUDGET, drop_rate=0.1, gate_learning_rate=NONE, multiplier_learning_rate=1
     ),
-    "`smoothing` must be a number, but is '0.1'.": lambda: LowRankGradual(
+    "`smoothing` must be a number in [0, 1), but is '0.1'.": lambda: LowRankGradual(
         budget=BUDGET, smoothing=TEXT
     ),
-    "`smoothing` must be a number, but is None.": lambda: GateFisher(smoothing=NONE),
-    "`seed` must be a whole number, but is '0.1'.": lambda: RandomImportance(seed=TEXT),
-    "`steps` must be a whole number, but is '0.1'.": lambda: IntegratedGradients(steps=TEXT),
+    "`smoothing` must be a number in [0, 1), but is None.": lambda: GateFisher(smoothing=NONE),
+    "`seed` must be a whole number of at least 0, but is '0.1'.": lambda: RandomImportance(
+        seed=TEXT
+    ),
+    "`steps` must be a whole number of at least 1, but is '0.1'.": lambda: IntegratedGradients(
+        steps=TEXT
+    ),
     "`importance` must be an Importance such as GateFisher(smoothing=0.998), but is '0.1'.": (
         lambda: Structured(budget=BUDGET, importance=TEXT)
     ),
     "`method` must be an Attribution such as Fisher(), but is '0.1'.": lambda: AttributionPruner(
         budget=BUDGET, method=TEXT
     ),
-    "`temperature` must be a number, but is '0.1'.": lambda: DynamicSparsification(
+    "`temperature` must be a number above 0, but is '0.1'.": lambda: DynamicSparsification(
         budget=BUDGET, importance=RandomImportance(), temperature=TEXT
     ),
 }

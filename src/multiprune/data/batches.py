@@ -68,14 +68,19 @@ def token_counts(table: Dataset) -> NDArray[np.int64]:
     return np.asarray(pyarrow.compute.list_value_length(tokens), dtype=np.int64)
 
 
+def drawn_rows(table: Dataset, most: int | None, generator: np.random.Generator) -> list[int]:
+    """Return where the encoded rows of ``most`` examples chosen at random are, or of all."""
+    of_row, which = np.unique(examples_of(table), return_inverse=True)
+    chosen = np.zeros(len(of_row), bool)
+    chosen[generator.permutation(len(of_row))[:most]] = True
+    rows: list[int] = np.flatnonzero(chosen[which]).tolist()
+    return rows
+
+
 def capped(table: Dataset, most: int, seed: Sequence[int]) -> Dataset:
     """Return the encoded rows of ``most`` examples chosen at random, or of all."""
-    of_row, which = np.unique(examples_of(table), return_inverse=True)
-    if most >= len(of_row):
-        return table
-    chosen = np.zeros(len(of_row), bool)
-    chosen[np.random.default_rng(seed).permutation(len(of_row))[:most]] = True
-    return table.select(np.flatnonzero(chosen[which]))
+    rows = drawn_rows(table, most, np.random.default_rng(seed))
+    return table if len(rows) == len(table) else table.select(rows)
 
 
 class TrainBatches:

@@ -77,6 +77,8 @@ class SplitReader:
             log.info("%s: training rows of %s.", name, trained_on.origin)
         if truncated := sum(one.truncated for one in loaded.values() if one is not None):
             log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
+        if unread := sum(map(task.unread_words, splits.values())):
+            log.warning("%s: %d words not read; they count as not found.", name, unread)
         if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
             log.warning("%s: %d rows without a label left out.", name, unlabelled)
         if most is not None and "train" in splits:

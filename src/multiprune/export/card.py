@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from multiprune.export import card_text as text
 from multiprune.export.checkpoint import OVER_VOCABULARY
 from multiprune.export.classifier import ShippedClassifier, usable_positions
-from multiprune.models.encoder import Encoder, has_pooler
+from multiprune.models.encoder import has_pooler
+from multiprune.tasks.words import needs_spaces
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +46,7 @@ def write_packed_card(folder: Path, meaning: Mapping[str, Mapping[str, Any]], si
     parts = [
         "# Pruned text encoders\n",
         text.PACKED,
-        text.OURS,
+        *_ours(meaning),
         *_tasks(meaning),
         "## Sizes\n",
         text.SIZES,
@@ -58,28 +59,55 @@ def _how_to_load(folder: Path, model: ShippedModel) -> list[str]:
     if isinstance(model, ShippedClassifier):
         length = usable_positions(model.classifier, model.tokenizer)
         options = ", trust_remote_code=True" if cut else ""
-        plain = text.PLAIN_CLASSIFIER.format(options=options, max_length=length)
+        given = _given(next(iter(model.meaning.values())))
+        plain = text.PLAIN_CLASSIFIER.format(options=options, max_length=length, given=given)
         return [text.CUT if cut else text.DENSE.format(kind="classifier"), "", plain]
     if any(folder.glob("*.onnx")):
-        return [text.ONNX]
+        return [text.ONNX.format(read=_read(model, "np"), example=_example(model.meaning))]
+    ours = _ours(model.meaning)
     if not (folder / "model.safetensors").is_file():
-        return [text.BITMASK, text.OURS]
+        return [text.BITMASK, *ours]
     options = ", trust_remote_code=True" if cut else ""
     # Without a pooler in the file, the library would add one with random weights, and say so.
     if has_pooler(model.encoder.config) and getattr(model.encoder, "pooler", None) is None:
         options += ", add_pooling_layer=False"
-    length = Encoder(model.encoder, model.tokenizer).max_length
+    length = max(map(model.max_length, model.meaning))
     is_encoder_decoder = model.encoder.config.is_encoder_decoder
     masked = [task for task, one in model.meaning.items() if one["kind"] == OVER_VOCABULARY]
+    example = _example(model.meaning)
     if is_encoder_decoder:
-        plain = text.PLAIN_TEXT_TO_TEXT.format(options=options, max_length=length)
+        plain = text.PLAIN_TEXT_TO_TEXT.format(options=options, max_length=length, example=example)
     else:
-        others = len(masked) < len(model.meaning)
-        logits = text.PLAIN_LOGITS.format(max_length=length) if others else ""
-        plain = text.PLAIN.format(options=options, logits=logits)
+        logits = _read(model, "pt") + text.PLAIN_LOGITS if example else ""
+        plain = text.PLAIN.format(options=options, logits=logits, example=example)
     dense = text.DENSE.format(kind="model" if is_encoder_decoder else "encoder")
     more = [text.PLAIN_MASKED.format(tasks=", ".join(masked), max_length=length)] if masked else []
-    return [text.CUT if cut else dense, "", plain, *more, text.OURS]
+    return [text.CUT if cut else dense, "", plain, *more, *ours]
+
+
+def _read(model: ShippedModel, tensors: str) -> str:
+    has_tags = any(one["kind"] == "tags" for one in model.meaning.values())
+    spaced = text.SPACED if has_tags and needs_spaces(model.tokenizer) else ""
+    return text.READ.format(spaced=spaced, tensors=tensors)
+
+
+def _example(meaning: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return how the logits of the first task that has some are turned into its answer."""
+    for task, one in meaning.items():
+        if one["kind"] in text.EXAMPLES:
+            return text.EXAMPLES[one["kind"]].format(task=task, given=_given(one))
+    return ""
+
+
+def _ours(meaning: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    for task, one in meaning.items():
+        if one["kind"] != OVER_VOCABULARY:
+            return [text.OURS.format(task=task, given=_given(one))]
+    return []
+
+
+def _given(one: Mapping[str, Any]) -> str:
+    return ", ".join(f'["{example}"]' for example in text.GIVEN[: len(one["text"])])
 
 
 def _tasks(meaning: Mapping[str, Mapping[str, Any]]) -> list[str]:

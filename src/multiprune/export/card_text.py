@@ -21,30 +21,77 @@ tokenizer = AutoTokenizer.from_pretrained(folder)
 encoder = AutoModel.from_pretrained(folder{options}).eval()
 heads = load_file(folder / "heads.safetensors")
 tasks = json.loads((folder / "heads.json").read_text())
-{logits}```
+{logits}{example}```
+"""
+
+READ = """
+
+def read(task, texts, pairs=None):
+{spaced}    return tokenizer(
+        texts,
+        pairs,
+        is_split_into_words=tasks[task]["kind"] == "tags",  # lists of words; first tokens answer
+        truncation=True,
+        max_length=tasks[task]["max_length"],
+        padding=True,
+        return_tensors="{tensors}",
+    )
+"""
+
+SPACED = """\
+    if tasks[task]["kind"] == "tags":  # words have the tokens that they have behind a space
+        texts = [[" " + one.lstrip() if one.strip() else one for one in words] for words in texts]
 """
 
 PLAIN_LOGITS = """
 
 @torch.no_grad()
 def logits(task, texts, pairs=None):
-    kind = tasks[task]["kind"]  # of tags, texts are lists of words; first tokens answer
-    inputs = tokenizer(
-        texts,
-        pairs,
-        is_split_into_words=kind == "tags",
-        truncation=True,
-        max_length={max_length},
-        padding=True,
-        return_tensors="pt",
-    )
+    inputs = read(task, texts, pairs)
     states = encoder(**inputs).last_hidden_state
-    if kind not in ("tags", "span"):  # the mean over the tokens that are not padding
+    if tasks[task]["kind"] not in ("tags", "span"):  # the mean over the tokens, without padding
         mask = inputs["attention_mask"].unsqueeze(-1).to(states.dtype)
         states = (states * mask).sum(1) / mask.sum(1)
     weight, bias = heads[task + ".output.weight"], heads[task + ".output.bias"]
     return torch.nn.functional.linear(states, weight, bias)
+
+
 """
+
+#: What examples read: a text, and the second of a pair.
+GIVEN = ("Here is a text.", "Here is another one.")
+
+#: By kind, how answers are read from the logits of one text.
+EXAMPLES = {
+    "classes": """\
+scores = logits("{task}", {given})[0]  # of one text
+print(tasks["{task}"]["labels"][int(scores.argmax())])
+""",
+    "sets": """\
+scores = logits("{task}", {given})[0]  # of one text
+print([one for one, score in zip(tasks["{task}"]["labels"], scores) if score > 0])
+""",
+    "number": """\
+score = float(logits("{task}", {given})[0, 0])  # of one text
+low, high = tasks["{task}"]["bounds"]
+print((score * (high - low) + low + high) / 2)
+""",
+    "tags": """\
+words = ["A", "text", "to", "try"]
+best, ids = logits("{task}", [words])[0].argmax(-1), read("{task}", [words]).word_ids(0)
+for number, word in enumerate(words):
+    print(word, tasks["{task}"]["labels"][int(best[ids.index(number)])])
+""",
+    "span": """\
+question, context = "What is read?", "A context that has the answer in it."
+scores = logits("{task}", [question], [context])[0]
+inputs = read("{task}", [question], [context])
+inside = [place for place, part in enumerate(inputs.sequence_ids(0)) if part == 1]
+spans = [(first, last) for first in inside for last in inside if first <= last]
+first, last = max(spans, key=lambda span: scores[span[0], 0] + scores[span[1], 1])
+print(context[inputs.token_to_chars(0, first).start : inputs.token_to_chars(0, last).end])
+""",
+}
 
 PLAIN_MASKED = """\
 Of {tasks}, the head is on the encoder's own embeddings of words:
@@ -80,6 +127,10 @@ def logits(texts, pairs=None):
         texts, pairs, truncation=True, max_length={max_length}, padding=True, return_tensors="pt"
     )
     return model(**inputs).logits
+
+
+scores = logits({given})[0]  # of one text
+print(model.config.id2label[int(scores.argmax())])
 ```
 """
 
@@ -111,7 +162,9 @@ def logits(task, texts, pairs=None):  # log-probabilities of each label's words
         scores = model(**inputs, labels=target).logits.log_softmax(-1)
         found.append(scores.gather(-1, target[:, :, None]).sum((1, 2)))
     return torch.stack(found, 1)
-```
+
+
+{example}```
 """
 
 BITMASK = """\
@@ -126,7 +179,27 @@ plain `transformers` does not know the format.
 """
 
 ONNX = """\
-`onnxruntime` runs the model: inputs are what the tokenizer gives, outputs are logits by task.
+`onnxruntime` runs the model: inputs are what the tokenizer gives, and an output has the name of its
+task, as in `heads.json`, and its logits.
+
+```python
+import json
+from pathlib import Path
+
+from onnxruntime import InferenceSession
+from transformers import AutoTokenizer
+
+folder = Path(".")  # this folder
+tokenizer = AutoTokenizer.from_pretrained(folder)
+session = InferenceSession(folder / "model.onnx")
+tasks = json.loads((folder / "heads.json").read_text())
+{read}
+
+def logits(task, texts, pairs=None):
+    return session.run([task], dict(read(task, texts, pairs)))[0]
+
+
+{example}```
 """
 
 SIZES = """\
@@ -140,6 +213,8 @@ With multiprune, which runs no code from this folder:
 import multiprune
 
 model = multiprune.load(".")
-logits = model.logits(task, texts)
+print(model.predict("{task}", {given}))
 ```
+
+`predict_all` answers all tasks that read the same texts, `logits` gives the numbers behind answers.
 """

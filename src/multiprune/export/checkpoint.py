@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from multiprune.export.bitmask import load_bitmask, save_bitmask
 from multiprune.export.digests import check_digest, write_digests
 from multiprune.export.tied import assign_state, stored_state, whole_state
-from multiprune.models.encoder import encoder_class, has_pooler
+from multiprune.models.encoder import Encoder, encoder_class, has_pooler
 from multiprune.models.heads import VocabularyHead, head
 from multiprune.models.saving import CODE, shape_entries
 from multiprune.models.task_heads import TaskHeads
@@ -46,6 +46,7 @@ def save_model(
     model: MultitaskModel,
     tokenizer: PreTrainedTokenizerBase,
     tasks: Mapping[str, Task],
+    max_length: int | None = None,
 ) -> None:
     """Write a finalized model to ``folder``, all of it or nothing.
 
@@ -56,13 +57,20 @@ def save_model(
     has other layers, and not the embeddings that it shares), and ``heads.json`` says what their
     outputs mean (of a number, -1 and 1 stand for its ``bounds``). ``sha256.json`` holds
     digests of the weights. An encoder-decoder has no weights of heads, and loads by
-    ``AutoModelForSeq2SeqLM``; ``heads.json`` says how its tasks are put in words.
+    ``AutoModelForSeq2SeqLM``; ``heads.json`` says how its tasks are put in words. ``max_length`` is
+    that of texts in training, in tokens; by default, as many as there are positions for.
     """
-    meaning = {name: dict(task.definition) for name, task in tasks.items()}
+    length = Encoder(model.encoder, tokenizer).max_length if max_length is None else max_length
+    meaning = meaning_of(tasks, length)
     with written_as_a_whole(folder) as beside:
         save_encoder(beside, model.encoder)
         tokenizer.save_pretrained(beside)
         save_heads(beside, model.heads, meaning)
+
+
+def meaning_of(tasks: Mapping[str, Task], max_length: int) -> dict[str, dict[str, Any]]:
+    """Return what is said of tasks beside their heads: ``heads.json``."""
+    return {name: {**task.meaning, "max_length": max_length} for name, task in tasks.items()}
 
 
 def check_is_new(out: Path) -> None:

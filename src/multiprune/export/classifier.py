@@ -21,7 +21,7 @@ from multiprune.models.pretrained_tokenizer import ensure_padding, pretrained_to
 from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -54,6 +54,12 @@ class ShippedClassifier(ShippedModel):
         self.check_task(task)
         logits: Tensor = self.classifier(**inputs).logits
         return logits
+
+    @override
+    def logits_by_task(
+        self, tasks: Sequence[str], inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        return {task: self(task, inputs) for task in tasks}
 
     @override
     def check_task(self, task: str) -> None:

@@ -102,6 +102,8 @@ def export_model(
         model.tokenizer = prune_vocabulary(model.encoder, model.tokenizer, corpus)
     if settings.dtype is not None:
         model.to(DTYPES[settings.dtype])
+    lengths = {task: {"max_length": model.max_length(task)} for task in model.meaning}
+    model.meaning = {task: {**one, **lengths[task]} for task, one in model.meaning.items()}
     with written_as_a_whole(out) as folder:
         if settings.format == "onnx":
             # Imported late: what it needs is optional.

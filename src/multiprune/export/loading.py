@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from multiprune.export.answering import predicted
 from multiprune.export.checkpoint import (
+    OVER_VOCABULARY,
     is_packed,
     load_encoder,
     load_heads,
@@ -18,14 +20,22 @@ from multiprune.export.checkpoint import (
     save_encoder,
     save_heads,
 )
+from multiprune.export.given_texts import DocumentOfWords, columns_given
+from multiprune.export.requests import request_for
+from multiprune.models.beside import states_of
 from multiprune.models.encoder import Encoder
-from multiprune.models.heads import logits_of
+from multiprune.models.heads import logits_at, logits_of
 from multiprune.models.task_heads import TaskHeads
+from multiprune.tasks.words import tokenize_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from multiprune.export.given_texts import Texts
+    from multiprune.export.predictions import Prediction
+    from multiprune.export.requests import Request
 
 
 #: Holds the order in which units go, beside a model of many sizes.
@@ -87,19 +97,106 @@ class ShippedModel(nn.Module):
         self.tokenizer.save_pretrained(folder)
 
     @torch.no_grad()
-    def logits(self, task: str, texts: Sequence[Any], pairs: Sequence[str] | None = None) -> Tensor:
-        """Tokenize texts (lists of words, for tags), or pairs of them, and return their logits."""
-        words = self.meaning.get(task, {}).get("kind") == "tags"
-        inputs = self.tokenizer(
-            list(texts),
-            None if pairs is None else list(pairs),
-            is_split_into_words=words,
-            truncation=True,
-            max_length=Encoder(self.encoder, self.tokenizer).max_length,
-            padding=True,
-            return_tensors="pt",
-        ).to(self.encoder.device)
-        return self(task, inputs)  # type: ignore[no-any-return]
+    def logits(self, task: str, texts: Texts, pairs: str | Sequence[str] | None = None) -> Tensor:
+        """Return the logits of texts, or of pairs of them, each cut to the length of training.
+
+        What answers tokens reads its first window alone: ``predict`` reads all of them. For tags, a
+        text may be a list of words.
+        """
+        first, second = self._given(task, texts, pairs)
+        options: dict[str, Any] = {
+            "truncation": True,
+            "max_length": self.max_length(task),
+            "padding": True,
+            "padding_side": "right",
+            "return_tensors": "pt",
+        }
+        if self.meaning[task]["kind"] == "tags":
+            documents = [DocumentOfWords.of(one).words for one in first]
+            inputs = tokenize_words(documents, self.tokenizer, **options)
+        else:
+            inputs = self.tokenizer(first, second, **options)
+        return self(task, inputs.to(self.encoder.device))  # type: ignore[no-any-return]
+
+    def predict(
+        self,
+        task: str,
+        texts: Texts,
+        pairs: str | Sequence[str] | None = None,
+        *,
+        batch_size: int = 32,
+    ) -> list[Prediction]:
+        """Return what a task answers to each text, or pair of texts: names, numbers or spans.
+
+        For tags, a text may be a list of words; a string is split at white space, and at signs
+        before and behind words. Long texts are read in windows by tasks that were trained so, and
+        cut to the length of training by others.
+
+        Raises:
+            TypeError: if something is no text.
+            ValueError: if the model does not know the task, or the task reads something else.
+        """
+        first, second = self._given(task, texts, pairs)
+        if self.meaning[task]["kind"] == OVER_VOCABULARY:
+            raise ValueError(f"{task} answers with tokens of the vocabulary: use `logits`.")
+        return predicted(self, [task], first, second, batch_size)[task]
+
+    def predict_all(
+        self, texts: Texts, pairs: str | Sequence[str] | None = None, *, batch_size: int = 32
+    ) -> dict[str, list[Prediction]]:
+        """Return by name what all tasks answer that read one text, or pairs if there are some.
+
+        A text that several tasks read alike goes through the encoder once.
+
+        Raises:
+            TypeError: if something is no text.
+            ValueError: if no task reads that.
+        """
+        given = 1 if pairs is None else 2
+        tasks = [
+            name
+            for name, meaning in self.meaning.items()
+            if meaning["kind"] != OVER_VOCABULARY and len(meaning["text"]) == given
+        ]
+        if not tasks:
+            raise ValueError(
+                f"None of the tasks {', '.join(self.meaning)} answers "
+                f"{'a single text' if given == 1 else 'pairs of texts'} by name."
+            )
+        found: dict[str, list[Prediction]] = {}
+        for task in tasks:
+            first, second = self._given(task, texts, pairs)
+        for alike in self.tasks_of_one_encoder(tasks):
+            found |= predicted(self, alike, first, second, batch_size)
+        return {task: found[task] for task in tasks}
+
+    def request(self, task: str, texts: Sequence[Any], pairs: Sequence[str] | None) -> Request:
+        """Return how the encoder reads texts for a task."""
+        return request_for(self.meaning[task], self.tokenizer, texts, pairs, self.max_length(task))
+
+    def logits_by_task(
+        self, tasks: Sequence[str], inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the logits of several tasks from one pass of the encoder."""
+        states = states_of(self.encoder, inputs)
+        return {task: logits_at(states, self.encoder, self.heads[task], inputs) for task in tasks}
+
+    def tasks_of_one_encoder(self, tasks: Sequence[str]) -> list[list[str]]:
+        """Return tasks in groups for which the encoder has the same weights."""
+        return [list(tasks)]
+
+    def max_length(self, task: str) -> int:
+        """Return to how many tokens a task's texts were cut in training, if there are positions."""
+        positions = Encoder(self.encoder, self.tokenizer).max_length
+        return min(positions, int(self.meaning[task].get("max_length", positions)))
+
+    def _given(
+        self, task: str, texts: Texts, pairs: str | Sequence[str] | None
+    ) -> tuple[list[Any], list[str] | None]:
+        self.check_task(task)
+        meaning = self.meaning[task]
+        words = meaning["kind"] == "tags"
+        return columns_given(task, meaning["text"], texts, pairs, words=words)
 
 
 def load(path: str | Path) -> ShippedModel:

@@ -21,7 +21,7 @@ from multiprune.export.text_to_text import check_is_encoder
 from multiprune.models.heads import VocabularyHead, embeddings_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch.onnx import ONNXProgram
 
@@ -48,11 +48,11 @@ def export_onnx(model: ShippedModel, folder: Path) -> list[Path]:
     It is one file up to 1.5 GB; beyond, the weights lie in ``model.onnx.data`` beside it, as a file
     of protobuf ends at 2 GB.
 
-    Inputs are what the tokenizer gives, int64 of shape (batch, length); outputs are
-    ``logits/<task>``, as ``ShippedModel.forward`` returns them. All tasks share one file, because
-    a file for each would store the encoder once a task, and run it once a task. Every output is
-    compared with PyTorch's on a padded batch of another size and length than was traced; if any
-    differs, the folder is left as it was.
+    Inputs are what the tokenizer gives, int64 of shape (batch, length); each output has the name of
+    a task and its logits, as ``ShippedModel.forward`` returns them. All tasks share one file,
+    because a file for each would store the encoder once a task, and run it once a task. Every
+    output is compared with PyTorch's on a padded batch of another size and length than was traced;
+    if any differs, the folder is left as it was.
 
     Raises:
         FileNotFoundError: if there is no such folder.
@@ -110,6 +110,10 @@ def _check_model(model: ShippedModel) -> None:
             f"An ONNX file is written from torch.float32, but the model is {found}: convert it "
             "with `dtype` fp32."
         )
+    if taken := sorted(set(model.heads) & set(model.tokenizer.model_input_names)):
+        raise ValueError(
+            f"An output of an ONNX file has the name of its task, but {taken[0]!r} is an input."
+        )
     if any(module.training for module in model.modules()):
         raise ValueError("The model must be in evaluation mode, but a part of it is in training.")
     names, known = set(model.tokenizer.model_input_names), set(_batch(model, 1, 2))
@@ -166,7 +170,19 @@ def _traced(model: ShippedModel) -> ONNXProgram:
     for node in program.model.graph.all_nodes():
         # It holds the source lines of each operation, with paths of this machine.
         node.metadata_props.clear()
+    _name_outputs(program, list(model.heads))
     return program
+
+
+def _name_outputs(program: ONNXProgram, tasks: Sequence[str]) -> None:
+    """Call outputs by their tasks, and whatever torch.onnx has called so by another name."""
+    graph = program.model.graph
+    inner = [one for node in graph.all_nodes() for one in node.outputs]
+    for value in [*inner, *graph.initializers.values()]:
+        if value.name in tasks:
+            value.name = f"inner/{value.name}"
+    for value, task in zip(graph.outputs, tasks, strict=True):
+        value.name = task
 
 
 @contextmanager

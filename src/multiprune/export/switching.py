@@ -93,6 +93,18 @@ class PackedModel(ShippedModel):
         self.switch(task)
         return super().forward(task, inputs, labels)
 
+    @override
+    def logits_by_task(
+        self, tasks: Sequence[str], inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        self.switch(tasks[0])
+        return super().logits_by_task(tasks, inputs)
+
+    @override
+    def tasks_of_one_encoder(self, tasks: Sequence[str]) -> list[list[str]]:
+        numbers = dict.fromkeys(self._numbers[task] for task in tasks)
+        return [[task for task in tasks if self._numbers[task] == one] for one in numbers]
+
 
 def load_packed(folder: Path) -> PackedModel:
     """Load models that were packed into ``folder``; no code from it is run.

@@ -10,7 +10,6 @@ from typing_extensions import override
 
 from multiprune.export.checkpoint import MEANING, load_meaning
 from multiprune.export.loading import ShippedModel, load_tokenizer
-from multiprune.models.encoder import Encoder
 from multiprune.models.task_heads import TaskHeads
 from multiprune.models.text_to_text import LabelWords
 from multiprune.tasks.text_to_text import Wording, label_tokens
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from multiprune.export.given_texts import Texts
+    from multiprune.export.requests import Request
 
 
 class ShippedTextToText(ShippedModel):
@@ -57,26 +59,37 @@ class ShippedTextToText(ShippedModel):
 
     @override
     @torch.no_grad()
-    def logits(self, task: str, texts: Sequence[Any], pairs: Sequence[str] | None = None) -> Tensor:
+    def logits(self, task: str, texts: Texts, pairs: str | Sequence[str] | None = None) -> Tensor:
         """Put texts, or pairs of them, into the template of a task, and return their logits."""
-        self.check_task(task)
-        columns = self.meaning[task]["text"]
-        given = [texts] if pairs is None else [texts, pairs]
-        if len(given) != len(columns):
-            raise ValueError(
-                f"The task {task!r} reads {', '.join(columns)}, but was given {len(given)} list(s) "
-                "of texts."
-            )
-        rows = zip(*given, strict=True)
-        filled = [self.wordings[task].filled(dict(zip(columns, row, strict=True))) for row in rows]
+        first, second = self._given(task, texts, pairs)
         inputs = self.tokenizer(
-            filled,
+            self._filled(task, first, second),
             truncation=True,
-            max_length=Encoder(self.encoder, self.tokenizer).max_length,
+            max_length=self.max_length(task),
             padding=True,
             return_tensors="pt",
         ).to(self.encoder.device)
         return self(task, inputs)  # type: ignore[no-any-return]
+
+    @override
+    def request(self, task: str, texts: Sequence[Any], pairs: Sequence[str] | None) -> Request:
+        return super().request(task, self._filled(task, texts, pairs), None)
+
+    @override
+    def logits_by_task(
+        self, tasks: Sequence[str], inputs: Mapping[str, Tensor]
+    ) -> dict[str, Tensor]:
+        return {task: self(task, inputs) for task in tasks}
+
+    @override
+    def tasks_of_one_encoder(self, tasks: Sequence[str]) -> list[list[str]]:
+        """Return each task by itself: each puts texts into words of its own."""
+        return [[task] for task in tasks]
+
+    def _filled(self, task: str, texts: Sequence[Any], pairs: Sequence[str] | None) -> list[str]:
+        columns = self.meaning[task]["text"]
+        rows = zip(*([texts] if pairs is None else [texts, pairs]), strict=True)
+        return [self.wordings[task].filled(dict(zip(columns, row, strict=True))) for row in rows]
 
 
 def shipped_text_to_text(folder: Path, encoder: PreTrainedModel) -> ShippedTextToText:

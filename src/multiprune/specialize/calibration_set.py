@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from multiprune.data.batches import drawn_rows, examples_of
 from multiprune.tasks.task import IGNORED
 from multiprune.tasks.text_to_text import WordedClassification
 
@@ -116,7 +117,7 @@ def log_probabilities(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     """
     if isinstance(task, WordedClassification):
         return logits.gather(1, labels[:, None]).squeeze(1)
-    counts = task.answers_by_example(labels)
+    counts = task.loss_terms(logits, labels)
     apart = torch.split(logits, counts.tolist() if task.over_vocabulary else 1)
     losses = [
         task.loss(own, labels[one : one + 1]) if counts[one] else own.sum() * 0
@@ -127,8 +128,7 @@ def log_probabilities(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
 
 def _drawn(encoded: EncodedTask, draw: Draw) -> list[int]:
     generator = np.random.default_rng([draw.seed, *encoded.name.encode()])
-    rows = len(encoded.splits["train"])
-    return [int(row) for row in generator.permutation(rows)[: draw.examples]]
+    return drawn_rows(encoded.splits["train"], draw.examples, generator)
 
 
 def _labelled(task: Task, model: ShippedModel, batch: Batch, draw: Draw) -> WeighedBatch:
@@ -145,12 +145,11 @@ def _labelled(task: Task, model: ShippedModel, batch: Batch, draw: Draw) -> Weig
 def pseudo_labels(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     """Return what the model answers in place of ``labels``, which say no more than where."""
     answers, _ = task.predictions(logits, labels)
-    if task.over_vocabulary:
-        answers = answers[:, 0].to(labels.dtype)  # the likeliest token, of pairs
-    if answers.shape == labels.shape:
+    if not task.per_token:
         return answers
     pseudo = labels.clone()
-    pseudo[labels != IGNORED] = answers
+    # Tokens stand beside their probability, and tags beside the place of their word.
+    pseudo[labels != IGNORED] = answers[:, 0].to(labels.dtype)
     return pseudo
 
 
@@ -165,7 +164,8 @@ def _check_numbers(encoded: EncodedTask, draw: Draw) -> None:
             f"Specialists need the training examples of a task, but those of {encoded.name} are "
             "streamed."
         )
-    available, classes = len(encoded.splits["train"]), _classes(encoded.task)
+    available = len(set(examples_of(encoded.splits["train"])))
+    classes = _classes(encoded.task)
     if draw.examples > available:
         raise ValueError(
             f"`--examples` must be at most the {available:,} training examples of {encoded.name}, "

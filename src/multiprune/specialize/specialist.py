@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from multiprune.data.batches import drawn_rows
 from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.models.structure import layers_of
 from multiprune.pruning.attribution import Attribution
@@ -175,13 +176,13 @@ def validated(
         model: whose head for the task is asked.
         encoded: the task and its data.
         head: the name of another task of the model, to ask its head.
-        rows: so many only, always the same.
+        rows: of so many examples only, always the same.
     """
-    task, available = encoded.task, len(encoded.splits["validation"])
-    drawn = np.random.default_rng(0).permutation(available)[:rows].tolist()
+    task = encoded.task
+    drawn = drawn_rows(encoded.splits["validation"], rows, np.random.default_rng(0))
     answers = []
     for batch_rows in batches_by_length(encoded, "validation", drawn):
         batch = encoded.batch("validation", batch_rows)
         logits = model(head or encoded.name, batch.inputs, batch.labels)
         answers.append(answers_to(task, batch, logits))
-    return scores_of(task, joined(answers), encoded.evaluated.get("validation"))
+    return scores_of(task, task.combined(joined(answers)), encoded.evaluated.get("validation"))

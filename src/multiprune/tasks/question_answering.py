@@ -93,6 +93,11 @@ class QuestionAnswering(Task):
 
     @property
     @override
+    def meaning(self) -> Mapping[str, Any]:
+        return {**self.definition, "answer_length": self.answer_length}
+
+    @property
+    @override
     def marks_unlabelled(self) -> bool:
         return False
 
@@ -158,18 +163,7 @@ class QuestionAnswering(Task):
 
         A span is its sum of logits, and the characters where it starts and ends.
         """
-        characters = labels[:, 2:]
-        scores = logits.float().masked_fill(characters[..., :1] < 0, _NEVER)
-        sums = scores[:, :, None, 0] + scores[:, None, :, 1]
-        length = logits.shape[1]
-        allowed = torch.ones(length, length, dtype=torch.bool, device=logits.device)
-        allowed = allowed.triu().tril(self.answer_length - 1)
-        best, place = sums.masked_fill(~allowed, 4 * _NEVER).flatten(1).max(1)
-        rows = torch.arange(len(logits), device=logits.device)
-        start = characters[rows, place // length, 0]
-        end = characters[rows, place % length, 1]
-        # Characters are exact up to 2^24.
-        return torch.stack([best, start.float(), end.float()], 1), labels[:, 1]
+        return best_spans(logits, labels[:, 2:], self.answer_length), labels[:, 1]
 
     @override
     def combined(self, answers: Answers) -> Answers:
@@ -207,6 +201,24 @@ class QuestionAnswering(Task):
     def shown(self, answers: Tensor) -> str:
         start, end = answers[0].tolist()
         return f"characters {start} to {end}"
+
+
+def best_spans(logits: Tensor, characters: Tensor, answer_length: int) -> Tensor:
+    """Return the sum of logits of the best span of each window, and where it starts and ends.
+
+    ``characters`` are those of each token, shape (windows, tokens, 2), negative outside contexts.
+    """
+    scores = logits.float().masked_fill(characters[..., :1] < 0, _NEVER)
+    sums = scores[:, :, None, 0] + scores[:, None, :, 1]
+    length = logits.shape[1]
+    allowed = torch.ones(length, length, dtype=torch.bool, device=logits.device)
+    allowed = allowed.triu().tril(answer_length - 1)
+    best, place = sums.masked_fill(~allowed, 4 * _NEVER).flatten(1).max(1)
+    rows = torch.arange(len(logits), device=logits.device)
+    start = characters[rows, place // length, 0]
+    end = characters[rows, place % length, 1]
+    # Characters are exact up to 2^24.
+    return torch.stack([best, start.float(), end.float()], 1)
 
 
 def _of_tokens(logits: Tensor, labels: Tensor) -> Tensor:

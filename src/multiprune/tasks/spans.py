@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from typing_extensions import override
 
-from multiprune.tasks.tagging import Tagging
+from multiprune.tasks.tagging import OUTSIDE, Tagging
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,18 +25,12 @@ Spans = set[tuple[str, int, int]]
 
 @dataclass(kw_only=True)
 class SpanTagging(Tagging):
-    """Finds spans of words; the labels are ``O``, and ``B-`` and ``I-`` before kinds of spans.
-
-    Words that are cut off, or that the tokenizer leaves out, are in neither predictions nor labels.
-    """
+    """Finds spans of words; the labels are ``O``, and ``B-`` and ``I-`` before kinds of spans."""
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.labels is None:
-            return
-        wrong = [one for one in self.labels if one != "O" and one[:2] not in ("B-", "I-")]
-        if wrong or "O" not in self.labels:
+        if self.labels is not None and not marks_spans(self.labels):
             raise ValueError(
                 "`labels` of spans must be O, and others that begin with B- or I-, but are "
                 f"{', '.join(self.labels)}."
@@ -53,6 +47,12 @@ class SpanTagging(Tagging):
         """Return the spans of examples, from the tags of all their words and how many they have."""
         names = iter([self.labels[tag] for tag in tags.tolist()])
         return [spans_of([*islice(names, size)]) for size in sizes]
+
+
+def marks_spans(labels: Sequence[str]) -> bool:
+    """Whether tags are ``O``, and others that begin with ``B-`` or ``I-``."""
+    others = [one for one in labels if one != OUTSIDE]
+    return OUTSIDE in labels and all(one.startswith(("B-", "I-")) for one in others)
 
 
 def spans_of(tags: Sequence[str]) -> Spans:

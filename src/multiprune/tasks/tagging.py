@@ -2,33 +2,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch.nn import functional
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.tasks.columns import check_lists
 from multiprune.tasks.labels import checked_labels, known, label_reader
 from multiprune.tasks.soft_targets import softened_divergence
-from multiprune.tasks.task import IGNORED, Rows, Task
+from multiprune.tasks.task import EXAMPLE, IGNORED, Rows, Task
+from multiprune.tasks.word_labels import tags_of, unread, word_label, words_of
+from multiprune.tasks.word_windows import word_windows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from datasets import Dataset
     from torch import Tensor
-    from transformers import BatchEncoding
+    from transformers import PreTrainedTokenizerBase
+
+    from multiprune.tasks.answers import Answers
+
+#: The tag of words that are of no kind.
+OUTSIDE = "O"
 
 
 @dataclass(kw_only=True)
 class Tagging(Task):
     """Chooses one of ``labels`` for each word; the text column holds lists of words.
 
-    Labels are as those of ``Classification``.
+    A document that is too long is read in windows, and each word answered in the one where it
+    stands farthest from an edge. There alone it is learned, too: a word counts once however many
+    windows it is in, and is learned with the context that it is answered with.
+
+    Words that are not read, because documents are cut or the tokenizer has no token for them, count
+    as answered with ``O``, or wrongly if that is none of the labels.
+
+    Labels are of shape (windows, tokens), as ``word_labels`` has them; those of words that are not
+    read stand behind the tokens.
+
+    Attributes:
+        labels: as those of ``Classification``.
+        overlap: tokens that neighbouring windows share, at most half of a window; None cuts
+            documents to ``data.max_length`` instead.
     """
 
     labels: Sequence[Any]
+    overlap: int | None = 32
 
     per_token: ClassVar[bool] = True
     reads_words: ClassVar[bool] = True
@@ -39,6 +62,8 @@ class Tagging(Task):
         super().__post_init__()
         if self.labels is not None:
             self.labels = checked_labels(self.labels)
+        if self.overlap is not None:
+            check_number("overlap", self.overlap, at_least=0, whole=True)
 
     @property
     @override
@@ -49,12 +74,13 @@ class Tagging(Task):
     @override
     def definition(self) -> Mapping[str, Any]:
         labels = known(self.labels).definition
-        return {"kind": "tags", "text": [*self.text], "label": self.label, **labels}
-
-    @property
-    @override
-    def tokenizer_options(self) -> Mapping[str, Any]:
-        return {"is_split_into_words": True}
+        return {
+            "kind": "tags",
+            "text": [*self.text],
+            "label": self.label,
+            **labels,
+            "overlap": self.overlap,
+        }
 
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
@@ -74,49 +100,82 @@ class Tagging(Task):
                 )
 
     @override
-    def align(self, labels: list[Any], encoding: BatchEncoding) -> list[Any]:
-        return [
-            first_subword_labels(encoding.word_ids(row), tags) for row, tags in enumerate(labels)
+    def encode(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> tuple[dict[str, list[Any]], int]:
+        self.check_columns(rows)
+        tags = self.encode_labels(rows)
+        documents = rows.table[self.text[0]][:]
+        windows = word_windows(documents, tokenizer, max_length=max_length, overlap=self.overlap)
+        left = [dict(enumerate(of_words)) for of_words in tags]
+        labels = [
+            [IGNORED if word < 0 else word_label(left[example].pop(word), word) for word in words]
+            for example, words in zip(windows.examples, windows.words, strict=True)
         ]
+        for example, row in zip(windows.examples, labels, strict=True):
+            row += [unread(word_label(tag, word)) for word, tag in left[example].items()]
+            left[example] = {}
+        return {**windows.inputs, EXAMPLE: windows.examples, "labels": labels}, windows.cut
+
+    @override
+    def unread_words(self, table: Dataset) -> int:
+        import pyarrow.compute
+
+        labels = pyarrow.compute.list_flatten(table.with_format("arrow")["labels"][:])
+        return int(pyarrow.compute.sum(pyarrow.compute.less(labels, IGNORED)).as_py() or 0)
 
     @override
     def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
-        padded = torch.full((len(labels), length), IGNORED)
-        for row, tags in enumerate(labels):
-            padded[row, : len(tags)] = torch.tensor(tags)
+        behind = [[unread(one) for one in row if one < IGNORED] for row in labels]
+        padded = torch.full((len(labels), length + max(map(len, behind))), IGNORED)
+        for row, (numbers, others) in enumerate(zip(labels, behind, strict=True)):
+            tokens = len(numbers) - len(others)
+            padded[row, :tokens] = torch.tensor(numbers[:tokens], dtype=torch.long)
+            padded[row, length : length + len(others)] = torch.tensor(others, dtype=torch.long)
         return padded
 
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        tags = tags_of(labels[:, : logits.shape[1]])
+        if (tags == IGNORED).all():
+            return logits.float().sum() * 0  # the mean over nothing would be undefined
         return functional.cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), ignore_index=IGNORED
+            logits.float().flatten(0, 1), tags.flatten(), ignore_index=IGNORED
         )
+
+    @override
+    def loss_terms(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return self.answers_by_example(labels[:, : logits.shape[1]])
 
     @override
     def distillation_loss(
         self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
     ) -> Tensor:
-        labelled = labels != IGNORED
+        labelled = labels[:, : logits.shape[1]] != IGNORED
         return softened_divergence(logits[labelled], teacher[labelled], temperature)
 
     @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        labelled = labels != IGNORED
-        return logits.argmax(-1)[labelled], labels[labelled]
+        """Return a tag for each word beside the word's place in its document, and the labels."""
+        tags = tags_of(labels)
+        if OUTSIDE in self.labels:
+            chosen = torch.full_like(tags, self.labels.index(OUTSIDE))
+        else:
+            chosen = (tags + 1) % len(self.labels)
+        chosen[:, : logits.shape[1]] = logits.argmax(-1)
+        labelled = tags != IGNORED
+        return torch.stack([chosen, words_of(labels)], -1)[labelled], tags[labelled]
 
     @override
     def answers_by_example(self, labels: Tensor) -> Tensor:
         return (labels != IGNORED).sum(-1)
 
     @override
+    def combined(self, answers: Answers) -> Answers:
+        """Return the answers of all windows, in the order of documents and their words."""
+        answers = answers.chosen(answers.predictions[:, 1].argsort(stable=True)).sorted()
+        return replace(answers, predictions=answers.predictions[:, 0])
+
+    @override
     def shown(self, answers: Tensor) -> str:
         return " ".join(self.labels[tag] for tag in answers.tolist())
-
-
-def first_subword_labels(word_ids: Sequence[int | None], tags: Sequence[int]) -> list[int]:
-    """Give each word's tag to its first sub-word, and ``IGNORED`` to all other tokens."""
-    labels, previous = [], None
-    for word in word_ids:
-        labels.append(IGNORED if word is None or word == previous else tags[word])
-        previous = word
-    return labels

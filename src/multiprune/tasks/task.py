@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from datasets import Dataset
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
     from multiprune.tasks.answers import Answers
 
@@ -151,6 +151,11 @@ class Task(ABC):
     def definition(self) -> Mapping[str, Any]:
         """What the encoded rows depend on, besides the rows and the tokenizer; for the cache."""
 
+    @property
+    def meaning(self) -> Mapping[str, Any]:
+        """What the outputs of the task's head mean; for whoever has the model and not this task."""
+        return self.definition
+
     @abstractmethod
     def encode_labels(self, rows: Rows) -> list[Any]:
         """Return the labels of all rows as the loss wants them.
@@ -192,8 +197,16 @@ class Task(ABC):
         """Return how many answers ``predictions`` gives to each example of a batch."""
         return torch.ones(len(labels), dtype=torch.long, device=labels.device)
 
+    def loss_terms(self, logits: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
+        """Return of how many terms ``loss`` is the mean, for each example of a batch."""
+        return self.answers_by_example(labels)
+
+    def unread_words(self, table: Dataset) -> int:  # noqa: ARG002
+        """Return how many words that have labels are in none of the encoded rows of a split."""
+        return 0
+
     def combined(self, answers: Answers) -> Answers:
-        """Return one answer an example where several encoded rows of it have been answered."""
+        """Return the answers to examples, where several encoded rows of each were answered."""
         return answers
 
     @property
@@ -229,11 +242,10 @@ class Task(ABC):
             truncation=True,
             max_length=max_length,
             return_attention_mask=False,
-            **self.tokenizer_options,
         )
         columns = {name: list(values) for name, values in encoding.items()}
         truncated = sum(bool(one.overflowing) for one in encoding.encodings or [])
-        return columns | {"labels": self.align(labels, encoding)}, truncated
+        return columns | {"labels": labels}, truncated
 
     def texts(self, rows: Rows) -> list[list[Any]]:
         """Return what the tokenizer reads of all rows: one list, or two whose entries are pairs."""
@@ -254,15 +266,6 @@ class Task(ABC):
     def marks_unlabelled(self) -> bool:
         """Whether a label of -1 means that the label is not public, as it does on the hub."""
         return True
-
-    @property
-    def tokenizer_options(self) -> Mapping[str, Any]:
-        """What the tokenizer has to know beside the texts."""
-        return {}
-
-    def align(self, labels: list[Any], encoding: BatchEncoding) -> list[Any]:  # noqa: ARG002
-        """Fit the labels of all rows to the tokens of ``encoding``."""
-        return labels
 
     def check_columns(self, rows: Rows) -> None:
         """Raise if a column of the task is missing or empty, or holds something else than texts."""

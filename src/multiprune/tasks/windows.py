@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-#: For each context the characters where an answer starts and ends.
-Spans = Sequence[tuple[int, int]]
+#: For each context the characters where an answer starts and ends; None if that is not known.
+Spans = Sequence[tuple[int, int] | None]
 
 _OUTSIDE = -1
 
@@ -103,15 +103,17 @@ def _shortened(
 def _labels(
     offsets: Sequence[tuple[int, int]],
     sequences: Sequence[int | None],
-    span: tuple[int, int],
+    span: tuple[int, int] | None,
 ) -> NDArray[np.int32]:
     characters = np.array(offsets, np.int32)
     of_context = np.array([one == 1 for one in sequences])
     characters[~of_context] = _OUTSIDE
     inside = np.flatnonzero(of_context)
-    tokens = _tokens_of(characters[inside], span)
+    tokens = None if span is None else _tokens_of(characters[inside], span)
     answer = (0, 0) if tokens is None else (inside[tokens[0]], inside[tokens[1]])
-    labels: NDArray[np.int32] = np.concatenate([[answer], [span], characters]).astype(np.int32)
+    labels: NDArray[np.int32] = np.concatenate([[answer], [span or (0, 0)], characters]).astype(
+        np.int32
+    )
     return labels.ravel()
 
 

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from multiprune.export.loading import ShippedModel
     from multiprune.tasks.task import Task
 
-# What a task's column of labels is called changes nothing about its answers.
-_NAMES_ONLY = {"label"}
+# What a task's column of labels is called, and in what windows it is read, changes no answer.
+_NO_MATTER = {"label", "overlap"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _check_answers(teacher: Teacher, name: str, task: Task) -> None:
         )
     learned: Mapping[str, Any] = teacher.model.meaning[name]
     for key, wanted in task.definition.items():
-        if key not in _NAMES_ONLY and learned.get(key) != wanted:
+        if key not in _NO_MATTER and learned.get(key) != wanted:
             raise ValueError(
                 f"A teacher must answer a task as the student does, but in {teacher.folder} the "
                 f"{key} of {name} is {learned.get(key)}, and not {wanted}."

@@ -1,0 +1,80 @@
+"""Texts as users hand them to a shipped model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+#: A sign by itself, or what begins and ends with letters or digits without white space between.
+_WORD = re.compile(r"[^\w\s]|\w(?:\S*\w)?")
+
+#: One text, or several, of which each is a string or a list of words.
+Texts = str | Sequence[Any]
+
+
+@dataclass(frozen=True)
+class DocumentOfWords:
+    """Words, and the characters of ``text`` where each of them starts and ends."""
+
+    text: str
+    words: list[str]
+    starts: list[int]
+    ends: list[int]
+
+    @classmethod
+    def of(cls, given: str | Sequence[str]) -> DocumentOfWords:
+        """Split a text at white space and at signs around words; or take words as they are."""
+        if isinstance(given, str):
+            found = [*_WORD.finditer(given)]
+            words = [one.group() for one in found]
+            return cls(given, words, [one.start() for one in found], [one.end() for one in found])
+        words = list(given)
+        ends = [end - 1 for end in accumulate(len(word) + 1 for word in words)]
+        starts = [end - len(word) for word, end in zip(words, ends, strict=True)]
+        return cls(" ".join(words), words, starts, ends)
+
+
+def listed(texts: Any, what: str, *, words: bool = False) -> list[Any]:
+    """Return texts as a list; one text by itself is a list of one.
+
+    Raises:
+        TypeError: if something is no text, nor, with ``words``, a list of words.
+    """
+    found = [texts] if isinstance(texts, str) else list(texts)
+    for number, one in enumerate(found):
+        is_text = isinstance(one, str)
+        if words and not is_text and isinstance(one, Sequence):
+            is_text = all(isinstance(word, str) for word in one)
+        if not is_text:
+            expected = "a string or a list of words" if words else "a string"
+            raise TypeError(
+                f"Each of the {what} must be {expected}, but number {number} is {one!r}."
+            )
+    return found
+
+
+def columns_given(
+    task: str, columns: Sequence[str], texts: Any, pairs: Any, *, words: bool = False
+) -> tuple[list[Any], list[str] | None]:
+    """Return texts and their pairs as lists.
+
+    Raises:
+        TypeError: if something is no text.
+        ValueError: if there are as many lists as the task does not read, or of different lengths.
+    """
+    given = 1 if pairs is None else 2
+    if given != len(columns):
+        hint = "pass the second texts as `pairs`" if given == 1 else "leave out `pairs`"
+        raise ValueError(f"The task {task!r} reads {' and '.join(columns)}: {hint}.")
+    first = listed(texts, "texts", words=words)
+    if pairs is None:
+        return first, None
+    second = listed(pairs, "pairs")
+    if len(first) != len(second):
+        raise ValueError(
+            f"`texts` and `pairs` must be equally many, but are {len(first)} and {len(second)}."
+        )
+    return first, second

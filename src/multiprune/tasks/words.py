@@ -1,0 +1,40 @@
+"""Words of documents, tokenized as the words of running text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
+
+
+def tokenize_words(
+    documents: Sequence[Sequence[str]], tokenizer: PreTrainedTokenizerBase, **options: Any
+) -> BatchEncoding:
+    """Tokenize lists of words; each word becomes the tokens that it is behind a space in a text.
+
+    ``options`` are those of the tokenizer.
+    """
+    if needs_spaces(tokenizer):
+        documents = [[spaced(word) for word in words] for words in documents]
+    encoding: BatchEncoding = tokenizer(
+        [list(words) for words in documents], is_split_into_words=True, **options
+    )
+    return encoding
+
+
+def needs_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a word has other tokens behind a space, as in byte-level BPE, than it has alone.
+
+    The tokenizer itself could put the space there (``add_prefix_space``), but then it would read
+    running text in another way, too.
+    """
+    alone, twice = (tokenizer(one, add_special_tokens=False)["input_ids"] for one in ("a", "a a"))
+    return bool(twice != alone * 2)
+
+
+def spaced(word: str) -> str:
+    """Return a word with one space before it; what is nothing but white space stays as it is."""
+    return f" {word.lstrip()}" if word.strip() else word
