@@ -4,6 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from multiprune.config import register
+from multiprune.cores import share_cores
 
 register()
 
@@ -11,6 +12,7 @@ register()
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> float:
     """Run one composed configuration; return its score."""
+    share_cores()
     # Imported late, so that --help and --cfg answer at once.
     application = hydra.utils.get_method(config.get("application", "multiprune.start.run"))
     score: float = application(config)

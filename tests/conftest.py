@@ -14,6 +14,7 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="multiprune-tests-")
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # What is started in the background ignores Ctrl-C, and so would all that the suite starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

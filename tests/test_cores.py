@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from multiprune import cores
-from multiprune.cores import cpu_quota, usable_cores
+from multiprune.cores import cpu_quota, openmp, share_cores, usable_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,3 +90,34 @@ def test_whole_cores_of_the_quota_are_usable_and_one_at_least(
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 4, 5})
     monkeypatch.setattr(cores, "cpu_quota", lambda: quota)
     assert usable_cores() == expected
+
+
+def test_threads_have_a_core_each_and_wait_without_spinning() -> None:
+    passive = {"OMP_WAIT_POLICY": "PASSIVE"}
+    assert openmp(6, {}) == {"OMP_NUM_THREADS": "6"} | passive
+    assert openmp(0, {}) == {"OMP_NUM_THREADS": "1"} | passive
+
+
+def test_what_the_user_says_of_threads_counts() -> None:
+    own = {"OMP_NUM_THREADS": "5", "OMP_WAIT_POLICY": "active"}
+    assert openmp(2, own) == own
+
+
+@pytest.mark.parametrize(("affinity", "expected"), [(2, None), (4, "2")])
+def test_torch_is_told_of_a_quota_and_not_of_cores_that_it_sees_itself(
+    affinity: int, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "_affinity", lambda: affinity)
+    monkeypatch.setattr(cores, "cpu_quota", lambda: 2.5)
+    monkeypatch.setattr(os, "environ", {})
+    share_cores()
+    assert os.environ.get("OMP_NUM_THREADS") == expected
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_what_the_user_says_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"OMP_NUM_THREADS": "3", "OMP_WAIT_POLICY": "active"}
+    monkeypatch.setattr(cores, "cpu_quota", lambda: 1.0)
+    monkeypatch.setattr(os, "environ", dict(own))
+    share_cores()
+    assert os.environ == own

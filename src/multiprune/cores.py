@@ -1,4 +1,4 @@
-"""How many cores this process may use, which in a container are not all that it sees."""
+"""How many cores this process may use, and how OpenMP, whose threads are torch's, is told so."""
 
 from __future__ import annotations
 
@@ -7,14 +7,44 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+THREADS = "OMP_NUM_THREADS"
+WAIT_POLICY = "OMP_WAIT_POLICY"
+
+
+def share_cores() -> None:
+    """Have torch, which is loaded after this, use the cores that it may, and leave them while idle.
+
+    How many of them is its own choice, but for a container's CPU quota, which it does not know.
+    """
+    cores = usable_cores()
+    found = openmp(cores, os.environ)
+    if cores == _affinity():
+        del found[THREADS]
+    os.environ.update(found)
+
+
+def openmp(cores: int, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what OpenMP must find in the environment of a job that has so many cores to itself.
+
+    A thread that waits for others leaves its core to them: one that spins would take it from those
+    it waits for, where cores are shared. What ``environment`` holds already counts.
+    """
+    defaults = {THREADS: str(max(1, cores)), WAIT_POLICY: "PASSIVE"}
+    return {name: environment.get(name) or value for name, value in defaults.items()}
 
 
 def usable_cores() -> int:
     """Return the cores in this process's affinity, or as many whole ones as its quota is worth."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cores, quota = affinity or 1, cpu_quota()
+    cores, quota = _affinity(), cpu_quota()
     return cores if quota is None else max(1, min(cores, int(quota)))
+
+
+def _affinity() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:

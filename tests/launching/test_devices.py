@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from multiprune.launching import devices
-from multiprune.launching.devices import openmp, workers
+from multiprune.launching.devices import workers
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -44,14 +44,3 @@ def test_devices_are_those_of_torch() -> None:
     import torch
 
     assert devices._count() == torch.cuda.device_count()
-
-
-def test_threads_have_a_core_each_and_wait_without_spinning() -> None:
-    passive = {"OMP_WAIT_POLICY": "PASSIVE"}
-    assert openmp(6, {}) == {"OMP_NUM_THREADS": "6"} | passive
-    assert openmp(0, {}) == {"OMP_NUM_THREADS": "1"} | passive
-
-
-def test_what_the_user_says_of_threads_counts() -> None:
-    own = {"OMP_NUM_THREADS": "5", "OMP_WAIT_POLICY": "active"}
-    assert openmp(2, own) == own

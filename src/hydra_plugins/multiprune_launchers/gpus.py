@@ -57,8 +57,8 @@ class GpusLauncher(Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         # Imported late: who asks for another launcher does not wait.
-        from multiprune.cores import usable_cores
-        from multiprune.launching.devices import openmp, workers
+        from multiprune.cores import openmp, usable_cores
+        from multiprune.launching.devices import workers
         from multiprune.launching.failures import FirstFailures
         from multiprune.launching.job import Application
         from multiprune.launching.processes import warm_up

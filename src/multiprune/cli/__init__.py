@@ -14,6 +14,7 @@ from multiprune.cli.models import add_model_commands
 from multiprune.cli.runs import add_run_commands
 from multiprune.cli.specialize import add_specialize_command
 from multiprune.cli.tokenizer import add_tokenizer_command
+from multiprune.cores import share_cores
 from multiprune.quick_exit import exit_quickly
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run one command; wrong input ends it with one sentence."""
     options = parser().parse_args(arguments)
     exit_quickly()
+    share_cores()
     try:
         options.command(options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:

@@ -10,8 +10,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-THREADS = "OMP_NUM_THREADS"
-WAIT_POLICY = "OMP_WAIT_POLICY"
 
 # In a process of its own: a CUDA context here would take memory from the jobs.
 _COUNT = "import torch; print(torch.cuda.device_count())"
@@ -38,16 +36,6 @@ def workers(count: int | None, environment: Mapping[str, str]) -> list[dict[str,
         "hydra/launcher=gpus needs a GPU, or hydra.launcher.workers=N for jobs without one, but "
         "there is none."
     )
-
-
-def openmp(cores: int, environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what OpenMP must find in the environment of a job that has so many cores to itself.
-
-    A thread that waits for others leaves its core to them: one that spins would take it from those
-    it waits for, where cores are shared. What ``environment`` holds already counts.
-    """
-    defaults = {THREADS: str(max(1, cores)), WAIT_POLICY: "PASSIVE"}
-    return {name: environment.get(name) or value for name, value in defaults.items()}
 
 
 def _devices(environment: Mapping[str, str]) -> list[str]:

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import read_write
 
-from multiprune.cores import usable_cores
-from multiprune.launching.devices import openmp
+from multiprune.cores import openmp, usable_cores
 from multiprune.launching.job import execute, failed
 from multiprune.launching.slurm_client import ask
 from multiprune.status import StatusFile, read_status
