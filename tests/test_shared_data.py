@@ -40,6 +40,7 @@ def test_there_are_tasks() -> None:
     assert set(RETRIEVALS) > ABSENT
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MIRROR.is_dir(), reason=f"there is no mirror at {MIRROR}")
 @pytest.mark.parametrize("name", TASKS)
 def test_task_fits_its_data(name: str) -> None:

@@ -45,6 +45,7 @@ def job(*overrides: str, stage: str, arm: str, folder: Path | None = None) -> Di
     return composed(*given, config_name="sparse_transfer", directory="sweep", folder=folder)
 
 
+@pytest.mark.slow
 def test_every_arm_of_a_stage_takes_its_encoder_from_one_of_those_before() -> None:
     known: set[Path] = set()
     for stage, arms in ARMS.items():
@@ -67,6 +68,7 @@ def test_every_arm_of_a_stage_takes_its_encoder_from_one_of_those_before() -> No
     assert len(known) == 6
 
 
+@pytest.mark.slow
 def test_a_stage_before_that_is_missing_is_said_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +116,7 @@ def start(folder: Path, stage: str, arms: Sequence[str], *overrides: str) -> str
     return done.stdout
 
 
+@pytest.mark.slow
 def test_masks_stay_from_stage_to_stage_and_the_report_shows_the_chains(tmp_path: Path) -> None:
     mirror(tmp_path / "mirror")
     start(tmp_path, "general", ARMS["general"], *NARROW)

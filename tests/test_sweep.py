@@ -118,6 +118,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_sweep_goes_on_after_a_failure_and_leaves_out_what_is_finished(first: Path) -> None:
     (results,) = first.rglob("results.json")
     assert json.loads(results.read_text())["budget"]["kept"] > 0

@@ -45,6 +45,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_workers_encode_ahead_what_would_be_encoded_without_them_and_end(tmp_path: Path) -> None:
     task = streamed(write_lines(tmp_path / "corpus"))
     expected = read(take(data_module(tmp_path / "none", task).train_dataloader(), 30))
@@ -65,6 +66,7 @@ def test_workers_encode_ahead_what_would_be_encoded_without_them_and_end(tmp_pat
     assert not workers()
 
 
+@pytest.mark.slow
 def test_an_error_of_a_worker_is_that_of_the_run(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("\n".join(TEXTS).encode() + b"\nbad \xff\n")
     data = data_module(tmp_path / "cache", streamed(str(tmp_path / "a.txt"), workers=1))
@@ -74,6 +76,7 @@ def test_an_error_of_a_worker_is_that_of_the_run(tmp_path: Path) -> None:
     assert not workers()
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     task = streamed(write_lines(tmp_path / "corpus"), workers=1)
     data = data_module(tmp_path / "cache", task)
@@ -88,6 +91,7 @@ def test_a_worker_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     assert not workers()
 
 
+@pytest.mark.slow
 def test_workers_end_when_the_run_is_killed(tmp_path: Path) -> None:
     here = Path(__file__).parent
     program = tmp_path / "program.py"

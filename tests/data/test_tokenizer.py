@@ -84,6 +84,7 @@ def test_capital_letters_make_a_difference_unless_they_are_lowered(kind: str, co
         assert same is lowercase
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_texts_give_the_same_tokenizer_in_another_process(
     kind: str, tmp_path: Path

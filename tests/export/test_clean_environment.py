@@ -109,21 +109,25 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_environment_lacks_multiprune(answers: dict[str, Any]) -> None:
     assert answers["multiprune"] == "not installed"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_card_gives_the_same_logits_of_every_task(answers: dict[str, Any], family: str) -> None:
     differences = {task: answers[f"{family}/{task}"] for task in TASKS}
     assert max(differences.values()) <= 1e-5, differences
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_saved_again_loads_and_gives_the_same_states(answers: dict[str, Any], family: str) -> None:
     assert answers[f"{family}/again"]
 
 
+@pytest.mark.slow
 def test_code_of_the_folder_runs_only_where_shapes_changed(answers: dict[str, Any]) -> None:
     assert [family for family in FAMILIES if answers[f"{family}/remote"]] == [*CUT]
     assert [family for family in FAMILIES if not answers[f"{family}/remote"]] == [*DENSE]

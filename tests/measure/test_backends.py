@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from multiprune.models.encoder import Encoder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [Eager(), Compiled(compiler="eager"), OnnxRuntime()], ids=repr)
 def test_backend_computes_what_the_encoder_computes(backend: Backend) -> None:
     if isinstance(backend, OnnxRuntime):
@@ -37,6 +38,7 @@ class Doubling(nn.Module):
         return SimpleNamespace(last_hidden_state=input_ids * 2 + attention_mask)
 
 
+@pytest.mark.slow
 def test_every_shape_is_compiled_though_models_share_their_code() -> None:
     torch.compiler.reset()
     counter = torch._dynamo.testing.CompileCounter()

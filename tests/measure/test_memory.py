@@ -13,6 +13,7 @@ from multiprune.models.from_scratch import from_scratch
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
 
+@pytest.mark.slow
 def test_peak_is_the_weights_and_the_states() -> None:
     encoder = from_scratch(layers=3, hidden=512, heads=8, intermediate=2048).model
     weights = parameter_bytes(encoder)
@@ -24,6 +25,7 @@ def test_peak_is_the_weights_and_the_states() -> None:
     assert weights + states < peak < weights + 4 * states + 20e6
 
 
+@pytest.mark.slow
 def test_peak_is_that_of_the_work_and_not_of_what_came_before() -> None:
     # A call of `bytearray` fills what it takes.
     work, warm_up = (partial(bytearray, count) for count in (50_000_000, 200_000_000))

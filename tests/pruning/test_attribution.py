@@ -351,6 +351,7 @@ def test_model_is_left_as_it_was_also_after_a_failure() -> None:
     torch.testing.assert_close(dict(network.state_dict()), before, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 @every_method
 def test_memory_does_not_grow_with_the_number_of_batches(method: Attribution) -> None:
     network = Network()

@@ -26,6 +26,7 @@ from structured_world import (
     one_step,
     snapshot,
 )
+from tiers import slow
 from tiny_encoders import tokens
 
 from multiprune.budget import CountBudget, FractionBudget
@@ -171,7 +172,7 @@ def test_cut_model_takes_the_step_that_the_masked_one_takes(
     assert linear_weights(model.encoder) < linear_weights(masked.encoder) == WEIGHTS
 
 
-@pytest.mark.parametrize("saved_after", [2, 5, STOP_STEP, STOP_STEP + 1])
+@pytest.mark.parametrize("saved_after", [2, 5, STOP_STEP, *slow(STOP_STEP + 1)])
 @every_combination
 def test_resumed_run_equals_straight_run_bit_for_bit(
     structured: str, element_wise: str, saved_after: int

@@ -11,6 +11,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from structured_world import adamw
 from test_contract import FILES
+from tiers import slow
 from tiny_encoders import HIDDEN, tiny_encoder, tokens
 from torch import Tensor, nn
 
@@ -44,7 +45,7 @@ def method_of(file: Path) -> type[Pruner]:
 #: sparsification refuses an encoder-decoder.
 CASES = [file for file in FILES if not issubclass(method_of(file), (Fixed, DynamicSparsification))]
 every_method = pytest.mark.parametrize("file", CASES, ids=[file.stem for file in CASES])
-every_version = pytest.mark.parametrize("name", ["t5", "t5_gated"])
+every_version = pytest.mark.parametrize("name", ["t5_gated", *slow("t5")])
 
 
 def largest_group(method: type[Pruner]) -> int:
@@ -116,7 +117,7 @@ def test_budget_is_met_and_embeddings_stay(file: Path, name: str) -> None:
     assert t5.shared.weight.count_nonzero() == t5.shared.weight.numel()
 
 
-@pytest.mark.parametrize("saved_after", [3, 7])
+@pytest.mark.parametrize("saved_after", [7, *slow(3)])
 @every_method
 def test_resumed_run_equals_straight_run_bit_for_bit(file: Path, saved_after: int) -> None:
     straight = Run(file, "t5_gated")

@@ -24,7 +24,10 @@ BROWSER = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium in PATH")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="needs Chromium in PATH"),
+]
 
 #: Works the page as a reader would, and leaves what is seen in it.
 SCRIPT = """

@@ -190,6 +190,7 @@ def test_what_cannot_be_is_refused(run: Path, changes: dict[str, Any], reason: s
         study(plan(run, **changes))
 
 
+@pytest.mark.slow
 def test_sweep_measures_every_method_once(run: Path, tmp_path: Path) -> None:
     command = [
         *(sys.executable, "train.py", "-cd", "sweep", "-cn", "attribution", f"run={run}"),

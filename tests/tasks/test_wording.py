@@ -97,6 +97,7 @@ def test_loss_is_the_mean_over_the_tokens_of_the_right_words() -> None:
     assert float(loss) == pytest.approx((1 + 2 + 3) / (2 + 4 + 4))
 
 
+@pytest.mark.slow
 def test_every_classification_of_the_configuration_is_put_in_words() -> None:
     names = sorted(file.stem for file in (ROOT / "conf" / "task").glob("*.yaml"))
     found = 0

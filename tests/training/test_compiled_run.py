@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+@pytest.mark.slow
 def test_a_compiled_encoder_is_pruned_and_cut_as_one_that_is_not(tmp_path: Path) -> None:
     rows = "task.agreement.source.rows={train: 48, validation: 16, test: 16}"
     choices = [*QUICK, *NARROW, "task=agreement", rows, "pruner=structured", "budget.fraction=0.5"]

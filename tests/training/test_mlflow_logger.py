@@ -40,6 +40,7 @@ def runs(folder: Path) -> list[Any]:
     return list(client.search_runs([client.get_experiment_by_name("tests").experiment_id]))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_resumed_run_is_one_run_with_all_that_came_of_it(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="goes down"):

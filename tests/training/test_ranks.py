@@ -109,6 +109,7 @@ def assert_ranks_agree(first: Notes, second: Notes) -> None:
             assert one[what] == other[what], f"{what} of step {one['step']}"
 
 
+@pytest.mark.slow
 def test_two_processes_train_and_prune_one_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,7 @@ def test_two_processes_train_and_prune_one_model(
     assert results["steps"] == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["structured", "attribution"])
 def test_two_processes_cut_one_model_and_train_on(
     pruner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

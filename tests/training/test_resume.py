@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiers import slow
 from tiny_run import InterruptionError, assert_same, tiny_run
 
 PRUNERS = sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("*.yaml"))
@@ -16,7 +17,7 @@ def test_there_are_pruners_to_test() -> None:
 
 # After the first step, mid-epoch between two rankings, at the end of an epoch, at the end of the
 # schedule (step 9), in the healing phase.
-@pytest.mark.parametrize("stop_at", [1, 5, EPOCH, 9, 11])
+@pytest.mark.parametrize("stop_at", [1, EPOCH, 9, *slow(5, 11)])
 @pytest.mark.parametrize("pruner", PRUNERS, ids=lambda file: file.stem)
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(
     pruner: Path, stop_at: int, tmp_path: Path

@@ -169,6 +169,7 @@ print("the same after", resumed.trainer.global_step)
 """
 
 
+@pytest.mark.slow
 def test_all_ranks_stop_where_one_was_asked_to(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
