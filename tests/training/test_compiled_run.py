@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
 import torch
 from application import NARROW, QUICK, refused, results_of, run_in
 from safetensors.torch import load_file
