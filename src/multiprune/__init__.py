@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from multiprune.export.loading import ShippedModel
 
 
-def load(path: str | Path) -> ShippedModel:
+def load(path: str | Path, *, trust_remote_code: bool = False) -> ShippedModel:
     """Load the model of a finished run, or an exported one; see ``multiprune.export.loading``."""
     # Imported late: whoever only asks for --help does not wait for torch.
     from multiprune.export.loading import load as load_model
 
-    return load_model(path)
+    return load_model(path, trust_remote_code=trust_remote_code)

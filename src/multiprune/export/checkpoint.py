@@ -19,7 +19,7 @@ from multiprune.export.tied import assign_state, stored_state, whole_state
 from multiprune.models import modeling_multiprune
 from multiprune.models.encoder import encoder_class, has_pooler
 from multiprune.models.heads import VocabularyHead, head
-from multiprune.models.modeling_multiprune import KEY, PrunedEncoder
+from multiprune.models.modeling_multiprune import KEY, PrunedEncoder, register_code
 from multiprune.models.shrink import per_layer_config, shapes_of
 from multiprune.models.task_heads import TaskHeads
 
@@ -132,11 +132,22 @@ def write_config(
     if shapes := shapes_of(encoder):
         code = Path(modeling_multiprune.__file__)
         shutil.copyfile(code, folder / code.name)
+        built = {"pooler": getattr(encoder, "pooler", None) is not None}
+        if (dense := _published_code(model.config)) is not None:
+            built["code"] = dense
         config.auto_map = {auto: f"{code.stem}.{one.__name__}" for auto, one in auto_map.items()}
-        setattr(config, KEY, shapes | {"pooler": getattr(encoder, "pooler", None) is not None})
+        setattr(config, KEY, shapes | built)
         if described := per_layer_config(encoder, shapes):
             config.per_layer_config = described
     config.save_pretrained(folder)
+
+
+def _published_code(config: PretrainedConfig) -> Any:
+    """Return what a configuration names of code that was published with the dense model."""
+    shapes = getattr(config, KEY, None)
+    if shapes is not None:
+        return shapes.get("code")
+    return (getattr(config, "auto_map", None) or {}).get("AutoModel")
 
 
 def save_heads(folder: Path, heads: TaskHeads, meaning: Mapping[str, Mapping[str, Any]]) -> None:
@@ -178,8 +189,10 @@ def weights_file(folder: Path) -> Path:
     return next((file for file in files if file.is_file()), folder / WEIGHTS)
 
 
-def load_encoder(folder: Path) -> PreTrainedModel:
-    """Load the encoder of a shipped folder; no code from the folder is run.
+def load_encoder(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Load the encoder of a shipped folder.
+
+    Code that was published with the encoder is run with ``trust_remote_code`` only.
 
     Raises:
         ValueError: if weights are damaged, or have not the shapes that ``config.json`` names.
@@ -189,11 +202,15 @@ def load_encoder(folder: Path) -> PreTrainedModel:
     file = weights_file(folder)
     state = load_weights(file)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        if trust_remote_code:
+            register_code(config, str(folder))
         built = _build(config, with_pooler="pooler.dense.weight" in state)
     except Exception as error:
         # A wrong number may fail anywhere in the libraries; their first line says most.
         reason = next(iter(str(error).splitlines()), type(error).__name__)
+        if "trust_remote_code" in str(error):
+            reason = "it is built by code of its own, which needs `trust_remote_code=True`."
         raise ValueError(
             f"{folder / 'config.json'} must describe an encoder that can be built, but: {reason}"
         ) from error
