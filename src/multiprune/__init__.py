@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __version__ = version("multiprune")
 
 
-def load(path: str | Path) -> Any:
+def load(path: str | Path, *, trust_remote_code: bool = False) -> Any:
     """Load the model of a finished run, or an exported one; see ``multiprune.export.loading``.
 
     What ``save`` wrote is loaded as what it was: a model of transformers.
@@ -23,7 +23,9 @@ def load(path: str | Path) -> Any:
     from multiprune.export.loading import load as load_model
     from multiprune.export.own_model import is_own, load_own
 
-    return load_own(path) if is_own(path) else load_model(path)
+    if is_own(path):
+        return load_own(path)
+    return load_model(path, trust_remote_code=trust_remote_code)
 
 
 def save(
@@ -37,6 +39,7 @@ def save(
     Raises:
         FileExistsError: if there is something in the folder.
         TypeError: if it is no model of transformers.
+        UnfinishedPruningError: if it is being pruned, and has not come to its budget.
     """
     from multiprune.export.own_model import check_can_be_saved, save_own
     from multiprune.pruning.progress import finalized

@@ -16,11 +16,12 @@ from tiny_encoders import (
     tiny_encoder,
 )
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, ConvBertConfig, ConvBertModel
 
 from multiprune.export.checkpoint import load_encoder, save_encoder
 from multiprune.models.architectures import NEURONS, QUERY_KEY, ROWS, VALUE
 from multiprune.models.encoder import set_dropout
+from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.modeling_multiprune import dense_class
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import Layer, along, layers_of
@@ -118,6 +119,22 @@ def test_every_dropout_of_the_encoder_is_set(name: str) -> None:
     set_dropout(config, 0.3)
     found = [one.p for one in dense_class(config)(config).modules() if isinstance(one, nn.Dropout)]
     assert set(found) <= {0.3}
+
+
+def test_an_encoder_of_unknown_layers_ships_ranks(tmp_path: Path) -> None:
+    config = ConvBertConfig(
+        vocab_size=40,
+        hidden_size=16,
+        embedding_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=8,
+    )
+    encoder: Any = ConvBertModel(config).eval()  # type: ignore[no-untyped-call]
+    layer = encoder.encoder.layer[0].intermediate
+    layer.dense = LowRankLinear.from_linear(layer.dense, 5).factored()
+    save_encoder(tmp_path, encoder)
+    assert torch.equal(states_of(load_encoder(tmp_path)), states_of(encoder))
 
 
 def test_heads_that_share_keys_are_refused() -> None:

@@ -7,16 +7,32 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from tiny_encoders import CONFIGS
+from tiny_encoders import CONFIGS, states_of
 from transformers import BertModel
 
+import multiprune
+from multiprune.data.source import HubSource
+from multiprune.export.checkpoint import save_model
 from multiprune.models.encoder import pretrained
 from multiprune.models.from_scratch import character_tokenizer
+from multiprune.models.low_rank import LowRankLinear
+from multiprune.models.multitask import MultitaskModel
 from multiprune.models.pretrained_tokenizer import pretrained_tokenizer
+from multiprune.tasks.classification import Classification
+from multiprune.tasks.metrics import accuracy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+TASKS = {
+    "task": Classification(
+        text=["sentence"],
+        label="label",
+        labels=["a", "b"],
+        metrics={"accuracy": accuracy},
+        source=HubSource(path=None, mirror="nowhere"),
+    )
+}
 CONFIGURATION = """
 from transformers import BertConfig
 
@@ -69,6 +85,24 @@ def test_it_is_loaded_if_that_is_allowed(folder: Path) -> None:
     expected = BertModel.from_pretrained(folder, add_pooling_layer=False).state_dict()
     found = encoder.model.state_dict()
     assert all(torch.equal(found[name], one) for name, one in expected.items())
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_run_ships_the_code_which_is_run_only_if_that_is_allowed(
+    folder: Path, tmp_path: Path, *, cut: bool
+) -> None:
+    encoder = pretrained(str(folder), trust_remote_code=True)
+    model = MultitaskModel(encoder.model, TASKS).eval()
+    if cut:
+        layer: Any = model.encoder.get_submodule("encoder.layer.0.intermediate")
+        layer.dense = LowRankLinear.from_linear(layer.dense, 5).factored()
+    save_model(tmp_path / "model", model, encoder.tokenizer, TASKS)
+    with pytest.raises(ValueError, match=r"which needs `trust_remote_code=True`\.$"):
+        multiprune.load(tmp_path)
+    loaded = multiprune.load(tmp_path, trust_remote_code=True)
+    again = pretrained(str(tmp_path), trust_remote_code=True).model
+    for one in (loaded.encoder, again):
+        assert torch.equal(states_of(one), states_of(model.encoder))
 
 
 def test_a_tokenizer_with_code_is_refused_too(folder: Path) -> None:

@@ -17,6 +17,7 @@ from multiprune.export.digests import check_digest, write_digests
 from multiprune.export.tied import assign_state, stored_state, whole_state
 from multiprune.models.encoder import Encoder, encoder_class, has_pooler
 from multiprune.models.heads import VocabularyHead, head
+from multiprune.models.modeling_multiprune import register_code
 from multiprune.models.saving import CODE, shape_entries
 from multiprune.models.task_heads import TaskHeads
 
@@ -177,8 +178,10 @@ def weights_file(folder: Path) -> Path:
     return next((file for file in files if file.is_file()), folder / WEIGHTS)
 
 
-def load_encoder(folder: Path) -> PreTrainedModel:
-    """Load the encoder of a shipped folder; no code from the folder is run.
+def load_encoder(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Load the encoder of a shipped folder.
+
+    Code that was published with the encoder is run with ``trust_remote_code`` only.
 
     Raises:
         ValueError: if weights are damaged, or have not the shapes that ``config.json`` names.
@@ -188,11 +191,15 @@ def load_encoder(folder: Path) -> PreTrainedModel:
     file = weights_file(folder)
     state = load_weights(file)
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        if trust_remote_code:
+            register_code(config, str(folder))
         built = _build(config, with_pooler="pooler.dense.weight" in state)
     except Exception as error:
         # A wrong number may fail anywhere in the libraries; their first line says most.
         reason = next(iter(str(error).splitlines()), type(error).__name__)
+        if "trust_remote_code" in str(error):
+            reason = "it is built by code of its own, which needs `trust_remote_code=True`."
         raise ValueError(
             f"{folder / 'config.json'} must describe an encoder that can be built, but: {reason}"
         ) from error

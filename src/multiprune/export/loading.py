@@ -199,9 +199,10 @@ class ShippedModel(nn.Module):
         return columns_given(task, meaning["text"], texts, pairs, words=words)
 
 
-def load(path: str | Path) -> ShippedModel:
-    """Load the model of a finished run, or an exported one; no code from the folder is run.
+def load(path: str | Path, *, trust_remote_code: bool = False) -> ShippedModel:
+    """Load the model of a finished run, or an exported one.
 
+    Code that was published with its encoder is run with ``trust_remote_code`` only.
     Several that were packed are one ``multiprune.export.switching.PackedModel``, and one of many
     sizes is a ``multiprune.export.dynamic.DynamicModel``.
 
@@ -219,17 +220,18 @@ def load(path: str | Path) -> ShippedModel:
         from multiprune.export.dynamic import load_dynamic
 
         return load_dynamic(folder)
-    encoder = load_encoder(folder)
+    encoder = load_encoder(folder, trust_remote_code=trust_remote_code)
     if encoder.config.is_encoder_decoder:
         from multiprune.export.text_to_text import shipped_text_to_text
 
         return shipped_text_to_text(folder, encoder)
     heads, meaning = load_heads(folder, encoder.config.hidden_size)
-    return ShippedModel(encoder, heads, meaning, load_tokenizer(folder)).eval()
+    tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
+    return ShippedModel(encoder, heads, meaning, tokenizer).eval()
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a shipped folder; no code from the folder is run.
+def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a shipped folder; its own code is run if that is trusted.
 
     Raises:
         ValueError: if files are damaged or missing.
@@ -238,7 +240,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False
+            folder, trust_remote_code=trust_remote_code
         )
     except Exception as error:
         # The libraries raise whatever they come across first.

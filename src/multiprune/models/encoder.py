@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from multiprune.budget.ledger import owned_parameters
 from multiprune.models.location import encoder_source
 from multiprune.models.matching_weights import load_matching
-from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class
+from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class, register_code
 from multiprune.models.pretrained_tokenizer import ensure_padding, pretrained_tokenizer
-from multiprune.models.remote_code import refused, register_code
+from multiprune.models.remote_code import refused
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -34,11 +34,13 @@ class Encoder:
     """A text encoder without a head, or an encoder-decoder, and the tokenizer that goes with it.
 
     ``source`` is where heads may lie beside it, a name on the hub or a folder, if they are wanted.
+    ``trust_remote_code`` says whether code that is published with models may be run.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str | None = None
+    trust_remote_code: bool = False
 
     @property
     def is_text_to_text(self) -> bool:
@@ -91,7 +93,12 @@ def pretrained(
     _check_vocabulary(model, tokenizer, path)
     if freeze_embeddings:
         freeze_embeddings_of(model)
-    return Encoder(model=model, tokenizer=tokenizer, source=source if carry_heads else None)
+    return Encoder(
+        model=model,
+        tokenizer=tokenizer,
+        source=source if carry_heads else None,
+        trust_remote_code=trust_remote_code,
+    )
 
 
 def _model(

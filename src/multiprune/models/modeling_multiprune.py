@@ -171,8 +171,11 @@ class PrunedEncoder:
         """Load a pruned encoder from a folder or the hub, as ``AutoModel`` does."""
         from transformers import AutoConfig
 
-        kwargs.pop("trust_remote_code", None)
-        config = kwargs.pop("config", None) or AutoConfig.from_pretrained(path)
+        trusted = kwargs.pop("trust_remote_code", None)
+        config = kwargs.pop("config", None)
+        if config is None:
+            config = AutoConfig.from_pretrained(path, trust_remote_code=trusted)
+        register_code(config, path)
         built = pruned_class(config, cls.dense_class(config))
         return built.from_pretrained(path, *args, config=config, **kwargs)
 
@@ -195,6 +198,23 @@ class PrunedWithHead(PrunedEncoder):
         import transformers
 
         return getattr(transformers, config.architectures[0])
+
+
+def register_code(config: Any, source: Any) -> None:
+    """Let the dense model of a configuration be the class in ``source`` that it names, if any.
+
+    Where ``auto_map`` names what is in this file, the entry of the shapes says what it was before.
+    """
+    from transformers import AutoModel
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+    shapes = getattr(config, KEY, None)
+    named = getattr(config, "auto_map", None) or {}
+    reference = named.get("AutoModel") if shapes is None else shapes.get("code")
+    if reference is not None:
+        kind: Any = get_class_from_dynamic_module(reference, source)
+        kind.register_for_auto_class("AutoModel")
+        AutoModel.register(type(config), kind, exist_ok=True)
 
 
 def dense_class(config: Any) -> Any:

@@ -12,7 +12,7 @@ from multiprune.models.shrink import per_layer_config, shapes_of
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 #: The file that builds pruned shapes, of which each folder has a copy.
 CODE = Path(modeling_multiprune.__file__)
@@ -36,8 +36,11 @@ def shape_entries(model: PreTrainedModel, encoder: PreTrainedModel) -> dict[str,
     """
     if not (shapes := shapes_of(encoder)):
         return {}
+    built = {"pooler": getattr(encoder, "pooler", None) is not None}
+    if (dense := _published_code(model.config)) is not None:
+        built["code"] = dense
     entries: dict[str, Any] = {
-        KEY: shapes | {"pooler": getattr(encoder, "pooler", None) is not None},
+        KEY: shapes | built,
         "auto_map": {
             auto: f"{CODE.stem}.{one.__name__}" for auto, one in _auto_map(model, encoder).items()
         },
@@ -45,6 +48,14 @@ def shape_entries(model: PreTrainedModel, encoder: PreTrainedModel) -> dict[str,
     if described := per_layer_config(encoder, shapes):
         entries["per_layer_config"] = described
     return entries
+
+
+def _published_code(config: PretrainedConfig) -> Any:
+    """Return what a configuration names of code that was published with the dense model."""
+    shapes = getattr(config, KEY, None)
+    if shapes is not None:
+        return shapes.get("code")
+    return (getattr(config, "auto_map", None) or {}).get("AutoModel")
 
 
 def _auto_map(model: PreTrainedModel, encoder: PreTrainedModel) -> dict[str, type[PrunedEncoder]]:

@@ -149,10 +149,10 @@ def per_layer_config(
     Empty where it has none: for layers that are shared or of several kinds, and for ranks. It asks
     for a number of every layer if the config has none of that name for all of them.
     """
-    architecture, *others = architectures_of(encoder)
-    if others or architecture.layers.count("*") > 1 or not shapes.keys() & {"linear", "dropped"}:
+    if not shapes.keys() & {"linear", "dropped"}:
         return {}
-    if not architecture.per_layer_config:
+    architecture, *others = architectures_of(encoder)
+    if others or architecture.layers.count("*") > 1 or not architecture.per_layer_config:
         return {}
     return {
         number: _describe_layer(encoder, path, architecture)

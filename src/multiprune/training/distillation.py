@@ -111,7 +111,11 @@ class LogitDistillation(Distillation):
     @override
     def prepare(self, encoder: Encoder, tasks: Mapping[str, Task], max_length: int) -> None:
         self.teachers = load_teachers(
-            self.teacher, tasks=tasks, tokenizer=encoder.tokenizer, max_length=max_length
+            self.teacher,
+            tasks=tasks,
+            tokenizer=encoder.tokenizer,
+            max_length=max_length,
+            trust_remote_code=encoder.trust_remote_code,
         )
 
     @override

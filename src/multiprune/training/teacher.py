@@ -39,6 +39,7 @@ def load_teachers(
     tasks: Mapping[str, Task],
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
+    trust_remote_code: bool = False,
 ) -> dict[str, Teacher]:
     """Load one teacher of all tasks, or one a task; return them by task.
 
@@ -55,7 +56,10 @@ def load_teachers(
             f"`distillation.teacher` must name a teacher for each task, but has none for "
             f"{', '.join(without)}."
         )
-    loaded = {path: _load(Path(path)) for path in dict.fromkeys(paths[name] for name in tasks)}
+    loaded = {
+        path: _load(Path(path), trust_remote_code=trust_remote_code)
+        for path in dict.fromkeys(paths[name] for name in tasks)
+    }
     for teacher in loaded.values():
         _check_inputs(teacher, tokenizer, max_length)
     for name, task in tasks.items():
@@ -63,9 +67,10 @@ def load_teachers(
     return {name: loaded[paths[name]] for name in tasks}
 
 
-def _load(path: Path) -> Teacher:
+def _load(path: Path, *, trust_remote_code: bool) -> Teacher:
     folder = model_folder(path.expanduser())
-    model = load(folder).float().requires_grad_(requires_grad=False)
+    model = load(folder, trust_remote_code=trust_remote_code)
+    model.float().requires_grad_(requires_grad=False)
     # Tensors of a file lie anywhere in memory, and sums depend on it in their last bits.
     for tensor in [*model.parameters(), *model.buffers()]:
         tensor.data = tensor.data.clone()
