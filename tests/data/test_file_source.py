@@ -120,6 +120,7 @@ def test_rows_set_aside_are_those_of_the_seed(tmp_path: Path) -> None:
         ({"files": {"dev": "a.csv"}}, r"must be by split \(train, validation, test\)"),
         ({"files": {"train": "a"}, "validation": 0.0}, r"must be in \(0, 0\.5\], but is 0\.0"),
         ({"files": {"train": "a"}, "validation": 10}, r"must be in \(0, 0\.5\], but is 10"),
+        ({"files": {"train": "a"}, "validation": "10%"}, r"must be in \(0, 0\.5\], but is '10%'"),
         ({"files": {"train": "a", "validation": "b"}, "validation": 0.1}, "in place of a file"),
         ({"files": {"test": "a"}, "validation": 0.1}, "a share of the file `train`"),
     ],
@@ -127,6 +128,12 @@ def test_rows_set_aside_are_those_of_the_seed(tmp_path: Path) -> None:
 def test_what_contradicts_itself_is_refused(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         FileSource(**settings)
+
+
+def test_an_empty_cell_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "x.csv", ["a"] * 20 + [""] + ["b"] * 20)
+    with pytest.raises(ValueError, match=r"'label' of .*x\.csv must hold .* but row 20 is null"):
+        loaded(FileSource(files={"train": file}, validation=0.5), "train")
 
 
 def test_a_share_of_too_few_rows_is_refused(tmp_path: Path) -> None:

@@ -77,7 +77,11 @@ def test_labels_that_are_named_stay(tmp_path: Path) -> None:
     ("kind", "values", "said"),
     [
         (Classification, ["a", "a"], r"'label' of .*x\.jsonl must hold two or more .* holds a\."),
-        (Classification, [0, -1, 1], r"holds -1, which may be .* task\.mine\.labels=\[-1,0,1\] or"),
+        (
+            Classification,
+            [0, -1, 1],
+            r"holds -1, which may be .* task\.mine\.labels must list .*\[-1, 0, 1\]",
+        ),
         (Classification, [0.5, 1.0], r"holds 0\.5; a number is learned by Regression"),
         (Tagging, [["a", None], []], r"holds a\."),
     ],

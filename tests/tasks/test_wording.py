@@ -103,7 +103,8 @@ def test_every_classification_of_the_configuration_is_put_in_words() -> None:
     found = 0
     for name in names:
         for key, task in instantiate(composed(f"task={name}").task, _convert_="all").items():
-            if isinstance(task, Classification):
+            # The example's labels are read from somebody's data.
+            if isinstance(task, Classification) and task.labels is not None:
                 assert isinstance(worded(key, task, TOKENIZER), WordedClassification)
                 found += 1
     assert found >= 20

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
-from application import NARROW, QUICK, refused, results_of, run_in
+import pytest
+from application import NARROW, QUICK, ROOT, refused, results_of, run_in
 
 from multiprune.specialize.origin import read_origin
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 LABELS = ["shipping", "billing", "other"]
 
@@ -44,6 +45,31 @@ def test_a_csv_is_trained_on_by_the_example(
     (tmp_path / "example.csv").write_text("text,label\n" + "a,billing\nb,other\n" * 20)
     origin = read_origin(tmp_path / "run")
     assert origin.config["task"]["example"]["labels"] == sorted(LABELS)
+
+
+@pytest.mark.slow
+def test_the_copied_example_runs_from_a_folder_of_ones_own(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / "example.csv").rename(tmp_path / "tickets.csv")
+    (tmp_path / "mine" / "task").mkdir(parents=True)
+    copied = (ROOT / "conf" / "task" / "example.yaml").read_text().replace("example", "tickets")
+    (tmp_path / "mine" / "task" / "tickets.yaml").write_text(copied)
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "-cd",
+        "mine",
+        "task=tickets",
+        *QUICK,
+        *NARROW,
+    ]
+    run = subprocess.run(
+        [*command, "hydra.run.dir=run"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert "3 labels read from tickets.csv (training part): billing, other, shipping" in run.stdout
+    assert results_of(tmp_path / "run")["examples"] == {"tickets": 54}
 
 
 def _dictionaries(value: object) -> list[dict[str, object]]:

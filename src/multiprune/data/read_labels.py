@@ -105,9 +105,10 @@ def _distinct(name: str, values: set[Any], where: str) -> list[str] | list[int]:
             f"{where} must hold names or integers, from which `labels` of {name} are read, but "
             f"holds {other!r}; a number is learned by Regression."
         )
-    if UNLABELLED in numbers:
+    integers = sorted(int(one) for one in numbers)
+    if UNLABELLED in integers:
         raise ValueError(
-            f"{where} holds -1, which may be a label or mean that there is none: say which by "
-            f"task.{name}.labels=[-1,0,1] or task.{name}.labels=[0,1]."
+            f"{where} holds -1, which may be a label or mean that there is none: "
+            f"task.{name}.labels must list the labels, with or without it, of {integers}."
         )
-    return [int(one) for one in numbers]
+    return integers

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from multiprune.data.file_rows import joined, matching_files, part_of, read_rows
 from multiprune.data.hub import HubLayout
 from multiprune.data.mirror import mirrored_folder
-from multiprune.tasks.columns import check_present
+from multiprune.tasks.columns import check_present, check_values
 from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.task import Rows
 
@@ -161,8 +161,8 @@ class FileSource:
             )
         if self.validation is None:
             return
-        if not 0 < self.validation <= 0.5:
-            raise ValueError(f"`validation` must be in (0, 0.5], but is {self.validation}.")
+        if not isinstance(self.validation, int | float) or not 0 < self.validation <= 0.5:
+            raise ValueError(f"`validation` must be in (0, 0.5], but is {self.validation!r}.")
         if "validation" in self.files or "train" not in self.files:
             raise ValueError(
                 "`validation` is a share of the file `train`, in place of a file `validation`, but "
@@ -183,15 +183,18 @@ class FileSource:
             FileNotFoundError: if a file does not exist.
             ValueError: if a file cannot be read, lacks a column or has no rows.
         """
-        is_shared = self.validation is not None and split != "test"
-        named = self.files.get("train" if is_shared else split)
-        if named is None:
+        is_parted = self.validation is not None and split != "test"
+        named = self.files.get("train" if is_parted else split)
+        if not named:
             return None
         patterns = [named] if isinstance(named, str | Path) else named
         files = [one for each in patterns for one in matching_files(each, split)]
         rows = read_rows(files, columns, origin=", ".join(map(str, patterns)))
-        if not is_shared or self.validation is None:
+        if not is_parted or self.validation is None:
             return rows
+        if columns is not None:
+            # Now, while rows have the numbers that they have in the file.
+            check_values(rows, columns.names)
         classes = None if columns is None else columns.classes
         return part_of(
             rows, self.validation, seed=self.seed, classes=classes, set_aside=split != "train"

@@ -10,6 +10,7 @@ import torch
 from typing_extensions import override
 
 from multiprune.tasks.classification import Classification
+from multiprune.tasks.labels import known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,10 +83,11 @@ def worded(name: str, task: Task, tokenizer: PreTrainedTokenizerBase) -> WordedC
             f"A text-to-text model chooses one of several labels for a text, but {name!r} is a "
             f"task of the kind {type(task).__name__}."
         )
-    words = task.labels if task.label_words is None else task.label_words
-    if len(words) != len(task.labels):
+    labels = known(task.labels)
+    words = labels if task.label_words is None else task.label_words
+    if len(words) != len(labels):
         raise ValueError(
-            f"`label_words` of {name!r} must be one for each of {len(task.labels)} labels, but are "
+            f"`label_words` of {name!r} must be one for each of {len(labels)} labels, but are "
             f"{list(words)}."
         )
     template = task.template or default_template(name, task.text)
