@@ -42,7 +42,8 @@ def truncate(file: Path) -> None:
 def flip_a_bit(file: Path) -> None:
     """Change a weight, which torch would load."""
     with zipfile.ZipFile(file) as parts:
-        largest = max(parts.infolist(), key=lambda part: part.file_size)
+        tensors = [part for part in parts.infolist() if "/data/" in part.filename]
+        largest = max(tensors, key=lambda part: part.file_size)
     content = bytearray(file.read_bytes())
     content[largest.header_offset + largest.file_size // 2] ^= 1
     file.write_bytes(content)

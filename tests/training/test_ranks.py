@@ -48,7 +48,7 @@ def noting_step(self, trainer):
     after_step(self, trainer)
     module = trainer.lightning_module
     note = {
-        "step": self.state_dict()["step"],
+        "step": self.pruner.progress.step,
         "examples": seen[-1],
         "masks": mask_digest(self.pruner.masks()),
         "kept": sum(int(mask.sum()) for mask in self.pruner.masks().values()),
