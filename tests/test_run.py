@@ -223,6 +223,12 @@ def refused(tmp_path: Path, *overrides: str) -> str:
         (["budget.of=elbows"], "'elbows'"),
         (["pruner=none"], "must hold what is never pruned"),
         (["+pruner.parts=[heads]"], "must hold what is never pruned"),
+        (
+            ["pruner=structured", "+pruner.parts=[embeddings]"],
+            "`pruner.parts` is not a setting of Structured, which has importance, granularity; "
+            "pruners of weights have it, as pruner=magnitude",
+        ),
+        (["pruner=low_rank", "+pruner.foo=1"], "`pruner.foo` is not a setting of LowRankL0, which"),
         (["+pruner.parts=[encoder_linear,heads]"], "What is pruned must be what the budget counts"),
         (["+pruner.parts=[elbows]"], "elbows"),
         (["schedule.start=0.9"], "must not stop before it starts"),

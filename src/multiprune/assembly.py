@@ -17,6 +17,7 @@ from multiprune.config import plain
 from multiprune.data.read_labels import with_labels
 from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.outcome import is_job
+from multiprune.pruning.settings import unknown_setting
 from multiprune.report.records.lineage import lineage_of
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
@@ -106,9 +107,14 @@ def build_tasks(config: DictConfig) -> dict[str, Task]:
 def build_pruning(config: DictConfig) -> Pruning:
     """Build what is pruned, when, and how much."""
     # Objects are passed to partials: Hydra would take dataclass instances for configuration.
-    pruner = instantiate(config.pruner, _partial_=True, _convert_="all")
+    make_pruner = instantiate(config.pruner, _partial_=True, _convert_="all")
+    budget = instantiate(config.budget)
+    try:
+        pruner = make_pruner(budget=budget)
+    except TypeError as error:
+        raise unknown_setting(make_pruner.func, make_pruner.keywords) or error from error
     return Pruning(
-        pruner(budget=instantiate(config.budget)),
+        pruner,
         instantiate(config.schedule),
         every_n_steps=config.rank_every_n_steps,
         encoder="model.encoder",

@@ -72,8 +72,11 @@ def test_full_budget_keeps_everything() -> None:
 def test_budget_smaller_than_what_is_never_pruned_says_the_numbers() -> None:
     message = (
         "A budget of 840 of 4,200 parameters (encoder) must hold what is never pruned, "
-        "but that is 1,200: embeddings 1,000, encoder_other 200."
+        "but that is 1,200: embeddings 1,000, encoder_other 200. The smallest budget is 1,200, a "
+        "fraction of 0.286; pruners of weights (magnitude, say) can prune these, too, if `parts` "
+        "names them."
     )
+    assert FractionBudget(fraction=0.286, of="encoder").resolve(LEDGER) == 1_201
     with pytest.raises(ValueError, match=re.escape(message)):
         FractionBudget(fraction=0.2, of="encoder").resolve(LEDGER)
 
@@ -82,6 +85,8 @@ def test_budget_of_just_what_is_never_pruned_can_be_met() -> None:
     assert CountBudget(count=1_250, of="total").resolve(LEDGER) == 1_250
     with pytest.raises(ValueError, match="1,250: embeddings 1,000, encoder_other 200, heads 50"):
         CountBudget(count=1_249, of="total").resolve(LEDGER)
+    with pytest.raises(ValueError, match=r"The smallest budget is 2,000, a fraction of 0\.471; "):
+        CountBudget(count=1_249, of="total").resolve(LEDGER, 2_000)
 
 
 @pytest.mark.parametrize("of", ["linear", "", "encoder_other"])

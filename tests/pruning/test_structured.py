@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -38,7 +39,7 @@ from tiny_encoders import (
 from torch import nn
 from torch.optim import AdamW
 
-from multiprune.budget import CountBudget, FullBudget
+from multiprune.budget import CountBudget, FractionBudget, FullBudget
 from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.models.shrink import shapes_of
 from multiprune.pruning.importance import GateGradient, RandomImportance, WeightMagnitude
@@ -60,7 +61,7 @@ def test_budget_that_is_too_small_is_refused_with_the_numbers() -> None:
             pruner.prune(1.0)
             assert pruner.ledger().kept_in("encoder_linear") == least == 2176
             continue
-        with pytest.raises(ValueError, match=r"2,175 parameters .* heads, neurons .* is 2,176\."):
+        with pytest.raises(ValueError, match=r"2,175 parameters .* heads, neurons .* is 2,176\. "):
             pruner.prepare(model, model.encoder)
         assert model.state_dict().keys() == Network().state_dict().keys()
         assert not model.encoder._load_state_dict_pre_hooks
@@ -69,8 +70,23 @@ def test_budget_that_is_too_small_is_refused_with_the_numbers() -> None:
 def test_budget_below_what_is_never_pruned_is_refused() -> None:
     model = Network()
     pruner = Structured(budget=CountBudget(count=100, of="total"), importance=RandomImportance())
-    with pytest.raises(ValueError, match=r"must hold what is never pruned.*embeddings 1,984"):
+    with pytest.raises(
+        ValueError, match=r"must hold what is never pruned.*embeddings 1,984"
+    ) as error:
         pruner.prepare(model, model.encoder)
+    found = re.search(r"The smallest budget is ([\d,]+), a fraction of ([\d.]+);", str(error.value))
+    assert found
+    least = int(found[1].replace(",", ""))
+    fraction = float(found[2])
+    for budget in (
+        CountBudget(count=least, of="total"),
+        FractionBudget(fraction=fraction, of="total"),
+    ):
+        pruner = Structured(budget=budget, importance=RandomImportance())
+        model = Network()
+        pruner.prepare(model, model.encoder)
+        pruner.prune(1.0)
+        assert pruner.ledger().kept_in("total") == least
 
 
 @pytest.mark.parametrize("name", [one for one in CONFIGS if one not in RESIZABLE])

@@ -32,8 +32,10 @@ class Budget(ABC):
     def parameters(self, dense: int) -> int:
         """Return how many of ``dense`` parameters may stay."""
 
-    def resolve(self, ledger: ParameterLedger) -> int:
+    def resolve(self, ledger: ParameterLedger, least: int = 0) -> int:
         """Return how many parameters of the denominator may stay.
+
+        ``least`` is what a pruner has to leave of them, if that is more than what it may not touch.
 
         Raises:
             ValueError: if what the pruner may not touch alone is larger than the budget.
@@ -43,9 +45,18 @@ class Budget(ABC):
         if asked < fixed:
             raise ValueError(
                 f"A budget of {asked:,} of {dense:,} parameters ({self.of}) must hold what is "
-                f"never pruned, but that is {fixed:,}: {_largest_fixed(ledger, self.of)}."
+                f"never pruned, but that is {fixed:,}: {_largest_fixed(ledger, self.of)}. "
+                f"{reachable(max(fixed, least), dense)}; pruners of weights (magnitude, say) can "
+                "prune these, too, if `parts` names them."
             )
         return asked
+
+
+def reachable(least: int, dense: int) -> str:
+    """Say what the smallest budget is that can be met, as a number and as a fraction."""
+    return (
+        f"The smallest budget is {least:,}, a fraction of {math.ceil(least * 1000 / dense) / 1000}"
+    )
 
 
 class FullBudget(Budget):

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from multiprune.budget.budget import reachable
 from multiprune.budget.ledger import ParameterLedger, owned_parameters
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.saving import save_with_shapes
@@ -113,13 +114,16 @@ class RankPruner(Pruner):
             )
         self._dense = sum(target.dense for target in self.targets)
         ledger = self.ledger()
-        self._excess = ledger.dense_in(self.budget.of) - self.budget.resolve(ledger)
+        dense = ledger.dense_in(self.budget.of)
         self._spare = max(target.cost for target in self.targets) - 1
         fewest = sum(target.cost for target in self.targets)
+        least = ledger.fixed_in(self.budget.of) + fewest
+        self._excess = dense - self.budget.resolve(ledger, least)
         if self._dense - self._excess < fewest:
             raise ValueError(
                 f"A budget must leave each of {len(self.targets)} factorised layers one rank, "
-                f"{fewest:,} parameters, but leaves them {self._dense - self._excess:,}."
+                f"{fewest:,} parameters, but leaves them {self._dense - self._excess:,}. "
+                f"{reachable(least, dense)}."
             )
         self.progress.attach(model if encoder is None else encoder, self)
         save_with_shapes(model, model if encoder is None else encoder)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from multiprune.budget.budget import reachable
 from multiprune.budget.ledger import ParameterLedger, parts_of
 from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, ROWS, VALUE
 from multiprune.models.saving import save_with_shapes
@@ -82,17 +83,19 @@ class UnitPruner(Pruner):
         self._weights = [costs_of(layer, "encoder_linear") for layer in self.layers]
         self._parameters = [costs_of(layer, "encoder") for layer in self.layers]
         self._dense = self._dense_ledger(model, encoder)
-        asked = self.budget.resolve(self._dense)
-        self._excess = self._dense.dense_in(self.budget.of) - asked
-        self._fixed = self._dense.dense_in(self.budget.of) - self._full(self._costs)
         states = [self.new_state(layer) for layer in self.layers]
         kept = [state.kept() for state in states]
+        dense = self._dense.dense_in(self.budget.of)
+        self._fixed = dense - self._full(self._costs)
         self._spare = largest_unit(self._costs, kept, self.granularity) - 1
         least = self._fixed + smallest_size(self._costs, kept, self.granularity)
+        asked = self.budget.resolve(self._dense, least)
+        self._excess = dense - asked
         if asked < least:
             raise ValueError(
                 f"A budget of {asked:,} parameters ({self.budget.of}) must hold what pruning "
-                f"{', '.join(self.granularity)} has to leave, but that is {least:,}."
+                f"{', '.join(self.granularity)} has to leave, but that is {least:,}. "
+                f"{reachable(least, dense)}."
             )
         # Nothing is inserted into a model that is refused.
         self._encoder.add_module(STATE, nn.ModuleList(states))
