@@ -1,4 +1,4 @@
-"""The commands of README.md, as a shell would run them, with placeholders filled."""
+"""The commands of README.md and of sweeps, as a shell would run them, with placeholders filled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 README = (ROOT / "README.md").read_text()
 
 _BLOCK = r"```(\w*)\n(.*?)```"
-_PLACEHOLDERS = {"<day>/<time>": "2026-01-01/12-00-00", "=…": "=placeholder"}
+_PLACEHOLDERS = {"<day>/<time>": "2026-01-01/12-00-00", "=…": "=placeholder", "/…": "/placeholder"}
 
 # Print what they are given, an argument a line, and an empty line behind it.
 _STUBS = """
@@ -38,7 +38,22 @@ def inline() -> list[str]:
 def commands() -> list[list[str]]:
     """Return the words of every command, each once: of code blocks, and within the text."""
     within = [one for one in inline() if re.match(r"(\w+=\S+ )*(python|multiprune) ", one)]
-    script = "\n".join([_STUBS, *blocks("bash"), *within])
+    return _run([*blocks("bash"), *within])
+
+
+def commands_of_sweeps() -> list[list[str]]:
+    """Return the words of every command in the comments of the files of sweeps."""
+    files = sorted((ROOT / "sweep").rglob("*.yaml"))
+    found = [
+        one.replace("\n#", "\n")
+        for file in files
+        for one in re.findall(r"^#   (python (?:.*\\\n)*.*)$", file.read_text(), re.M)
+    ]
+    return _run(found)
+
+
+def _run(scripts: list[str]) -> list[list[str]]:
+    script = "\n".join([_STUBS, *scripts])
     for placeholder, value in _PLACEHOLDERS.items():
         script = script.replace(placeholder, value)
     done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=False)

@@ -127,3 +127,7 @@ def test_what_is_incidental_makes_no_difference() -> None:
     assert difference(plain(composed("task=mlm_streamed")), ours) is None
     assert "task.mlm_streamed.source.workers" in flat
     assert "seed" not in INCIDENTAL
+    # Of specialists, whose configuration has another root.
+    study = {"run": "runs/one", "seed": 0, "mirror": None}
+    assert difference(study, study | {"mirror": "elsewhere"}) is None
+    assert difference(study, study | {"run": "runs/two"}) == ("run", "runs/one", "runs/two")

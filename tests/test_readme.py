@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from application import ROOT
-from readme_commands import README, blocks, check_option, commands, compose_commands, inline
+from readme_commands import (
+    README,
+    blocks,
+    check_option,
+    commands,
+    commands_of_sweeps,
+    compose_commands,
+    inline,
+)
 
 from multiprune.cli import parser
 
@@ -61,6 +69,13 @@ def test_example_that_goes_on_and_saves_meets_its_budget(
 def test_every_command_of_train_composes() -> None:
     found = [one[2:] for one in commands() if one[:2] == ["python", "train.py"]]
     assert len(found) > 40
+    compose_commands(found)
+
+
+@pytest.mark.slow
+def test_every_command_in_a_file_of_a_sweep_composes() -> None:
+    found = [one[2:] for one in commands_of_sweeps()]
+    assert len(found) > 10
     compose_commands(found)
 
 

@@ -55,8 +55,13 @@ def print_jobs(jobs: Sequence[Job], *, reasons: bool = False) -> None:
         table.add_row(*map(escape, row))
     console.print(table)
     for line in _each(jobs, paths) if reasons else _together(jobs):
-        overflow = "fold" if reasons else "ellipsis"
-        console.print(line, no_wrap=not reasons, overflow=overflow, highlight=False, markup=False)
+        console.print(
+            line,
+            no_wrap=not reasons,
+            overflow="fold" if reasons else "ellipsis",
+            highlight=False,
+            markup=False,
+        )
     console.print(totals(jobs), highlight=False)
 
 
