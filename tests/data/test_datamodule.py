@@ -16,6 +16,7 @@ from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification, Regression
 from multiprune.tasks.metrics import accuracy, pearson
 from multiprune.tasks.synthetic import WORDS, agreement
+from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Task
 
 TOKENIZER = character_tokenizer()
@@ -148,6 +149,32 @@ def test_truncation_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFi
     count = sum(SPLITS.values())
     assert caplog.messages == [f"one: {count} texts cut to 5 tokens."]
     assert (data.encoded["one"].truncated, data.encoded["two"].truncated) == (count, 0)
+
+
+def test_words_that_are_not_read_are_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tagged(count: int, seed: int) -> dict[str, list[Any]]:  # noqa: ARG001
+        return {"words": [["the"] * 4] * count, "tags": [[0, 1, 0, 1]] * count}
+
+    def tagging(overlap: int | None) -> Task:
+        return Tagging(
+            text=["words"],
+            label="tags",
+            labels=["other", "agent"],
+            metrics={"accuracy": accuracy},
+            source=GeneratedSource(generator=tagged, rows=SPLITS),
+            overlap=overlap,
+        )
+
+    tasks = {"cut": tagging(None), "windows": tagging(1)}
+    with caplog.at_level(logging.WARNING):
+        data = set_up(tmp_path, tasks, max_length=5)  # three words
+    assert caplog.messages == [
+        "cut: 35 texts cut to 5 tokens.",
+        "cut: 35 words not read; they count as not found.",
+    ]
+    assert data.examples == {"cut": 23, "windows": 23}
 
 
 def test_rows_without_a_label_are_left_out(tmp_path: Path) -> None:
