@@ -179,7 +179,6 @@ def test_ranks_with_different_masks_stop_and_name_the_layer(layer: str) -> None:
 
 def test_a_run_without_masks_has_nothing_to_compare() -> None:
     pruning = pruning_of_two_layers()
-    pruning.pruner.finalize()
     pruning.pruner.masks = dict  # type: ignore[method-assign]
 
     def gathered(_: Tensor) -> Tensor:
