@@ -139,6 +139,20 @@ def test_named_sweep_fits_a_terminal_with_a_row_a_job(
     assert "seed-1_0ffa: failed: `budget`" in whole
 
 
+def test_many_overrides_share_a_column(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    rows = "task.agreement.source.rows={train: 64, validation: 16, test: 16}"
+    unfinished(tmp_path / "1", "task=agreement", rows, "logger=csv", "trainer=cpu", step=3)
+    unfinished(tmp_path / "2", "task=roles", step=3)
+    lines = shown(capsys, tmp_path)
+    assert lines[0].split() == ["job", "overrides", "state", "step"]
+    assert lines[1].split()[:3] == ["1", "task=agreement", "rows={train:"]
+    assert [line.split()[:2] for line in lines].count(["2", "task=roles"]) == 1
+    assert len(lines) <= 8
+
+
 def test_json_holds_everything(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["status", str(sweep), "--format", "json"])
     content = json.loads(capsys.readouterr().out)

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # A folder that is called after its overrides, which have columns of their own.
 _LONG = 20
 
+# What the other columns take, of a run that goes on.
+_OTHERS = 44
+
 _NUMBERS: Mapping[str, Callable[[Job], str]] = {
     "step": lambda job: _step(job),
     "density": lambda job: "" if job.density is None else f"{job.density:.3f}",
@@ -38,7 +41,7 @@ def print_jobs(jobs: Sequence[Job], *, reasons: bool = False) -> None:
     """
     console = Console()
     paths = _relative(jobs)
-    varying = _varying(jobs)
+    varying = _fitting(_varying(jobs), console.width - _OTHERS)
     table = Table(box=None, pad_edge=False, header_style="bold")
     columns: dict[str, list[str]] = {}
     if not varying or max(map(len, paths)) <= _LONG:
@@ -79,6 +82,19 @@ def _varying(jobs: Sequence[Job]) -> dict[str, list[str]]:
         short: [one.get(key, "") for one in given]
         for short, key in zip(short_keys(keys), keys, strict=True)
     }
+
+
+def _fitting(varying: dict[str, list[str]], width: int) -> dict[str, list[str]]:
+    """Return columns that fit in ``width``: one for all overrides, if there are too many."""
+    widths = [max(map(len, [name, *values])) + 2 for name, values in varying.items()]
+    if sum(widths) <= width:
+        return varying
+    rows = zip(*varying.values(), strict=True)
+    together = [
+        " ".join(f"{name}={value}" for name, value in zip(varying, row, strict=True) if value)
+        for row in rows
+    ]
+    return {"overrides": together}
 
 
 def _each(jobs: Sequence[Job], paths: Sequence[str]) -> list[str]:
