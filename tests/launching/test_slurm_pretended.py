@@ -127,8 +127,8 @@ def test_refusal_of_a_later_array_says_what_slurm_has(tools: Path, tmp_path: Pat
     with pytest.raises(ValueError, match=r"Slurm has 2 of the 6 jobs, which go on") as raised:
         slurm(sweep).submit(all_jobs)
     problem = (
-        f"Slurm has not taken the job: {refusal}. Fewer are handed over at a time with "
-        "hydra.sweeper.max_batch_size=N."
+        f"Slurm has not taken the job: {refusal}. Sweep over a part of the grid, and over "
+        "the rest when those jobs have ended."
     )
     assert str(raised.value).startswith(problem)
     assert [state(one) for one in all_jobs[1:3]] == [("waiting", ""), ("lost", problem)]

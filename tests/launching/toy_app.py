@@ -37,6 +37,8 @@ ConfigStore.instance().store(name="toy", node=Toy)
 def main(config: DictConfig) -> float:
     output = Path(HydraConfig.get().runtime.output_dir)
     number, folder = HydraConfig.get().job.num, output.parent
+    if config.act == "ignore_notice":
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     record = {
         "pid": os.getpid(),
         "devices": os.environ["CUDA_VISIBLE_DEVICES"],
@@ -51,7 +53,7 @@ def main(config: DictConfig) -> float:
         while len(list(folder.glob("*.begun"))) < 2:
             time.sleep(0.01)
         time.sleep(0.05)
-    elif config.act == "wait_for_go":
+    elif config.act in ("wait_for_go", "ignore_notice"):
         while not (folder / "go").exists():
             time.sleep(0.05)
     elif config.act == "wait":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from multiprune.launching.job import Job
     from multiprune.launching.observer import SweepObserver
     from multiprune.launching.processes import Died
+
 log = logging.getLogger(__name__)
 
 OUTPUT = "output.log"

@@ -92,10 +92,10 @@ class OptunaStudy(Sweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         lines = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
         folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
         try:
             space = search_space(parser.parse_overrides(lines))
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(self.config, folder / "multirun.yaml")
             study = self._study(folder)
         except ValueError as error:
             raise SystemExit(f"error: {error}") from error

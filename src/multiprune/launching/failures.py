@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobStatus
 
+from multiprune.launching.lock import is_first_process
 from multiprune.outcome import sentence
 from multiprune.status import GaveUpError
 
@@ -57,6 +58,8 @@ def end_failed_sweep(failures: Sequence[Exception], *, jobs: int, sweep: str | P
         return
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         raise failures[0]
+    if not is_first_process():
+        raise SystemExit(1)
     raise SystemExit(f"error: {len(failures)} of {jobs} jobs failed; {_see(sweep)}.")
 
 

@@ -135,7 +135,7 @@ def _refusal(error: BaseException) -> str:
     problem = f"Slurm has not taken the job: {reason}."
     if not re.search("submit limit|MaxSubmit", str(error)):
         return problem
-    return f"{problem} Fewer are handed over at a time with hydra.sweeper.max_batch_size=N."
+    return f"{problem} Sweep over a part of the grid, and over the rest when those jobs have ended."
 
 
 def handed_before(jobs: Sequence[Job], sweep: Path) -> dict[int, Handed]:
