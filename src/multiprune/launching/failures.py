@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobStatus
 
-from multiprune.launching.lock import is_first_process
-from multiprune.outcome import sentence
+from multiprune.outcome import is_first_process, sentence
 from multiprune.status import GaveUpError
 
 if TYPE_CHECKING:
