@@ -265,6 +265,13 @@ def test_lists_of_words_are_split_as_words() -> None:
     assert {names[number] for number in used} == expected
 
 
+def test_words_in_lists_have_the_tokens_of_running_text() -> None:
+    tokenizer = roberta_tokenizer()
+    used = used_tokens(tokenizer, [["lazy", "newest"]])
+    assert used == used_tokens(tokenizer, [" lazy newest"])
+    assert used != used_tokens(tokenizer, ["lazy", "newest"])
+
+
 def test_positions_do_not_move_where_they_are_counted_from_the_padding() -> None:
     tokenizer = roberta_tokenizer(padding_at=300)
     sizes = SIZES | {"max_position_embeddings": 400}

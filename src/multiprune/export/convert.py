@@ -18,11 +18,12 @@ from multiprune.export.checkpoint import (
     written_as_a_whole,
 )
 from multiprune.export.dynamic import DynamicModel, load_sizes
+from multiprune.export.given_texts import DocumentOfWords
 from multiprune.export.loading import load
 from multiprune.export.vocabulary import prune_vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from multiprune.export.loading import ShippedModel
@@ -75,7 +76,7 @@ def export_model(
     out: Path,
     settings: ExportSettings,
     *,
-    corpus: Iterable[str] | None = None,
+    corpus: Iterable[str | Sequence[str]] | None = None,
     density: float | None = None,
 ) -> None:
     """Write the model of ``source``, a run or an exported folder, to the new folder ``out``.
@@ -99,6 +100,9 @@ def export_model(
         )
     if corpus is not None:
         check_answers_by_head(model)
+        if any(one["kind"] == "tags" for one in model.meaning.values()):
+            texts = list(corpus)
+            corpus = [*texts, *(DocumentOfWords.of(one).words for one in texts)]
         model.tokenizer = prune_vocabulary(model.encoder, model.tokenizer, corpus)
     if settings.dtype is not None:
         model.to(DTYPES[settings.dtype])

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from multiprune.export.subwords import MODELS, Unigram
+from multiprune.tasks.words import needs_spaces, spaced
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -70,6 +71,8 @@ class FastTokenizer:
         """
         if isinstance(texts, str):
             raise TypeError("`texts` must be an iterable of texts, but is a single string.")
+        if needs_spaces(self.tokenizer):
+            texts = (one if isinstance(one, str) else list(map(spaced, one)) for one in texts)
         backend = self._rebuild(self.definition)
         backend.no_truncation()
         backend.no_padding()

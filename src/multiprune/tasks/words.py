@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tokenizers import Tokenizer
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 
@@ -31,8 +32,20 @@ def needs_spaces(tokenizer: PreTrainedTokenizerBase) -> bool:
     The tokenizer itself could put the space there (``add_prefix_space``), but then it would read
     running text in another way, too.
     """
-    alone, twice = (tokenizer(one, add_special_tokens=False)["input_ids"] for one in ("a", "a a"))
-    return bool(twice != alone * 2)
+    if not tokenizer.is_fast:
+        return False
+    # Not tokenized, which would leave settings of cutting and padding behind.
+    alone, twice = (_characters(tokenizer.backend_tokenizer, text) for text in ("a", "a a"))
+    return twice != alone * 2
+
+
+def _characters(backend: Tokenizer, text: str) -> str:
+    """Return what the tokens of a text are made of."""
+    if backend.normalizer is not None:
+        text = backend.normalizer.normalize_str(text)
+    if backend.pre_tokenizer is None:
+        return text
+    return "".join(part for part, _ in backend.pre_tokenizer.pre_tokenize_str(text))
 
 
 def spaced(word: str) -> str:
