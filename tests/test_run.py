@@ -281,7 +281,7 @@ def test_a_refused_run_leaves_what_it_did_not_write(tmp_path: Path) -> None:
 
 
 def test_a_run_that_ends_before_its_schedule_says_so(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"^error: Pruning is not finished at step 1 of the "):
+    with pytest.raises(SystemExit, match=r"^error: Pruning is not finished at step 0 of the "):
         run_in(tmp_path / "run", *SMALL, "+trainer.max_time=00:00:00:00")
     status = read_status(tmp_path / "run")
     assert status is not None
