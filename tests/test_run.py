@@ -214,7 +214,7 @@ def refused(tmp_path: Path, *overrides: str) -> str:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
-        (["+pruner.colour=red"], "unexpected keyword argument 'colour'"),
+        (["+pruner.colour=red"], r"`pruner\.colour` is not a setting of Magnitude"),
         (["budget.fraction=0"], r"`fraction` must be in \(0, 1\], but is 0"),
         (["budget.fraction=1.5"], r"`fraction` must be in \(0, 1\], but is 1.5"),
         # Three layers: four projections of 192 x 192, two of 192 x 768.

@@ -46,7 +46,7 @@ def flat_settings(*configs: Mapping[str, Any]) -> list[dict[str, Any]]:
 def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
     """Return the first key in which results of two configurations may differ, and both values."""
     ours, theirs = flat_settings(first, second)
-    for key in ours | theirs:
+    for key in sorted(ours | theirs):
         if ours.get(key) != theirs.get(key) and not is_below(key, INCIDENTAL):
             return key, ours.get(key), theirs.get(key)
     return None

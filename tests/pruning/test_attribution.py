@@ -328,7 +328,9 @@ def test_fisher_is_the_sum_of_squares_over_examples_of_what_their_gates_get() ->
 
 
 def test_steps_must_be_one_or_more() -> None:
-    with pytest.raises(ValueError, match=r"`steps` must be at least 1, but is 0\."):
+    with pytest.raises(
+        ValueError, match=r"`steps` must be a whole number of at least 1, but is 0\."
+    ):
         IntegratedGradients(steps=0)
 
 

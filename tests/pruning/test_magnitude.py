@@ -66,7 +66,7 @@ def test_pruned_weight_never_comes_back() -> None:
     model = layers()
     pruner = Magnitude(budget=FractionBudget(fraction=0.25))
     pruner.prepare(model)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     inputs = torch.randn(16, 6)
     kept = {path: mask.clone() for path, mask in pruner.masks().items()}
     for step in range(1, 11):

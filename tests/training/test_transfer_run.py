@@ -117,7 +117,7 @@ def test_single_task_runs_teach_one_task_each(teacher: Path, tmp_path: Path) -> 
 def test_wrong_teachers_are_refused_in_a_sentence(teacher: Path, tmp_path: Path) -> None:
     for overrides, sentence in (
         (["distillation=logits"], "distillation.teacher"),
-        (["distillation=logits", "distillation.teacher=nowhere"], "nowhere must be the folder"),
+        (["distillation=logits", "distillation.teacher=nowhere"], "but nowhere does not exist"),
         (
             ["distillation=hidden", f"distillation.teacher={teacher}", "encoder.hidden=32"],
             "the student's hidden size, 32",
@@ -157,7 +157,7 @@ def test_masks_that_do_not_fit_are_refused_in_a_sentence(teacher: Path, tmp_path
     random = save_untrained(tmp_path / "random", density=0.5)
     for overrides, sentence in (
         ([], "pruner.mask.run"),
-        (["pruner.mask.run=nowhere"], "nowhere must be the folder"),
+        (["pruner.mask.run=nowhere"], "but nowhere does not exist"),
         ([f"pruner.mask.run={teacher}"], "must leave out some weights"),
         ([f"pruner.mask.run={random}"], "The budget must hold what the fixed mask keeps, "),
         ([f"pruner.mask.run={random}", "encoder.intermediate=16"], "encoder of the same shapes"),

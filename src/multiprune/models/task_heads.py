@@ -24,7 +24,8 @@ class TaskHeads(nn.ModuleDict):
 
     @override
     def __setitem__(self, key: str, module: nn.Module) -> None:
-        super().__setitem__(_place(key), module)
+        # Not by `add_module`, which refuses what libraries have added to all modules by now.
+        self._modules[_place(key)] = module
 
     @override
     def __delitem__(self, key: str) -> None:

@@ -86,8 +86,8 @@ class Pruner(ABC):
                 its schedule; the model stays as it is.
         """
         self.check_budget()
-        self._make_permanent()
         self.progress.detach()
+        self._make_permanent()
 
     @abstractmethod
     def _make_permanent(self) -> None:
