@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tiers import slow
 from tiny_run import InterruptionError, assert_same, tiny_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tiny_run import Run
 
 PRUNERS = sorted((Path(__file__).parents[2] / "conf" / "pruner").glob("*.yaml"))
 STEPS = 12
@@ -15,17 +22,28 @@ def test_there_are_pruners_to_test() -> None:
     assert len(PRUNERS) >= 5
 
 
+@pytest.fixture(scope="module")
+def straight_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], Run]:
+    """Runs that were not stopped, one a pruner."""
+
+    @cache
+    def made(pruner: Path) -> Run:
+        run = tiny_run(tmp_path_factory.mktemp("straight"), pruner, every_n_steps=1000)
+        run.trainer.fit(run.module, run.data)
+        assert run.trainer.global_step == STEPS
+        return run
+
+    return made
+
+
 # After the first step, mid-epoch between two rankings, at the end of an epoch, at the end of the
 # schedule (step 9), in the healing phase.
 @pytest.mark.parametrize("stop_at", [1, EPOCH, 9, *slow(5, 11)])
 @pytest.mark.parametrize("pruner", PRUNERS, ids=lambda file: file.stem)
 def test_a_resumed_run_ends_as_one_that_was_not_stopped(
-    pruner: Path, stop_at: int, tmp_path: Path
+    pruner: Path, stop_at: int, straight_run: Callable[[Path], Run], tmp_path: Path
 ) -> None:
-    straight = tiny_run(tmp_path / "straight", pruner, every_n_steps=1000)
-    straight.trainer.fit(straight.module, straight.data)
-    assert straight.trainer.global_step == STEPS
-
+    straight = straight_run(pruner)
     stopped = tiny_run(tmp_path / "stopped", pruner, stop_at=stop_at)
     with pytest.raises(InterruptionError):
         stopped.trainer.fit(stopped.module, stopped.data)
