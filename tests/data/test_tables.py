@@ -66,6 +66,17 @@ def read(folder: Path, name: str, content: bytes | str) -> dict[str, list[Any]]:
     return columns
 
 
+def test_endings_may_be_in_capitals_and_strings_of_any_layout(tmp_path: Path) -> None:
+    (tmp_path / "X.CSV").write_text("text,label\na,1\n")
+    expected = {"text": ["a"], "label": [1]}
+    assert read_table(tmp_path / "X.CSV").to_pydict() == expected
+    views = pyarrow.table({"text": pyarrow.array(["a"], pyarrow.string_view()), "label": [1]})
+    parquet.write_table(views, tmp_path / "x.parquet")
+    found = read_table(tmp_path / "x.parquet")
+    assert found.to_pydict() == expected
+    assert found.schema.field("text").type == pyarrow.string()
+
+
 def test_empty_cells_and_missing_keys_are_null(tmp_path: Path) -> None:
     expected = {"text": ["a", None, "NA"], "label": [1, 2, None]}
     assert read(tmp_path, "x.csv", "text,label\na,1\n\n,2\nNA,\n") == expected
@@ -104,6 +115,7 @@ def test_cells_are_numbers_only_if_all_are(
         ("x.csv", "text,label\na,1\nb, c,2\n", r"Line 3 of .* each of 2 columns, but has 3"),
         ("x.csv", 'text,label\n"a,1\nb,2\n', r"Line 3 of .*x\.csv must be CSV"),
         ("x.tsv", 'text\tlabel\n"a" b\t1\n', r"Line 2 of .*x\.tsv must be TSV"),
+        ("x.tsv", 'text\tlabel\n"a\t1\nb"\t2\n', r"Line 3 of .* ends a quoted cell with tabs"),
         ("x.csv", b"text,label\n\xe4,1\n", r"x\.csv must be text in UTF-8"),
         ("x.jsonl", b'{"text": "\xe4"}', r"x\.jsonl must be text in UTF-8"),
         ("x.jsonl", '{"text": "a", "label": 1}\n{"text"\n', r"Line 2 of .*x\.jsonl must be JSON"),

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModel,
+    AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
     BertConfig,
@@ -173,3 +174,20 @@ def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"its pruner is not known, as of a copy: call pruner\.fi"):
         multiprune.save(tmp_path / "new", copy.deepcopy(model))
     assert not (tmp_path / "new").exists()
+
+
+def test_an_encoder_that_was_cut_can_be_given_a_head_by_transformers(tmp_path: Path) -> None:
+    """As where somebody finetunes what was exported, with a Trainer and without this package."""
+    model, pruner = pruned("structured")
+    pruner.finalize()
+    multiprune.save(tmp_path / "encoder", model.bert)
+    options: dict[str, Any] = {"trust_remote_code": True}
+    headed = AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "encoder", num_labels=5, **options
+    ).eval()
+    assert headed(IDS).logits.shape == (1, 5)
+    states = model.bert(IDS).last_hidden_state
+    torch.testing.assert_close(headed.base_model(IDS).last_hidden_state, states)
+    headed.save_pretrained(tmp_path / "checkpoint")
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "checkpoint", **options)
+    torch.testing.assert_close(again.eval()(IDS).logits, headed(IDS).logits)

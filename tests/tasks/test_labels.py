@@ -60,7 +60,7 @@ def ids(one: Task, rows: Rows) -> list[int]:
         ([2, 1, 0], [0, 1, 2], [2, 1, 0]),
         ([1, 2, 3], [3, 1, 2], [2, 0, 1]),
         ([1, 2, 3], ["3", "1", "2"], [2, 0, 1]),
-        (["1", "2", "3"], [2, 0, 1], [2, 0, 1]),
+        (["0", "1", "2"], [2, 0, 1], [2, 0, 1]),
         (["b", "a"], [1, 0], [1, 0]),
         (["b", "a"], ["a", "b"], [1, 0]),
     ],
@@ -89,6 +89,16 @@ def test_label_outside_the_label_space_is_named(
 ) -> None:
     with pytest.raises(ValueError, match=rf"'label' of corpus\.parquet must hold one of .*{said}"):
         ids(task(kind, labels), rows_of(kind, values))
+
+
+@kinds
+@pytest.mark.parametrize("labels", [["-1", "0", "1"], ["2", "1", "0"], ["1", "2"]])
+def test_quoted_integers_are_no_names_of_integers(kind: Any, labels: list[str]) -> None:
+    said = rf"holds integers, .* without quotes, \[{', '.join(labels)}\], if they are its values"
+    with pytest.raises(ValueError, match=said):
+        ids(task(kind, labels), rows_of(kind, [0, 1]))
+    texts = rows_of(kind, labels[::-1])
+    assert ids(task(kind, labels), texts) == list(range(len(labels)))[::-1]
 
 
 @kinds

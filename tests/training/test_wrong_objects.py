@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from torch import nn
+from torch.optim import SGD
 
 from multiprune.budget import CountBudget, FractionBudget
 from multiprune.pruning.attribution import IntegratedGradients
@@ -64,6 +65,17 @@ CASES: dict[str, Callable[[], object]] = {
     "`encoder` must be the path of a submodule of Sequential, which has 0, 1, but is 'encodr'.": (
         lambda: Pruning(PRUNER, SCHEDULE, encoder="encodr").prepare(
             nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        )
+    ),
+    "`encoder` must be the path of a submodule, as 'model.encoder', but is a Linear.": (
+        lambda: Pruning(PRUNER, SCHEDULE, encoder=nn.Linear(2, 2))  # type: ignore[arg-type]
+    ),
+    "`encoder` must be a module, as model.bert, but is '0.1'.": (
+        lambda: Magnitude(budget=BUDGET).prepare(nn.Linear(2, 2), TEXT)
+    ),
+    "The pruner must be prepared before it is driven: call pruner.prepare(model).": (
+        lambda: GradualPruning(Magnitude(budget=BUDGET), SCHEDULE, total_steps=9).attach(
+            SGD(nn.Linear(2, 2).parameters())
         )
     ),
     "`score_learning_rate` must be a number above 0, but is '0.1'.": lambda: Movement(

@@ -45,6 +45,8 @@ def owned_parameters(
     counts to the embeddings, tied to them or not.
     """
     encoder = model if encoder is None else encoder
+    if not hasattr(encoder, "parameters"):
+        raise TypeError(f"`encoder` must be a module, as model.bert, but is {encoder!r}.")
     inside = {id(parameter) for parameter in encoder.parameters()}
     writing = _output_embeddings(encoder)
     seen: set[int] = set()

@@ -37,9 +37,10 @@ def read_table(file: Path, columns: Columns | None = None) -> Table:
         ValueError: if the ending is unknown, a column is missing, or the file is not what its
             ending says.
     """
-    if file.suffix not in _READERS:
+    ending = file.suffix.lower()
+    if ending not in _READERS:
         raise ValueError(f"A file of rows must end in {', '.join(_READERS)}, but {file} does not.")
-    return _READERS[file.suffix](file, columns)
+    return _READERS[ending](file, columns)
 
 
 def _parquet(file: Path, columns: Columns | None) -> Table:
@@ -54,10 +55,13 @@ def _parquet(file: Path, columns: Columns | None) -> Table:
     except (OSError, pyarrow.ArrowException) as error:
         raise ValueError(f"A split must be a parquet file, but {file} is not: {error}") from error
     for place, field in enumerate(table.schema):
-        if pyarrow.types.is_dictionary(field.type):
-            # The categories of pandas.
-            values = table.column(place).cast(field.type.value_type)
-            table = table.set_column(place, field.name, values)
+        plain = None
+        if pyarrow.types.is_dictionary(field.type):  # the categories of pandas
+            plain = field.type.value_type
+        elif pyarrow.types.is_string_view(field.type):
+            plain = pyarrow.string()
+        if plain is not None:
+            table = table.set_column(place, field.name, table.column(place).cast(plain))
     return table
 
 
@@ -100,6 +104,12 @@ def _cells(
             raise ValueError(
                 f"Line {number():,} of {file} must have a cell for each of {len(header)} columns, "
                 f"but has {len(row)}."
+            )
+        # Quotation marks that are characters, in two cells, would join all that is between them.
+        if file.suffix.lower() == ".tsv" and any("\n" in one and "\t" in one for one in row):
+            raise ValueError(
+                f"Line {number():,} of {file} ends a quoted cell with tabs and ends of lines in "
+                "it: a quotation mark that begins a text must be doubled, and the text quoted."
             )
         for values, place in places:
             values.append(row[place] or None)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from multiprune.arguments import check_number
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -41,6 +43,7 @@ def predicted(
     batch_size: int,
 ) -> dict[str, list[Prediction]]:
     """Return the predictions of tasks, whose weights of the encoder are the same."""
+    check_number("batch_size", batch_size, at_least=1, whole=True)
     found: dict[str, list[Prediction]] = {task: [] for task in tasks}
     for start in range(0, len(texts), _TEXTS):
         part = slice(start, start + _TEXTS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -43,6 +43,8 @@ def listed(texts: Any, what: str, *, words: bool = False) -> list[Any]:
     Raises:
         TypeError: if something is no text, nor, with ``words``, a list of words.
     """
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"The {what} must be a string or several, but are {texts!r}.")
     found = [texts] if isinstance(texts, str) else list(texts)
     for number, one in enumerate(found):
         is_text = isinstance(one, str)

@@ -190,14 +190,59 @@ class PrunedEncoder:
 
 
 class PrunedWithHead(PrunedEncoder):
-    """The same for an encoder with a head of its own, which is dense."""
+    """The same for an encoder with a head of its own, which is dense.
+
+    Attributes:
+        auto: the class of transformers that knows which head is meant.
+    """
+
+    auto = ""
 
     @classmethod
     def dense_class(cls, config: Any) -> Any:
-        """Return the class of transformers that the configuration names."""
+        """Return the class with the head."""
         import transformers
 
-        return getattr(transformers, config.architectures[0])
+        return getattr(transformers, cls.auto)._model_mapping[type(config)]
+
+
+class PrunedForSequenceClassification(PrunedWithHead):
+    """An encoder that classifies texts."""
+
+    auto = "AutoModelForSequenceClassification"
+
+
+class PrunedForTokenClassification(PrunedWithHead):
+    """An encoder that classifies tokens."""
+
+    auto = "AutoModelForTokenClassification"
+
+
+class PrunedForQuestionAnswering(PrunedWithHead):
+    """An encoder that finds answers in texts."""
+
+    auto = "AutoModelForQuestionAnswering"
+
+
+class PrunedForMultipleChoice(PrunedWithHead):
+    """An encoder that chooses among texts."""
+
+    auto = "AutoModelForMultipleChoice"
+
+
+class PrunedForMaskedLM(PrunedWithHead):
+    """An encoder that fills in tokens."""
+
+    auto = "AutoModelForMaskedLM"
+
+
+HEADS = (
+    PrunedForSequenceClassification,
+    PrunedForTokenClassification,
+    PrunedForQuestionAnswering,
+    PrunedForMultipleChoice,
+    PrunedForMaskedLM,
+)
 
 
 def register_code(config: Any, source: Any) -> None:

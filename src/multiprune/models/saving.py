@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiprune.models import modeling_multiprune
-from multiprune.models.modeling_multiprune import KEY, PrunedEncoder, PrunedWithHead
+from multiprune.models.modeling_multiprune import HEADS, KEY, PrunedEncoder
 from multiprune.models.shrink import per_layer_config, shapes_of
 
 if TYPE_CHECKING:
@@ -16,17 +16,6 @@ if TYPE_CHECKING:
 
 #: The file that builds pruned shapes, of which each folder has a copy.
 CODE = Path(modeling_multiprune.__file__)
-
-_WITH_HEAD = tuple(
-    f"AutoModelFor{head}"
-    for head in (
-        "SequenceClassification",
-        "TokenClassification",
-        "QuestionAnswering",
-        "MultipleChoice",
-        "MaskedLM",
-    )
-)
 
 
 def shape_entries(model: PreTrainedModel, encoder: PreTrainedModel) -> dict[str, Any]:
@@ -59,15 +48,19 @@ def _published_code(config: PretrainedConfig) -> Any:
 
 
 def _auto_map(model: PreTrainedModel, encoder: PreTrainedModel) -> dict[str, type[PrunedEncoder]]:
-    """Return by what of the code each automatic class of transformers loads a model."""
+    """Return by what of the code each automatic class of transformers loads a model.
+
+    An encoder without a head can be given one, which begins at random.
+    """
     import transformers
 
-    auto = "AutoModelForSeq2SeqLM" if encoder.config.is_encoder_decoder else "AutoModel"
-    found: dict[str, type[PrunedEncoder]] = {auto: PrunedEncoder}
-    for name in _WITH_HEAD:
-        known = getattr(transformers, name)._model_mapping.get(type(model.config), None)
-        if getattr(known, "__name__", None) == type(model).__name__:
-            found[name] = PrunedWithHead
+    if encoder.config.is_encoder_decoder:
+        return {"AutoModelForSeq2SeqLM": PrunedEncoder}
+    found: dict[str, type[PrunedEncoder]] = {"AutoModel": PrunedEncoder}
+    for kind in HEADS:
+        known = getattr(transformers, kind.auto)._model_mapping.get(type(model.config), None)
+        if known is not None:
+            found[kind.auto] = kind
     return found
 
 

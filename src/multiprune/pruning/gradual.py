@@ -83,10 +83,14 @@ class GradualPruning:
 
         Raises:
             TypeError: if there is no optimizer of torch.
-            ValueError: if the optimizer has taken steps that the schedule has not seen, as after
-                a resume that forgot the model's state.
+            ValueError: if the pruner is not prepared, or the optimizer has taken steps that the
+                schedule has not seen, as after a resume that forgot the model's state.
         """
         optimizer = torch_optimizer(optimizer)
+        if not hasattr(self.pruner, "excess"):
+            raise ValueError(
+                "The pruner must be prepared before it is driven: call pruner.prepare(model)."
+            )
         if self.step == 0 and optimizer.state and not late:
             raise ValueError(
                 "The optimizer has taken steps, but the pruning schedule is at step 0: to resume, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from multiprune.tasks.task import Rows
+
+_INTEGER = re.compile(r"-?\d+")
 
 #: The hub's sign for an example whose label is not public.
 UNLABELLED = -1
@@ -141,8 +144,21 @@ def label_reader(rows: Rows, column: str, labels: Labels) -> LabelReader:
     elif labels.values is not None:
         by_integer = {value: index for index, value in enumerate(labels.values)}
     else:
+        _check_positions(rows, column, labels, where)
         by_integer = {index: index for index in range(len(labels))}
     return LabelReader(labels, by_integer, where)
+
+
+def _check_positions(rows: Rows, column: str, labels: Labels, where: str) -> None:
+    """Refuse names that look like integers where the data's integers are taken for positions."""
+    feature = rows.table.features[column]
+    dtype = str(getattr(getattr(feature, "feature", feature), "dtype", ""))
+    looks = all(_INTEGER.fullmatch(one) for one in labels)
+    if looks and "int" in dtype and labels != [str(place) for place in range(len(labels))]:
+        raise ValueError(
+            f"{where} holds integers, which would be positions of the names {', '.join(labels)}: "
+            f"write `labels` without quotes, [{', '.join(labels)}], if they are its values."
+        )
 
 
 def class_names(table: Dataset, column: str) -> list[str]:

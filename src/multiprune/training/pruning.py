@@ -40,6 +40,11 @@ class Pruning(pl.Callback):
     def __init__(
         self, pruner: Pruner, schedule: Schedule, *, every_n_steps: int = 10, encoder: str = ""
     ) -> None:
+        if not isinstance(encoder, str):
+            raise TypeError(
+                "`encoder` must be the path of a submodule, as 'model.encoder', but is a "
+                f"{type(encoder).__name__}."
+            )
         check_is(Pruner, "Magnitude", pruner=pruner)
         check_is(Schedule, "CubicSchedule(start=0.1, stop=0.7)", schedule=schedule)
         check_number("every_n_steps", every_n_steps, at_least=1, whole=True)
