@@ -93,6 +93,7 @@ def planned(settings: dict[str, Any]) -> Plan:
         others=settings["others"],
         validation_rows=settings["validation_rows"],
         mirror=settings["mirror"],
+        allow_targets=settings["allow_targets"],
     )
 
 
