@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from multiprune.redact import redacted
 from multiprune.targets import GETTERS, TARGET, is_within
 
 if TYPE_CHECKING:
@@ -50,8 +51,10 @@ def flat_settings(*configs: Mapping[str, Any], trusted: Sequence[str] = ()) -> l
 def difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
     """Return the first key in which results of two configurations may differ, and both values.
 
-    The second is the user's own, and packages that it names are trusted.
+    The second is the user's own, and packages that it names are trusted. Secrets, which no run
+    leaves behind, are not compared.
     """
+    first, second = redacted(first), redacted(second)
     ours, theirs = flat_settings(first, second, trusted=[*_packages(second)])
     for key in ours | theirs:
         if ours.get(key) != theirs.get(key) and not is_below(key, INCIDENTAL):

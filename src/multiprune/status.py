@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from multiprune.redact import redacted
 from multiprune.schema import check_schema, read_json
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class StatusFile:
         beside = self.folder / f"{STATUS}.writing"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(asdict(self._status), indent=2) + "\n")
+            beside.write_text(json.dumps(redacted(asdict(self._status)), indent=2) + "\n")
             beside.replace(self.folder / STATUS)
         except OSError as error:
             # No run ends, or hides why it ends, because nobody can be told.

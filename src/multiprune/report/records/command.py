@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from multiprune.redact import redacted
 from multiprune.schema import read_file
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def command_of(folder: Path) -> str | None:
     """
     try:
         words = ["python", *_composed_from(folder / HYDRA / "hydra.yaml")]
-        return shlex.join([*words, *overrides_of(folder)])
+        return shlex.join([*redacted(words), *overrides_of(folder)])
     except (*_UNREADABLE, AttributeError, KeyError):
         return None
 
@@ -49,7 +50,8 @@ def overrides_of(folder: Path) -> list[str]:
     content = _read(folder / HYDRA / "overrides.yaml") or []
     if not isinstance(content, list) or not all(isinstance(one, str) for one in content):
         raise ValueError("overrides.yaml must be a list of overrides")
-    return content
+    # A run of an earlier version may have noted secrets.
+    return [str(one) for one in redacted(content)]
 
 
 def _read(file: Path) -> Any:
