@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from application import SMALL, composed, run_in
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from multiprune.config import plain
 from multiprune.data.source import GeneratedSource
@@ -88,16 +88,17 @@ class PrivateSource(GeneratedSource):
 
 def note(config: DictConfig, folder: Path) -> DictConfig:
     """Write what Hydra writes before a job begins; return its whole configuration."""
-    hydra = HydraConfig.instance().cfg
+    whole = HydraConfig.instance().cfg
+    assert whole is not None
+    plain_one: Any = OmegaConf.to_container(whole, resolve=False)
+    hydra = OmegaConf.create(plain_one)
     assert isinstance(hydra, DictConfig)
-    hydra = hydra.copy()
-    with read_write(hydra), open_dict(hydra):
-        hydra.hydra.sweep.dir = str(folder.parent)
-        hydra.hydra.overrides.task = [*OVERRIDES]
-    notes = {"config": config, "hydra": hydra, "overrides": [*OVERRIDES]}
+    hydra.hydra.sweep.dir = str(folder.parent)
+    hydra.hydra.overrides.task = [*OVERRIDES]
+    notes = {"config": config, "hydra": hydra, "overrides": OmegaConf.create([*OVERRIDES])}
     (folder / ".hydra").mkdir(parents=True)
     for name, content in notes.items():
-        OmegaConf.save(OmegaConf.create(content), folder / ".hydra" / f"{name}.yaml")
+        OmegaConf.save(content, folder / ".hydra" / f"{name}.yaml")
     OmegaConf.save(hydra, folder.parent / "multirun.yaml")
     return hydra
 
