@@ -151,6 +151,7 @@ def test_the_command_line_arrives_without_secrets(
     monkeypatch.setattr("sys.argv", ["train.py", "uri=http://me:hunter2@host", "seed=12345"])
     with tracked([logger := tracker(world / "run")], description()):
         logger.log_metrics({"loss": 0.5}, step=0)
+    assert segments(world / "run")
     (stored,) = (world / "run").rglob("*.wandb")
     assert b"seed=12345" in stored.read_bytes()
     assert b"hunter2" not in stored.read_bytes()
