@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import LearningRateMonitor
 
-from multiprune.config import plain
+from multiprune.config import recorded
 from multiprune.data.read_labels import with_labels
 from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.outcome import is_job
@@ -141,7 +141,7 @@ def build_module(
         recipe,
         distillation=distillation,
         seed=config.seed,
-        config=plain(config),
+        config=recorded(config),
     )
 
 

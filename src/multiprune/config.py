@@ -10,6 +10,7 @@ from omegaconf import MISSING, OmegaConf
 
 from multiprune.job_name import job_name
 from multiprune.models.location import EMBEDDED
+from multiprune.redact import redacted
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -85,3 +86,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def recorded(config: DictConfig) -> dict[str, Any]:
+    """Return the same without secrets: what a run leaves behind and shows to trackers."""
+    safe: dict[str, Any] = redacted(plain(config))
+    return safe

@@ -58,7 +58,12 @@ class Size:
 
 @torch.no_grad()
 def frontier(
-    run: Path, densities: Sequence[float] | None, *, split: str, mirror: str | None = None
+    run: Path,
+    densities: Sequence[float] | None,
+    *,
+    split: str,
+    mirror: str | None = None,
+    allow_targets: Sequence[str] = (),
 ) -> list[Size]:
     """Evaluate the sizes of a run's model, the largest first.
 
@@ -67,6 +72,7 @@ def frontier(
         densities: of the sizes; every tenth, and the smallest, by default.
         split: ``validation`` or ``test``.
         mirror: local mirror of data to read instead of the run's.
+        allow_targets: further packages of classes and functions that the run may name.
 
     Raises:
         FileNotFoundError: if the run has no model of many sizes.
@@ -74,7 +80,8 @@ def frontier(
     """
     model = load_sizes(run)
     ladder = ladder_of(model, densities)
-    origin, encoder = read_origin(run), Encoder(model.encoder, model.tokenizer)
+    origin = read_origin(run, allow_targets=allow_targets)
+    encoder = Encoder(model.encoder, model.tokenizer)
     scores: list[dict[str, dict[str, float]]] = [{} for _ in ladder]
     firsts = {}
     for name in model.meaning:

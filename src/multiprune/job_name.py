@@ -8,6 +8,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from multiprune.identity import INCIDENTAL, is_below
+from multiprune.redact import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -23,7 +24,7 @@ def job_name(overrides: Sequence[str], fixed: Collection[str]) -> str:
     vary. Those of the keys ``fixed``, which all jobs of the sweep share, are told from other sweeps
     into the same folder by four digits of a digest, unless they change no result.
     """
-    given = sorted(one.lstrip("+~").partition("=")[::2] for one in overrides)
+    given = sorted(one.lstrip("+~").partition("=")[::2] for one in redacted([*overrides]))
     own = [(key, value) for key, value in given if key not in fixed]
     hidden = [one for one in given if one[0] in fixed and not is_below(one[0], INCIDENTAL)]
     words = [f"{short}-{_plain(value)}" for short, (_, value) in zip(_short(own), own, strict=True)]

@@ -14,6 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 
+from multiprune.message import first_line
+from multiprune.redact import redact_text
 from multiprune.status import STATUS, GaveUpError
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def sentence(error: Exception) -> str:
     key = getattr(error, "full_key", None)
     where = f" (in {key})" if key else ""
     reason = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
-    return next(iter(str(reason).splitlines()), type(reason).__name__) + where
+    return redact_text(first_line(reason)) + where
 
 
 def refusal(error: Exception) -> BaseException:

@@ -14,7 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_only
 
 from multiprune.assembly import assemble
-from multiprune.config import plain
+from multiprune.config import recorded
 from multiprune.data.pieces import CorpusError
 from multiprune.data.read_labels import labels_of
 from multiprune.export.checkpoint import meaning_of, save_model
@@ -72,7 +72,7 @@ def run(config: DictConfig) -> float:
     status = StatusFile(folder, writes=is_first_process())
     with reported(status), ended_by_sigterm():
         experiment = prepare(config, status)
-        with tracked(experiment.trainer.loggers, describe(plain(config), folder)):
+        with tracked(experiment.trainer.loggers, describe(recorded(config), folder)):
             train(experiment)
             results = finish(experiment, config)
         status.end(
@@ -132,7 +132,7 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
         wall_seconds=experiment.stopwatch.wall_seconds,
         seconds_per_step=experiment.stopwatch.seconds_per_step,
         seed=config.seed,
-        config=plain(config),
+        config=recorded(config),
         lineage=experiment.lineage,
         labels=labels_of(experiment.tasks),
     )

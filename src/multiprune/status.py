@@ -11,6 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from multiprune.redact import redacted
+from multiprune.schema import check_schema, read_json
+
 log = logging.getLogger(__name__)
 
 STATUS = "status.json"
@@ -80,13 +83,17 @@ def read_status(folder: Path) -> Status | None:
         ValueError: if there is one that cannot be read.
     """
     try:
-        content = json.loads((folder / STATUS).read_bytes())
-        known = {one.name for one in fields(Status)}
-        return Status(**{key: value for key, value in content.items() if key in known})
+        content = read_json(folder / STATUS)
+        # Imported late: it takes a tenth of a second, and most runs have no status to read.
+        from multiprune.status_record import StatusRecord
+
+        check_schema(StatusRecord, content, name=STATUS)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{folder / STATUS} must be as it was written, but: {error}") from None
+    known = {one.name for one in fields(Status)}
+    return Status(**{key: value for key, value in content.items() if key in known})
 
 
 def reason_unfinished(folder: Path) -> str | None:
@@ -181,7 +188,7 @@ class StatusFile:
         beside = self.folder / f"{STATUS}.writing"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(asdict(self._status), indent=2) + "\n")
+            beside.write_text(json.dumps(redacted(asdict(self._status)), indent=2) + "\n")
             beside.replace(self.folder / STATUS)
         except OSError as error:
             # No run ends, or hides why it ends, because nobody can be told.

@@ -89,17 +89,17 @@ def test_unfinished_and_corrupt_runs_are_left_out_with_the_reason(tmp_path: Path
 @pytest.mark.parametrize(
     ("path", "value", "reason"),
     [
-        (["budget", "kept"], None, "must be a int, but is None"),
-        (["budget", "asked"], True, "must be a int, but is True"),
+        (["budget", "kept"], None, "must be a valid integer, but is None"),
+        (["budget", "asked"], True, "must be a valid integer, but is True"),
         (["budget", "of"], "weights", "encoder_linear, encoder, total, but is 'weights'"),
         (["ledger"], [], "no row 'embeddings'"),
-        (["seed"], "0", "must be a int, but is '0'"),
+        (["seed"], "0", "must be a valid integer, but is '0'"),
         (["config", "task"], {}, "has no task"),
         (["validation", "rte"], {"f1": 0.5}, "has no `validation.rte.accuracy`"),
         (["validation"], {}, "has no `validation.rte.accuracy`"),
         (["validation", "rte", "accuracy"], float("nan"), "validation score of rte is nan"),
         (["test"], {"rte": {}}, "has no `test.rte.accuracy`"),
-        (["density"], 3, "must be a dict"),
+        (["density"], 3, "must be a valid dictionary"),
     ],
 )
 def test_results_that_are_not_whole_are_left_out(
@@ -129,7 +129,10 @@ def test_missing_keys_are_named(tmp_path: Path, key: str) -> None:
 def test_results_that_are_no_object_are_left_out(tmp_path: Path) -> None:
     write(tmp_path / "run", results({"rte": 0.75}, kept=10))
     (tmp_path / "run" / "results.json").write_text("[]")
-    assert read_runs(tmp_path).left_out[0].reason == "results.json has no `config`"
+    assert (
+        read_runs(tmp_path).left_out[0].reason
+        == "results.json must be a valid dictionary, but is []"
+    )
 
 
 def test_runs_that_did_not_note_their_examples_are_read(tmp_path: Path) -> None:

@@ -396,7 +396,7 @@ def test_damaged_file_is_named(jobs: Jobs, changed: dict[str, Any], said: str) -
 def test_file_that_is_cut_off_is_named(jobs: Jobs) -> None:
     file = jobs.add(0.8, 0.6) / "specialists.json"
     file.write_text(file.read_text()[:50])
-    assert f"{file} must be JSON, but is not" in jobs.refusal()
+    assert f"{file.parent}: specialists.json is not JSON" in jobs.refusal()
 
 
 def test_options_of_other_pages_are_refused(

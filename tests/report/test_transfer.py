@@ -283,7 +283,7 @@ def test_damaged_lineage_is_left_out_with_the_reason(world: World) -> None:
     world.add("damaged", stage("chem", masked("mlm"), first, seed=3))
     (left_out,) = world.overview().left_out
     assert left_out.path.name == "damaged"
-    assert left_out.reason == "run 2 in the lineage of results.json has no `config.task`"
+    assert left_out.reason == "results.json has no `lineage.1.config`"
 
 
 def test_every_format_has_the_chains(world: World, tmp_path: Path) -> None:

@@ -145,6 +145,18 @@ def test_a_job_of_a_sweep_is_in_its_group(world: Path) -> None:
     assert run["tags"] == ["glue", "movement", "minilm", "tuesday"]
 
 
+def test_the_command_line_arrives_without_secrets(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["train.py", "uri=http://me:hunter2@host", "seed=12345"])
+    with tracked([logger := tracker(world / "run")], description()):
+        logger.log_metrics({"loss": 0.5}, step=0)
+    assert segments(world / "run")
+    (stored,) = (world / "run").rglob("*.wandb")
+    assert b"seed=12345" in stored.read_bytes()
+    assert b"hunter2" not in stored.read_bytes()
+
+
 def test_the_next_job_of_a_process_has_a_run_and_files_of_its_own(world: Path) -> None:
     for name in ("first", "second"):
         (world / name).mkdir()

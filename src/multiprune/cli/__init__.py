@@ -15,6 +15,7 @@ from multiprune.cli.runs import add_run_commands
 from multiprune.cli.specialize import add_specialize_command
 from multiprune.cli.tokenizer import add_tokenizer_command
 from multiprune.cores import share_cores
+from multiprune.message import first_line
 from multiprune.quick_exit import exit_quickly
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         options.command(options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {next(iter(str(error).splitlines()), type(error).__name__)}")
+        sys.exit(f"error: {first_line(error)}")
 
 
 def parser() -> argparse.ArgumentParser:

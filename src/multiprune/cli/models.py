@@ -90,6 +90,7 @@ def _add_frontier(commands: Commands) -> None:
         "--split", choices=["validation", "test"], default="validation", help=text
     )
     frontier.add_argument("--mirror", metavar="DIR", help="read data there instead")
+    add_allow_targets(frontier)
     text = "write the numbers there as well"
     frontier.add_argument("--json", type=Path, metavar="FILE", help=text)
     frontier.set_defaults(command=_frontier)
@@ -99,7 +100,13 @@ def _frontier(options: argparse.Namespace) -> None:
     from multiprune.frontier import frontier, print_sizes, write_frontier, write_sizes
 
     quiet_libraries()
-    sizes = frontier(options.run, options.densities, split=options.split, mirror=options.mirror)
+    sizes = frontier(
+        options.run,
+        options.densities,
+        split=options.split,
+        mirror=options.mirror,
+        allow_targets=options.allow_targets,
+    )
     print_sizes(sizes)
     if options.json is not None:
         write_sizes(sizes, options.json)
@@ -152,6 +159,18 @@ def _benchmark(options: argparse.Namespace) -> None:
         rounds=options.rounds,
         backends=backends(options.backend, options.device),
         json=options.json,
+    )
+
+
+def add_allow_targets(command: argparse.ArgumentParser) -> None:
+    """Add ``--allow-targets``, for a command that builds tasks from a run's configuration."""
+    command.add_argument(
+        "--allow-targets",
+        type=_names,
+        metavar="PACKAGE,PACKAGE",
+        default=[],
+        help="import classes and functions that the run's configuration names from these packages, "
+        "too (default: those of multiprune and torchmetrics alone)",
     )
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiprune.cli.models import add_allow_targets
 from multiprune.quiet import quiet_libraries
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ def _add_examples(command: argparse.ArgumentParser) -> None:
     command.add_argument("--data-of", type=Path, metavar="RUN", help=text)
     text = "read data from this local mirror, if it is no longer where the run had it"
     command.add_argument("--mirror", metavar="DIR", help=text)
+    add_allow_targets(command)
     text = "measure no scores on validation data"
     command.add_argument("--no-evaluation", action="store_true", help=text)
 
@@ -181,7 +183,7 @@ def _specialize(options: argparse.Namespace) -> None:
 
 def _check_what(options: argparse.Namespace) -> None:
     """Refuse anything but a run with its options, or a classifier with its own."""
-    names = ("task", "all", "by_language", "language", "data_of", "mirror")
+    names = ("task", "all", "by_language", "language", "data_of", "mirror", "allow_targets")
     of_run = {name: getattr(options, name) for name in names}
     needed = {name: getattr(options, name) for name in ("data", "text", "label", "out")}
     of_model = {name: needed[name] for name in ("data", "text", "label")}
@@ -215,6 +217,7 @@ def _outcomes(options: argparse.Namespace, manner: Manner) -> Iterator[Outcome]:
             languages=[] if options.by_language else options.language,
             data_of=options.data_of,
             mirror=options.mirror,
+            allow_targets=options.allow_targets,
         )
         yield from specialize(request)
         return

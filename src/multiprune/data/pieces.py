@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import fsspec
 
 from multiprune.data.text_source import split_lines
+from multiprune.message import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -159,7 +160,7 @@ def files_of(pattern: str) -> list[File]:
         system, path = fsspec.core.url_to_fs(pattern)
         found = [_found(system, one) for one in sorted(system.glob(path)) if system.isfile(one)]
     except (OSError, ValueError, ImportError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         raise ValueError(f"A corpus must be reachable, but {pattern} is not: {reason}") from error
     if not found:
         raise FileNotFoundError(f"A corpus must be files, but no file fits {pattern}.")

@@ -9,12 +9,15 @@ import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from multiprune.export.bitmask import load_bitmask, save_bitmask
+from multiprune.export.bound import bounded
 from multiprune.export.digests import check_digest, write_digests
 from multiprune.export.tied import assign_state, stored_state, whole_state
+from multiprune.message import first_line
 from multiprune.models.encoder import Encoder, encoder_class, has_pooler
 from multiprune.models.heads import VocabularyHead, head
 from multiprune.models.modeling_multiprune import register_code
@@ -194,16 +197,20 @@ def load_encoder(folder: Path, *, trust_remote_code: bool = False) -> PreTrained
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         if trust_remote_code:
             register_code(config, str(folder))
-        built = _build(config, with_pooler="pooler.dense.weight" in state)
+        with_pooler = "pooler.dense.weight" in state
+        with torch.device("meta"), bounded(config, len(state), file):
+            outline = _build(config, with_pooler=with_pooler)
     except Exception as error:
         # A wrong number may fail anywhere in the libraries; their first line says most.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = first_line(error)
         if "trust_remote_code" in str(error):
             reason = "it is built by code of its own, which needs `trust_remote_code=True`."
         raise ValueError(
             f"{folder / 'config.json'} must describe an encoder that can be built, but: {reason}"
         ) from error
-    _check_shapes(built.state_dict(), whole_state(built, state), file, "config.json")
+    # Nothing is allocated that the file does not have.
+    _check_shapes(outline.state_dict(), whole_state(outline, state), file, "config.json")
+    built = _build(config, with_pooler=with_pooler)
     # The tensors that were read take the place of those that were built: no second copy.
     assign_state(built, state)
     encoder: PreTrainedModel = built.eval()  # type: ignore[no-untyped-call]

@@ -22,6 +22,7 @@ from multiprune.export.checkpoint import (
 )
 from multiprune.export.given_texts import DocumentOfWords, columns_given
 from multiprune.export.requests import request_for
+from multiprune.message import first_line
 from multiprune.models.beside import states_of
 from multiprune.models.encoder import Encoder
 from multiprune.models.heads import logits_at, logits_of
@@ -244,7 +245,7 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
         )
     except Exception as error:
         # The libraries raise whatever they come across first.
-        reason = next(iter(str(error).splitlines()), "")
+        reason = first_line(error)
         raise ValueError(
             f"{folder} must hold a tokenizer, but: {type(error).__name__} {reason}."
         ) from error

@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from multiprune.export.onnx_file import write_program
 from multiprune.export.text_to_text import check_is_encoder
+from multiprune.message import first_line
 from multiprune.models.heads import VocabularyHead, embeddings_of
 
 if TYPE_CHECKING:
@@ -244,7 +245,7 @@ def _run(file: Path, inputs: Mapping[str, Tensor]) -> list[Tensor]:
 
 
 def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return first_line(error)
 
 
 def _longest(model: ShippedModel) -> int:

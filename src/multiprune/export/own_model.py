@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import safe_open
+
+from multiprune.export.bound import bounded
 from multiprune.export.checkpoint import MEANING, check_file, weights_file, written_as_a_whole
 from multiprune.models.modeling_multiprune import KEY, pruned_class
 from multiprune.models.saving import SaveWithShapes
@@ -62,11 +65,14 @@ def load_own(path: str | Path) -> PreTrainedModel:
     from transformers import AutoConfig
 
     folder = Path(path)
-    check_file(weights_file(folder))
+    check_file(file := weights_file(folder))
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    model, report = _class_of(config, folder).from_pretrained(
-        folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True
-    )
+    with safe_open(file, "pt") as stored:
+        count = len(stored.keys())
+    with bounded(config, count, file):
+        model, report = _class_of(config, folder).from_pretrained(
+            folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True
+        )
     _check_report(report, folder)
     loaded: PreTrainedModel = model.eval()
     return loaded

@@ -24,6 +24,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from multiprune.config import plain
 from multiprune.outcome import sentence
+from multiprune.redact import redacted
 from multiprune.report.records.command import HYDRA
 from multiprune.report.records.results import is_finished, read_score
 from multiprune.report.records.runs import RESULTS
@@ -82,8 +83,9 @@ class Job:
 
     @property
     def overrides(self) -> list[str]:
-        """What makes this job different from what the sweep extends."""
-        return [str(one) for one in self.config.hydra.overrides.task]
+        """What makes this job different from what the sweep extends, without secrets."""
+        given: list[str] = redacted([str(one) for one in self.config.hydra.overrides.task])
+        return given
 
     def wait(self, *, queued: bool = False) -> None:
         """Say in the job's folder that it will be run, by this process or out of a queue."""
@@ -134,7 +136,7 @@ def compose(
 
 def labels(overrides: Sequence[Sequence[str]], first: int) -> list[str]:
     """Return what to call the jobs: their numbers, and what not all of them have in common."""
-    given = [filter_overrides(own) for own in overrides]
+    given = [redacted(filter_overrides(own)) for own in overrides]
     shared = set.intersection(*map(set, given)) if len(given) > 1 else set()
     return [
         " ".join([f"#{number}", *(one for one in own if one not in shared)])

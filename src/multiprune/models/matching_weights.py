@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from multiprune.message import first_line
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -45,7 +47,7 @@ def load_reported(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
     except RuntimeError as error:
-        reason = next(iter(str(error).splitlines()), "")
+        reason = first_line(error)
         raise ValueError(f"The weights in {source} cannot be loaded: {reason}") from error
     return model, report
 

@@ -15,6 +15,7 @@ from multiprune.config import plain
 from multiprune.identity import difference
 from multiprune.outcome import ended_by_sigterm, is_job, refusal, reported
 from multiprune.quiet import quiet_libraries
+from multiprune.redact import redacted
 from multiprune.report.specialists.files import SPECIALISTS
 from multiprune.specialize.calibration_set import Draw
 from multiprune.specialize.methods import Choice
@@ -59,7 +60,7 @@ def _measured(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             found = study(plan, progress=lambda done, of: status.update(step=done, total_steps=of))
         except (ValueError, FileNotFoundError) as error:
             raise refusal(error) from error
-        write_study(folder, found | {"config": settings})
+        write_study(folder, found | {"config": redacted(settings)})
         status.end("finished")
     log.info("%d specialists in %.0f s: %s", len(found["specialists"]), found["seconds"], folder)
     return found
@@ -93,6 +94,7 @@ def planned(settings: dict[str, Any]) -> Plan:
         others=settings["others"],
         validation_rows=settings["validation_rows"],
         mirror=settings["mirror"],
+        allow_targets=settings["allow_targets"],
     )
 
 

@@ -15,11 +15,12 @@ from multiprune.data.datamodule import EACH
 from multiprune.data.read_labels import with_labels
 from multiprune.models.text_to_text import tasks_for
 from multiprune.outcome import sentence
+from multiprune.targets import check_targets
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from multiprune.data.batches import EncodedTask
     from multiprune.data.datamodule import MultitaskDataModule
@@ -118,12 +119,12 @@ def _path(folder: str | None) -> Path | None:
     return None if folder is None else Path(folder)
 
 
-def read_origin(run: Path) -> Origin:
-    """Read where the model of a run comes from.
+def read_origin(run: Path, *, allow_targets: Sequence[str] = ()) -> Origin:
+    """Read where the model of a run comes from; ``allow_targets`` as in ``check_targets``.
 
     Raises:
         FileNotFoundError: if the run is not finished, or is an exported folder.
-        ValueError: if its results are damaged.
+        ValueError: if its results are damaged, or name code that is not allowed.
     """
     file = run / "results.json"
     if not file.is_file():
@@ -139,8 +140,10 @@ def read_origin(run: Path) -> Origin:
         # Those that the run has read from its training data.
         for name, labels in content.get("labels", {}).items():
             config["task"][name]["labels"] = labels
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"The results of a run must hold its configuration, but {file} does not: {error}"
         ) from error
+    parts = {name: config[name] for name in ("task", "data")}
+    check_targets(parts, source=str(file), allowed=allow_targets)
     return Origin(run, config)

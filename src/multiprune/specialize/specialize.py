@@ -60,6 +60,7 @@ class Request:
             in if there are none; None for one model a task, of all its languages.
         data_of: the finished run that says what tasks read, if ``run`` is exported.
         mirror: local mirror of data to read instead of the run's.
+        allow_targets: further packages of classes and functions that the run may name.
     """
 
     run: Path
@@ -69,6 +70,7 @@ class Request:
     languages: Sequence[str] | None = None
     data_of: Path | None = None
     mirror: str | None = None
+    allow_targets: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,8 @@ def specialize(request: Request) -> Iterator[Outcome]:
     model_folder(request.run)  # refuses several models in one folder
     model = load(request.run)
     check_can_be_cut(model)
-    origin = read_origin(request.run if request.data_of is None else request.data_of)
+    source = request.run if request.data_of is None else request.data_of
+    origin = read_origin(source, allow_targets=request.allow_targets)
     tasks = list(request.tasks) or list(model.meaning)
     if unknown := [name for name in tasks if name not in model.meaning]:
         raise ValueError(

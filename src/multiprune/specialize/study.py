@@ -46,6 +46,7 @@ class Plan:
         others: the configurations of those.
         validation_rows: of each task at most; None for all.
         mirror: local mirror of data to read instead of the run's.
+        allow_targets: further packages of classes and functions that the run may name.
     """
 
     run: Path
@@ -57,6 +58,7 @@ class Plan:
     others: Mapping[str, Any] = field(default_factory=dict)
     validation_rows: int | None = None
     mirror: str | None = None
+    allow_targets: Sequence[str] = ()
 
 
 @dataclass
@@ -80,7 +82,7 @@ def study(plan: Plan, *, progress: Callable[[int, int], None] | None = None) -> 
         FileNotFoundError: if there is no finished run.
     """
     start = time.perf_counter()
-    model, origin = load(plan.run), read_origin(plan.run)
+    model, origin = load(plan.run), read_origin(plan.run, allow_targets=plan.allow_targets)
     check_can_be_cut(model)
     tasks = list(plan.tasks) or list(model.meaning)
     _check(plan, tasks, model)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import uuid
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +13,11 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
+from multiprune.redact import redacted
 from multiprune.training.tracking import Tracker
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from PIL.Image import Image
 
@@ -29,6 +32,17 @@ _LONGEST_TAG = 64
 
 # Where runs of this process have put W&B's files: a folder that the user has chosen stays.
 _placed: dict[str, str] = {}
+
+
+@contextmanager
+def _arguments_without_secrets() -> Iterator[None]:
+    """Hide secrets of the command line, which W&B notes when a run begins."""
+    given = sys.argv
+    sys.argv = redacted([*given])
+    try:
+        yield
+    finally:
+        sys.argv = given
 
 
 class WandbTracker(WandbLogger, Tracker):
@@ -81,7 +95,8 @@ class WandbTracker(WandbLogger, Tracker):
         }
         # Not before: a run that is refused leaves no folder.
         (self.folder / RUN_ID).write_text(f"{self._wandb_init['id']}\n")
-        self.log_hyperparams(dict(description.config))
+        with _arguments_without_secrets():
+            self.log_hyperparams(dict(description.config))
 
     @override
     @rank_zero_only

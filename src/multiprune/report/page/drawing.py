@@ -37,6 +37,8 @@ ON_DARK, ON_LIGHT = "#ffffff", "#000000"
 # matplotlib types the keys as literals.
 _STYLE: Any = {
     "svg.fonttype": "none",
+    # Names of tasks are no mathematics.
+    "text.parse_math": False,
     "font.size": 8.5,
     "axes.edgecolor": PALETTE["faint"],
     "axes.labelcolor": PALETTE["ink"],

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from multiprune.redact import redacted
+from multiprune.schema import read_file
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,7 +20,11 @@ HYDRA = ".hydra"
 # Settings of Hydra that configurations refer to, or are composed from.
 _COMPOSING = ("hydra.searchpath", "hydra.sweep.dir")
 
+#: What reading what Hydra has noted may raise.
+_UNREADABLE = (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError)
+
 # Several times as fast, where PyYAML was built with it.
+_LONGEST, _DEEPEST = 2**21, 1000
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -28,8 +35,8 @@ def command_of(folder: Path) -> str | None:
     """
     try:
         words = ["python", *_composed_from(folder / HYDRA / "hydra.yaml")]
-        return shlex.join([*words, *overrides_of(folder)])
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return shlex.join([*redacted(words), *overrides_of(folder)])
+    except (*_UNREADABLE, AttributeError, KeyError):
         return None
 
 
@@ -37,17 +44,32 @@ def overrides_of(folder: Path) -> list[str]:
     """Return the overrides of the run in ``folder``.
 
     Raises:
-        OSError, ValueError, TypeError, yaml.YAMLError: if Hydra has left none that can be read.
+        OSError, ValueError, TypeError, RecursionError, yaml.YAMLError: if Hydra has left none that
+            can be read.
     """
-    content = yaml.load((folder / HYDRA / "overrides.yaml").read_text(), _Loader) or []
-    return [str(one) for one in content]
+    content = _read(folder / HYDRA / "overrides.yaml") or []
+    if not isinstance(content, list) or not all(isinstance(one, str) for one in content):
+        raise ValueError("overrides.yaml must be a list of overrides")
+    # A run of an earlier version may have noted secrets.
+    return [str(one) for one in redacted(content)]
+
+
+def _read(file: Path) -> Any:
+    """Return the YAML in a file, unless it is nested so deep that the C parser would crash."""
+    text = read_file(file).decode()
+    opened = text.count("[") + text.count("{")
+    in_line = max((one.count("- ") + one.count("? ") for one in text.splitlines()), default=0)
+    # With less text than that, no indentation is deep.
+    if len(text) > _LONGEST or max(opened, in_line) > _DEEPEST:
+        raise ValueError(f"{file.name} must be what Hydra writes")
+    return yaml.load(text, _Loader)
 
 
 def _composed_from(file: Path) -> list[str]:
     """Return the script, and the options that say what Hydra composed, for a single run."""
     if not file.exists():
         return ["train.py"]
-    hydra = yaml.load(file.read_text(), _Loader)["hydra"]
+    hydra = _read(file)["hydra"]
     name, given = hydra["job"]["config_name"], hydra["overrides"]["hydra"]
     start = Path(hydra["runtime"]["cwd"])
     words = [*_folders(hydra["runtime"]["config_sources"], start)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +11,9 @@ from multiprune.budget.ledger import PARTS, ParameterLedger, parts_of
 from multiprune.report.records.chain import Link, read_chain
 from multiprune.report.records.command import command_of
 from multiprune.report.records.json_value import value_at
+from multiprune.report.records.record import ResultsRecord
 from multiprune.report.records.runs import RESULTS, run_folders
+from multiprune.schema import check_schema, read_json
 from multiprune.status import reason_unfinished
 
 if TYPE_CHECKING:
@@ -134,12 +135,11 @@ def read_run(folder: Path) -> Row:
         ValueError: if it is not finished, or its results are not whole (says what is wrong).
     """
     try:
-        content = json.loads((folder / RESULTS).read_bytes())
+        content = read_json(folder / RESULTS)
     except FileNotFoundError:
         reason = reason_unfinished(folder) or f"it has no {RESULTS}"
         raise ValueError(f"unfinished: {reason}") from None
-    except ValueError as error:
-        raise ValueError(f"{RESULTS} is not JSON: {error}") from None
+    check_schema(ResultsRecord, content, name=RESULTS)
     config = _at(content, "config", dict)
     ledger = _ledger(content)
     metrics = _first_metrics(config)

@@ -12,7 +12,10 @@ import yaml
 
 from multiprune.report.records.command import overrides_of
 from multiprune.report.records.duration import duration
+from multiprune.report.records.json_value import value_at
+from multiprune.report.records.record import ResultsRecord
 from multiprune.report.records.runs import RESULTS, run_folders
+from multiprune.schema import check_schema, read_json
 from multiprune.status import read_status, utc_now
 
 if TYPE_CHECKING:
@@ -95,8 +98,9 @@ def _job(folder: Path, now: datetime) -> Job:
 def _finished(folder: Path, overrides: tuple[str, ...]) -> Job:
     """Return a job whose results tell more than its status."""
     try:
-        content = json.loads((folder / RESULTS).read_bytes())
-        budget, steps = content["budget"], int(content["steps"])
+        content = read_json(folder / RESULTS)
+        check_schema(ResultsRecord, content, name=RESULTS)
+        budget, steps = content["budget"], content["steps"]
         return Job(
             path=folder,
             overrides=overrides,
@@ -104,17 +108,16 @@ def _finished(folder: Path, overrides: tuple[str, ...]) -> Job:
             step=steps,
             total_steps=steps,
             density=budget["kept"] / budget["dense"],
-            score=float(content["score"]),
+            score=value_at(content, "score", float, name=RESULTS),
         )
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{RESULTS} cannot be read: {error}"
-        return Job(path=folder, overrides=overrides, state="unknown", reason=reason)
+    except (ValueError, OSError) as error:
+        return Job(path=folder, overrides=overrides, state="unknown", reason=str(error))
 
 
 def _overrides(folder: Path) -> tuple[str, ...]:
     try:
         return tuple(overrides_of(folder))
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, TypeError, RecursionError, yaml.YAMLError):
         return ()
 
 

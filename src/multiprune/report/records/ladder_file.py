@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from multiprune.report.records.frame import SPLITS
 from multiprune.report.records.json_value import value_at
+from multiprune.schema import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,11 +55,9 @@ def read_ladder(run: Row) -> Ladder | None:
         OSError: if it cannot be read.
     """
     try:
-        content = json.loads((run.path / FRONTIER).read_bytes())
+        content = read_json(run.path / FRONTIER)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise ValueError(f"{FRONTIER} is not JSON: {error}") from None
     split = _at(content, "split", str)
     if split not in SPLITS:
         raise ValueError(f"`split` of {FRONTIER} must be one of {', '.join(SPLITS)}, not {split!r}")
@@ -77,7 +75,7 @@ def _at(content: Any, dotted: str, kind: type[T]) -> T:
 def _check_weights(run: Row, evaluated: Mapping[str, str]) -> None:
     """Check that the run was not trained again since; runs without weights are not checked."""
     file = run.path / WEIGHTS
-    if file.is_file() and json.loads(file.read_bytes()) != evaluated:
+    if file.is_file() and read_json(file) != evaluated:
         raise ValueError(
             f"{FRONTIER} must be of the run's own weights, but is of others; multiprune frontier "
             f"{run.path} writes it anew"

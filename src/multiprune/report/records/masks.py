@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from math import prod
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from multiprune.schema import check_schema
 from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -68,11 +71,20 @@ def read_masks(row: Row) -> Masks:
     try:
         with safe_open(file, "np") as stored:
             shapes = json.loads((stored.metadata() or {}).get("shapes", "{}"))
+            check_schema(dict[str, list[Annotated[int, Field(gt=0)]]], shapes, name="its metadata")
             masks = {
-                path: Mask(stored.get_tensor(path), tuple(shape)) for path, shape in shapes.items()
+                path: _whole(Mask(stored.get_tensor(path), tuple(shape)), path)
+                for path, shape in shapes.items()
             }
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{FILE} must be whole, but: {error}") from error
     if differing := sorted(masks.keys() ^ row.density.keys()):
         raise ValueError(f"{FILE} must hold what was pruned, but {differing[0]} is not in both")
     return masks
+
+
+def _whole(mask: Mask, path: str) -> Mask:
+    size = (prod(mask.shape) + 7) // 8
+    if mask.bits.dtype != np.uint8 or mask.bits.shape != (size,):
+        raise ValueError(f"{path} has not the {size:,} bytes of its shape {list(mask.shape)}")
+    return mask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from multiprune.report.records.command import command_of
 from multiprune.report.records.json_value import value_at
+from multiprune.schema import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -136,9 +136,9 @@ def read_specialist_file(file: Path) -> SpecialistFile:
         ValueError: if the file is damaged (says what is wrong).
     """
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file)
     except ValueError as error:
-        raise ValueError(f"{file} must be JSON, but is not: {error}") from None
+        raise ValueError(f"{file.parent}: {error}") from None
     name = str(file)
     method, repair = (value_at(content, key, str, name=name) for key in ("method", "repair"))
     whole, metrics = _whole(content, name)

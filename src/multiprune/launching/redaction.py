@@ -1,0 +1,35 @@
+"""Secrets in what Hydra notes of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
+from typing_extensions import override
+
+from multiprune.redact import redacted
+from multiprune.report.records.command import HYDRA
+from multiprune.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+class Redaction(Callback):
+    """Takes secrets out of the files that Hydra has written when a job begins."""
+
+    @override
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        folder, sweep = Path(config.hydra.runtime.output_dir), Path(str(config.hydra.sweep.dir))
+        for file in (*sorted((folder / HYDRA).glob("*.yaml")), sweep / "multirun.yaml"):
+            if file.is_file():
+                _redact(file)
+
+
+def _redact(file: Path) -> None:
+    noted = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    if (safe := redacted(noted)) != noted:
+        with whole_file(file) as beside:
+            OmegaConf.save(OmegaConf.create(safe), beside)
