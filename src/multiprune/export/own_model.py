@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multiprune.export.checkpoint import MEANING, check_file, weights_file, written_as_a_whole
+from multiprune.export.checkpoint import MEANING, check_file, weights_file
+from multiprune.export.whole_folder import written_as_a_whole
 from multiprune.models.modeling_multiprune import KEY, pruned_class
 from multiprune.models.saving import SaveWithShapes
 
