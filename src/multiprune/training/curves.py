@@ -61,3 +61,11 @@ class Curves(pl.Callback):
         saved, self._saved = self._saved, None
         if saved is not None and saved["epoch"] == trainer.current_epoch:
             pl_module.log_dict(saved["cells"])
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._saved is not None:
+            # Nothing was left to train, so that Lightning does not count what the last step ended.
+            loop, epoch = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress.current
+            loop._batches_that_stepped = max(loop._batches_that_stepped, trainer.global_step)
+            epoch.processed = max(epoch.processed, epoch.ready)
