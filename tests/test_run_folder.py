@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 from application import QUICK, SMALL, results_of, run_in, save_untrained
+from pytorch_lightning.loggers.logger import Logger
+from typing_extensions import override
 
 from multiprune import run as whole_run
+from multiprune.cli import main
 from multiprune.launching.lock import lock, one_run_in
 from multiprune.run_folder import MODEL, RUN_LOCK, WRITTEN, RunFolder, digest
 from multiprune.status import read_status
+from multiprune.training.tracking import Tracker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,3 +148,86 @@ def test_a_run_that_has_results_and_was_killed_then_concludes(tmp_path: Path) ->
     assert content(tmp_path / MODEL) == before
     with pytest.raises(SystemExit, match="already holds a finished run"):
         run_in(tmp_path, *SETTINGS)
+
+
+def test_status_names_what_killed_processes_have_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "results.json").write_text("{}")
+    left = {folder / f".model-{'0' * 32}", tmp_path / f".exported-{'1' * 32}"}
+    for one in left:
+        one.mkdir()
+    main(["status", str(tmp_path), "--format", "json"])
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)) == 1
+    assert {line.partition(": ")[2].partition(";")[0] for line in said.err.splitlines()} == {
+        str(one) for one in left
+    }
+
+
+class Told(Logger, Tracker):
+    """Notes what it is told."""
+
+    told: ClassVar[list[Any]] = []
+    keeps_model = True
+
+    def __init__(self, predictions: int) -> None:
+        super().__init__()
+        self.predictions = predictions
+
+    name = version = property(lambda _: "told")  # type: ignore[assignment]
+
+    @override
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        pass
+
+    @override
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    @override
+    def begin(self, description: Any) -> None:
+        self.told.append(description.name)
+
+    @override
+    def summarize(self, summary: Any, step: int) -> None:
+        self.told.append((dict(summary), step))
+
+    @override
+    def draw(self, name: str, image: Any, step: int) -> None:
+        self.told.append((name, image.tobytes(), step))
+
+    @override
+    def tabulate(self, name: str, table: Any, step: int) -> None:
+        self.told.append((name, table, step))
+
+    @override
+    def keep_model(self, folder: Path) -> None:
+        self.told.append(folder)
+
+    @override
+    def close(self, *, succeeded: bool) -> None:
+        self.told.append(succeeded)
+
+
+@pytest.mark.parametrize("job", [False, True])
+def test_trackers_are_told_of_a_killed_run_what_they_are_told_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, job: bool
+) -> None:
+    told = "{_target_: test_run_folder.Told, predictions: 3}"
+    settings = (*SETTINGS, f"+logger.told={told}", "logger=csv")
+    run_in(tmp_path, *settings)
+    straight = [*Told.told]
+    assert len(straight) == 9  # four tasks
+    # As a kill after the results leaves it.
+    status = json.loads((tmp_path / "status.json").read_text())
+    (tmp_path / "status.json").write_text(json.dumps(status | {"state": "running"}))
+    Told.told.clear()
+    monkeypatch.setattr("multiprune.start.is_job", lambda: job)
+    assert run_in(tmp_path, *settings) == results_of(tmp_path)["score"]
+    assert straight == Told.told
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["state"] == "finished"
+    Told.told.clear()

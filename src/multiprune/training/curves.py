@@ -68,4 +68,4 @@ class Curves(pl.Callback):
             # Nothing was left to train, so that Lightning does not count what the last step ended.
             loop, epoch = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress.current
             loop._batches_that_stepped = max(loop._batches_that_stepped, trainer.global_step)
-            epoch.processed = max(epoch.processed, epoch.ready)
+            epoch.completed = max(epoch.completed, epoch.ready)
