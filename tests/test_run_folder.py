@@ -177,7 +177,7 @@ class Told(Logger, Tracker):
         super().__init__()
         self.predictions = predictions
 
-    name = version = property(lambda _: "told")  # type: ignore[assignment]
+    name = version = property(lambda _: "told")
 
     @override
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
