@@ -21,6 +21,7 @@ from multiprune.pruning.settings import unknown_setting
 from multiprune.report.records.lineage import lineage_of
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
+from multiprune.training.curves import Curves
 from multiprune.training.module import MultitaskModule
 from multiprune.training.retrieval import Retrieve
 from multiprune.training.sandwich import trained_with
@@ -174,7 +175,7 @@ def build_callbacks(config: DictConfig, status: StatusFile) -> list[pl.Callback]
     """Build what every run has and nothing else needs to know."""
     last = Last(status.folder / "checkpoints", every_n_steps=config.checkpoint.every_n_steps)
     rates = LearningRateMonitor(logging_interval="step")
-    return [rates, last, Stop(last), ReportStatus(status)]
+    return [rates, Curves(), last, Stop(last), ReportStatus(status)]
 
 
 def build_trainer(

@@ -16,6 +16,7 @@ from hydra.types import RunMode
 
 from multiprune.message import first_line
 from multiprune.redact import redact_text
+from multiprune.run_folder import RUN_LOCK, WRITTEN
 from multiprune.status import STATUS, GaveUpError
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def refusal(error: Exception) -> BaseException:
 def discard_empty_run(folder: Path) -> None:
     """Remove the folder of a run, if it holds nothing but what Hydra and this run have written."""
     job = HydraConfig.get().job.name
-    ours = (".hydra", STATUS, f"{job}.log", f"{job}_ddp_process_*.log")
+    ours = (".hydra", STATUS, RUN_LOCK, WRITTEN, f"{job}.log", f"{job}_ddp_process_*.log")
     if folder.is_dir() and all(
         any(fnmatch(one.name, name) for name in ours) for one in folder.iterdir()
     ):

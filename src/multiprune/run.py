@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_only
 
@@ -18,7 +19,7 @@ from multiprune.config import recorded
 from multiprune.data.pieces import CorpusError
 from multiprune.data.read_labels import labels_of
 from multiprune.export.checkpoint import meaning_of, save_model
-from multiprune.export.dynamic import SIZES_FOLDER, save_sizes
+from multiprune.export.dynamic import save_sizes
 from multiprune.export.loading import ShippedModel
 from multiprune.naming import describe
 from multiprune.outcome import (
@@ -34,16 +35,17 @@ from multiprune.pruning.pruner import UnfinishedPruningError
 from multiprune.quiet import quiet_libraries
 from multiprune.report.outcome import density_map, summary
 from multiprune.report.records.masks import write_masks
-from multiprune.report.records.predictions import write_predictions
+from multiprune.report.records.predictions import read_predictions, write_predictions
 from multiprune.report.records.results import Results, scores_by_task
 from multiprune.report.summary import print_summary
+from multiprune.run_folder import MODEL, SIZES_FOLDER, RunFolder
 from multiprune.status import StatusFile
 from multiprune.tasks.score_terms import score_terms
 from multiprune.tasks.scores import reads_rows
 from multiprune.training.checkpoints import checkpoint_to_continue
 from multiprune.training.examples import worst_examples
 from multiprune.training.module import ResumeError
-from multiprune.training.tracking import Outcome, Table, conclude, tracked
+from multiprune.training.tracking import Outcome, Table, conclude, tracked, trackers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,26 +65,49 @@ def run(config: DictConfig) -> float:
     on. If that holds ``checkpoints/last.ckpt`` of an unfinished run, continues that run. What the
     configuration alone tells was checked before.
     """
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    status = begun()
+    with reported(status), ended_by_sigterm():
+        experiment = prepare(config, status)
+        with tracked(experiment.trainer.loggers, describe(recorded(config), status.folder)):
+            train(experiment)
+            results = finish(experiment, config)
+        end(status, results)
+    if experiment.trainer.is_global_zero:
+        print_summary(results, status.folder)
+    return results.score
+
+
+def conclude_again(config: DictConfig) -> float:
+    """Do for a run that was ended after it wrote its results what it had left to do."""
+    status = begun()
+    with reported(status), ended_by_sigterm():
+        status.begin()
+        results = Results.read(status.folder)
+        if trackers(instantiate(config.logger).values()):
+            experiment = prepare(config, status)
+            answers = read_predictions(status.folder)["validation"]
+            with tracked(experiment.trainer.loggers, describe(recorded(config), status.folder)):
+                track(experiment, results, answers)
+        end(status, results)
+    print_summary(results, status.folder)
+    return results.score
+
+
+def begun() -> StatusFile:
+    """Make this process ready for a run; return where that says how far it is."""
     # A Trainer and its module refer to each other, and Python rarely looks for such circles: the
     # models of a sweep's earlier jobs would stay in memory.
     gc.collect()
     quiet_libraries()
     quiet_lightning()
-    status = StatusFile(folder, writes=is_first_process())
-    with reported(status), ended_by_sigterm():
-        experiment = prepare(config, status)
-        with tracked(experiment.trainer.loggers, describe(recorded(config), folder)):
-            train(experiment)
-            results = finish(experiment, config)
-        status.end(
-            "finished",
-            score=results.score,
-            density=results.budget["kept"] / results.budget["dense"],
-        )
-    if experiment.trainer.is_global_zero:
-        print_summary(results, folder)
-    return results.score
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    return StatusFile(folder, writes=is_first_process())
+
+
+def end(status: StatusFile, results: Results) -> None:
+    """Say that the run is finished."""
+    density = results.budget["kept"] / results.budget["dense"]
+    status.end("finished", score=results.score, density=density)
 
 
 def prepare(config: DictConfig, status: StatusFile) -> Experiment:
@@ -165,14 +190,16 @@ def write(experiment: Experiment, results: Results) -> None:
     """Write models, answers and masks, then the results, which say that the run is complete."""
     model, tokenizer = experiment.module.model, experiment.data.tokenizer
     length = experiment.data.max_length
-    save_model(experiment.folder / "model", model, tokenizer, experiment.tasks, length)
-    save_every_size(experiment)
+    folder = RunFolder(experiment.folder)
+    place, claim = experiment.folder / MODEL, folder.claim(MODEL)
+    save_model(place, model, tokenizer, experiment.tasks, length, claim=claim)
+    save_every_size(experiment, folder)
     answered = experiment.module.answers
     answers = {"validation": answered["val"], "test": answered["test"]}
     write_predictions(experiment.folder, answers, terms_of(experiment, answers))
     write_masks(experiment.folder, experiment.pruning.pruner.masks())
     results.write(experiment.folder)
-    track(experiment, results)
+    track(experiment, results, answered["val"])
 
 
 def terms_of(
@@ -189,17 +216,18 @@ def terms_of(
     return found
 
 
-def save_every_size(experiment: Experiment) -> None:
+def save_every_size(experiment: Experiment, folder: RunFolder) -> None:
     """Write the model of all sizes, where the smallest is not the only one."""
     pruner, model = experiment.pruning.pruner, experiment.module.model
     if not isinstance(pruner, DynamicSparsification) or pruner.whole is None:
         return
     meaning = meaning_of(experiment.tasks, experiment.data.max_length)
     whole = ShippedModel(pruner.whole, model.heads, meaning, experiment.data.tokenizer)
-    save_sizes(experiment.folder / SIZES_FOLDER, whole, pruner.current_order(), pruner.budget.of)
+    order, claim = pruner.current_order(), folder.claim(SIZES_FOLDER)
+    save_sizes(folder.path / SIZES_FOLDER, whole, order, pruner.budget.of, claim=claim)
 
 
-def track(experiment: Experiment, results: Results) -> None:
+def track(experiment: Experiment, results: Results, validation: Mapping[str, Answers]) -> None:
     """Show what came of a run to its loggers."""
     density = results.density
 
@@ -208,8 +236,7 @@ def track(experiment: Experiment, results: Results) -> None:
         for name, task in experiment.tasks.items():
             rows = experiment.data.rows(name, "validation") if task.examples_are_rows else None
             if rows is not None:
-                answers = experiment.module.answers["val"][name]
-                tables[name] = worst_examples(task, rows, answers, count)
+                tables[name] = worst_examples(task, rows, validation[name], count)
         return tables
 
     outcome = Outcome(
@@ -217,7 +244,7 @@ def track(experiment: Experiment, results: Results) -> None:
         summary=summary(results),
         figures={"density_by_layer": lambda: density_map(density)} if density else {},
         predictions=predictions,
-        model=experiment.folder / "model",
+        model=experiment.folder / MODEL,
     )
     conclude(experiment.trainer.loggers, outcome)
 

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
 from multiprune.checks import check
 from multiprune.config import plain
+from multiprune.launching.lock import one_run_in
 from multiprune.outcome import is_first_process, is_job, refused, reported
 from multiprune.quick_exit import exit_quickly
 from multiprune.report.records.results import check_unfinished, is_finished, read_score
-from multiprune.status import StatusFile
+from multiprune.run_folder import RunFolder
+from multiprune.status import StatusFile, is_concluded
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,19 +29,40 @@ def run(config: DictConfig) -> float:
 
     Wrong input ends a single run with one sentence (``HYDRA_FULL_ERROR=1`` shows where it came
     from), and leaves no folder behind. A job of a sweep that is finished, with settings that give
-    the same results, is not run again.
+    the same results, is not run again. A run whose results are complete, but which did not come to
+    tell its trackers, does just that.
     """
     folder = Path(HydraConfig.get().runtime.output_dir)
-    if is_job() and is_finished(folder, plain(config)):
+    if is_job() and is_concluded(folder) and is_finished(folder, plain(config)):
         log.info("%s is finished already.", folder)
         return read_score(folder)
+    with one_run_in(folder):
+        return _run(config, folder)
+
+
+def _run(config: DictConfig, folder: Path) -> float:
     status = StatusFile(folder, writes=is_first_process())
     with reported(status), refused(status):
-        check_unfinished(folder, plain(config))
+        is_left_to_conclude = not is_concluded(folder) and is_finished(folder, plain(config))
+        if is_left_to_conclude and not is_first_process():
+            return read_score(folder)
+        if not is_left_to_conclude:
+            check_unfinished(folder, plain(config))
+            begin(config, RunFolder(folder))
         status.begin()
         check(config)
     exit_quickly()
     # Imported late: it takes seconds.
+    from multiprune.run import conclude_again
     from multiprune.run import run as run_checked
 
-    return run_checked(config)
+    return (conclude_again if is_left_to_conclude else run_checked)(config)
+
+
+def begin(config: DictConfig, folder: RunFolder) -> None:
+    """Refuse a run that would replace what it did not write, or what it reads."""
+    if not is_first_process():
+        return
+    if not OmegaConf.is_missing(config, "encoder") and (path := config.encoder.get("path")):
+        folder.check_outside(str(path))
+    folder.begin()

@@ -96,6 +96,15 @@ def read_status(folder: Path) -> Status | None:
     return Status(**{key: value for key, value in content.items() if key in known})
 
 
+def is_concluded(folder: Path) -> bool:
+    """Whether a run that has results has done all that comes after them, as far as is known."""
+    try:
+        status = read_status(folder)
+    except ValueError:
+        return False
+    return status is None or status.state == "finished"
+
+
 def reason_unfinished(folder: Path) -> str | None:
     """Return what its status says of a run without results; None if it has left none."""
     try:

@@ -125,12 +125,15 @@ def test_folder_holds_safetensors_and_json_only(tmp_path: Path) -> None:
     assert {Path(name).suffix for name in names} == {".json", ".safetensors"}
 
 
-def test_existing_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+def test_existing_folder_is_replaced_as_a_whole_where_that_is_allowed(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     save_model(folder, tiny(0), TOKENIZER, TASKS)
     (folder / "left.txt").write_text("from before")
     model = tiny(1)
-    save_model(folder, model, TOKENIZER, TASKS)
+    with pytest.raises(FileExistsError, match="model must not exist before it is written"):
+        save_model(folder, model, TOKENIZER, TASKS)
+    assert (folder / "left.txt").read_text() == "from before"
+    save_model(folder, model, TOKENIZER, TASKS, claim=lambda _: None)
     assert not (folder / "left.txt").exists()
     assert torch.equal(shipped_logits(folder, "classes"), logits(model, "classes"))
     assert [one.name for one in tmp_path.iterdir()] == ["model"]

@@ -18,8 +18,8 @@ def test_folder_is_locked_until_it_is_let_go(tmp_path: Path) -> None:
     descriptor = lock(tmp_path / "new")
     with pytest.raises(ValueError, match=f"by process {os.getpid()} on "):
         lock(tmp_path / "new")
-    os.close(descriptor)
-    os.close(lock(tmp_path / "new"))
+    descriptor.close()
+    lock(tmp_path / "new").close()
 
 
 def test_lock_of_a_process_that_was_killed_is_no_lock(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_lock_of_a_process_that_was_killed_is_no_lock(tmp_path: Path) -> None:
     )
     assert (run.stdout, run.returncode) == ("locked\n", -9)
     assert (tmp_path / LOCK).read_text()
-    os.close(lock(tmp_path))
+    lock(tmp_path).close()
 
 
 def test_owner_that_cannot_be_read_is_another(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_owner_that_cannot_be_read_is_another(tmp_path: Path) -> None:
     (tmp_path / LOCK).write_text("{")
     with pytest.raises(ValueError, match="by another"):
         lock(tmp_path)
-    os.close(descriptor)
+    descriptor.close()
 
 
 def test_processes_after_the_first_of_a_job_take_part_in_its_sweep(

@@ -162,3 +162,28 @@ def test_rows_are_written_now_and_then(
     logger.log_metrics({"loss": 0.5}, 0)
     logger.save()
     assert (tmp_path / "metrics.csv").exists() is written
+
+
+@pytest.mark.parametrize(
+    ("lines", "steps", "said"),
+    [
+        (["0,0.5", "1,0.25", ""], [0, 1], ""),
+        (["0,0.5", "1,0.2"], [0], "1 rows cannot be read"),  # ends in the midst of a number
+        (["0,0.5", "1,x", "1,0.25", ""], [0, 1], "1 rows cannot be read"),
+        (["0,0.5", "1", "0,0.5", "2,0.25,7", "3,\0", ""], [0], "4 rows cannot be read"),
+    ],
+)
+def test_rows_that_are_whole_are_kept(
+    lines: list[str],
+    steps: list[int],
+    said: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "metrics.csv").write_text("\n".join(["step,loss", *lines]))
+    logger = MetricsCsv(str(tmp_path))
+    logger.go_on(9, {"loss": 0.125})
+    logger.finalize("success")
+    assert [int(row["step"]) for row in rows_in(tmp_path)] == [*steps, 9]
+    assert said in caplog.text
+    assert (tmp_path / "metrics.csv.damaged").exists() == bool(said)

@@ -170,10 +170,18 @@ def _add_status(commands: Commands) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
+    from multiprune.export.whole_folder import leftovers
     from multiprune.report.records.job_table import print_jobs
     from multiprune.report.records.jobs import as_json, read_jobs
 
     jobs = read_jobs(*options.runs)
+    for parent in dict.fromkeys([*options.runs, *(job.path for job in jobs)]):
+        for one in leftovers(parent):
+            print(
+                f"Left behind by a process that was killed: {one}; the next write into the same "
+                "place removes it.",
+                file=sys.stderr,
+            )
     if options.format == "json":
         print(as_json(jobs), end="")
     else:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import shutil
-import uuid
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,8 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from multiprune.export.bitmask import load_bitmask, save_bitmask
 from multiprune.export.bound import bounded
-from multiprune.export.digests import check_digest, write_digests
+from multiprune.export.digests import check_digest
 from multiprune.export.tied import assign_state, stored_state, whole_state
+from multiprune.export.whole_folder import written_as_a_whole
 from multiprune.message import first_line
 from multiprune.models.encoder import Encoder, encoder_class, has_pooler
 from multiprune.models.heads import VocabularyHead, head
@@ -25,7 +24,7 @@ from multiprune.models.saving import CODE, shape_entries
 from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import Tensor
@@ -51,6 +50,8 @@ def save_model(
     tokenizer: PreTrainedTokenizerBase,
     tasks: Mapping[str, Task],
     max_length: int | None = None,
+    *,
+    claim: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a finalized model to ``folder``, all of it or nothing.
 
@@ -63,10 +64,11 @@ def save_model(
     digests of the weights. An encoder-decoder has no weights of heads, and loads by
     ``AutoModelForSeq2SeqLM``; ``heads.json`` says how its tasks are put in words. ``max_length`` is
     that of texts in training, in tokens; by default, as many as there are positions for.
+    ``claim`` is that of :func:`written_as_a_whole`.
     """
     length = Encoder(model.encoder, tokenizer).max_length if max_length is None else max_length
     meaning = meaning_of(tasks, length)
-    with written_as_a_whole(folder) as beside:
+    with written_as_a_whole(folder, claim=claim) as beside:
         save_encoder(beside, model.encoder)
         tokenizer.save_pretrained(beside)
         save_heads(beside, model.heads, meaning)
@@ -81,31 +83,6 @@ def check_is_new(out: Path) -> None:
     """Raise a FileExistsError if there is something at ``out``."""
     if out.exists():
         raise FileExistsError(f"`--out` must be a folder that does not exist yet, but {out} does.")
-
-
-@contextmanager
-def written_as_a_whole(folder: Path) -> Iterator[Path]:
-    """Give a folder to write into, which takes the place of ``folder`` if nothing fails.
-
-    Digests of the weights in it are added.
-
-    Raises:
-        OSError: if something cannot be written.
-    """
-    beside = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
-    beside.mkdir(parents=True)
-    try:
-        yield beside
-        write_digests(beside)
-        # safetensors writes for the owner alone; what is shipped is as open as its surroundings.
-        for file in beside.iterdir():
-            file.chmod(beside.stat().st_mode & 0o666)
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
-    except SafetensorError as error:
-        raise OSError(f"{folder} must be writable, but: {error}.") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def save_encoder(folder: Path, encoder: PreTrainedModel, *, bitmask: bool = False) -> None:

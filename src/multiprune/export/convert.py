@@ -15,12 +15,12 @@ from multiprune.export.checkpoint import (
     save_encoder,
     save_heads,
     write_config,
-    written_as_a_whole,
 )
 from multiprune.export.dynamic import DynamicModel, load_sizes
 from multiprune.export.given_texts import DocumentOfWords
 from multiprune.export.loading import load
 from multiprune.export.vocabulary import prune_vocabulary
+from multiprune.export.whole_folder import written_as_a_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -17,13 +17,14 @@ from multiprune.export.checkpoint import (
     load_encoder,
     load_heads,
     load_weights,
-    written_as_a_whole,
 )
 from multiprune.export.loading import SIZES, ShippedModel, load, load_tokenizer
+from multiprune.export.whole_folder import written_as_a_whole
 from multiprune.models.nested import LayerOrder, RemovalOrder
 from multiprune.models.resize import Resizable, sort_units
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
+from multiprune.run_folder import SIZES_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 
     from multiprune.models.structure import Layer
     from multiprune.models.task_heads import TaskHeads
-
-#: The folder within that of a run that holds its model of all sizes.
-SIZES_FOLDER = "sizes"
 
 
 class DynamicModel(ShippedModel):
@@ -164,9 +162,16 @@ def load_sizes(run: Path) -> DynamicModel:
     return model
 
 
-def save_sizes(folder: Path, model: ShippedModel, order: RemovalOrder, of: str) -> None:
+def save_sizes(
+    folder: Path,
+    model: ShippedModel,
+    order: RemovalOrder,
+    of: str,
+    *,
+    claim: Callable[[Path], None] | None = None,
+) -> None:
     """Write a whole model and the order in which its units go, all of it or nothing."""
-    with written_as_a_whole(folder) as beside:
+    with written_as_a_whole(folder, claim=claim) as beside:
         model.save(beside)
         save_order(beside, order, of)
 

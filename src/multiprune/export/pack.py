@@ -13,13 +13,13 @@ from multiprune.export.checkpoint import (
     model_folder,
     save_config,
     save_heads,
-    written_as_a_whole,
 )
 from multiprune.export.loading import load, load_tokenizer
 from multiprune.export.packed import MASKS, save_masks
 from multiprune.export.packed_sizes import Apart, size_tables
 from multiprune.export.shared import SharedWeights
 from multiprune.export.text_to_text import check_is_encoder
+from multiprune.export.whole_folder import written_as_a_whole
 from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from multiprune.redact import redacted
 from multiprune.report.records.command import HYDRA
 from multiprune.report.records.results import is_finished, read_score
 from multiprune.report.records.runs import RESULTS
-from multiprune.status import StatusFile, read_status
+from multiprune.status import StatusFile, is_concluded, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -100,7 +100,7 @@ class Job:
 
     def finished_before(self) -> JobReturn | None:
         """Return what a job has returned that has results of the same configuration."""
-        if not (self.folder / RESULTS).exists():
+        if not (self.folder / RESULTS).exists() or not is_concluded(self.folder):
             return None
         config, known = self.config.copy(), self.config.copy()
         with read_write(known.hydra.runtime):

@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from multiprune.export.card import write_card
-from multiprune.export.checkpoint import check_is_new, model_folder, written_as_a_whole
+from multiprune.export.checkpoint import check_is_new, model_folder
 from multiprune.export.loading import load
+from multiprune.export.whole_folder import written_as_a_whole
 from multiprune.models.encoder import Encoder
 from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.origin import read_origin

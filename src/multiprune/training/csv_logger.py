@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,14 +53,32 @@ class MetricsCsv(Logger):
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         pass  # results.json holds the configuration
 
+    @rank_zero_only
+    def go_on(self, step: int, row: Mapping[str, float]) -> None:
+        """Keep what was logged up to ``step``, of which ``row`` is known to have been."""
+        kept, damage = _read(self.path)
+        if damage:
+            aside = self.path.with_name(f"{self.path.name}.damaged")
+            shutil.copyfile(self.path, aside)
+            log.warning(
+                "%s is repaired up to step %d: %s; %s is as it was.",
+                self.path,
+                step,
+                damage,
+                aside.name,
+            )
+        self._rows = [one for one in kept if int(one["step"]) <= step]
+        self._has_read = True
+        if row:
+            self.log_metrics(row, step)
+
     @override
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         step = 0 if step is None else step
         if not self._has_read:
             # A run that continues with the validation of a step has trained it before.
-            self._rows = [row for row in _read(self.path) if int(row["step"]) <= step]
-            self._has_read = True
+            self.go_on(step, {})
         if not self._rows or int(self._rows[-1]["step"]) != step:
             self._rows.append({"step": step})
         self._rows[-1].update(metrics)
@@ -100,8 +119,31 @@ class MetricsCsv(Logger):
         self._written_at = time.monotonic()
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _read(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """Return the rows of a file that are whole, and what there is beside them, in words."""
     if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        return [{k: v for k, v in row.items() if v != ""} for row in csv.DictReader(file)]
+        return [], ""
+    text = path.read_text(errors="replace")
+    # What ends in the midst of a number looks whole.
+    lines = text.splitlines()[: None if text.endswith("\n") else -1]
+    try:
+        header, *others = csv.reader(lines, strict=True)
+    except (csv.Error, ValueError):
+        return [], "no row can be read"
+    rows: list[dict[str, Any]] = []
+    for cells in others:
+        row = {k: v for k, v in zip(header, cells, strict=False) if v != ""}
+        step = int(rows[-1]["step"]) if rows else -1
+        if len(cells) == len(header) and _is_whole(row, after=step):
+            rows.append(row)
+    left_out = text.count("\n") + (not text.endswith("\n")) - 1 - len(rows)
+    return rows, f"{left_out} rows cannot be read" if left_out else ""
+
+
+def _is_whole(row: Mapping[str, str], *, after: int) -> bool:
+    try:
+        for cell in row.values():
+            float(cell)
+        return int(row["step"]) > after
+    except (ValueError, KeyError):
+        return False

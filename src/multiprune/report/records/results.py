@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,12 @@ class Results:
         content = asdict(self) | {"versions": _versions(), "machine": _machine()}
         with whole_file(folder / "results.json") as beside:
             beside.write_text(json.dumps(content, indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Results:
+        """Read what :meth:`write` has written."""
+        content = _read(folder / "results.json")
+        return cls(**{one.name: content[one.name] for one in fields(cls)})
 
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
