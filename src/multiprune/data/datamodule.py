@@ -153,7 +153,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         if (name, split) in self._kept:
             return self._kept[name, split]
         task = self.tasks[name]
-        rows = self._reader.used(task, split)[1]
+        rows = self._reader.used(task, split)[-1]
         if rows is not None and reads_rows(task):
             # Every evaluation reads them.
             self._kept[name, split] = rows

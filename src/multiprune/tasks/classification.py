@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from multiprune.tasks.columns import Columns, check_lists
 from multiprune.tasks.labels import checked_labels, known, label_reader, marks_unlabelled
+from multiprune.tasks.losses import no_loss
 from multiprune.tasks.soft_targets import softened_cross_entropy, softened_divergence
 from multiprune.tasks.task import Rows, Task
 
@@ -78,6 +79,8 @@ class Classification(Task):
 
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if not len(labels):
+            return no_loss(logits)
         return functional.cross_entropy(logits.float(), labels)
 
     @override
@@ -153,6 +156,8 @@ class MultiLabel(Task):
 
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if not len(labels):
+            return no_loss(logits)
         return functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
 
     @override
@@ -233,12 +238,16 @@ class Regression(Task):
 
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if not len(labels):
+            return no_loss(logits)
         return functional.mse_loss(logits.float().squeeze(-1), self.scaled(labels))
 
     @override
     def distillation_loss(
         self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
     ) -> Tensor:
+        if not len(labels):
+            return no_loss(logits)
         return functional.mse_loss(logits.float(), teacher.float())
 
     @override

@@ -11,6 +11,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.tasks.languages import languages_of
+from multiprune.tasks.losses import no_loss
 from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.task import EXAMPLE, IGNORED, Rows, Task
 from multiprune.tasks.windows import Spans, context_windows
@@ -145,6 +146,8 @@ class QuestionAnswering(Task):
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of starts and ends over the tokens, the mean of both."""
+        if not len(labels):
+            return no_loss(logits)
         starts_and_ends = _of_tokens(logits, labels).transpose(1, 2).flatten(0, 1)
         return functional.cross_entropy(starts_and_ends, labels[:, 0].flatten())
 

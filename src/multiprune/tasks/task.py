@@ -201,6 +201,10 @@ class Task(ABC):
         """Return of how many terms ``loss`` is the mean, for each example of a batch."""
         return self.answers_by_example(labels)
 
+    def wordless(self, rows: Rows) -> list[int]:  # noqa: ARG002
+        """Return which rows have no word to answer for, whatever the tokenizer is."""
+        return []
+
     def unread_words(self, table: Dataset) -> int:  # noqa: ARG002
         """Return how many words that have labels are in none of the encoded rows of a split."""
         return 0

@@ -240,7 +240,7 @@ def hidden_state_loss(
 ) -> Tensor:
     """Return the squared error of hidden states, a mean over pairs of layers, tokens and entries.
 
-    Tokens of padding do not count.
+    Tokens of padding do not count; it is 0 where there are no others.
     """
     pairs = layer_pairs([one.is_dropped for one in student], len(teacher))
     errors = torch.stack(
@@ -249,7 +249,7 @@ def hidden_state_loss(
             for here, there in pairs
         ]
     )
-    return (errors * attention_mask).sum() / attention_mask.sum() / len(pairs)
+    return (errors * attention_mask).sum() / attention_mask.sum().clamp(min=1) / len(pairs)
 
 
 def layer_pairs(student_is_dropped: Sequence[bool], teacher_depth: int) -> list[tuple[int, int]]:
