@@ -154,7 +154,7 @@ def test_loss_of_windows_without_a_label_is_zero() -> None:
 
 
 def test_negative_overlap_is_refused() -> None:
-    with pytest.raises(ValueError, match="`overlap` must be a whole number of at least 0, but is -1"):
+    with pytest.raises(ValueError, match="`overlap` must be a whole number of at least 0"):
         Tagging(labels=["a", "b"], overlap=-1, **COMMON)
 
 
