@@ -24,7 +24,7 @@ LEDGER = ParameterLedger(dense=DENSE, kept=DENSE, prunable={"encoder_linear": 3_
 
 @pytest.mark.parametrize(
     ("fraction", "dense", "kept"),
-    [(0.5, 7, 3), (0.3, 88, 26), (0.999, 1_000, 999), (0.25, 3, 0), (1.0, 7, 7), (1, 7, 7)],
+    [(0.5, 7, 3), (0.3, 88, 26), (0.999, 1_000, 999), (0.34, 3, 1), (1.0, 7, 7), (1, 7, 7)],
 )
 def test_fraction_rounds_down(fraction: float, dense: int, kept: int) -> None:
     assert FractionBudget(fraction=fraction).parameters(dense) == kept
