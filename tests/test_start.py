@@ -22,7 +22,7 @@ WRONG = {
     "task=rte data.mirror=./nowhere": "nowhere/glue/rte does not exist",
     "encoder.path=./nowhere": "nowhere/config.json does not exist",
     "optimizer.learning_rate=-1": "Learning rates must be above 0",
-    "data.batch_size=0": "`data.batch_size` must be at least 1, but is 0",
+    "data.batch_size=0": "`data.batch_size` must be a whole number of at least 1, but is 0",
     "schedule.start=0.9": "must not stop before it starts",
     "data/mixing=fixed": "one weight of at least 0 for each task",
     "trainer.max_epochs=null": "neither `trainer.max_epochs` nor `trainer.max_steps` is set",
