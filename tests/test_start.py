@@ -21,7 +21,7 @@ WRONG = {
     "budget.fraction=1.5": "`fraction` must be in (0, 1], but is 1.5",
     "task=rte data.mirror=./nowhere": "nowhere/glue/rte does not exist",
     "encoder.path=./nowhere": "nowhere/config.json does not exist",
-    "optimizer.learning_rate=-1": "Learning rates must be above 0",
+    "optimizer.learning_rate=-1": "`learning_rate` must be above 0, but is -1",
     "data.batch_size=0": "`data.batch_size` must be a whole number of at least 1, but is 0",
     "schedule.start=0.9": "must not stop before it starts",
     "data/mixing=fixed": "one weight of at least 0 for each task",

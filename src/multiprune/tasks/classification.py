@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.tasks.columns import Columns, check_lists
 from multiprune.tasks.labels import checked_labels, known, label_reader, marks_unlabelled
 from multiprune.tasks.losses import no_loss
@@ -190,6 +191,8 @@ class Regression(Task):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_number("minimum", self.minimum)
+        check_number("maximum", self.maximum)
         if not self.minimum < self.maximum:
             raise ValueError(
                 f"`minimum` must be below `maximum`, but they are {self.minimum} and "

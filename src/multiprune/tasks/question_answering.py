@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.losses import no_loss
 from multiprune.tasks.soft_targets import softened_divergence
@@ -64,12 +65,9 @@ class QuestionAnswering(Task):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.overlap, self.question_length - 1, self.answer_length - 1) < 0:
-            raise ValueError(
-                "`overlap` must not be negative, and `question_length` and `answer_length` must be "
-                f"at least 1, but are {self.overlap}, {self.question_length} and "
-                f"{self.answer_length}."
-            )
+        check_number("overlap", self.overlap, at_least=0, whole=True)
+        check_number("question_length", self.question_length, at_least=1, whole=True)
+        check_number("answer_length", self.answer_length, at_least=1, whole=True)
         languages: Sequence[str | None] = self.languages or [None]
         for language in languages:
             # Refuses languages that it does not know before training.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from multiprune.arguments import check_number
 from multiprune.tasks.columns import Columns, check_present, check_texts, check_values
 from multiprune.tasks.languages import LANGUAGE, check_declaration
 
@@ -125,8 +126,7 @@ class Task(ABC):
             raise ValueError(f"`text` must name {most} column(s), but names {list(self.text)}.")
         if not self.metrics:
             raise ValueError("A task needs at least one metric, but has none.")
-        if self.loss_weight < 0:
-            raise ValueError(f"`loss_weight` must not be negative, but is {self.loss_weight}.")
+        check_number("loss_weight", self.loss_weight, at_least=0)
         check_declaration(self.languages, self.train_languages, self.language_groups)
         if self.parallel is not None and not self.languages:
             raise ValueError(
