@@ -40,7 +40,7 @@ for overrides in sys.argv[2:]:
     try:
         runpy.run_path(FILE, run_name="__main__")
     except SystemExit as error:
-        print(error.code)
+        print(error)
 print(sorted({"torch", "transformers", "datasets", "pytorch_lightning"} & set(sys.modules)))
 """
 

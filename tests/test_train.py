@@ -32,7 +32,7 @@ def test_command_runs_and_says_where_its_folder_is(tmp_path: Path) -> None:
 def test_wrong_input_is_one_sentence_and_a_failure(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = train("budget.fraction=2", f"hydra.run.dir={folder}")
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert run.stderr.strip() == "error: `fraction` must be in (0, 1], but is 2."
     assert not folder.exists()
 
@@ -40,7 +40,7 @@ def test_wrong_input_is_one_sentence_and_a_failure(tmp_path: Path) -> None:
 def test_misspelt_key_is_a_failure_without_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = train("bugdet.fraction=0.5", f"hydra.run.dir={folder}")
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert "bugdet" in run.stderr
     assert not folder.exists()
 

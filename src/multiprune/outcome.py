@@ -6,24 +6,80 @@ import os
 import shutil
 import signal
 import threading
+import traceback
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
 
+from multiprune.refusal import DEFECT, Refusal
 from multiprune.status import STATUS, GaveUpError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from multiprune.status import StatusFile
 
 # Set by what starts several processes of one job.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+
+
+ResultT = TypeVar("ResultT")
+
+
+class JobRefusedError(ValueError):
+    """Wrong input of a job; a sweep goes on after it."""
+
+
+def ended_plainly(main: Callable[[], ResultT]) -> ResultT:
+    """Run Hydra's ``main``; wrong input is one sentence and exit status 2.
+
+    A defect of ours keeps its traceback and exit status 1, and says where to report it.
+    """
+    import hydra._internal.utils as internal
+
+    # Hydra would print a traceback of what composition or its own folders refuse, and exit with 1.
+    internal.run_and_report = _unreported
+    try:
+        return main()
+    except Refusal as refusal:
+        refusal.say()
+        raise
+    except JobRefusedError as error:
+        raise SystemExit(f"error: {error}") from error
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        if isinstance(error, HydraException | OmegaConfBaseException) or not _has_begun(error):
+            cause = error.__cause__
+            is_told = isinstance(cause, OmegaConfBaseException)
+            refusal = Refusal(f"{error}\n{cause}" if is_told else str(error))
+        elif isinstance(error, OSError) and error.filename:
+            # What a run itself does is refused by the run.
+            refusal = Refusal(
+                "`hydra.run.dir` must be a folder that can be written, but "
+                f"{error.filename} cannot: {error.strerror}."
+            )
+        else:
+            error.add_note(DEFECT)
+            raise
+        refusal.say()
+        raise refusal from error
+
+
+def _unreported(function: Callable[[], ResultT]) -> ResultT:
+    return function()
+
+
+def _has_begun(error: Exception) -> bool:
+    """Whether the configuration was composed."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name == "run_job" for frame, _ in frames)
 
 
 def is_job() -> bool:
@@ -103,7 +159,7 @@ def refusal(error: Exception) -> BaseException:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         return error
     # A sweep goes on after an exception.
-    return ValueError(sentence(error)) if is_job() else SystemExit(f"error: {sentence(error)}")
+    return JobRefusedError(sentence(error)) if is_job() else Refusal(sentence(error))
 
 
 def discard_empty_run(folder: Path) -> None:

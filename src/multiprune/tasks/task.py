@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import isbuiltin
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
@@ -126,6 +127,12 @@ class Task(ABC):
             raise ValueError(f"`text` must name {most} column(s), but names {list(self.text)}.")
         if not self.metrics:
             raise ValueError("A task needs at least one metric, but has none.")
+        for name, metric in self.metrics.items():
+            if not callable(metric) or isbuiltin(metric):
+                raise ValueError(
+                    f"Metric {name!r} must be a function of predictions and labels that returns a "
+                    f"number, such as multiprune.tasks.metrics.accuracy, but is {metric!r}."
+                )
         check_number("loss_weight", self.loss_weight, at_least=0)
         check_declaration(self.languages, self.train_languages, self.language_groups)
         if self.parallel is not None and not self.languages:
