@@ -17,7 +17,7 @@ WRONG = {
     "True.",
     "checkpoint.every_n_steps=-1": "`checkpoint.every_n_steps` must be a whole number of at least "
     "1, but is -1.",
-    "seed=1.5": "`seed` must be a whole number in [0, 4294967296), but is 1.5.",
+    "seed=1.5": "`seed` must be a whole number in [0, 4294967295], but is 1.5.",
     "trainer.max_steps=1.5": "`trainer.max_steps` must be a whole number of at least -1, but is "
     "1.5.",
     "trainer.max_epochs=2.5": "`trainer.max_epochs` must be a whole number of at least -1, but is "

@@ -129,7 +129,7 @@ def check_parts(config: DictConfig) -> None:
 
 def check_numbers(config: DictConfig) -> None:
     """Refuse numbers that are out of range whatever the data are."""
-    check_number("seed", config.seed, at_least=0, below=2**32, whole=True)
+    check_number("seed", config.seed, at_least=0, at_most=2**32 - 1, whole=True)
     for key, least in _WHOLE.items():
         value = OmegaConf.select(config, key, default=least)
         # The Trainer has values of its own where there is none.

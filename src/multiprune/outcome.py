@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from multiprune.refusal import DEFECT, Refusal
+from multiprune.refusal import DEFECT, FailedSweep, Refusal
 from multiprune.status import STATUS, GaveUpError
 
 if TYPE_CHECKING:
@@ -50,8 +50,17 @@ def ended_plainly(main: Callable[[], ResultT]) -> ResultT:
     except Refusal as refusal:
         refusal.say()
         raise
+    except FailedSweep:
+        raise
+    except SystemExit as ended:
+        # What launchers and sweepers refuse.
+        if not isinstance(ended.code, str) or not ended.code.startswith("error: "):
+            raise
+        refusal = Refusal(ended.code.removeprefix("error: "))
+        refusal.say()
+        raise refusal from ended
     except JobRefusedError as error:
-        raise SystemExit(f"error: {error}") from error
+        raise FailedSweep(f"error: {error}") from error
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise

@@ -11,6 +11,10 @@ DEFECT = (
 )
 
 
+class FailedSweep(SystemExit):
+    """The end of a sweep of which jobs failed: exit status 1."""
+
+
 class Refusal(SystemExit):
     """The end of a command whose input is wrong; whoever started it has it said."""
 
