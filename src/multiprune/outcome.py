@@ -9,7 +9,7 @@ import threading
 import traceback
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -47,45 +47,46 @@ def ended_plainly(main: Callable[[], ResultT]) -> ResultT:
     internal.run_and_report = _unreported
     try:
         return main()
-    except Refusal as refusal:
-        refusal.say()
+    except (Refusal, FailedSweep) as ended:
+        if isinstance(ended, Refusal):
+            ended.say()
         raise
-    except FailedSweep:
-        raise
-    except SystemExit as ended:
-        # What launchers and sweepers refuse.
-        if not isinstance(ended.code, str) or not ended.code.startswith("error: "):
-            raise
-        refusal = Refusal(ended.code.removeprefix("error: "))
-        refusal.say()
-        raise refusal from ended
     except JobRefusedError as error:
         raise FailedSweep(f"error: {error}") from error
-    except Exception as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        if isinstance(error, HydraException | OmegaConfBaseException) or not _has_begun(error):
-            cause = error.__cause__
-            is_told = isinstance(cause, OmegaConfBaseException)
-            refusal = Refusal(f"{error}\n{cause}" if is_told else str(error))
-        elif isinstance(error, OSError) and error.filename:
-            # What a run itself does is refused by the run.
-            refusal = Refusal(
-                "`hydra.run.dir` must be a folder that can be written, but "
-                f"{error.filename} cannot: {error.strerror}."
-            )
-        else:
+    except (SystemExit, Exception) as error:
+        if (said := _refused_elsewhere(error)) is not None:
+            end = Refusal(said)
+            end.say()
+            raise end from error
+        if isinstance(error, Exception) and os.environ.get("HYDRA_FULL_ERROR") != "1":
             error.add_note(DEFECT)
-            raise
-        refusal.say()
-        raise refusal from error
+        raise
 
 
-def _unreported(function: Callable[[], ResultT]) -> ResultT:
-    return function()
+def _refused_elsewhere(error: BaseException) -> str | None:
+    """Return what launchers, sweepers or Hydra say to wrong input; None if it is none of that."""
+    if isinstance(error, SystemExit):
+        said = error.code if isinstance(error.code, str) else ""
+        return said.removeprefix("error: ") if said.startswith("error: ") else None
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        return None
+    if isinstance(error, HydraException | OmegaConfBaseException) or not _has_begun(error):
+        cause = error.__cause__
+        return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
+    if isinstance(error, OSError) and error.filename:
+        # What a run itself does is refused by the run.
+        return (
+            "`hydra.run.dir` must be a folder that can be written, but "
+            f"{error.filename} cannot: {error.strerror}."
+        )
+    return None
 
 
-def _has_begun(error: Exception) -> bool:
+def _unreported(func: Any) -> Any:
+    return func()
+
+
+def _has_begun(error: BaseException) -> bool:
     """Whether the configuration was composed."""
     frames = traceback.walk_tb(error.__traceback__)
     return any(frame.f_code.co_name == "run_job" for frame, _ in frames)
