@@ -112,7 +112,7 @@ def train(experiment: Experiment) -> None:
             f"{experiment.folder / 'checkpoints'} must hold checkpoints of this model, but they "
             "are of another: choose another hydra.run.dir, or remove them to begin anew."
         )
-        raise refusal(other) from error
+        raise refusal(other) from other
 
 
 def finish(experiment: Experiment, config: DictConfig) -> Results:

@@ -92,7 +92,7 @@ def test_cap_of_an_unknown_task_is_refused(tmp_path: Path) -> None:
     ids=str,
 )
 def test_sizes_below_1_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1, but is 0"):
         data_module(tmp_path, {"one": task()}, **changes)
 
 

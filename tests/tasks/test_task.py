@@ -64,6 +64,12 @@ def test_bounds_of_a_number_are_finite(bounds: tuple[float, float]) -> None:
         )
 
 
+@pytest.mark.parametrize("metric", [print, "accuracy", None])
+def test_metric_that_is_no_function_of_answers_is_refused(metric: Any) -> None:
+    with pytest.raises(ValueError, match="Metric 'x' must be a function of predictions and labels"):
+        sentiment(metrics={"x": metric})
+
+
 def test_loss_weight_may_be_0() -> None:
     assert sentiment(loss_weight=0.0).loss_weight == 0
 
