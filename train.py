@@ -5,6 +5,7 @@ from omegaconf import DictConfig
 
 from multiprune.config import register
 from multiprune.cores import share_cores
+from multiprune.outcome import ended_plainly
 
 register()
 
@@ -20,4 +21,4 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    ended_plainly(main)

@@ -44,7 +44,7 @@ def rows(output: str, first: str) -> list[list[str]]:
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     with pytest.raises(SystemExit) as caught:
         main(["allocate", *map(str, arguments)])
-    said = str(caught.value.code)
+    said = str(caught.value)
     assert said.startswith("error: ")
     assert len(said.splitlines()) == 1
     assert capsys.readouterr().out == ""

@@ -40,7 +40,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Return what is said to wrong input: one sentence."""
     with pytest.raises(SystemExit) as caught:
         main([*map(str, arguments)])
-    said = str(caught.value.code)
+    said = str(caught.value)
     assert said.startswith("error: ")
     assert len(said.splitlines()) == 1
     assert capsys.readouterr().out == ""
@@ -162,7 +162,7 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
     weights = run / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     failed = command("export", run, "--out", tmp_path / "out")
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert failed.stdout == ""
     assert failed.stderr.startswith(f"error: {weights} must be as it was written")
     assert len(failed.stderr.splitlines()) == 1

@@ -248,8 +248,8 @@ def refused(tmp_path: Path, *overrides: str) -> str:
         (["+trainer.callbacks=[]"], r"`trainer\.callbacks` must be left to the run"),
         (["+data.seed=7"], r"`data\.seed` must be left to the run, but is 7"),
         (["+pruner.budget=5"], r"`pruner\.budget` must be left to the run"),
-        (["seed=-1"], "`seed` must be from 0 to 4,294,967,295, but is -1"),
-        (["+optimizer.eps=-1"], "epsilon"),
+        (["seed=-1"], r"`seed` must be a whole number in \[0, 4294967295\], but is -1"),
+        (["+optimizer.eps=-1"], "`eps` must be above 0, but is -1"),
         (["+optimizer.betas=[0.9]"], "`betas` must be two numbers"),
         (["data.max_length=2"], "must leave room for a text between special tokens"),
         (["data.cap=1000"], r"by \+data\.cap\.each=1000, but is 1000"),
@@ -385,8 +385,8 @@ def test_model_of_a_run_does_not_outlive_the_beginning_of_the_next(
     models: list[weakref.ref[MultitaskModel]] = []
     build = MultitaskModel.__init__
 
-    def noted(model: MultitaskModel, *arguments: Any) -> None:
-        build(model, *arguments)
+    def noted(model: MultitaskModel, *arguments: Any, **options: Any) -> None:
+        build(model, *arguments, **options)
         models.append(weakref.ref(model))
 
     monkeypatch.setattr(MultitaskModel, "__init__", noted)

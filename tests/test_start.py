@@ -21,8 +21,8 @@ WRONG = {
     "budget.fraction=1.5": "`fraction` must be in (0, 1], but is 1.5",
     "task=rte data.mirror=./nowhere": "nowhere/glue/rte does not exist",
     "encoder.path=./nowhere": "nowhere/config.json does not exist",
-    "optimizer.learning_rate=-1": "Learning rates must be above 0",
-    "data.batch_size=0": "`data.batch_size` must be at least 1, but is 0",
+    "optimizer.learning_rate=-1": "`learning_rate` must be above 0, but is -1",
+    "data.batch_size=0": "`data.batch_size` must be a whole number of at least 1, but is 0",
     "schedule.start=0.9": "must not stop before it starts",
     "data/mixing=fixed": "one weight of at least 0 for each task",
     "trainer.max_epochs=null": "neither `trainer.max_epochs` nor `trainer.max_steps` is set",
@@ -40,7 +40,7 @@ for overrides in sys.argv[2:]:
     try:
         runpy.run_path(FILE, run_name="__main__")
     except SystemExit as error:
-        print(error.code)
+        print(error)
 print(sorted({"torch", "transformers", "datasets", "pytorch_lightning"} & set(sys.modules)))
 """
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from application import ROOT, SMALL
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def test_command_runs_and_says_where_its_folder_is(tmp_path: Path) -> None:
 def test_wrong_input_is_one_sentence_and_a_failure(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = train("budget.fraction=2", f"hydra.run.dir={folder}")
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert run.stderr.strip() == "error: `fraction` must be in (0, 1], but is 2."
     assert not folder.exists()
 
@@ -40,8 +41,33 @@ def test_wrong_input_is_one_sentence_and_a_failure(tmp_path: Path) -> None:
 def test_misspelt_key_is_a_failure_without_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     run = train("bugdet.fraction=0.5", f"hydra.run.dir={folder}")
-    assert run.returncode == 1
+    assert run.returncode == 2
     assert "bugdet" in run.stderr
+    assert not folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        (
+            "hydra.run.dir=/proc/run",
+            "`hydra.run.dir` must be a folder that can be written, but /proc",
+        ),
+        ("hydra.run.dir=FILE", "`hydra.run.dir` must be a folder that can be written, but "),
+        ("trainer.accelerator=tpu", "`trainer` must suit this machine, but: "),
+        ("task=nowhere", "In 'train': Could not find 'task/nowhere'"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_a_sentence(
+    tmp_path: Path, override: str, sentence: str
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    folder = tmp_path / "run"
+    done = train(*SMALL, f"hydra.run.dir={folder}", override.replace("FILE", str(file)))
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {sentence}")
     assert not folder.exists()
 
 

@@ -77,10 +77,11 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     pruning.prepare(module)
     # After the student: what it starts from does not depend on whether there is a teacher.
     distillation.prepare(encoder, tasks, max_length(config, encoder))
-    data = build_data(config, encoder, tasks)
-    optional = [*giving_up(config, pruning), *retrieving(config, encoder, data)]
+    optional = [*giving_up(config, pruning), *retrieving(config, encoder)]
     best, stopwatch = BestFinished(folder / "checkpoints", pruning), Stopwatch()
     callbacks = [pruning, stopwatch, best, *build_callbacks(config, status), *optional]
+    trainer = build_trainer(config, folder, loggers, callbacks)
+    data = build_data(config, encoder, tasks)
     return Experiment(
         folder=folder,
         tasks=tasks,
@@ -89,7 +90,7 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
         pruning=pruning,
         best=best,
         stopwatch=stopwatch,
-        trainer=build_trainer(config, folder, loggers, callbacks),
+        trainer=trainer,
         # Now: who knows what becomes of that run until this one ends.
         lineage=lineage_of(config.encoder.get("path")),
     )
@@ -186,7 +187,7 @@ def build_trainer(
         trainer: pl.Trainer = instantiate(config.trainer, _partial_=True)(
             default_root_dir=str(folder), logger=loggers, callbacks=callbacks
         )
-    except MisconfigurationException as error:
+    except (MisconfigurationException, ImportError) as error:
         raise ValueError(f"`trainer` must suit this machine, but: {error}") from error
     check_processes(trainer)
     return trainer
@@ -203,14 +204,22 @@ def giving_up(config: DictConfig, pruning: Pruning) -> list[GiveUp]:
     return [give_up]
 
 
-def retrieving(config: DictConfig, encoder: Encoder, data: MultitaskDataModule) -> list[Retrieve]:
+def retrieving(config: DictConfig, encoder: Encoder) -> list[Retrieve]:
     """Return what evaluates the encoder beside the tasks, from which it must differ by name."""
     if config.retrieval is None:
         return []
     retrievals = dict(instantiate(config.retrieval, _convert_="all"))
     if same := sorted(set(retrievals) & set(config.task)):
         raise ValueError(f"`retrieval` must not be named as a task, but {', '.join(same)} is.")
-    return [Retrieve(retrievals, encoder, mirror=data.mirror, max_length=data.max_length)]
+    mirror = config.data.get("mirror")
+    return [
+        Retrieve(
+            retrievals,
+            encoder,
+            mirror=None if mirror is None else Path(mirror),
+            max_length=max_length(config, encoder),
+        )
+    ]
 
 
 def check_processes(trainer: pl.Trainer) -> None:

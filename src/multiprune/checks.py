@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from multiprune.arguments import check_number
 from multiprune.config import plain
 from multiprune.data.mirror import mirrored_folder
 from multiprune.models.location import encoder_source
@@ -18,10 +19,32 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-_AT_LEAST_1 = (
-    "rank_every_n_steps", "checkpoint.every_n_steps", "data.batch_size", "data.max_length",
-    "data.evaluation_batch_size", "data.sort_window",
-)  # fmt: skip
+# The least that settings may be, all of them whole numbers.
+_WHOLE = {
+    "rank_every_n_steps": 1,
+    "checkpoint.every_n_steps": 1,
+    "data.batch_size": 1,
+    "data.max_length": 1,
+    "data.evaluation_batch_size": 1,
+    "data.sort_window": 1,
+    "trainer.max_steps": -1,
+    "trainer.max_epochs": -1,
+    "trainer.accumulate_grad_batches": 0,
+    "trainer.check_val_every_n_epoch": 0,
+    "trainer.log_every_n_steps": 0,
+    "trainer.num_sanity_val_steps": -1,
+    "trainer.num_nodes": 1,
+}
+
+# Numbers or shares of batches.
+_BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+
+# What names a class, each by itself or all of some.
+_PARTS = (
+    *("encoder", "data", "data.mixing", "budget", "pruner", "schedule", "optimizer"),
+    *("distillation", "trainer"),
+)
+_COLLECTIONS = ("task", "retrieval", "logger")
 
 # Settings of the Trainer without which there is no training, or no score.
 _AT_LEAST_ONCE = (
@@ -47,6 +70,7 @@ def check(config: DictConfig) -> None:
     """
     check_tasks(config)
     check_complete(config)
+    check_parts(config)
     for name, taken in _TAKEN.items():
         check_open(config[name], name, *taken)
     check_numbers(config)
@@ -89,14 +113,37 @@ def check_open(config: DictConfig, name: str, *taken: str) -> None:
         )
 
 
+def check_parts(config: DictConfig) -> None:
+    """Refuse what should name a class, and does not."""
+    parts = {name: OmegaConf.select(config, name) for name in _PARTS}
+    for name in _COLLECTIONS:
+        found = config[name]
+        if not OmegaConf.is_dict(found) and (found is not None or name != "retrieval"):
+            raise ValueError(f"`{name}` must be one or more by name, but is {found!r}.")
+        parts |= {f"{name}.{key}": value for key, value in (found or {}).items()}
+    for name, part in parts.items():
+        if not OmegaConf.is_dict(part) or not isinstance(part.get("_target_"), str):
+            shown = part if part is None or not OmegaConf.is_config(part) else plain(part)
+            raise ValueError(f"`{name}` must name its class as `_target_`, but is {shown!r}.")
+
+
 def check_numbers(config: DictConfig) -> None:
     """Refuse numbers that are out of range whatever the data are."""
-    if not 0 <= config.seed < 2**32:
-        raise ValueError(f"`seed` must be from 0 to {2**32 - 1:,}, but is {config.seed}.")
-    for key in _AT_LEAST_1:
-        value = OmegaConf.select(config, key)
-        if isinstance(value, int) and value < 1:
-            raise ValueError(f"`{key}` must be at least 1, but is {value}.")
+    check_number("seed", config.seed, at_least=0, at_most=2**32 - 1, whole=True)
+    for key, least in _WHOLE.items():
+        value = OmegaConf.select(config, key, default=least)
+        # The Trainer has values of its own where there is none.
+        if value is not None or not key.startswith("trainer."):
+            check_number(key, value, at_least=least, whole=True)
+    for name in ("dropout", "head_dropout"):
+        if (value := config.encoder.get(name)) is not None:
+            check_number(f"encoder.{name}", value, at_least=0, below=1)
+    for name in _BATCHES:
+        if (value := config.trainer.get(name)) is not None:
+            check_number(f"trainer.{name}", value, at_least=0)
+    if OmegaConf.is_dict(caps := config.data.get("cap")):
+        for name, most in caps.items():
+            check_number(f"data.cap.{name}", most, at_least=1, whole=True)
 
 
 def check_trainer(trainer: DictConfig) -> None:
@@ -115,9 +162,14 @@ def check_trainer(trainer: DictConfig) -> None:
             raise ValueError(
                 f"A run must be trained, and scored on validation data, but `trainer.{name}` is 0."
             )
-    clip = trainer.get("gradient_clip_val")
-    if clip is not None and clip < 0:
-        raise ValueError(f"`trainer.gradient_clip_val` must be at least 0, but is {clip}.")
+    if (clip := trainer.get("gradient_clip_val")) is not None:
+        check_number("trainer.gradient_clip_val", clip, at_least=0)
+    time = trainer.get("max_time")
+    if not (time is None or isinstance(time, str) or OmegaConf.is_dict(time)):
+        raise ValueError(
+            "`trainer.max_time` must be days, hours, minutes and seconds, as by "
+            f"+trainer.max_time='00:12:00:00', but is {time}."
+        )
     precision = trainer.get("precision")
     # One that is chosen by the device is one of them.
     if not OmegaConf.is_dict(precision) and precision not in (None, *_PRECISIONS):

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 class Checkpoint:
     """How often a run writes the checkpoint that it can be resumed from."""
 
-    every_n_steps: int = 500
+    every_n_steps: Any = 500
 
 
 @dataclass
 class Train:
     """One run. Groups hold ``_target_`` and the keywords of its constructor.
+
+    Numbers have no type here: ``checks`` says more plainly what is none.
 
     Attributes:
         task: tasks by name.
@@ -52,7 +54,7 @@ class Train:
     budget: Any = MISSING
     pruner: Any = MISSING
     schedule: Any = MISSING
-    rank_every_n_steps: int = 10
+    rank_every_n_steps: Any = 10
     optimizer: Any = MISSING
     compile: str | None = None
     distillation: Any = MISSING
@@ -61,7 +63,7 @@ class Train:
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
     retrieval: Any = None
     give_up: Any = None
-    seed: int = 0
+    seed: Any = 0
 
 
 def register() -> None:

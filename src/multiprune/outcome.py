@@ -6,27 +6,93 @@ import os
 import shutil
 import signal
 import threading
+import traceback
 from contextlib import contextmanager
 from fnmatch import fnmatch
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from omegaconf.errors import OmegaConfBaseException
 
 from multiprune.message import first_line
 from multiprune.redact import redact_text
+from multiprune.refusal import DEFECT, FailedSweep, Refusal
 from multiprune.run_folder import RUN_LOCK, WRITTEN
 from multiprune.status import STATUS, GaveUpError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from multiprune.status import StatusFile
 
 # Set by what starts several processes of one job.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+
+
+ResultT = TypeVar("ResultT")
+
+
+class JobRefusedError(ValueError):
+    """Wrong input of a job; a sweep goes on after it."""
+
+
+def ended_plainly(main: Callable[[], ResultT]) -> ResultT:
+    """Run Hydra's ``main``; wrong input is one sentence and exit status 2.
+
+    A defect of ours keeps its traceback and exit status 1, and says where to report it.
+    """
+    import hydra._internal.utils as internal
+
+    # Hydra would print a traceback of what composition or its own folders refuse, and exit with 1.
+    internal.run_and_report = _unreported
+    try:
+        return main()
+    except (Refusal, FailedSweep) as ended:
+        if isinstance(ended, Refusal):
+            ended.say()
+        raise
+    except JobRefusedError as error:
+        raise FailedSweep(f"error: {error}") from error
+    except (SystemExit, Exception) as error:
+        if (said := _refused_elsewhere(error)) is not None:
+            end = Refusal(said)
+            end.say()
+            raise end from error
+        if isinstance(error, Exception) and os.environ.get("HYDRA_FULL_ERROR") != "1":
+            error.add_note(DEFECT)
+        raise
+
+
+def _refused_elsewhere(error: BaseException) -> str | None:
+    """Return what launchers, sweepers or Hydra say to wrong input; None if it is none of that."""
+    if isinstance(error, SystemExit):
+        said = error.code if isinstance(error.code, str) else ""
+        return said.removeprefix("error: ") if said.startswith("error: ") else None
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        return None
+    if isinstance(error, HydraException | OmegaConfBaseException) or not _has_begun(error):
+        cause = error.__cause__
+        return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
+    if isinstance(error, OSError) and error.filename:
+        # What a run itself does is refused by the run.
+        return (
+            "`hydra.run.dir` must be a folder that can be written, but "
+            f"{error.filename} cannot: {error.strerror}."
+        )
+    return None
+
+
+def _unreported(func: Any) -> Any:
+    return func()
+
+
+def _has_begun(error: BaseException) -> bool:
+    """Whether the configuration was composed."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_code.co_name == "run_job" for frame, _ in frames)
 
 
 def is_job() -> bool:
@@ -106,7 +172,7 @@ def refusal(error: Exception) -> BaseException:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         return error
     # A sweep goes on after an exception.
-    return ValueError(sentence(error)) if is_job() else SystemExit(f"error: {sentence(error)}")
+    return JobRefusedError(sentence(error)) if is_job() else Refusal(sentence(error))
 
 
 def discard_empty_run(folder: Path) -> None:

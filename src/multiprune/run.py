@@ -129,6 +129,15 @@ def train(experiment: Experiment) -> None:
         MisconfigurationException,
     ) as error:
         raise refusal(error) from error
+    except RuntimeError as error:
+        # What torch says has a line for each weight.
+        if "loading state_dict" not in str(error):
+            raise
+        other = ResumeError(
+            f"{experiment.folder / 'checkpoints'} must hold checkpoints of this model, but they "
+            "are of another: choose another hydra.run.dir, or remove them to begin anew."
+        )
+        raise refusal(other) from other
 
 
 def finish(experiment: Experiment, config: DictConfig) -> Results:

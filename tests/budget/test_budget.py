@@ -24,7 +24,7 @@ LEDGER = ParameterLedger(dense=DENSE, kept=DENSE, prunable={"encoder_linear": 3_
 
 @pytest.mark.parametrize(
     ("fraction", "dense", "kept"),
-    [(0.5, 7, 3), (0.3, 88, 26), (0.999, 1_000, 999), (0.25, 3, 0), (1.0, 7, 7), (1, 7, 7)],
+    [(0.5, 7, 3), (0.3, 88, 26), (0.999, 1_000, 999), (0.34, 3, 1), (1.0, 7, 7), (1, 7, 7)],
 )
 def test_fraction_rounds_down(fraction: float, dense: int, kept: int) -> None:
     assert FractionBudget(fraction=fraction).parameters(dense) == kept
@@ -144,3 +144,16 @@ def test_every_file_of_the_configuration_is_a_budget() -> None:
         if OmegaConf.is_missing(config, "count"):
             OmegaConf.update(config, "count", 100)
         assert isinstance(instantiate(config), Budget)
+
+
+@pytest.mark.parametrize("dense", [3, 99, 100, 265_420, 10**9 + 7])
+def test_fraction_that_keeps_nothing_is_refused_with_the_smallest_that_keeps_something(
+    dense: int,
+) -> None:
+    with pytest.raises(
+        ValueError, match="but 1e-12 keeps none; the smallest that does is "
+    ) as error:
+        FractionBudget(fraction=1e-12).parameters(dense)
+    smallest = float(str(error.value).split()[-1].rstrip("."))
+    assert FractionBudget(fraction=smallest).parameters(dense) == 1
+    assert smallest < 1.1 / dense or dense < 10

@@ -7,17 +7,19 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from datasets import Dataset
 
 from multiprune.data.datamodule import MultitaskDataModule
 from multiprune.data.mixing import FixedMixing, ProportionalMixing
 from multiprune.data.pieces import CorpusError
 from multiprune.data.source import GeneratedSource
+from multiprune.data.wordless import wordless_rows
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification, Regression
 from multiprune.tasks.metrics import accuracy, pearson
 from multiprune.tasks.synthetic import WORDS, agreement
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import Task
+from multiprune.tasks.task import Rows, Task
 
 TOKENIZER = character_tokenizer()
 SPLITS = {"train": 23, "validation": 7, "test": 5}
@@ -90,7 +92,7 @@ def test_cap_of_an_unknown_task_is_refused(tmp_path: Path) -> None:
     ids=str,
 )
 def test_sizes_below_1_are_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must be at least 1"):
+    with pytest.raises(ValueError, match="must be a whole number of at least 1, but is 0"):
         data_module(tmp_path, {"one": task()}, **changes)
 
 
@@ -192,6 +194,46 @@ def test_left_out_rows_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFix
         set_up(tmp_path, {"one": task(unlabelled_test)})
     # Every third of 23 rows and of 7; the test split is left out as a whole.
     assert caplog.messages == ["one: 11 rows without a label left out."]
+
+
+def test_rows_without_a_word_are_left_out_and_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tagged(count: int, seed: int) -> dict[str, list[Any]]:
+        # The rows 4, 9, 14 and 19 of the training data are empty, and none of the others.
+        words = [[] if seed == 0 and row % 5 == 4 else ["cat"] * (1 + row) for row in range(count)]
+        return {"words": words, "tags": [[0] * len(one) for one in words]}
+
+    task = Tagging(
+        text=["words"],
+        label="tags",
+        labels=["a", "b"],
+        metrics={"accuracy": accuracy},
+        source=GeneratedSource(generator=tagged, rows=SPLITS),
+    )
+    with caplog.at_level(logging.WARNING):
+        data = set_up(tmp_path, {"one": task})
+        data.prepare_data()
+    (said,) = caplog.messages
+    assert said.startswith("one: 4 rows without a word left out of ")
+    assert said.endswith(", the first is row 4.")
+    assert data.examples == {"one": 19}
+    kept = [len(one) - 2 for one in data.encoded["one"].splits["train"]["input_ids"][:]]
+    assert kept == [1 + row for row in range(23) if row % 5 < 4]
+    rows = data.rows("one", "train")
+    assert rows is not None
+    assert [len(one) for one in rows.table["words"][:]] == kept
+
+
+def test_texts_of_no_token_are_rows_without_a_word() -> None:
+    bare = character_tokenizer()
+    bare.backend_tokenizer.post_processor = None
+    assert not bare.num_special_tokens_to_add(pair=False)
+    columns = {"sentence": ["", "cat", " "], "label": [0, 1, 0]}
+    rows = Rows(Dataset.from_dict(columns), "corpus.parquet", "")
+    assert wordless_rows(rows, task(), bare) == [0, 2]
+    # Between special tokens, there is something to read.
+    assert wordless_rows(rows, task(), TOKENIZER) == []
 
 
 def test_minus_1_within_the_bounds_of_a_number_is_a_label(tmp_path: Path) -> None:

@@ -301,9 +301,9 @@ def test_bad_text_ends_training_with_a_sentence(tmp_path: Path) -> None:
 
 def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     for name in ("examples_per_epoch", "piece_size", "buffer"):
-        with pytest.raises(ValueError, match=f"`{name}` must be at least 1, but is 0"):
+        with pytest.raises(ValueError, match=f"`{name}` must be .* at least 1, but is 0"):
             source("a.txt", **{name: 0})
-    with pytest.raises(ValueError, match="`workers` must not be negative, but is -1"):
+    with pytest.raises(ValueError, match=r"`workers` must be .* at least 0, but is -1"):
         source("a.txt", workers=-1)
     with pytest.raises(ValueError, match=r"list of patterns, but is \(\)"):
         source()

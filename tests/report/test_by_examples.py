@@ -45,7 +45,7 @@ class Runs:
     def refusal(self, *options: str) -> str:
         with pytest.raises(SystemExit) as caught:
             main(["report", str(self.folder), "--format", "json", *options])
-        return str(caught.value.code)
+        return str(caught.value)
 
 
 @pytest.fixture

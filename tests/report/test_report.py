@@ -51,7 +51,7 @@ def document(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     with pytest.raises(SystemExit) as caught:
         main(["report", *map(str, arguments)])
-    said = str(caught.value.code)
+    said = str(caught.value)
     assert said.startswith("error: ")
     assert len(said.splitlines()) == 1
     assert capsys.readouterr().out == ""

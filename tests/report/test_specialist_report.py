@@ -45,7 +45,7 @@ class Jobs:
     def refusal(self, *options: str) -> str:
         with pytest.raises(SystemExit) as caught:
             main(["report", str(self.folder), "--specialists", "--format", "json", *options])
-        said = str(caught.value.code)
+        said = str(caught.value)
         assert said.startswith("error: ")
         assert len(said.splitlines()) == 1
         return said

@@ -243,7 +243,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Return what is said to wrong input: one sentence."""
     with pytest.raises(SystemExit) as caught:
         main(["specialize", *map(str, arguments)])
-    said = str(caught.value.code)
+    said = str(caught.value)
     assert said.startswith("error: ")
     assert said.endswith(".")
     assert len(said.splitlines()) == 1

@@ -7,7 +7,7 @@ from datasets import Dataset
 
 from multiprune.data.source import HubSource
 from multiprune.models.from_scratch import character_tokenizer
-from multiprune.tasks.classification import Classification
+from multiprune.tasks.classification import Classification, Regression
 from multiprune.tasks.metrics import accuracy, f1
 from multiprune.tasks.task import Batch, Rows, Task
 
@@ -45,9 +45,29 @@ def test_task_without_metric_is_refused() -> None:
         sentiment(metrics={})
 
 
-def test_negative_loss_weight_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"`loss_weight` .* is -0\.5"):
-        sentiment(loss_weight=-0.5)
+@pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf"), True])
+def test_loss_weight_that_is_none_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match=rf"`loss_weight` must be .*but is {weight}"):
+        sentiment(loss_weight=weight)
+
+
+@pytest.mark.parametrize("bounds", [(float("nan"), 1), (0, float("nan")), (0, float("inf"))])
+def test_bounds_of_a_number_are_finite(bounds: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match=r"`m..imum` must be finite"):
+        Regression(
+            text=["sentence"],
+            label="label",
+            metrics={"accuracy": accuracy},
+            source=NOWHERE,
+            minimum=bounds[0],
+            maximum=bounds[1],
+        )
+
+
+@pytest.mark.parametrize("metric", [print, "accuracy", None])
+def test_metric_that_is_no_function_of_answers_is_refused(metric: Any) -> None:
+    with pytest.raises(ValueError, match="Metric 'x' must be a function of predictions and labels"):
+        sentiment(metrics={"x": metric})
 
 
 def test_loss_weight_may_be_0() -> None:

@@ -119,7 +119,7 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> None
 
 
 def test_steps_between_checkpoints_must_be_counted(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="`every_n_steps` must be at least 1, but is 0"):
+    with pytest.raises(ValueError, match="`every_n_steps` must be a whole number"):
         Last(tmp_path, every_n_steps=0)
 
 

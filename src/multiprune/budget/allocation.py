@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from multiprune.arguments import check_number
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -39,12 +41,9 @@ class Option:
     seeds: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, bool) or not isinstance(self.size, int) or self.size < 0:
-            raise ValueError(f"A size must be a whole number of parameters, but is {self.size}.")
-        if not math.isfinite(self.score):
-            raise ValueError(f"A score must be a finite number, but is {self.score}.")
-        if self.seeds < 1:
-            raise ValueError(f"A score must come from at least one seed, but has {self.seeds}.")
+        check_number("size", self.size, at_least=0, whole=True)
+        check_number("score", self.score)
+        check_number("seeds", self.seeds, at_least=1, whole=True)
 
 
 OptionT = TypeVar("OptionT", bound=Option)

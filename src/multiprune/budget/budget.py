@@ -78,7 +78,13 @@ class FractionBudget(Budget):
     @override
     def parameters(self, dense: int) -> int:
         # As written: the float 0.29 is a little less than 0.29, and would keep 28 of 100.
-        return math.floor(Fraction(str(self.fraction)) * dense)
+        kept = math.floor(Fraction(str(self.fraction)) * dense)
+        if dense and not kept:
+            raise ValueError(
+                f"`fraction` must keep a parameter of {dense:,} ({self.of}), but {self.fraction} "
+                f"keeps none; the smallest that does is {_smallest_fraction(dense)}."
+            )
+        return kept
 
 
 class CountBudget(Budget):
@@ -120,6 +126,12 @@ def parse_budget(text: str, *, of: str = "encoder_linear") -> Budget:
         ) from None
     whole = text.strip().lstrip("+-").replace("_", "").isdecimal()
     return CountBudget(count=int(text), of=of) if whole else FractionBudget(fraction=number, of=of)
+
+
+def _smallest_fraction(dense: int) -> str:
+    """Return a short fraction that keeps at least one of so many parameters, rounded up."""
+    scale = 10 ** (len(str(dense)) + 1)
+    return f"{math.ceil(scale / dense) / scale:.3g}"
 
 
 def _largest_fixed(ledger: ParameterLedger, denominator: str) -> str:

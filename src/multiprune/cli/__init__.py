@@ -6,7 +6,6 @@ What a command needs is imported when it runs, so that ``--help`` answers at onc
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
 from multiprune import __version__
@@ -17,6 +16,7 @@ from multiprune.cli.tokenizer import add_tokenizer_command
 from multiprune.cores import share_cores
 from multiprune.message import first_line
 from multiprune.quick_exit import exit_quickly
+from multiprune.refusal import DEFECT, Refusal
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -30,7 +30,12 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         options.command(options)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
-        sys.exit(f"error: {first_line(error)}")
+        refusal = Refusal(first_line(error))
+        refusal.say()
+        raise refusal from error
+    except Exception as error:
+        error.add_note(DEFECT)
+        raise
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.data.batches import (
     EncodedTask,
     EvaluationBatches,
@@ -82,13 +83,16 @@ class MultitaskDataModule(pl.LightningDataModule):
                 f"`data.cap` must name tasks of this run ({', '.join(tasks)}), but names "
                 f"{', '.join(sorted(unknown))}."
             )
-        if (
-            min([batch_size, evaluation_batch_size, max_length, sort_window, *(cap or {}).values()])
-            < 1
-        ):
-            raise ValueError(
-                "Batch sizes, `max_length`, `sort_window` and caps must be at least 1."
-            )
+        counts = {
+            "batch_size": batch_size,
+            "evaluation_batch_size": evaluation_batch_size,
+            "max_length": max_length,
+            "sort_window": sort_window,
+            **{f"cap.{name}": most for name, most in (cap or {}).items()},
+        }
+        for name, count in counts.items():
+            check_number(name, count, at_least=1, whole=True)
+        check_number("seed", seed, at_least=0, whole=True)
         check_room(max_length, tokenizer, tasks)
         # Refuses what does not fit the tasks; their sizes are not known yet.
         mixing.probabilities(dict.fromkeys(tasks, 1))
@@ -153,7 +157,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         if (name, split) in self._kept:
             return self._kept[name, split]
         task = self.tasks[name]
-        rows = self._reader.used(task, split)[1]
+        rows = self._reader.used(task, split)[-1]
         if rows is not None and reads_rows(task):
             # Every evaluation reads them.
             self._kept[name, split] = rows

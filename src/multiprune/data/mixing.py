@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from typing_extensions import override
 
+from multiprune.arguments import check_number
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -46,8 +49,7 @@ class TemperatureMixing(Mixing):
     """``p ~ n^(1/T)``: between proportional (T = 1) and uniform (T to infinity)."""
 
     def __init__(self, *, temperature: float) -> None:
-        if temperature <= 0:
-            raise ValueError(f"`temperature` must be above 0, but is {temperature}.")
+        check_number("temperature", temperature, above=0)
         self.temperature = temperature
 
     @override
@@ -67,6 +69,10 @@ class FixedMixing(Mixing):
     """Weights that the user states, one a task."""
 
     def __init__(self, *, weights: Mapping[str, float]) -> None:
+        if not isinstance(weights, Mapping):
+            raise ValueError(f"`weights` must be a number for each task, but is {weights!r}.")
+        for name, weight in weights.items():
+            check_number(f"weights.{name}", weight, at_least=0)
         self._weights = dict(weights)
 
     @override

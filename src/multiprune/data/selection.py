@@ -100,6 +100,13 @@ def in_language(rows: Rows, task: Task, split: str, language: str) -> Rows | Non
     return _selected(rows, kept, f"in {language}")
 
 
+def without(rows: Rows, left_out: Sequence[int], which: str) -> Rows | None:
+    """Leave out some rows; None if no others are there."""
+    others = set(left_out)
+    kept = [row for row in range(len(rows.table)) if row not in others]
+    return _selected(rows, kept, f"without {which}")
+
+
 def _selected(rows: Rows, kept: Sequence[int], which: str) -> Rows | None:
     if len(kept) == len(rows.table):
         return rows

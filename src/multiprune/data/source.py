@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multiprune.arguments import check_number
 from multiprune.data.file_rows import joined, matching_files, part_of, read_rows
 from multiprune.data.hub import HubLayout
 from multiprune.data.mirror import mirrored_folder
@@ -255,6 +256,11 @@ class GeneratedSource:
     generator: Generator
     rows: Mapping[str, int]
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for split, count in self.rows.items():
+            check_number(f"rows.{split}", count, at_least=1, whole=True)
+        check_number("seed", self.seed, at_least=0, whole=True)
 
     def load(
         self,

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from multiprune.data.batches import EncodedTask, capped
 from multiprune.data.cache import encoded_rows
-from multiprune.data.selection import used_rows, wanted_languages
+from multiprune.data.selection import used_rows, wanted_languages, without
 from multiprune.data.source import FileSource
 from multiprune.data.streamed_task import is_streamed
+from multiprune.data.wordless import wordless_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from datasets import Dataset
@@ -27,11 +29,15 @@ _SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class EncodedSplit:
-    """Encoded rows, how many texts were cut, how many rows had no label, and where they are."""
+    """Encoded rows, how many texts were cut, and where they are from.
+
+    ``unlabelled`` is how many rows had no label, ``wordless`` which had no word.
+    """
 
     table: Dataset
     truncated: int
     unlabelled: int
+    wordless: Sequence[int]
     origin: str
 
 
@@ -81,6 +87,12 @@ class SplitReader:
             log.warning("%s: %d words not read; they count as not found.", name, unread)
         if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
             log.warning("%s: %d rows without a label left out.", name, unlabelled)
+        for one in loaded.values():
+            if one is not None and one.wordless:
+                log.warning(
+                    "%s: %d rows without a word left out of %s, the first is row %d.",
+                    *(name, len(one.wordless), one.origin, one.wordless[0]),
+                )
         if most is not None and "train" in splits:
             # By name, so that a task has the same examples alone and among others.
             splits["train"] = capped(splits["train"], most, [self.seed, *name.encode()])
@@ -97,19 +109,28 @@ class SplitReader:
         names = _SPLITS[1:] if is_streamed(task) else _SPLITS
         return {split: self._encoded(task, split) for split in names}
 
-    def used(self, task: Task, split: str) -> tuple[int, Rows | None]:
-        """Return how many rows of a split have no label, and those that are used."""
+    def used(self, task: Task, split: str) -> tuple[int, Sequence[int], Rows | None]:
+        """Return how many rows have no label, which have no word, and those that are used.
+
+        Rows without a word are numbered as in the file.
+        """
         languages = wanted_languages(task, split, self.language)
         rows = task.source.load(
             split, mirror=self.mirror, languages=languages, columns=task.columns
         )
-        return (0, None) if rows is None else used_rows(rows, task, split, self.language)
+        if rows is None:
+            return 0, [], None
+        wordless = wordless_rows(rows, task, self.tokenizer)
+        if (others := without(rows, wordless, "wordless")) is None:
+            return 0, wordless, None
+        unlabelled, used = used_rows(others, task, split, self.language)
+        return unlabelled, wordless, used
 
     def _encoded(self, task: Task, split: str) -> EncodedSplit | None:
-        unlabelled, rows = self.used(task, split)
+        unlabelled, wordless, rows = self.used(task, split)
         if rows is None:
             return None
         table, truncated = encoded_rows(
             task, rows, self.tokenizer, max_length=self.max_length, folder=self.cache
         )
-        return EncodedSplit(table, truncated, unlabelled, rows.origin)
+        return EncodedSplit(table, truncated, unlabelled, wordless, rows.origin)

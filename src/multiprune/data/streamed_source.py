@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from multiprune.arguments import check_number
 from multiprune.data.pieces import Piece, files_of, pieces_of
 
 if TYPE_CHECKING:
@@ -50,10 +51,9 @@ class StreamedSource:
             "piece_size": self.piece_size,
             "buffer": self.buffer,
         }
-        if wrong := [name for name, size in sizes.items() if size < 1]:
-            raise ValueError(f"`{wrong[0]}` must be at least 1, but is {sizes[wrong[0]]}.")
-        if self.workers < 0:
-            raise ValueError(f"`workers` must not be negative, but is {self.workers}.")
+        for name, size in sizes.items():
+            check_number(name, size, at_least=1, whole=True)
+        check_number("workers", self.workers, at_least=0, whole=True)
         if isinstance(self._patterns, str) or not self._patterns:
             raise ValueError(
                 "`files`, or `mirror` in its place, must be a list of patterns, but is "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hydra.core.utils import JobStatus
 
 from multiprune.outcome import is_first_process, sentence
+from multiprune.refusal import FailedSweep
 from multiprune.status import GaveUpError
 
 if TYPE_CHECKING:
@@ -59,10 +60,10 @@ def end_failed_sweep(failures: Sequence[Exception], *, jobs: int, sweep: str | P
         raise failures[0]
     if not is_first_process():
         raise SystemExit(1)
-    raise SystemExit(f"error: {len(failures)} of {jobs} jobs failed; {_see(sweep)}.")
+    raise FailedSweep(f"error: {len(failures)} of {jobs} jobs failed; {_see(sweep)}.")
 
 
-class StoppedEarlyError(SystemExit):
+class StoppedEarlyError(FailedSweep):
     """A sweep was ended because its first jobs failed alike."""
 
 

@@ -9,6 +9,7 @@ import torch
 from safetensors import SafetensorError
 
 from multiprune.budget.ledger import owned_parameters
+from multiprune.models.dropout import USUAL, dropout_of_heads
 from multiprune.models.location import encoder_source
 from multiprune.models.matching_weights import load_matching
 from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class, register_code
@@ -34,13 +35,15 @@ class Encoder:
     """A text encoder without a head, or an encoder-decoder, and the tokenizer that goes with it.
 
     ``source`` is where heads may lie beside it, a name on the hub or a folder, if they are wanted.
-    ``trust_remote_code`` says whether code that is published with models may be run.
+    ``trust_remote_code`` says whether code that is published with models may be run, and
+    ``head_dropout`` the probability of dropout in the heads that are trained on it.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     source: str | None = None
     trust_remote_code: bool = False
+    head_dropout: float = USUAL
 
     @property
     def is_text_to_text(self) -> bool:
@@ -62,13 +65,15 @@ def pretrained(
     path: str,
     *,
     dropout: float | None = None,
+    head_dropout: float | None = None,
     freeze_embeddings: bool = False,
     trust_remote_code: bool = False,
     carry_heads: bool = True,
 ) -> Encoder:
     """Load an encoder, or an encoder-decoder, by its name on the hub, or from a folder or a run.
 
-    ``dropout`` replaces the probabilities of dropout that the encoder was pretrained with. With
+    ``dropout`` replaces the probabilities of dropout that the encoder was pretrained with.
+    ``head_dropout`` is that of heads; None is ``dropout`` where that is given, else 0.1. With
     ``freeze_embeddings`` its embeddings stay as they were, so that models of several tasks can
     share them. Code that is published with a model is run with ``trust_remote_code`` only. With
     ``carry_heads``, tasks begin with the heads that a run has left for them.
@@ -79,6 +84,7 @@ def pretrained(
             encoder nor an encoder-decoder that is known here, its weights do not match it, or its
             tokenizer is of another.
     """
+    of_heads = dropout_of_heads(head_dropout, dropout)
     source = encoder_source(path)
     try:
         with refused(path, "encoder.trust_remote_code=true"):
@@ -91,6 +97,11 @@ def pretrained(
         ) from error
     ensure_padding(tokenizer, path)
     _check_vocabulary(model, tokenizer, path)
+    if head_dropout is not None and model.config.is_encoder_decoder:
+        raise ValueError(
+            f"`encoder.head_dropout` is for encoders, but {path!r} answers by its decoder, without "
+            "heads: leave it null."
+        )
     if freeze_embeddings:
         freeze_embeddings_of(model)
     return Encoder(
@@ -98,6 +109,7 @@ def pretrained(
         tokenizer=tokenizer,
         source=source if carry_heads else None,
         trust_remote_code=trust_remote_code,
+        head_dropout=of_heads,
     )
 
 

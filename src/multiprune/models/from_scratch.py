@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from multiprune.models.dropout import dropout_of_heads
 from multiprune.models.encoder import Encoder, freeze_embeddings_of
 from multiprune.models.pretrained_tokenizer import pretrained_tokenizer
 from multiprune.tasks.synthetic import WORDS
@@ -29,7 +30,8 @@ def from_scratch(
     hidden: int,
     heads: int,
     intermediate: int,
-    dropout: float = 0.0,
+    dropout: float | None = None,
+    head_dropout: float | None = None,
     freeze_embeddings: bool = False,
     initializer_range: float = 0.02,
     position_amplitude: float | None = None,
@@ -45,7 +47,8 @@ def from_scratch(
         hidden: size of the hidden states.
         heads: of each layer.
         intermediate: neurons of each layer.
-        dropout: of hidden states and attention.
+        dropout: of hidden states and attention; None is none.
+        head_dropout: of heads; None is ``dropout`` where that is given, else 0.1.
         freeze_embeddings: train none of what the ledger counts as embeddings.
         initializer_range: standard deviation of the weights.
         position_amplitude: of the sinusoids that the embeddings of positions begin as; None draws
@@ -58,6 +61,7 @@ def from_scratch(
     """
     from transformers import BertConfig, BertModel
 
+    of_heads = dropout_of_heads(head_dropout, dropout)
     chosen = character_tokenizer() if tokenizer is None else _tokenizer_in(Path(tokenizer))
     config = BertConfig(
         # Numbers of tokens may have gaps.
@@ -67,8 +71,8 @@ def from_scratch(
         hidden_size=hidden,
         num_attention_heads=heads,
         intermediate_size=intermediate,
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
+        hidden_dropout_prob=dropout or 0.0,
+        attention_probs_dropout_prob=dropout or 0.0,
         max_position_embeddings=_positions(chosen),
         initializer_range=initializer_range,
     )
@@ -78,7 +82,7 @@ def from_scratch(
         positions.copy_(position_amplitude * sinusoids(*positions.shape))
     if freeze_embeddings:
         freeze_embeddings_of(model)
-    return Encoder(model=model, tokenizer=chosen)
+    return Encoder(model=model, tokenizer=chosen, head_dropout=of_heads)
 
 
 def sinusoids(positions: int, size: int) -> Tensor:

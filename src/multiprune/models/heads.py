@@ -10,6 +10,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.models.beside import states_of
+from multiprune.models.dropout import USUAL
 from multiprune.tasks.task import IGNORED
 
 if TYPE_CHECKING:
@@ -118,12 +119,12 @@ def logits_at(
     return logits
 
 
-def head_for(task: Task, hidden: int, dropout: float = 0.1) -> nn.Module:
+def head_for(task: Task, hidden: int, dropout: float = USUAL) -> nn.Module:
     """Return the head that a task's output structure asks for."""
     return head(hidden, task.num_outputs, per_token=task.per_token, dropout=dropout)
 
 
-def head(hidden: int, outputs: int, *, per_token: bool, dropout: float = 0.1) -> nn.Module:
+def head(hidden: int, outputs: int, *, per_token: bool, dropout: float = USUAL) -> nn.Module:
     """Return a head that answers once a token, or once a sequence."""
     kind = TokenHead if per_token else SequenceHead
     return kind(hidden, outputs, dropout)

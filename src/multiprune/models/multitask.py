@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from typing_extensions import override
 
+from multiprune.models.dropout import USUAL
 from multiprune.models.heads import head_for, logits_of, vocabulary_head
 from multiprune.models.task_heads import TaskHeads, check_names
 
@@ -19,21 +20,31 @@ if TYPE_CHECKING:
 
 
 class MultitaskModel(nn.Module):
-    """Sends the batch of one task through the shared encoder and the task's own head."""
+    """Sends the batch of one task through the shared encoder and the task's own head.
 
-    def __init__(self, encoder: PreTrainedModel, tasks: Mapping[str, Task]) -> None:
+    ``head_dropout`` is of what heads read; those over the vocabulary have none, as in BERT.
+    """
+
+    def __init__(
+        self,
+        encoder: PreTrainedModel,
+        tasks: Mapping[str, Task],
+        *,
+        head_dropout: float = USUAL,
+    ) -> None:
         super().__init__()
         if not tasks:
             raise ValueError("A multitask model needs at least one task, but has none.")
         check_names(tasks)
         self.encoder: PreTrainedModel = encoder
+        self.head_dropout = head_dropout
         self.heads = TaskHeads({name: self.head_for(task) for name, task in tasks.items()})
 
     def head_for(self, task: Task) -> nn.Module:
         """Return what answers a task from what the encoder makes of a text."""
         if task.over_vocabulary:
             return vocabulary_head(self.encoder)
-        return head_for(task, self.encoder.config.hidden_size)
+        return head_for(task, self.encoder.config.hidden_size, self.head_dropout)
 
     @override
     def forward(self, batch: Batch) -> Tensor:

@@ -115,7 +115,7 @@ def multitask_model(encoder: Encoder, tasks: Mapping[str, Task]) -> MultitaskMod
     Heads begin as those that lie beside the encoder.
     """
     kind = TextToTextModel if encoder.is_text_to_text else MultitaskModel
-    model = kind(encoder.model, tasks)
+    model = kind(encoder.model, tasks, head_dropout=encoder.head_dropout)
     if encoder.source is not None:
         begin_heads(model, tasks, encoder.source)
     return model

@@ -10,8 +10,10 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.tasks.columns import Columns, check_lists
 from multiprune.tasks.labels import checked_labels, known, label_reader, marks_unlabelled
+from multiprune.tasks.losses import no_loss
 from multiprune.tasks.soft_targets import softened_cross_entropy, softened_divergence
 from multiprune.tasks.task import Rows, Task
 
@@ -78,6 +80,8 @@ class Classification(Task):
 
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if not len(labels):
+            return no_loss(logits)
         return functional.cross_entropy(logits.float(), labels)
 
     @override
@@ -153,6 +157,8 @@ class MultiLabel(Task):
 
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if not len(labels):
+            return no_loss(logits)
         return functional.binary_cross_entropy_with_logits(logits.float(), labels.float())
 
     @override
@@ -185,6 +191,8 @@ class Regression(Task):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_number("minimum", self.minimum)
+        check_number("maximum", self.maximum)
         if not self.minimum < self.maximum:
             raise ValueError(
                 f"`minimum` must be below `maximum`, but they are {self.minimum} and "
@@ -233,12 +241,16 @@ class Regression(Task):
 
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if not len(labels):
+            return no_loss(logits)
         return functional.mse_loss(logits.float().squeeze(-1), self.scaled(labels))
 
     @override
     def distillation_loss(
         self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
     ) -> Tensor:
+        if not len(labels):
+            return no_loss(logits)
         return functional.mse_loss(logits.float(), teacher.float())
 
     @override

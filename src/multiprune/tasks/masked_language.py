@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.tasks.masking import MaskVocabulary, mask_vocabulary, masked, random_numbers
 from multiprune.tasks.metrics import perplexity, token_loss
 from multiprune.tasks.packing import Packing, beside_texts, check_knows_words, packed
@@ -59,8 +60,7 @@ class MaskedLanguage(Task):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.probability <= 1:
-            raise ValueError(f"`probability` must be in (0, 1], but is {self.probability}.")
+        check_number("probability", self.probability, above=0, at_most=1)
         if not callable(self.packing):
             raise ValueError(
                 "`packing` must be a function, as by `packing.path=multiprune.tasks.packing."

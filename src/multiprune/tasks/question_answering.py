@@ -10,7 +10,9 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.tasks.languages import languages_of
+from multiprune.tasks.losses import no_loss
 from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.task import EXAMPLE, IGNORED, Rows, Task
 from multiprune.tasks.windows import Spans, context_windows
@@ -63,12 +65,9 @@ class QuestionAnswering(Task):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if min(self.overlap, self.question_length - 1, self.answer_length - 1) < 0:
-            raise ValueError(
-                "`overlap` must not be negative, and `question_length` and `answer_length` must be "
-                f"at least 1, but are {self.overlap}, {self.question_length} and "
-                f"{self.answer_length}."
-            )
+        check_number("overlap", self.overlap, at_least=0, whole=True)
+        check_number("question_length", self.question_length, at_least=1, whole=True)
+        check_number("answer_length", self.answer_length, at_least=1, whole=True)
         languages: Sequence[str | None] = self.languages or [None]
         for language in languages:
             # Refuses languages that it does not know before training.
@@ -145,6 +144,8 @@ class QuestionAnswering(Task):
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of starts and ends over the tokens, the mean of both."""
+        if not len(labels):
+            return no_loss(logits)
         starts_and_ends = _of_tokens(logits, labels).transpose(1, 2).flatten(0, 1)
         return functional.cross_entropy(starts_and_ends, labels[:, 0].flatten())
 

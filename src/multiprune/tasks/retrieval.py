@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch.nn import functional
 
+from multiprune.arguments import check_number
 from multiprune.tasks.columns import Columns, check_present, check_texts
 from multiprune.tasks.languages import LANGUAGE, check_declaration, languages_of, with_averages
 
@@ -58,8 +59,8 @@ class Retrieval:
             raise ValueError(f"`text` must name 2 columns, but names {list(self.text)}.")
         if not self.languages:
             raise ValueError("Retrieval needs `languages`, but has none.")
-        if self.layer is not None and self.layer < 1:
-            raise ValueError(f"`layer` must be at least 1, but is {self.layer}.")
+        if self.layer is not None:
+            check_number("layer", self.layer, at_least=1, whole=True)
         check_declaration(self.languages, None, self.language_groups)
 
     @property

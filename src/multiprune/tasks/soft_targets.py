@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from torch.nn import functional
 
+from multiprune.tasks.losses import no_loss
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -26,7 +28,12 @@ def softened_divergence(student: Tensor, teacher: Tensor, temperature: float) ->
 
 
 def softened_cross_entropy(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return ``T^2 H(sigmoid(teacher / T), sigmoid(student / T))``, the mean over all decisions."""
+    """Return ``T^2 H(sigmoid(teacher / T), sigmoid(student / T))``, the mean over all decisions.
+
+    It is 0 where there are none.
+    """
+    if not len(student):
+        return no_loss(student)
     return (
         functional.binary_cross_entropy_with_logits(
             student.float() / temperature, (teacher.float() / temperature).sigmoid()

@@ -12,6 +12,7 @@ from typing_extensions import override
 from multiprune.arguments import check_number
 from multiprune.tasks.columns import check_lists
 from multiprune.tasks.labels import checked_labels, known, label_reader
+from multiprune.tasks.losses import no_loss
 from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.task import EXAMPLE, IGNORED, Rows, Task
 from multiprune.tasks.word_labels import tags_of, unread, word_label, words_of
@@ -88,6 +89,15 @@ class Tagging(Task):
         return [reader.ids(tags, row=row) for row, tags in enumerate(rows.table[self.label][:])]
 
     @override
+    def wordless(self, rows: Rows) -> list[int]:
+        columns = (self.text[0], self.label)
+        if not {*columns} <= {*rows.table.column_names}:
+            return []
+        pairs = zip(*(rows.table[column][:] for column in columns), strict=True)
+        # Tags of no words are a mistake.
+        return [row for row, pair in enumerate(pairs) if pair == ([], [])]
+
+    @override
     def check_columns(self, rows: Rows) -> None:
         super().check_columns(rows)
         check_lists(rows, self.label)
@@ -138,7 +148,7 @@ class Tagging(Task):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         tags = tags_of(labels[:, : logits.shape[1]])
         if (tags == IGNORED).all():
-            return logits.float().sum() * 0  # the mean over nothing would be undefined
+            return no_loss(logits)
         return functional.cross_entropy(
             logits.float().flatten(0, 1), tags.flatten(), ignore_index=IGNORED
         )

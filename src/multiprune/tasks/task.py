@@ -5,11 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from inspect import isbuiltin
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from multiprune.arguments import check_number
 from multiprune.tasks.columns import Columns, check_present, check_texts, check_values
 from multiprune.tasks.languages import LANGUAGE, check_declaration
 
@@ -125,8 +127,13 @@ class Task(ABC):
             raise ValueError(f"`text` must name {most} column(s), but names {list(self.text)}.")
         if not self.metrics:
             raise ValueError("A task needs at least one metric, but has none.")
-        if self.loss_weight < 0:
-            raise ValueError(f"`loss_weight` must not be negative, but is {self.loss_weight}.")
+        for name, metric in self.metrics.items():
+            if not callable(metric) or isbuiltin(metric):
+                raise ValueError(
+                    f"Metric {name!r} must be a function of predictions and labels that returns a "
+                    f"number, such as multiprune.tasks.metrics.accuracy, but is {metric!r}."
+                )
+        check_number("loss_weight", self.loss_weight, at_least=0)
         check_declaration(self.languages, self.train_languages, self.language_groups)
         if self.parallel is not None and not self.languages:
             raise ValueError(
@@ -200,6 +207,10 @@ class Task(ABC):
     def loss_terms(self, logits: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002
         """Return of how many terms ``loss`` is the mean, for each example of a batch."""
         return self.answers_by_example(labels)
+
+    def wordless(self, rows: Rows) -> list[int]:  # noqa: ARG002
+        """Return which rows have no word to answer for, whatever the tokenizer is."""
+        return []
 
     def unread_words(self, table: Dataset) -> int:  # noqa: ARG002
         """Return how many words that have labels are in none of the encoded rows of a split."""

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.labels import known
+from multiprune.tasks.losses import no_loss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,6 +64,8 @@ class WordedClassification(Classification):
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy of the tokens of the right words, the mean over all of them."""
+        if not len(labels):
+            return no_loss(logits)
         lengths = torch.tensor([len(one) for one in self.wording.tokens], device=labels.device)
         return -logits.float().gather(1, labels[:, None]).sum() / lengths[labels].sum()
 

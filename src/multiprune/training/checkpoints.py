@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.training.module import ResumeError
 from multiprune.whole_file import whole_file
 
@@ -80,8 +81,7 @@ class Last(Checkpoint):
     """
 
     def __init__(self, folder: Path, *, every_n_steps: int) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"`every_n_steps` must be at least 1, but is {every_n_steps}.")
+        check_number("every_n_steps", every_n_steps, at_least=1, whole=True)
         self.folder, self.every_n_steps = folder, every_n_steps
         self._step_before = 0
         self._saved_step: int | None = None

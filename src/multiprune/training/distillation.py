@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.data.datamodule import MultitaskDataModule
 from multiprune.models.beside import states_of
 from multiprune.models.heads import logits_at
@@ -100,10 +101,8 @@ class LogitDistillation(Distillation):
     def __init__(
         self, *, teacher: str | Mapping[str, str], temperature: float, weight: float
     ) -> None:
-        if temperature <= 0:
-            raise ValueError(f"`temperature` must be above 0, but is {temperature}.")
-        if not 0 < weight <= 1:
-            raise ValueError(f"`weight` of a distillation must be in (0, 1], but is {weight}.")
+        check_number("temperature", temperature, above=0)
+        check_number("weight", weight, above=0, at_most=1)
         self.teacher, self.temperature, self.weight = teacher, temperature, weight
         self.teachers: dict[str, Teacher] = {}
         self.logits: dict[str, TeacherLogits] = {}
@@ -196,8 +195,7 @@ class HiddenDistillation(LogitDistillation):
         hidden_weight: float,
     ) -> None:
         super().__init__(teacher=teacher, temperature=temperature, weight=weight)
-        if not 0 < hidden_weight <= 1:
-            raise ValueError(f"`hidden_weight` must be in (0, 1], but is {hidden_weight}.")
+        check_number("hidden_weight", hidden_weight, above=0, at_most=1)
         self.hidden_weight = hidden_weight
 
     @override
@@ -240,7 +238,7 @@ def hidden_state_loss(
 ) -> Tensor:
     """Return the squared error of hidden states, a mean over pairs of layers, tokens and entries.
 
-    Tokens of padding do not count.
+    Tokens of padding do not count; it is 0 where there are no others.
     """
     pairs = layer_pairs([one.is_dropped for one in student], len(teacher))
     errors = torch.stack(
@@ -249,7 +247,7 @@ def hidden_state_loss(
             for here, there in pairs
         ]
     )
-    return (errors * attention_mask).sum() / attention_mask.sum() / len(pairs)
+    return (errors * attention_mask).sum() / attention_mask.sum().clamp(min=1) / len(pairs)
 
 
 def layer_pairs(student_is_dropped: Sequence[bool], teacher_depth: int) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytorch_lightning as pl
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.status import GaveUpError
 
 if TYPE_CHECKING:
@@ -60,11 +61,9 @@ class GiveUp(pl.Callback):
     """
 
     def __init__(self, *, folder: str, rivals: int, margin: float, after: float) -> None:
-        if rivals < 1 or margin < 0 or not 0 <= after < 1:
-            raise ValueError(
-                "`rivals` must be at least 1, `margin` not negative and `after` in [0, 1), but are "
-                f"{rivals}, {margin} and {after}."
-            )
+        check_number("rivals", rivals, at_least=1, whole=True)
+        check_number("margin", margin, at_least=0)
+        check_number("after", after, at_least=0, below=1)
         self.folder = Path(folder)
         self.rivals, self.margin, self.after = rivals, margin, after
         #: The parameters that the run will keep, of what its budget counts.

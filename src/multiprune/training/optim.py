@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from multiprune.arguments import check_number
 
 if TYPE_CHECKING:
     from typing import Any
@@ -34,16 +37,15 @@ class AdamWRecipe:
     fused: bool = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f"`warmup` must be in [0, 1), but is {self.warmup}.")
-        if min(self.learning_rate, self.head_learning_rate) <= 0 or self.weight_decay < 0:
-            raise ValueError(
-                "Learning rates must be above 0 and `weight_decay` at least 0, but are "
-                f"{self.learning_rate}, {self.head_learning_rate} and {self.weight_decay}."
-            )
-
-        if len(self.betas) != 2:
-            raise ValueError(f"`betas` must be two numbers, but are {[*self.betas]}.")
+        check_number("learning_rate", self.learning_rate, above=0)
+        check_number("head_learning_rate", self.head_learning_rate, above=0)
+        check_number("weight_decay", self.weight_decay, at_least=0)
+        check_number("warmup", self.warmup, at_least=0, below=1)
+        check_number("eps", self.eps, above=0)
+        if not isinstance(self.betas, Sequence) or len(self.betas) != 2:
+            raise ValueError(f"`betas` must be two numbers, but is {self.betas!r}.")
+        for beta in self.betas:
+            check_number("betas", beta, at_least=0, below=1)
 
     def build(
         self, encoder: nn.Module, heads: nn.Module, total_steps: int

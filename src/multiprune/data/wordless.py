@@ -1,0 +1,24 @@
+"""Rows without a word: an encoder has nothing to read there, or a task nothing to answer for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from transformers import PreTrainedTokenizerBase
+
+    from multiprune.tasks.task import Rows, Task
+
+
+def wordless_rows(rows: Rows, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return which rows are without a word."""
+    # An empty text is read as the tokens around it, if there are some.
+    if tokenizer.num_special_tokens_to_add(pair=len(task.text) > 1) or not task.examples_are_rows:
+        return task.wordless(rows)
+    task.check_columns(rows)
+    read: Sequence[Sequence[int]] = tokenizer(
+        *task.texts(rows), is_split_into_words=task.reads_words
+    )["input_ids"]
+    return [row for row, tokens in enumerate(read) if not tokens]

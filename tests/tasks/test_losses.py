@@ -1,0 +1,81 @@
+"""A loss over no labels is 0 and moves nothing, in every kind of task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from tiny_text_to_text import tiny_tokenizer
+
+from multiprune.data.source import HubSource
+from multiprune.models.from_scratch import character_tokenizer
+from multiprune.models.hidden_states import LayerStates
+from multiprune.tasks.answer_text import f1, squad
+from multiprune.tasks.classification import Classification, MultiLabel, Regression
+from multiprune.tasks.masked_language import MaskedLanguage
+from multiprune.tasks.metrics import accuracy
+from multiprune.tasks.packing import across_texts
+from multiprune.tasks.question_answering import QuestionAnswering
+from multiprune.tasks.tagging import Tagging
+from multiprune.tasks.task import IGNORED, Task
+from multiprune.tasks.text_to_text import worded
+from multiprune.training.distillation import hidden_state_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+COMMON: dict[str, Any] = {
+    "text": ["text"],
+    "label": "label",
+    "metrics": {"accuracy": accuracy},
+    "source": HubSource(path=None, mirror="nowhere"),
+}
+CLASSES = Classification(labels=["a", "b"], **COMMON)
+QUESTIONS = {"text": ["question", "text"], "metrics": {"f1": f1}, "label_start": "start"}
+
+#: For each kind of task, the shape of its logits and labels of which none is one.
+NOTHING: dict[str, tuple[Task, tuple[int, ...], Tensor]] = {
+    "classes": (CLASSES, (0, 2), torch.empty(0, dtype=torch.long)),
+    "words": (worded("x", CLASSES, tiny_tokenizer()), (0, 2), torch.empty(0, dtype=torch.long)),
+    "sets": (MultiLabel(labels=["a", "b"], **COMMON), (0, 2), torch.empty(0, 2)),
+    "number": (Regression(minimum=0, maximum=1, **COMMON), (0, 1), torch.empty(0)),
+    "tags": (Tagging(labels=["a", "b"], **COMMON), (2, 3, 2), torch.full((2, 3), IGNORED)),
+    "span": (
+        QuestionAnswering(**COMMON | QUESTIONS, normalize=squad),
+        (0, 3, 2),
+        torch.empty(0, 5, 2, dtype=torch.long),
+    ),
+    "masked": (
+        MaskedLanguage(**COMMON | {"label": ""}, probability=0.1, packing=across_texts).read_by(
+            character_tokenizer()
+        ),
+        (0, 7),
+        torch.full((2, 3), IGNORED),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+def test_loss_over_no_labels_is_0_and_moves_nothing(kind: str) -> None:
+    task, shape, labels = NOTHING[kind]
+    # Behind weights, as heads are, which get gradients from no example, too.
+    weight = torch.ones(1, requires_grad=True)
+    logits = weight * torch.ones(shape)
+    losses = [
+        task.loss(logits, labels),
+        task.distillation_loss(logits, torch.zeros(shape), labels, 2.0),
+    ]
+    for loss in losses:
+        assert loss.item() == 0
+        (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
+        assert gradient.item() == 0
+
+
+def test_hidden_states_of_padding_alone_are_no_loss() -> None:
+    states = torch.ones(2, 3, 4, requires_grad=True)
+    student, teacher = ([LayerStates(one, False)] for one in (states, torch.zeros(2, 3, 4)))
+    loss = hidden_state_loss(student, teacher, torch.zeros(2, 3, dtype=torch.long))
+    (gradient,) = torch.autograd.grad(loss, states)
+    assert loss.item() == 0
+    assert not gradient.any()
