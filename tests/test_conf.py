@@ -6,6 +6,7 @@ import pytest
 import torch
 import wandb
 from application import ROOT, composed, save_untrained
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
@@ -140,6 +141,13 @@ def test_every_pruner_takes_a_budget_and_every_budget_is_taken(
         config.pruner.mask.run = str(save_untrained(tmp_path))
     pruner = instantiate(config.pruner, _partial_=True)(budget=instantiate(config.budget))
     assert isinstance(pruner, Pruner)
+
+
+def test_notes_of_a_finished_run_are_not_written_again(tmp_path: Path) -> None:
+    composed(folder=tmp_path)
+    assert HydraConfig.get().output_subdir == ".hydra"
+    (tmp_path / "results.json").touch()
+    assert HydraConfig.get().output_subdir is None
 
 
 @pytest.mark.parametrize("name", options("distillation"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
@@ -67,10 +68,11 @@ class Train:
 
 
 def register() -> None:
-    """Make the schema known to Hydra, and ``${if_embedded:…}`` and ``${job_name:}``."""
+    """Make the schema known to Hydra, and what its files write as ``${name:…}``."""
     ConfigStore.instance().store(name="schema", node=Train)
     OmegaConf.register_new_resolver("if_embedded", _if_embedded, replace=True)
     OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
+    OmegaConf.register_new_resolver("unless_finished", _unless_finished, replace=True)
 
 
 def _if_embedded(ours: Any, other: Any, *, _root_: DictConfig) -> Any:
@@ -81,6 +83,11 @@ def _if_embedded(ours: Any, other: Any, *, _root_: DictConfig) -> Any:
 def _job_name(*, _root_: DictConfig) -> str:
     hydra = _root_.hydra
     return job_name([*hydra.overrides.task], [*hydra.job.config.override_dirname.exclude_keys])
+
+
+def _unless_finished(folder: str, name: str) -> str | None:
+    """Return ``name``, but nothing for a folder with results: who reads them reads its notes."""
+    return None if (Path(folder) / "results.json").exists() else name
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
