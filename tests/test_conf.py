@@ -6,13 +6,13 @@ import pytest
 import torch
 import wandb
 from application import ROOT, composed, save_untrained
-from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException
 from hydra.utils import get_class, get_method, instantiate
 from omegaconf import OmegaConf
 from transformers import BertConfig, BertModel
 from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
+from multiprune.config import register
 from multiprune.models.encoder import Encoder
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.pruning.groups import Groups
@@ -144,10 +144,12 @@ def test_every_pruner_takes_a_budget_and_every_budget_is_taken(
 
 
 def test_notes_of_a_finished_run_are_not_written_again(tmp_path: Path) -> None:
-    composed(folder=tmp_path)
-    assert HydraConfig.get().output_subdir == ".hydra"
+    register()
+    folders: Any = OmegaConf.load(CONF / "folders.yaml")
+    folders.hydra.runtime = {"output_dir": str(tmp_path)}
+    assert folders.hydra.output_subdir == ".hydra"
     (tmp_path / "results.json").touch()
-    assert HydraConfig.get().output_subdir is None
+    assert folders.hydra.output_subdir is None
 
 
 @pytest.mark.parametrize("name", options("distillation"))
