@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,7 @@ def save_untrained(folder: Path, *, density: float = 0.5, **shape: int) -> Path:
         if isinstance(module, torch.nn.Linear):
             kept = torch.rand(module.weight.shape, generator=generator) < density
             module.weight.data.mul_(kept)
+    shutil.rmtree(folder / "model", ignore_errors=True)
     save_model(folder / "model", model, encoder.tokenizer, tasks)
     return folder
 

@@ -11,6 +11,8 @@ from pathlib import Path
 # Before any library reads them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="multiprune-tests-")
+# Where transformers copies modelling files to: one place, as it is a package that is imported once.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="multiprune-tests-code-")
 os.environ["WANDB_MODE"] = "offline"
 os.environ["WANDB_SILENT"] = "true"
 os.environ.setdefault("OMP_NUM_THREADS", "1")

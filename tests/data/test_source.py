@@ -232,11 +232,8 @@ def test_mirror_plays_no_part_in_generated_rows(tmp_path: Path) -> None:
 
 
 def test_generator_of_nothing_is_refused() -> None:
-    source = GeneratedSource(generator=agreement, rows={"train": 0})
-    with pytest.raises(
-        ValueError, match=r"must have rows, but agreement \(train, seed 0\) is empty"
-    ):
-        source.load("train", mirror=None)
+    with pytest.raises(ValueError, match=r"`rows\.train` must be a whole number of at least 1"):
+        GeneratedSource(generator=agreement, rows={"train": 0})
 
 
 def test_rows_of_one_language_say_so(tmp_path: Path) -> None:

@@ -50,13 +50,6 @@ def assert_equal(found: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
-@pytest.fixture(autouse=True)
-def _module_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Copies of modelling files go into a folder of the test."""
-    name = "transformers.dynamic_module_utils.HF_MODULES_CACHE"
-    monkeypatch.setattr(name, str(tmp_path / "modules"))
-
-
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shipped") / "model"

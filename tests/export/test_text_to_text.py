@@ -93,10 +93,8 @@ def test_exported_model_answers_as_the_saved_one(family: str, storage: str, tmp_
 @every_version
 @every_family
 def test_card_gives_the_same_logits_without_this_package(
-    family: str, gated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, gated: bool, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path))
     _, expected = saved(tmp_path / "model", family, gated=gated)
     export_model(tmp_path / "model", tmp_path / "out", ExportSettings())
     card = (tmp_path / "out" / "README.md").read_text()

@@ -76,7 +76,7 @@ def test_wandb_would_send_what_is_not_sent(tmp_path: Path) -> None:
 def test_without_a_key_it_says_so_in_one_sentence(tmp_path: Path) -> None:
     write(tmp_path / "run", "20260101_000000")
     said = sync(tmp_path, tmp_path)
-    assert said.returncode == 1
+    assert said.returncode == 2
     assert said.stderr == (
         "error: W&B needs a key, but there is none: `wandb login`, or the variable WANDB_API_KEY.\n"
     )

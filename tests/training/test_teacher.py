@@ -114,7 +114,9 @@ def test_a_run_that_has_not_finished_is_no_teacher(tmp_path: Path) -> None:
 
 
 def test_digest_changes_with_the_weights_alone(tmp_path: Path) -> None:
-    sources = [save_teacher(tmp_path / str(seed), seed=seed) for seed in (1, 1, 2)]
+    sources = [
+        save_teacher(tmp_path / str(number), seed=seed) for number, seed in enumerate((1, 1, 2))
+    ]
     sources.append(save_teacher(tmp_path / "wide", hidden=2 * SHAPE["hidden"]))
     digests = [load(source)["classes"].digest for source in sources]
     assert digests[0] == digests[1]
