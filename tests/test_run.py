@@ -17,10 +17,11 @@ from application import SMALL, composed, results_of, run_in, run_interrupted
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
+from pytorch_lightning.strategies import FSDPStrategy
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from multiprune.assembly import check_processes
+from multiprune.assembly import check_processes, check_strategy
 from multiprune.config import plain
 from multiprune.models.multitask import MultitaskModel
 from multiprune.report.records.frame import read_run
@@ -211,10 +212,17 @@ def refused(tmp_path: Path, *overrides: str) -> str:
     return sentence
 
 
+def test_processes_that_share_one_model_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"every process prunes the whole model, but is FSDP"):
+        check_strategy(FSDPStrategy())
+
+
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
         (["+pruner.colour=red"], r"`pruner\.colour` is not a setting of Magnitude"),
+        (["trainer.strategy=ddp", "trainer.devices=2"], "must be ddp_find_unused_parameters_true"),
+        (["trainer.strategy=ddp_spawn", "trainer.devices=2"], "but uses 'spawn': use trainer=ddp"),
         (["budget.fraction=0"], r"`fraction` must be in \(0, 1\], but is 0"),
         (["budget.fraction=1.5"], r"`fraction` must be in \(0, 1\], but is 1.5"),
         # Three layers: four projections of 192 x 192, two of 192 x 768.

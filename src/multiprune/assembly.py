@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from multiprune.config import recorded
 from multiprune.data.read_labels import with_labels
@@ -32,6 +33,7 @@ from multiprune.training.timing import Stopwatch
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from pytorch_lightning.loggers.logger import Logger
+    from pytorch_lightning.strategies import Strategy
 
     from multiprune.data.datamodule import MultitaskDataModule
     from multiprune.models.encoder import Encoder
@@ -189,8 +191,34 @@ def build_trainer(
         )
     except (MisconfigurationException, ImportError) as error:
         raise ValueError(f"`trainer` must suit this machine, but: {error}") from error
+    check_strategy(trainer.strategy)
     check_processes(trainer)
     return trainer
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Refuse ways to train that do not leave each process a whole model, or its unused heads.
+
+    Raises:
+        ValueError: unless one device trains, or DDP with processes of their own.
+    """
+    if isinstance(strategy, SingleDeviceStrategy):
+        return
+    if not isinstance(strategy, DDPStrategy):
+        raise ValueError(
+            "`trainer.strategy` must be ddp_find_unused_parameters_true or one device, as every "
+            f"process prunes the whole model, but is {type(strategy).__name__}: use trainer=ddp."
+        )
+    if strategy._start_method != "popen":
+        raise ValueError(
+            "`trainer.strategy` must start processes by the command again, but uses "
+            f"{strategy._start_method!r}: use trainer=ddp."
+        )
+    if not strategy._ddp_kwargs.get("find_unused_parameters"):
+        raise ValueError(
+            "`trainer.strategy` must be ddp_find_unused_parameters_true, as a batch is of one task "
+            "and leaves the heads of others unused, but does not look for them: use trainer=ddp."
+        )
 
 
 def giving_up(config: DictConfig, pruning: Pruning) -> list[GiveUp]:
