@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -56,3 +57,14 @@ def test_processes_after_the_first_of_a_job_take_part_in_its_sweep(
     second.on_multirun_start(config)
     second.on_multirun_end(config)
     first.on_multirun_end(config)
+
+
+def test_a_callback_that_holds_a_lock_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    callback = SweepLock()
+    callback.on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
+    sent = pickle.loads(pickle.dumps(callback))
+    sent.on_multirun_end(OmegaConf.create())
+    with pytest.raises(ValueError, match="One sweep writes into a folder at a time"):
+        lock(tmp_path)
+    callback.on_multirun_end(OmegaConf.create())
+    lock(tmp_path).close()

@@ -316,7 +316,7 @@ def test_run_that_slurm_could_not_start_is_refused_before_any_job(
     tmp_path: Path, overrides: list[str], reason: str
 ) -> None:
     done = run(train(tmp_path, *SLURM, "hydra.launcher.detach=true", *overrides))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert reason in done.stderr
     assert "Traceback" not in done.stderr
     assert not submitted(tmp_path)

@@ -93,6 +93,10 @@ class SweepLock(Callback):
     def __init__(self) -> None:
         self._file: FileIO | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the lock with this process: launchers send callbacks to those of jobs."""
+        return {"_file": None}
+
     @override
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         # The others repeat the whole sweep.
