@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from multiprune import cores
-from multiprune.cores import cpu_quota, openmp, share_cores, usable_cores
+from multiprune.cores import cpu_quota, is_busy, openmp, share_cores, usable_cores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,15 +92,35 @@ def test_whole_cores_of_the_quota_are_usable_and_one_at_least(
     assert usable_cores() == expected
 
 
-def test_threads_have_a_core_each_and_wait_without_spinning() -> None:
-    passive = {"OMP_WAIT_POLICY": "PASSIVE"}
-    assert openmp(6, {}) == {"OMP_NUM_THREADS": "6"} | passive
-    assert openmp(0, {}) == {"OMP_NUM_THREADS": "1"} | passive
+@pytest.mark.parametrize("busy", [False, True])
+def test_threads_have_a_core_each_and_spin_only_where_nothing_else_runs(
+    busy: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cores, "is_busy", lambda _: busy)
+    waiting = {"OMP_WAIT_POLICY": "PASSIVE"} if busy else {"GOMP_SPINCOUNT": "30000"}
+    assert openmp(6, {}) == {"OMP_NUM_THREADS": "6"} | waiting
+    assert openmp(0, {}) == {"OMP_NUM_THREADS": "1"} | waiting
+    assert openmp(2, {"GOMP_SPINCOUNT": "7"}) == {"OMP_NUM_THREADS": "2"}
+
+
+@pytest.mark.parametrize(
+    ("usable", "running", "expected"),
+    [(2, 1, False), (2, 2, True), (4, 2, False), (4, 3, True), (1, 4, False), (1, 5, True)],
+)
+def test_a_machine_is_busy_if_others_compute_on_half_of_the_cores(
+    usable: int, running: int, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``running`` counts this process; of four cores, those that are not usable may be taken."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 4 if usable == 1 else usable)
+    file = tmp_path / "loadavg"
+    file.write_text(f"0.20 0.18 0.12 {running}/80 11206\n")
+    assert is_busy(usable, file=file) == expected
+    assert not is_busy(usable, file=tmp_path / "none")
 
 
 def test_what_the_user_says_of_threads_counts() -> None:
     own = {"OMP_NUM_THREADS": "5", "OMP_WAIT_POLICY": "active"}
-    assert openmp(2, own) == own
+    assert own | openmp(2, own) == own
 
 
 @pytest.mark.parametrize(("affinity", "expected"), [(2, None), (4, "2")])
@@ -109,6 +129,7 @@ def test_torch_is_told_of_a_quota_and_not_of_cores_that_it_sees_itself(
 ) -> None:
     monkeypatch.setattr(cores, "_affinity", lambda: affinity)
     monkeypatch.setattr(cores, "cpu_quota", lambda: 2.5)
+    monkeypatch.setattr(cores, "is_busy", lambda _: True)
     monkeypatch.setattr(os, "environ", {})
     share_cores()
     assert os.environ.get("OMP_NUM_THREADS") == expected

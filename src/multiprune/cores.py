@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import statistics
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,11 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 THREADS = "OMP_NUM_THREADS"
-WAIT_POLICY = "OMP_WAIT_POLICY"
+WAIT_POLICY, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
+
+# Of libgomp's threads, a tenth of its own choice: as fast where nothing else runs, and less of
+# others' time where something begins to. Measured by benchmarks/waiting_threads.py.
+_SPINS = "30000"
 
 
 def share_cores() -> None:
-    """Have torch, which is loaded after this, use the cores that it may, and leave them while idle.
+    """Have torch, which is loaded after this, use the cores that it may, and not those of others.
 
     How many of them is its own choice, but for a container's CPU quota, which it does not know.
     """
@@ -28,11 +34,28 @@ def share_cores() -> None:
 def openmp(cores: int, environment: Mapping[str, str]) -> dict[str, str]:
     """Return what OpenMP must find in the environment of a job that has so many cores to itself.
 
-    A thread that waits for others leaves its core to them: one that spins would take it from those
-    it waits for, where cores are shared. What ``environment`` holds already counts.
+    On a machine that is busy, a thread that waits for others leaves its core to them: one that
+    spins would take it from those it waits for. Elsewhere it spins for a while, as waking up takes
+    longer than a small layer does. What ``environment`` holds already counts.
     """
-    defaults = {THREADS: str(max(1, cores)), WAIT_POLICY: "PASSIVE"}
+    defaults = {THREADS: str(max(1, cores))}
+    if not environment.get(WAIT_POLICY) and not environment.get(SPINS):
+        defaults |= {WAIT_POLICY: "PASSIVE"} if is_busy(cores) else {SPINS: _SPINS}
     return {name: environment.get(name) or value for name, value in defaults.items()}
+
+
+def is_busy(cores: int, *, file: Path = Path("/proc/loadavg")) -> bool:
+    """Whether other processes compute on half or more of ``cores``, as Linux counts them now."""
+    running = []
+    for _ in range(5):
+        try:
+            # Tasks that run or could, this one among them, of all that there are.
+            running.append(int(file.read_text().split()[3].partition("/")[0]) - 1)
+        except (OSError, ValueError, IndexError):
+            return False
+        time.sleep(0.01)
+    free = (os.cpu_count() or 1) - cores
+    return statistics.median(running) - max(0, free) >= max(1, cores // 2)
 
 
 def usable_cores() -> int:

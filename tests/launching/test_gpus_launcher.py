@@ -115,10 +115,10 @@ def test_processor_jobs_see_no_gpu_and_share_the_cores(tmp_path: Path) -> None:
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    each = ("", str(max(1, usable_cores() // 2)), "PASSIVE")
-    assert [
-        (job["devices"], job["threads"], job["waiting"]) for job in records(tmp_path).values()
-    ] == [each, each]
+    each = ("", str(max(1, usable_cores() // 2)))
+    jobs = records(tmp_path).values()
+    assert [(job["devices"], job["threads"]) for job in jobs] == [each, each]
+    assert {job["waits"] for job in jobs} < {"PASSIVE", "30000"}  # by what else runs
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,8 @@ def test_jobs_run_two_at_a_time_each_on_a_gpu_of_its_own(tmp_path: Path) -> None
         for second in jobs.values():
             at_once = first["begun"] < second["begun"] < first["ended"]
             assert not (at_once and first["devices"] == second["devices"])
-    assert {(job["threads"], job["waiting"]) for job in jobs.values()} == {("1", "PASSIVE")}
+    assert {job["threads"] for job in jobs.values()} == {"1"}
+    assert {job["waits"] for job in jobs.values()} <= {"PASSIVE", "30000"}  # by what else runs
     assert "4 of 4 done, 0 running, 0 failed" in done.stdout
     assert len(submitted(tmp_path)) == 1
     assert set(states(tmp_path).values()) == {"finished"}

@@ -43,7 +43,7 @@ def main(config: DictConfig) -> float:
         "pid": os.getpid(),
         "devices": os.environ["CUDA_VISIBLE_DEVICES"],
         "threads": os.environ["OMP_NUM_THREADS"],
-        "waiting": os.environ.get("OMP_WAIT_POLICY"),
+        "waits": os.environ.get("OMP_WAIT_POLICY") or os.environ.get("GOMP_SPINCOUNT"),
         "begun": time.monotonic(),
     }
     (folder / f"{number}.begun").write_text(json.dumps(record))
