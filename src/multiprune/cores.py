@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 THREADS = "OMP_NUM_THREADS"
 WAIT_POLICY, SPINS = "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"
 
-# Of libgomp's threads, a tenth of its own choice: as fast where nothing else runs, and less of
-# others' time where something begins to. Measured by benchmarks/waiting_threads.py.
-_SPINS = "30000"
+# Of libgomp's threads, a tenth of its own choice: as fast where nothing else runs. Where something
+# does, a thirtieth of that: nearly as good there as none, and not as bad when the other has ended.
+# Measured by benchmarks/waiting_threads.py.
+_SPINS, _FEW_SPINS = "30000", "1000"
 
 
 def share_cores() -> None:
@@ -34,13 +35,14 @@ def share_cores() -> None:
 def openmp(cores: int, environment: Mapping[str, str]) -> dict[str, str]:
     """Return what OpenMP must find in the environment of a job that has so many cores to itself.
 
-    On a machine that is busy, a thread that waits for others leaves its core to them: one that
+    On a machine that is busy, a thread that waits for others soon leaves its core to them: one that
     spins would take it from those it waits for. Elsewhere it spins for a while, as waking up takes
     longer than a small layer does. What ``environment`` holds already counts.
     """
     defaults = {THREADS: str(max(1, cores))}
     if not environment.get(WAIT_POLICY) and not environment.get(SPINS):
-        defaults |= {WAIT_POLICY: "PASSIVE"} if is_busy(cores) else {SPINS: _SPINS}
+        busy = {WAIT_POLICY: "PASSIVE", SPINS: _FEW_SPINS}
+        defaults |= busy if is_busy(cores) else {SPINS: _SPINS}
     return {name: environment.get(name) or value for name, value in defaults.items()}
 
 
