@@ -31,7 +31,7 @@ from multiprune.budget import CountBudget
 from multiprune.report.findings.comparison import comparable, methods
 from multiprune.report.findings.ensemble import Request, best_ensemble
 from multiprune.report.records.frame import read_runs
-from multiprune.report.records.predictions import write_predictions
+from multiprune.runs.predictions import write_predictions
 from multiprune.tasks.answers import Answers
 
 SIZES = 20
@@ -55,7 +55,7 @@ def main() -> None:
         comparable(frame.rows)
         groups = methods(frame.rows)
         clock.append(seconds())
-        budget = CountBudget(count=frame.rows[0].dense * options.tasks // 3)
+        budget = CountBudget(count=frame.rows[0].budget.dense * options.tasks // 3)
         for method, rows in groups.items():
             best_ensemble(method, rows, Request(budget))
         clock.append(seconds())

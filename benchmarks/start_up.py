@@ -22,7 +22,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from multiprune.status import read_status
+from multiprune.runs.status import read_status
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from multiprune.report.records.predictions import write_predictions
+from multiprune.runs.budget_outcome import BudgetOutcome, LedgerRow
+from multiprune.runs.predictions import write_predictions
+from multiprune.runs.record import Method, RunRecord, TaskRecord
 from multiprune.tasks.answers import Answers
 
 if TYPE_CHECKING:
@@ -105,3 +107,27 @@ def write_answers(run: Path, right: Mapping[str, Sequence[bool]], split: str = "
         examples = torch.arange(len(predictions))
         by_task[task] = Answers(predictions, torch.ones_like(predictions), examples)
     write_predictions(run, {split: by_task})
+
+
+def record_with(**changed: Any) -> RunRecord:
+    """Return the record of a run of one task, but for what is ``changed``."""
+    content: dict[str, Any] = {
+        "score": 0.75,
+        "validation": {"rte": {"accuracy": 0.75}},
+        "test": {"rte": {"accuracy": 0.25}},
+        "budget": BudgetOutcome(scope="encoder_linear", dense=100, asked=30, kept=25),
+        "ledger": [LedgerRow(part="encoder_linear", dense=100, kept=25, in_scope=True)],
+        "density": {"encoder.0.weight": 0.25},
+        "mask_sha256": "0123",
+        "examples": {"rte": 40},
+        "truncated": {"rte": 0},
+        "steps": 12,
+        "wall_seconds": 1.5,
+        "seconds_per_step": 0.125,
+        "seed": 3,
+        "method": Method(name="Magnitude", settings={"pruner._target_": "Magnitude"}),
+        "tasks": {"rte": TaskRecord(kind="classes", metrics=["accuracy"])},
+        "settings": {"pruner._target_": "Magnitude", "seed": 3},
+        "config": {"seed": 3, "task": {"rte": {}}, "data": {"mirror": None}},
+    }
+    return RunRecord(**{**content, **changed})

@@ -33,8 +33,8 @@ def test_numbers_are_left_in_the_folder_of_the_run(finished: Path, tmp_path: Pat
     ladder = read_ladder(run)
     assert ladder is not None
     assert [one.kept for one in ladder.rungs][::-1] == sorted(one.kept for one in ladder.rungs)
-    assert ladder.rungs[0].kept == run.dense
-    assert ladder.rungs[-1].kept == run.kept
+    assert ladder.rungs[0].kept == run.budget.dense
+    assert ladder.rungs[-1].kept == run.budget.kept
     # The run is that of its smallest size, which training has evaluated in another way.
     expected = {task: run.validation_score(task) for task in run.tasks}
     assert ladder.rungs[-1].scores == pytest.approx(expected, abs=1e-5)

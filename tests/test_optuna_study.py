@@ -28,7 +28,7 @@ APPLICATION = """
 import json, os, pathlib
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from multiprune.status import GaveUpError
+from multiprune.runs.status import GaveUpError
 
 @hydra.main(version_base="1.3", config_path=None, config_name=None)
 def main(config):

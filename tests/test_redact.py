@@ -12,12 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from multiprune.config import plain
 from multiprune.data.source import GeneratedSource
-from multiprune.identity import difference
 from multiprune.job_name import job_name
 from multiprune.launching.redaction import Redaction
 from multiprune.redact import HIDDEN, redact_text, redacted
-from multiprune.report.records.command import command_of
-from multiprune.report.records.results import is_finished
+from multiprune.runs.command import command_of
+from multiprune.runs.record import is_finished
+from multiprune.runs.settings import difference
 
 if TYPE_CHECKING:
     from pathlib import Path

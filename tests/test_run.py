@@ -24,11 +24,10 @@ from transformers import AutoModel
 from multiprune.assembly import check_processes, check_strategy
 from multiprune.config import plain
 from multiprune.models.multitask import MultitaskModel
-from multiprune.report.records.frame import read_run
-from multiprune.report.records.masks import read_masks
-from multiprune.report.records.predictions import read_predictions
-from multiprune.report.records.results import is_finished
-from multiprune.status import read_status
+from multiprune.runs.masks import Masks, read_masks
+from multiprune.runs.predictions import read_predictions
+from multiprune.runs.record import RunRecord, is_finished
+from multiprune.runs.status import read_status
 from multiprune.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -360,8 +359,12 @@ def test_predictions_by_example_give_the_scores_again(finished: Path) -> None:
         assert results[split]["roles"]["accuracy"] == pytest.approx(right, abs=1e-6)
 
 
+def recorded_masks(folder: Path) -> Masks:
+    return read_masks(folder, RunRecord.read(folder).density)
+
+
 def test_saved_masks_are_the_weights_that_are_not_zero(finished: Path) -> None:
-    masks, weights = read_masks(read_run(finished)), load_file(finished / "model/model.safetensors")
+    masks, weights = recorded_masks(finished), load_file(finished / "model/model.safetensors")
     assert masks.keys() == results_of(finished)["density"].keys()
     for path, mask in masks.items():
         kept = weights[path.removeprefix("model.encoder.")].numpy() != 0
@@ -379,7 +382,7 @@ def test_saved_masks_say_which_units_and_ranks_were_kept(
     pruner: str, kind: str, matrix: str, tmp_path: Path
 ) -> None:
     run_in(tmp_path, *SMALL, f"pruner={pruner}", "budget.fraction=0.4")
-    masks, weights = read_masks(read_run(tmp_path)), load_file(tmp_path / "model/model.safetensors")
+    masks, weights = recorded_masks(tmp_path), load_file(tmp_path / "model/model.safetensors")
     (path,) = [one for one in masks if one.endswith(f"layer.0.{kind}")]
     (weight,) = [one for name, one in weights.items() if name.endswith(f"{matrix}.weight")]
     kept = int(np.unpackbits(masks[path].bits)[: masks[path].size].sum())

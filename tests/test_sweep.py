@@ -21,8 +21,8 @@ from hydra.core.override_parser.types import IntervalSweep
 from omegaconf import OmegaConf
 
 from multiprune.cli import main
-from multiprune.report.records.jobs import read_jobs
-from multiprune.status import read_status
+from multiprune.runs.jobs import read_jobs
+from multiprune.runs.status import read_status
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,7 +10,7 @@ import pytest
 from application import composed
 
 from multiprune.config import plain
-from multiprune.identity import difference, flat_settings
+from multiprune.runs.settings import difference, settings_of
 from multiprune.specialize.origin import read_origin
 from multiprune.targets import check_targets
 
@@ -94,7 +94,7 @@ def test_no_way_to_read_a_run_imports_what_it_names(tmp_path: Path, payload: Pat
     with pytest.raises(ValueError, match=r"task\.a\._target_ names payload\.Kind"):
         read_origin(tmp_path)
     # Nor does asking in what runs differ.
-    flat_settings(theirs, theirs | {"task": {"a": node("payload.Kind", given=1)}})
+    settings_of(theirs | {"task": {"a": node("payload.Kind", given=1)}})
     found = difference({"task": {"a": node("payload.Kind", given=1)}}, {"task": {}})
     assert found == ("task.a._target_", "payload.Kind", None)
     assert not payload.exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
 import torch
@@ -19,7 +19,7 @@ from multiprune.data.read_labels import with_labels
 from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.outcome import is_job
 from multiprune.pruning.settings import unknown_setting
-from multiprune.report.records.lineage import lineage_of
+from multiprune.runs.lineage import lineage_of
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
 from multiprune.training.curves import Curves
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from multiprune.data.datamodule import MultitaskDataModule
     from multiprune.models.encoder import Encoder
-    from multiprune.status import StatusFile
+    from multiprune.runs.record import EarlierRun
+    from multiprune.runs.status import StatusFile
     from multiprune.tasks.task import Task
     from multiprune.training.distillation import Distillation
     from multiprune.training.give_up import GiveUp
@@ -56,7 +57,7 @@ class Experiment:
     best: BestFinished
     stopwatch: Stopwatch
     trainer: pl.Trainer
-    lineage: list[dict[str, Any]]
+    lineage: list[EarlierRun]
 
 
 def assemble(config: DictConfig, status: StatusFile) -> Experiment:

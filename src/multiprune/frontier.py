@@ -14,12 +14,12 @@ from multiprune.export.dynamic import load_sizes
 from multiprune.measure.cost import parameters, without_embeddings
 from multiprune.models.encoder import Encoder
 from multiprune.report.records.ladder_file import FRONTIER, WEIGHTS
+from multiprune.runs.atomic import atomic_file
 from multiprune.specialize.calibration_set import batches_by_length
 from multiprune.specialize.origin import read_origin
 from multiprune.tasks.answers import answers_to, joined
 from multiprune.tasks.scores import scores_of
 from multiprune.training.module import mean_score
-from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -186,5 +186,5 @@ def write_frontier(sizes: Sequence[Size], run: Path, *, split: str) -> None:
 
 
 def _write(content: object, file: Path) -> None:
-    with whole_file(file) as beside:
+    with atomic_file(file) as beside:
         beside.write_text(json.dumps(content, indent=2) + "\n")

@@ -7,8 +7,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from multiprune.identity import INCIDENTAL, is_below
 from multiprune.redact import redacted
+from multiprune.runs.settings import INCIDENTAL, is_below
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence

@@ -19,14 +19,14 @@ from omegaconf.errors import OmegaConfBaseException
 from multiprune.message import first_line
 from multiprune.redact import redact_text
 from multiprune.refusal import DEFECT, FailedSweep, Refusal
-from multiprune.run_folder import RUN_LOCK, WRITTEN
-from multiprune.status import STATUS, GaveUpError
+from multiprune.runs.folder import RUN_LOCK, WRITTEN
+from multiprune.runs.status import STATUS, GaveUpError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from multiprune.status import StatusFile
+    from multiprune.runs.status import StatusFile
 
 # Set by what starts several processes of one job.
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID")

@@ -34,12 +34,13 @@ from multiprune.pruning.fingerprint import mask_digest
 from multiprune.pruning.pruner import UnfinishedPruningError
 from multiprune.quiet import quiet_libraries
 from multiprune.report.outcome import density_map, summary
-from multiprune.report.records.masks import write_masks
-from multiprune.report.records.predictions import read_predictions, write_predictions
-from multiprune.report.records.results import Results, scores_by_task
 from multiprune.report.summary import print_summary
-from multiprune.run_folder import MODEL, SIZES_FOLDER, RunFolder
-from multiprune.status import StatusFile
+from multiprune.runs.folder import MODEL, SIZES_FOLDER, RunFolder
+from multiprune.runs.masks import write_masks
+from multiprune.runs.predictions import read_predictions, write_predictions
+from multiprune.runs.record import Method, RunRecord, TaskRecord, scores_by_task
+from multiprune.runs.settings import packages_of, settings_of
+from multiprune.runs.status import StatusFile
 from multiprune.tasks.score_terms import score_terms
 from multiprune.tasks.scores import reads_rows
 from multiprune.training.checkpoints import checkpoint_to_continue
@@ -70,11 +71,11 @@ def run(config: DictConfig) -> float:
         experiment = prepare(config, status)
         with tracked(experiment.trainer.loggers, describe(recorded(config), status.folder)):
             train(experiment)
-            results = finish(experiment, config)
-        end(status, results)
+            record = finish(experiment, config)
+        end(status, record)
     if experiment.trainer.is_global_zero:
-        print_summary(results, status.folder)
-    return results.score
+        print_summary(record, status.folder)
+    return record.score
 
 
 def conclude_again(config: DictConfig) -> float:
@@ -82,15 +83,15 @@ def conclude_again(config: DictConfig) -> float:
     status = begun()
     with reported(status), ended_by_sigterm():
         status.begin()
-        results = Results.read(status.folder)
+        record = RunRecord.read(status.folder)
         if trackers(instantiate(config.logger).values()):
             experiment = prepare(config, status)
             answers = read_predictions(status.folder)["validation"]
             with tracked(experiment.trainer.loggers, describe(recorded(config), status.folder)):
-                track(experiment, results, answers)
-        end(status, results)
-    print_summary(results, status.folder)
-    return results.score
+                track(experiment, record, answers)
+        end(status, record)
+    print_summary(record, status.folder)
+    return record.score
 
 
 def begun() -> StatusFile:
@@ -104,10 +105,9 @@ def begun() -> StatusFile:
     return StatusFile(folder, writes=is_first_process())
 
 
-def end(status: StatusFile, results: Results) -> None:
+def end(status: StatusFile, record: RunRecord) -> None:
     """Say that the run is finished."""
-    density = results.budget["kept"] / results.budget["dense"]
-    status.end("finished", score=results.score, density=density)
+    status.end("finished", score=record.score, density=record.budget.density)
 
 
 def prepare(config: DictConfig, status: StatusFile) -> Experiment:
@@ -140,7 +140,7 @@ def train(experiment: Experiment) -> None:
         raise refusal(other) from other
 
 
-def finish(experiment: Experiment, config: DictConfig) -> Results:
+def finish(experiment: Experiment, config: DictConfig) -> RunRecord:
     """Take the best weights that meet the budget, make the pruning permanent, evaluate, write."""
     trainer, module, pruner = experiment.trainer, experiment.module, experiment.pruning.pruner
     steps = trainer.global_step
@@ -149,9 +149,13 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
         module.load_state_dict(torch.load(best, map_location="cpu")["state_dict"])
     densities = experiment.pruning.densities()
     pruner.finalize()
-    budget = met_budget(experiment)
+    # What was kept: no more than was asked for, and less by less than a group.
+    pruner.check_budget()
+    budget = pruner.budget.outcome(pruner.ledger())
     validation, test = evaluate(experiment)
-    results = Results(
+    recorded_config = recorded(config)
+    settings = settings_of(recorded_config, trusted=packages_of(recorded_config))
+    record = RunRecord(
         score=float(validation["val/score"]),
         validation=scores_by_task(validation, "val"),
         # Retrieval is evaluated whether or not a task has test data.
@@ -166,12 +170,15 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
         wall_seconds=experiment.stopwatch.wall_seconds,
         seconds_per_step=experiment.stopwatch.seconds_per_step,
         seed=config.seed,
-        config=recorded(config),
+        config=recorded_config,
+        settings=settings,
+        method=Method.from_settings(settings),
+        tasks=tasks_of(experiment),
         lineage=experiment.lineage,
         labels=labels_of(experiment.tasks),
     )
-    write(experiment, results)
-    return results
+    write(experiment, record)
+    return record
 
 
 def evaluate(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -185,17 +192,22 @@ def evaluate(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:
     return validation, dict(trainer.callback_metrics)
 
 
-def met_budget(experiment: Experiment) -> dict[str, Any]:
-    """Return what was asked for and what was kept: no more, and less by less than a group."""
-    pruner = experiment.pruning.pruner
-    ledger, budget = pruner.ledger(), pruner.budget
-    asked, kept = budget.resolve(ledger), ledger.kept_in(budget.of)
-    pruner.check_budget()
-    return {"of": budget.of, "dense": ledger.dense_in(budget.of), "asked": asked, "kept": kept}
+def tasks_of(experiment: Experiment) -> dict[str, TaskRecord]:
+    """Return what is recorded of each task."""
+    return {
+        name: TaskRecord(
+            kind=task.definition["kind"],
+            metrics=[*task.metrics],
+            loss_weight=task.loss_weight,
+            languages=[*task.languages],
+            train_languages=None if task.train_languages is None else [*task.train_languages],
+        )
+        for name, task in experiment.tasks.items()
+    }
 
 
 @rank_zero_only
-def write(experiment: Experiment, results: Results) -> None:
+def write(experiment: Experiment, record: RunRecord) -> None:
     """Write models, answers and masks, then the results, which say that the run is complete."""
     model, tokenizer = experiment.module.model, experiment.data.tokenizer
     length = experiment.data.max_length
@@ -207,8 +219,8 @@ def write(experiment: Experiment, results: Results) -> None:
     answers = {"validation": answered["val"], "test": answered["test"]}
     write_predictions(experiment.folder, answers, terms_of(experiment, answers))
     write_masks(experiment.folder, experiment.pruning.pruner.masks())
-    results.write(experiment.folder)
-    track(experiment, results, answered["val"])
+    record.write(experiment.folder)
+    track(experiment, record, answered["val"])
 
 
 def terms_of(
@@ -236,9 +248,9 @@ def save_every_size(experiment: Experiment, folder: RunFolder) -> None:
     save_sizes(folder.path / SIZES_FOLDER, whole, order, pruner.budget.of, claim=claim)
 
 
-def track(experiment: Experiment, results: Results, validation: Mapping[str, Answers]) -> None:
+def track(experiment: Experiment, record: RunRecord, validation: Mapping[str, Answers]) -> None:
     """Show what came of a run to its loggers."""
-    density = results.density
+    density = record.density
 
     def predictions(count: int) -> dict[str, Table]:
         tables = {}
@@ -249,8 +261,8 @@ def track(experiment: Experiment, results: Results, validation: Mapping[str, Ans
         return tables
 
     outcome = Outcome(
-        steps=results.steps,
-        summary=summary(results),
+        steps=record.steps,
+        summary=summary(record),
         figures={"density_by_layer": lambda: density_map(density)} if density else {},
         predictions=predictions,
         model=experiment.folder / MODEL,

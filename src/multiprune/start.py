@@ -14,9 +14,9 @@ from multiprune.config import plain
 from multiprune.launching.lock import one_run_in
 from multiprune.outcome import is_first_process, is_job, refused, reported
 from multiprune.quick_exit import exit_quickly
-from multiprune.report.records.results import check_unfinished, is_finished, read_score
-from multiprune.run_folder import RunFolder
-from multiprune.status import StatusFile, is_concluded
+from multiprune.runs.folder import RunFolder
+from multiprune.runs.record import check_unfinished, is_finished, read_score
+from multiprune.runs.status import StatusFile, is_concluded
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -15,7 +15,7 @@ from multiprune.launching.failures import (
     conclude,
 )
 from multiprune.launching.progress import SweepProgress
-from multiprune.status import GaveUpError
+from multiprune.runs.status import GaveUpError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

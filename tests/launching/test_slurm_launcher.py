@@ -20,8 +20,8 @@ from application import ROOT, SMALL
 from safetensors.torch import load_file
 from toy_jobs import APPLICATION, pretend, records, wait_until
 
-from multiprune.report.records.jobs import read_jobs
-from multiprune.status import read_status
+from multiprune.runs.jobs import read_jobs
+from multiprune.runs.status import read_status
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator

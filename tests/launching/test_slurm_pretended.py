@@ -21,7 +21,7 @@ from multiprune.launching.slurm_job import (
     requeue,
 )
 from multiprune.launching.slurm_waiting import Waiting
-from multiprune.status import StatusFile, read_status
+from multiprune.runs.status import StatusFile, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from run_folders import results, write
 
-from multiprune.report.records.masks import write_masks
+from multiprune.runs.masks import write_masks
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -81,7 +81,7 @@ def test_what_is_no_encoder_denominator_or_data_may_differ(
     tmp_path: Path, dotted: str, value: Any
 ) -> None:
     first, second = row(tmp_path / "first"), row(tmp_path / "second", {dotted: value})
-    assert (first.config, first.ledger) != (second.config, second.ledger)
+    assert (first.record.config, first.ledger) != (second.record.config, second.ledger)
     comparable([first, second])
 
 

@@ -128,7 +128,7 @@ def test_seeds_that_keep_different_numbers_are_one_size_the_largest(tmp_path: Pa
     runs.add({"easy": 0.7}, kept=99, asked=100, seed=1)
     best = runs.ensemble(99).contenders["best"]
     assert best.sizes == {"easy": 99}
-    assert [run.seed for run in best.runs["easy"]] == [0, 1]
+    assert [run.record.seed for run in best.runs["easy"]] == [0, 1]
     with pytest.raises(ValueError, match="its only trained size is 99"):
         runs.ensemble(98)
 
@@ -140,7 +140,7 @@ def test_best_multitask_run_within_the_budget_stands_beside(runs: Runs) -> None:
             runs.add(scores, kept=kept, seed=seed, test={"easy": 0.4 + 0.1 * seed})
     multitask = runs.ensemble(500_000).contenders["multitask"]
     assert multitask.parameters == 500_000
-    assert [one.kept for one in multitask.runs["easy"]] == [500_000, 500_000]
+    assert [run.budget.kept for run in multitask.runs["easy"]] == [500_000, 500_000]
     mean, test = (multitask.mean_score(one) for one in (Row.validation_score, Row.test_score))
     assert mean is not None
     assert test is not None

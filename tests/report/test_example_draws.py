@@ -16,7 +16,7 @@ from multiprune.report.findings.contender import Contender
 from multiprune.report.findings.difference import Difference, score_difference
 from multiprune.report.findings.example_draws import DRAWS, ExampleDraws
 from multiprune.report.records.frame import Row, read_run
-from multiprune.report.records.predictions import FILE, read_predictions, write_predictions
+from multiprune.runs.predictions import FILE, read_predictions, write_predictions
 from multiprune.tasks.answers import Answers
 
 if TYPE_CHECKING:
@@ -146,15 +146,16 @@ def test_what_cannot_be_resampled_says_why(tmp_path: Path) -> None:
 def test_metrics_of_others_are_not_imported(definition: dict[str, Any], tmp_path: Path) -> None:
     row = answered(tmp_path / "run", easy=first(50))
     config = {"task": {"easy": {"metrics": {"accuracy": definition}}}}
+    record = replace(row.record, config=config)
     assert "must be one of multiprune.tasks.metrics, but that of easy is" in reason(
-        replace(row, config=config)
+        replace(row, record=record)
     )
 
 
 def test_runs_that_do_not_tell_languages_apart_are_not_resampled(tmp_path: Path) -> None:
     row = answered(tmp_path / "run", easy=first(50))
-    easy = row.config["task"]["easy"] | {"languages": ["en", "de"]}
-    said = reason(replace(row, config={"task": {"easy": easy}}))
+    easy = replace(row.record.tasks["easy"], languages=["en", "de"])
+    said = reason(replace(row, record=replace(row.record, tasks={"easy": easy})))
     assert said == f"{row.path / FILE} does not say which answer to easy is in which language"
 
 

@@ -14,8 +14,8 @@ import pytest
 from application import ROOT, SMALL, run_in
 from run_folders import EMBEDDINGS, HEAD, LINEAR, OTHER, results, write
 
-from multiprune.report.records.command import command_of
 from multiprune.report.records.frame import read_run, read_runs
+from multiprune.runs.command import command_of
 
 
 def test_row_holds_what_the_results_say(tmp_path: Path) -> None:
@@ -23,16 +23,21 @@ def test_row_holds_what_the_results_say(tmp_path: Path) -> None:
     row = read_run(write(tmp_path / "run", content, "seed=3", "task=[rte,sst2]"))
     assert row.path == tmp_path / "run"
     assert row.tasks == ("rte", "sst2")
-    assert (row.pruner, row.encoder, row.seed) == ("Magnitude", "minilm", 3)
-    assert (row.of, row.dense, row.asked, row.kept) == ("encoder_linear", LINEAR, 1_234, 1_234)
+    assert (row.record.method.name, row.encoder, row.record.seed) == ("Magnitude", "minilm", 3)
+    assert (row.budget.scope, row.budget.dense, row.budget.asked, row.budget.kept) == (
+        "encoder_linear",
+        LINEAR,
+        1_234,
+        1_234,
+    )
     assert row.ledger.kept_in("encoder") == EMBEDDINGS + 1_234 + OTHER
     assert row.ledger.dense_in("total") == EMBEDDINGS + LINEAR + OTHER + 2 * HEAD
     assert row.metrics == {"rte": "accuracy", "sst2": "accuracy"}
     assert [row.validation_score(task) for task in row.tasks] == [0.75, 0.5]
     assert [row.test_score(task) for task in row.tasks] == [None, 0.25]
-    assert row.examples == {"rte": 100, "sst2": 100}
-    assert row.density == {"model.encoder.layer.0.weight": 1_234 / LINEAR}
-    assert (row.steps, row.wall_seconds) == (12, 3.0)
+    assert row.record.examples == {"rte": 100, "sst2": 100}
+    assert row.record.density == {"model.encoder.layer.0.weight": 1_234 / LINEAR}
+    assert (row.record.steps, row.record.wall_seconds) == (12, 3.0)
     assert row.command == "python train.py seed=3 'task=[rte,sst2]'"
     assert not row.frozen_embeddings
 
@@ -50,9 +55,9 @@ def test_results_of_a_real_run_are_read(tmp_path: Path) -> None:
     content = json.loads((tmp_path / "run" / "results.json").read_text())
     assert row.tasks == ("agreement", "entailment", "quantity", "roles")
     assert sum(map(row.validation_score, row.tasks)) / 4 == pytest.approx(content["score"])
-    assert row.kept == row.ledger.kept_in("encoder_linear") == content["budget"]["kept"]
-    assert (row.pruner, row.seed) == ("Movement", 5)
-    assert row.examples == dict.fromkeys(row.tasks, 48)
+    assert row.budget.kept == row.ledger.kept_in("encoder_linear") == content["budget"]["kept"]
+    assert (row.record.method.name, row.record.seed) == ("Movement", 5)
+    assert row.record.examples == dict.fromkeys(row.tasks, 48)
 
 
 def test_runs_are_found_at_any_depth_once_and_in_order(tmp_path: Path) -> None:
@@ -99,7 +104,7 @@ def test_unfinished_and_corrupt_runs_are_left_out_with_the_reason(tmp_path: Path
         (["validation"], {}, "has no `validation.rte.accuracy`"),
         (["validation", "rte", "accuracy"], float("nan"), "validation score of rte is nan"),
         (["test"], {"rte": {}}, "has no `test.rte.accuracy`"),
-        (["density"], 3, "must be a valid dictionary"),
+        (["density"], 3, "must be an object"),
     ],
 )
 def test_results_that_are_not_whole_are_left_out(
@@ -129,22 +134,19 @@ def test_missing_keys_are_named(tmp_path: Path, key: str) -> None:
 def test_results_that_are_no_object_are_left_out(tmp_path: Path) -> None:
     write(tmp_path / "run", results({"rte": 0.75}, kept=10))
     (tmp_path / "run" / "results.json").write_text("[]")
-    assert (
-        read_runs(tmp_path).left_out[0].reason
-        == "results.json must be a valid dictionary, but is []"
-    )
+    assert read_runs(tmp_path).left_out[0].reason == "results.json must be an object, but is []"
 
 
 def test_runs_that_did_not_note_their_examples_are_read(tmp_path: Path) -> None:
     content = results({"rte": 0.75}, kept=10)
     del content["examples"]
-    assert read_run(write(tmp_path / "run", content)).examples == {}
+    assert read_run(write(tmp_path / "run", content)).record.examples == {}
 
 
 def test_folder_without_runs_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere is none"):
+    with pytest.raises(FileNotFoundError, match="nowhere is not a directory"):
         read_runs(tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match=f"at least one, but {tmp_path} has none"):
+    with pytest.raises(FileNotFoundError, match=f"No runs found in {tmp_path}"):
         read_runs(tmp_path)
 
 

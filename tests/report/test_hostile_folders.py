@@ -14,9 +14,9 @@ from run_folders import results, write
 
 from multiprune.cli import main
 from multiprune.report.records.frame import read_runs
-from multiprune.report.records.jobs import read_jobs
-from multiprune.report.records.masks import FILE, write_masks
 from multiprune.report.write import Report
+from multiprune.runs.jobs import read_jobs
+from multiprune.runs.masks import FILE, write_masks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -104,7 +104,6 @@ def set_at(content: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
     ("key", "value"),
     [
         ("config.data", None),
-        ("config.data.cap", 3),
         ("config.encoder", []),
         ("config.task.a", None),
         ("config.task.a.metrics", {}),

@@ -12,10 +12,10 @@ import pytest
 from run_folders import results, write
 
 from multiprune.cli import main
-from multiprune.report.records.duration import duration
 from multiprune.report.records.frame import read_runs
-from multiprune.report.records.jobs import read_jobs, totals
-from multiprune.status import STATUS, Status, utc_now
+from multiprune.runs.duration import duration
+from multiprune.runs.jobs import read_jobs, totals
+from multiprune.runs.status import STATUS, Status, utc_now
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,7 +173,7 @@ def test_report_says_why_runs_are_unfinished(sweep: Path) -> None:
 
 
 def test_folder_without_runs_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="error: A folder of runs must hold at least one"):
+    with pytest.raises(SystemExit, match="error: No runs found in"):
         main(["status", str(tmp_path)])
 
 

@@ -1,32 +1,28 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from run_folders import record_with
 
 from multiprune.report.outcome import density_map, summary
-from multiprune.report.records.results import Results
+from multiprune.runs.budget_outcome import BudgetOutcome
+
+if TYPE_CHECKING:
+    from multiprune.runs.record import RunRecord
 
 
-def results(**changed: Any) -> Results:
+def results(**changed: Any) -> RunRecord:
     content: dict[str, Any] = {
         "score": 0.7,
         "validation": {"rte": {"accuracy": 0.7, "f1": 0.6}},
         "test": {"rte": {"accuracy": 0.5, "f1": 0.4}},
-        "budget": {"of": "encoder_linear", "dense": 1000, "asked": 260, "kept": 250},
-        "ledger": [],
-        "density": {},
-        "mask_sha256": "",
-        "examples": {},
-        "truncated": {},
+        "budget": BudgetOutcome(scope="encoder_linear", dense=1000, asked=260, kept=250),
         "steps": 1,
         "wall_seconds": 1.0,
-        "seconds_per_step": 1.0,
-        "seed": 0,
-        "config": {},
     }
-    return Results(**{**content, **changed})
+    return record_with(**{**content, **changed})
 
 
 def test_summary_has_the_names_of_the_curves() -> None:

@@ -42,7 +42,7 @@ def test_size_of_a_model_is_that_of_its_largest_seed(runs: Runs) -> None:
     runs.add("b", {"easy": 0.8}, kept=95, asked=100, seed=1)
     (model,) = runs.overview().models
     assert model.contender.parameters == 99
-    assert [run.seed for run in model.runs] == [0, 1]
+    assert [run.record.seed for run in model.runs] == [0, 1]
 
 
 def test_single_tasks_alone_are_shared_out_at_even_shares_of_their_sizes(runs: Runs) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from multiprune.report.records.predictions import FILE, read_predictions, write_predictions
+from multiprune.runs.predictions import FILE, read_predictions, write_predictions
 from multiprune.tasks.answers import Answers
 from multiprune.tasks.score_terms import ScoreTerms
 

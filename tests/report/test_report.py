@@ -254,7 +254,9 @@ def test_wrong_input_is_one_sentence(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "`format` must be one of html" in refusal(capsys, runs, "--format", "pdf")
-    assert "is none" in refusal(capsys, tmp_path / "nowhere", "--out", tmp_path / "report")
+    assert "is not a directory" in refusal(
+        capsys, tmp_path / "nowhere", "--out", tmp_path / "report"
+    )
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     assert "holds thesis.tex" in refusal(capsys, runs, "--out", tmp_path / "mine")

@@ -3,34 +3,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multiprune.report.records.results import Results
+from run_folders import record_with
+
 from multiprune.report.summary import print_summary
+from multiprune.runs.budget_outcome import BudgetOutcome, LedgerRow
 
 if TYPE_CHECKING:
     import pytest
 
+    from multiprune.runs.record import RunRecord
 
-def results_with(**changed: Any) -> Results:
+
+def results_with(**changed: Any) -> RunRecord:
     content: dict[str, Any] = {
         "score": 0.8125,
         "validation": {"rte": {"accuracy": 0.625}, "stsb": {"pearson": 1.0, "spearman": 0.9}},
         "test": {"rte": {"accuracy": 0.25}},
-        "budget": {"of": "encoder_linear", "dense": 20000, "asked": 6001, "kept": 5000},
+        "budget": BudgetOutcome(scope="encoder_linear", dense=20000, asked=6001, kept=5000),
         "ledger": [
-            {"part": "encoder_linear", "dense": 20000, "kept": 5000, "in_scope": True},
-            {"part": "heads", "dense": 1234, "kept": 1234, "in_scope": False},
+            LedgerRow(part="encoder_linear", dense=20000, kept=5000, in_scope=True),
+            LedgerRow(part="heads", dense=1234, kept=1234, in_scope=False),
         ],
-        "density": {},
-        "mask_sha256": "",
-        "examples": {},
-        "truncated": {},
         "steps": 12,
         "wall_seconds": 61.4,
-        "seconds_per_step": 5.0,
-        "seed": 0,
-        "config": {},
     }
-    return Results(**(content | changed))
+    return record_with(**{**content, **changed})
 
 
 def printed(capsys: pytest.CaptureFixture[str], folder: str = "runs/one", **changed: Any) -> str:

@@ -42,7 +42,7 @@ def test_no_command_ends_with_an_empty_message(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("multiprune.report.records.jobs.read_jobs", fail)
+    monkeypatch.setattr("multiprune.runs.jobs.read_jobs", fail)
     monkeypatch.setattr(commands, "exit_quickly", lambda: None)
     with pytest.raises(SystemExit) as ended:
         main(["status", str(tmp_path)])

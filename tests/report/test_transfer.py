@@ -11,9 +11,9 @@ from run_folders import LINEAR, results, task_config, write
 
 from multiprune.cli import main
 from multiprune.report.findings.overview import overview
-from multiprune.report.records.chain import described
 from multiprune.report.records.frame import read_run, read_runs
 from multiprune.report.sections.order import sections
+from multiprune.runs.lineage import described
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -227,10 +227,10 @@ def test_figure_has_a_line_for_sizes_and_a_level_for_dense(world: World) -> None
 def test_density_of_a_run_before_is_named_where_it_is_not_that_of_the_last(tmp_path: Path) -> None:
     first = masked("mlm", kept=500_000, mask="half")
     again = stage("chem", first, kept=100_000, mask="tenth")
-    chain = read_run(write(tmp_path / "again", again)).chain
+    chain = read_run(write(tmp_path / "again", again)).record.chain
     assert described(chain, 100_000) == ("mlm pruned to 0.5", "chem pruned")
     regrown = stage("chem", first)
-    chain = read_run(write(tmp_path / "regrown", regrown)).chain
+    chain = read_run(write(tmp_path / "regrown", regrown)).record.chain
     assert described(chain, LINEAR) == ("mlm pruned to 0.5", "chem dense")
     assert described([], LINEAR) == ()
 
@@ -240,7 +240,7 @@ def test_a_mask_that_weights_have_grown_out_of_is_not_kept(tmp_path: Path) -> No
     grown = masked("biomed", pruned, kept=KEPT, mask="second")
     kept = stage("gene", pruned, grown, kept=KEPT, mask="second")
     write(tmp_path / "run", kept)
-    links = read_run(tmp_path / "run").chain
+    links = read_run(tmp_path / "run").record.chain
     assert described(links, KEPT) == ("mlm pruned", "biomed pruned", "gene mask kept")
 
 

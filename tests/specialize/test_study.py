@@ -17,8 +17,8 @@ from multiprune.budget.budget import FractionBudget
 from multiprune.cli import main
 from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
-from multiprune.report.records.jobs import read_jobs
 from multiprune.report.specialists.files import SPECIALISTS
+from multiprune.runs.jobs import read_jobs
 from multiprune.specialize.calibration_set import Draw, calibration_set
 from multiprune.specialize.origin import read_origin
 from multiprune.specialize.specialist import Recipe, specialized, validated
@@ -69,7 +69,7 @@ def test_study_measures_what_cutting_one_by_one_gives(run: Path, method: str) ->
         for density in DENSITIES:
             recipe = Recipe(budget=FractionBudget(fraction=density), method=method)
             made = specialized(model, encoded.task, name, examples, recipe)
-            size = {"asked": made.budget["asked"], "kept": made.budget["kept"]}
+            size = {"asked": made.budget.asked, "kept": made.budget.kept}
             expected.append({"task": name, **size, "metrics": validated(made.model, encoded)})
     assert found["specialists"] == expected
     assert found["whole"] == whole

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from application import SMALL, run_in
 
-from multiprune.status import GaveUpError
+from multiprune.runs.status import GaveUpError
 from multiprune.training.give_up import GiveUp, Rival, better_rivals, read_rivals
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.loading import load
 from multiprune.models.encoder import pretrained
 from multiprune.models.from_scratch import character_tokenizer
-from multiprune.report.records.predictions import read_predictions
+from multiprune.runs.predictions import read_predictions
 from multiprune.specialize.calibration_set import LABELS, Draw
 from multiprune.specialize.specialist import Recipe
 from multiprune.specialize.specialize import Manner, Request, specialize

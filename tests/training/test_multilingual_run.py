@@ -19,7 +19,7 @@ from multiprune.export.convert import ExportSettings, export_model
 from multiprune.report.findings.contender import Contender
 from multiprune.report.findings.example_draws import DRAWS, ExampleDraws
 from multiprune.report.records.frame import read_run
-from multiprune.report.records.predictions import read_predictions
+from multiprune.runs.predictions import read_predictions
 from multiprune.tasks.answer_text import exact_match, f1
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.spans import span_f1, spans_of

@@ -16,7 +16,7 @@ from application import SMALL, run_in
 from full_disk import full_disk
 
 from multiprune.data.source import GeneratedSource
-from multiprune.status import Status, StatusFile, read_status
+from multiprune.runs.status import Status, StatusFile, read_status
 from multiprune.tasks.classification import Classification
 from multiprune.training.module import MultitaskModule
 from multiprune.training.status import ReportStatus

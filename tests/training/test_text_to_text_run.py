@@ -12,7 +12,7 @@ from tiny_text_to_text import saved_t5
 from torch import nn
 
 import multiprune
-from multiprune.report.records.predictions import read_predictions
+from multiprune.runs.predictions import read_predictions
 from multiprune.tasks.synthetic import agreement, entailment
 from multiprune.tasks.text_to_text import WordedClassification
 

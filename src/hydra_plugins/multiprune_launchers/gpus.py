@@ -115,7 +115,7 @@ class _Observer:
         self.started = sweep.started
 
     def ended(self, position: int, outcome: "JobReturn | Died") -> None:
-        from multiprune.status import StatusFile
+        from multiprune.runs.status import StatusFile
 
         job = self._jobs[position]
         if not isinstance(outcome, JobReturn):

@@ -75,8 +75,8 @@ class SequentialLauncher(BasicLauncher):
 
     def _run(self, task_function: TaskFunction, job: DictConfig) -> Any:
         from multiprune.outcome import is_first_process, sentence
-        from multiprune.report.records.runs import RESULTS
-        from multiprune.status import GaveUpError
+        from multiprune.runs.folder import RESULTS
+        from multiprune.runs.status import GaveUpError
 
         number, folder = HydraConfig.get().job.num, Path(HydraConfig.get().runtime.output_dir)
         has_finished = (folder / RESULTS).exists()

@@ -22,7 +22,9 @@ from typing_extensions import override
 from hydra_plugins.multiprune_optuna_study import _settings  # noqa: F401 - registers itself
 from hydra_plugins.multiprune_optuna_study._space import SearchSpace, search_space
 from multiprune.launching.failures import end_failed_sweep
-from multiprune.status import GaveUpError
+from multiprune.runs.atomic import atomic_file
+from multiprune.runs.folder import RESULTS
+from multiprune.runs.status import GaveUpError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -159,7 +161,7 @@ class OptunaStudy(Sweeper):
         if job.status is not JobStatus.COMPLETED:
             raise job._return_value
         assert job.hydra_cfg is not None
-        file = Path(job.hydra_cfg.hydra.runtime.output_dir) / "results.json"
+        file = Path(job.hydra_cfg.hydra.runtime.output_dir) / RESULTS
         results = json.loads(file.read_text())
         return [float(_at(results, key, file)) for key in self.objectives]
 
@@ -178,9 +180,8 @@ class OptunaStudy(Sweeper):
             }
             for trial in sorted(study.best_trials, key=lambda one: one.values[-1])
         ]
-        beside = folder / "best_trials.json.writing"
-        beside.write_text(json.dumps(best, indent=2) + "\n")
-        beside.replace(folder / "best_trials.json")
+        with atomic_file(folder / "best_trials.json") as beside:
+            beside.write_text(json.dumps(best, indent=2) + "\n")
         for one in best:
             log.info("Not beaten: %s", one)
         end_failed_sweep(self._failures, jobs=self._launched, sweep=folder)

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from multiprune.arguments import check_number
 from multiprune.budget.ledger import parts_of
+from multiprune.runs.budget_outcome import BudgetOutcome
 
 if TYPE_CHECKING:
     from multiprune.budget.ledger import ParameterLedger
@@ -50,6 +51,15 @@ class Budget(ABC):
                 "prune these, too, if `parts` names them."
             )
         return asked
+
+    def outcome(self, ledger: ParameterLedger) -> BudgetOutcome:
+        """Return how many parameters were asked for, and how many of them a model has kept."""
+        return BudgetOutcome(
+            scope=self.of,
+            dense=ledger.dense_in(self.of),
+            asked=self.resolve(ledger),
+            kept=ledger.kept_in(self.of),
+        )
 
 
 def reachable(least: int, dense: int) -> str:

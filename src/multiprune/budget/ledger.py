@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from multiprune.runs.budget_outcome import LedgerRow
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -128,15 +130,15 @@ class ParameterLedger:
         removed = sum(self.dense.values()) - sum(self.kept.values())
         return 1 - removed / prunable if prunable else 1.0
 
-    def rows(self) -> list[dict[str, int | str | bool]]:
-        """Return one row a part, ready for a table or JSON."""
+    def rows(self) -> list[LedgerRow]:
+        """Return one row a part, as it is recorded."""
         return [
-            {
-                "part": part,
-                "dense": self.dense[part],
-                "kept": self.kept[part],
-                "in_scope": self.prunable.get(part, 0) > 0,
-            }
+            LedgerRow(
+                part=part,
+                dense=self.dense[part],
+                kept=self.kept[part],
+                in_scope=self.prunable.get(part, 0) > 0,
+            )
             for part in PARTS
         ]
 

@@ -170,9 +170,9 @@ def _add_status(commands: Commands) -> None:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from multiprune.export.whole_folder import leftovers
-    from multiprune.report.records.job_table import print_jobs
-    from multiprune.report.records.jobs import as_json, read_jobs
+    from multiprune.cli.job_table import print_jobs
+    from multiprune.runs.atomic import leftovers
+    from multiprune.runs.jobs import as_json, read_jobs
 
     jobs = read_jobs(*options.runs)
     for parent in dict.fromkeys([*options.runs, *(job.path for job in jobs)]):

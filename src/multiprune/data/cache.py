@@ -7,12 +7,13 @@ import json
 import logging
 import os
 import shutil
-import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+
+from multiprune.runs.atomic import atomic_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -84,18 +85,14 @@ def _read(place: Path) -> tuple[Dataset, int] | None:
 def _write(place: Path, columns: Mapping[str, Any], truncated: int) -> None:
     from datasets import Dataset
 
-    beside = place.with_name(f".writing-{uuid.uuid4().hex}")
-    beside.mkdir(parents=True)
     try:
-        Dataset.from_dict(dict(columns)).save_to_disk(beside, num_shards=1)
-        (beside / "truncated.json").write_text(json.dumps(truncated))
-        beside.rename(place)
+        with atomic_folder(place) as beside:
+            Dataset.from_dict(dict(columns)).save_to_disk(beside, num_shards=1)
+            (beside / "truncated.json").write_text(json.dumps(truncated))
     except OSError:
         # Without a lock, another process may have written the same rows in the meantime.
         if not place.is_dir():
             raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 @contextmanager

@@ -13,7 +13,6 @@ dense), its ``shape``, and the ``checksums`` of what is stored.
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from multiprune.export import mask as masks
 from multiprune.export.header import Header, check_names, check_stored, checksum
+from multiprune.runs.atomic import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -83,18 +83,8 @@ def save_bitmask(tensors: Mapping[str, Tensor], file: Path) -> None:
     """
     stored, metadata = compress(tensors)
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".{file.name}-{uuid.uuid4().hex}")
-    try:
-        beside.touch()
-        # safetensors writes for the owner alone; what is shipped is as open as other files.
-        mode = beside.stat().st_mode & 0o666
+    with atomic_file(file, is_shared=True) as beside:
         save_file(stored, beside, metadata)
-        beside.chmod(mode)
-        beside.replace(file)
-    except SafetensorError as error:
-        raise OSError(f"`{file}` must be writable, but {error}.") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load_bitmask(file: Path) -> dict[str, Tensor]:

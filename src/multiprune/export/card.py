@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from multiprune.export import card_text as text
@@ -12,33 +12,48 @@ from multiprune.models.encoder import has_pooler
 from multiprune.tasks.words import needs_spaces
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from multiprune.export.loading import ShippedModel
+    from multiprune.runs.budget_outcome import BudgetOutcome, LedgerRow
+    from multiprune.runs.record import RunRecord, Scores
 
 
-def write_card(folder: Path, model: ShippedModel, results: Path | None) -> None:
+@dataclass(frozen=True)
+class Measured:
+    """What was measured when a model was made: its scores on validation data, and its size.
+
+    ``training`` says in a sentence how it was trained; it is empty for a model that was not.
+    """
+
+    validation: Scores
+    budget: BudgetOutcome
+    ledger: Sequence[LedgerRow]
+    training: str = ""
+
+    @classmethod
+    def from_record(cls, record: RunRecord) -> Measured:
+        """Return what a run has measured."""
+        examples = ", ".join(f"{task} {count:,}" for task, count in record.examples.items())
+        training = (
+            f"{record.steps:,} steps of the optimizer with seed {record.seed}, on examples of "
+            f"{examples}.\n"
+        )
+        return cls(record.validation, record.budget, record.ledger, training)
+
+
+def write_card(folder: Path, model: ShippedModel, measured: Measured | None) -> None:
     """Write ``README.md`` into a folder that ``model`` was exported to.
 
-    ``results`` are the run's, with scores and ledger of this model, if there is such a file.
+    ``measured`` is what is known of this model.
     """
     kind = "text-to-text model" if model.encoder.config.is_encoder_decoder else "text encoder"
     kind = "text classifier" if isinstance(model, ShippedClassifier) else kind
     parts = [f"# A pruned {kind}\n", *_how_to_load(folder, model), *_tasks(model.meaning)]
-    if results is not None and results.is_file():
-        parts += _results(_content(results), model)
+    if measured is not None:
+        parts += _results(measured, model)
     (folder / "README.md").write_text("\n".join(parts))
-
-
-def _content(results: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(results.read_text())
-    except ValueError as error:
-        raise ValueError(f"Results must be JSON, but {results} is not: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"Results must be an object, but {results} holds {content!r}.")
-    return content
 
 
 def write_packed_card(folder: Path, meaning: Mapping[str, Mapping[str, Any]], sizes: str) -> None:
@@ -129,14 +144,13 @@ def _outputs(one: Mapping[str, Any]) -> str:
     return ", ".join(map(str, one.get("words") or one.get("labels", [])))
 
 
-def _results(results: Mapping[str, Any], model: ShippedModel) -> list[str]:
-    budget = results["budget"]
+def _results(measured: Measured, model: ShippedModel) -> list[str]:
     tasks = [
         [task, metric, f"{value:.4f}"]
-        for task, metrics in results["validation"].items()
+        for task, metrics in measured.validation.items()
         for metric, value in metrics.items()
     ]
-    ledger = [[row["part"], f"{row['dense']:,}", f"{row['kept']:,}"] for row in results["ledger"]]
+    ledger = [[row.part, f"{row.dense:,}", f"{row.kept:,}"] for row in measured.ledger]
     dtype = str(model.encoder.dtype).removeprefix("torch.")
     scores = [
         "## Scores on validation data\n",
@@ -145,20 +159,10 @@ def _results(results: Mapping[str, Any], model: ShippedModel) -> list[str]:
     ]
     return [
         *(scores if tasks else []),
-        *(_training(results) if "steps" in results else []),  # specialists are not trained
+        *(["## Training\n", measured.training] if measured.training else []),
         "## Parameters\n",
-        f"Asked for {budget['asked']:,} and kept {budget['kept']:,} of {budget['dense']:,} "
-        f"({budget['of']}).\n",
+        f"{measured.budget}\n",
         table(["part", "dense", "kept"], ledger),
-    ]
-
-
-def _training(results: Mapping[str, Any]) -> list[str]:
-    examples = ", ".join(f"{task} {count:,}" for task, count in results["examples"].items())
-    return [
-        "## Training\n",
-        f"{results['steps']:,} steps of the optimizer with seed {results['seed']}, on examples of "
-        f"{examples}.\n",
     ]
 
 

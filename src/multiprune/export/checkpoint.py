@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from multiprune.export.bitmask import load_bitmask, save_bitmask
 from multiprune.export.bound import bounded
 from multiprune.export.digests import check_digest
+from multiprune.export.exported_folder import exported_folder
 from multiprune.export.tied import assign_state, stored_state, whole_state
-from multiprune.export.whole_folder import written_as_a_whole
 from multiprune.message import first_line
 from multiprune.models.encoder import Encoder, encoder_class, has_pooler
 from multiprune.models.heads import VocabularyHead, head
@@ -64,11 +64,11 @@ def save_model(
     digests of the weights. An encoder-decoder has no weights of heads, and loads by
     ``AutoModelForSeq2SeqLM``; ``heads.json`` says how its tasks are put in words. ``max_length`` is
     that of texts in training, in tokens; by default, as many as there are positions for.
-    ``claim`` is that of :func:`written_as_a_whole`.
+    ``claim`` is that of :func:`exported_folder`.
     """
     length = Encoder(model.encoder, tokenizer).max_length if max_length is None else max_length
     meaning = meaning_of(tasks, length)
-    with written_as_a_whole(folder, claim=claim) as beside:
+    with exported_folder(folder, claim=claim) as beside:
         save_encoder(beside, model.encoder)
         tokenizer.save_pretrained(beside)
         save_heads(beside, model.heads, meaning)

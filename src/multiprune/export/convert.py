@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from multiprune.export.card import write_card
+from multiprune.export.card import Measured, write_card
 from multiprune.export.checkpoint import (
     OVER_VOCABULARY,
     check_is_new,
@@ -17,10 +17,12 @@ from multiprune.export.checkpoint import (
     write_config,
 )
 from multiprune.export.dynamic import DynamicModel, load_sizes
+from multiprune.export.exported_folder import exported_folder
 from multiprune.export.given_texts import DocumentOfWords
 from multiprune.export.loading import load
 from multiprune.export.vocabulary import prune_vocabulary
-from multiprune.export.whole_folder import written_as_a_whole
+from multiprune.runs.folder import RESULTS
+from multiprune.runs.record import RunRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -91,9 +93,9 @@ def export_model(
     """
     check_is_new(out)
     if density is None:
-        results, model = model_folder(source).parent / "results.json", load(source)
-    else:  # the results are those of the smallest size
-        results, model = None, load_sizes(source).cut(density)
+        measured, model = _measured(model_folder(source).parent), load(source)
+    else:  # what was measured is the smallest size
+        measured, model = None, load_sizes(source).cut(density)
     if isinstance(model, DynamicModel):
         raise ValueError(
             f"What is exported must have one size, but {source} has many: name one by its density."
@@ -108,7 +110,7 @@ def export_model(
         model.to(DTYPES[settings.dtype])
     lengths = {task: {"max_length": model.max_length(task)} for task in model.meaning}
     model.meaning = {task: {**one, **lengths[task]} for task, one in model.meaning.items()}
-    with written_as_a_whole(out) as folder:
+    with exported_folder(out) as folder:
         if settings.format == "onnx":
             # Imported late: what it needs is optional.
             from multiprune.export.onnx import export_onnx
@@ -119,4 +121,8 @@ def export_model(
             save_encoder(folder, model.encoder, bitmask=settings.storage == "bitmask")
         save_heads(folder, model.heads, model.meaning)
         model.tokenizer.save_pretrained(folder)
-        write_card(folder, model, results)
+        write_card(folder, model, measured)
+
+
+def _measured(run: Path) -> Measured | None:
+    return Measured.from_record(RunRecord.read(run)) if (run / RESULTS).is_file() else None

@@ -18,13 +18,13 @@ from multiprune.export.checkpoint import (
     load_heads,
     load_weights,
 )
+from multiprune.export.exported_folder import exported_folder
 from multiprune.export.loading import SIZES, ShippedModel, load, load_tokenizer
-from multiprune.export.whole_folder import written_as_a_whole
 from multiprune.models.nested import LayerOrder, RemovalOrder
 from multiprune.models.resize import Resizable, sort_units
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
-from multiprune.run_folder import SIZES_FOLDER
+from multiprune.runs.folder import SIZES_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -171,7 +171,7 @@ def save_sizes(
     claim: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a whole model and the order in which its units go, all of it or nothing."""
-    with written_as_a_whole(folder, claim=claim) as beside:
+    with exported_folder(folder, claim=claim) as beside:
         model.save(beside)
         save_order(beside, order, of)
 

@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from multiprune.export.bound import bounded
 from multiprune.export.checkpoint import MEANING, check_file, weights_file
-from multiprune.export.whole_folder import written_as_a_whole
+from multiprune.export.exported_folder import exported_folder
 from multiprune.models.modeling_multiprune import KEY, pruned_class
 from multiprune.models.saving import SaveWithShapes
 
@@ -45,7 +45,7 @@ def save_own(
     folder: str | Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None = None
 ) -> None:
     """Write a model, cut or not, to a new or empty folder, all of it or nothing."""
-    with written_as_a_whole(Path(folder)) as beside:
+    with exported_folder(Path(folder)) as beside:
         SaveWithShapes(model)(beside)
         if tokenizer is not None:
             tokenizer.save_pretrained(beside)

@@ -14,12 +14,12 @@ from multiprune.export.checkpoint import (
     save_config,
     save_heads,
 )
+from multiprune.export.exported_folder import exported_folder
 from multiprune.export.loading import load, load_tokenizer
 from multiprune.export.packed import MASKS, save_masks
 from multiprune.export.packed_sizes import Apart, size_tables
 from multiprune.export.shared import SharedWeights
 from multiprune.export.text_to_text import check_is_encoder
-from multiprune.export.whole_folder import written_as_a_whole
 from multiprune.models.task_heads import TaskHeads
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def pack(runs: Sequence[Path], out: Path) -> str:
         apart.append(Apart.of(model))
     encoder = load_encoder(folders[0])
     encoder.load_state_dict(shared.weights)
-    with written_as_a_whole(out) as folder:
+    with exported_folder(out) as folder:
         save_bitmask(shared.weights, folder / SHARED_WEIGHTS)
         mask_bytes = save_masks(shared.models, shared.weights, folder / MASKS)
         save_config(folder, encoder)

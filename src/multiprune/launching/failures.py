@@ -11,7 +11,7 @@ from hydra.core.utils import JobStatus
 
 from multiprune.outcome import is_first_process, sentence
 from multiprune.refusal import FailedSweep
-from multiprune.status import GaveUpError
+from multiprune.runs.status import GaveUpError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -25,10 +25,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from multiprune.config import plain
 from multiprune.outcome import sentence
 from multiprune.redact import redacted
-from multiprune.report.records.command import HYDRA
-from multiprune.report.records.results import is_finished, read_score
-from multiprune.report.records.runs import RESULTS
-from multiprune.status import StatusFile, is_concluded, read_status
+from multiprune.runs.command import HYDRA
+from multiprune.runs.folder import RESULTS
+from multiprune.runs.record import is_finished, read_score
+from multiprune.runs.status import StatusFile, is_concluded, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -16,7 +16,7 @@ from hydra.experimental.callback import Callback
 from typing_extensions import override
 
 from multiprune.outcome import is_first_process, refusal
-from multiprune.run_folder import RUN_LOCK
+from multiprune.runs.folder import RUN_LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

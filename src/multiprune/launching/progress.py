@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from multiprune.report.records.duration import duration
+from multiprune.runs.duration import duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

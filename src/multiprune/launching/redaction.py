@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from typing_extensions import override
 
 from multiprune.redact import redacted
-from multiprune.report.records.command import HYDRA
-from multiprune.whole_file import whole_file
+from multiprune.runs.atomic import atomic_file
+from multiprune.runs.command import HYDRA
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,5 +31,5 @@ class Redaction(Callback):
 def _redact(file: Path) -> None:
     noted = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     if (safe := redacted(noted)) != noted:
-        with whole_file(file) as beside:
+        with atomic_file(file) as beside:
             OmegaConf.save(OmegaConf.create(safe), beside)

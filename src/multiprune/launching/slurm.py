@@ -23,7 +23,7 @@ from multiprune.launching.job import failed
 from multiprune.launching.slurm_client import largest_array, last_line
 from multiprune.launching.slurm_job import Interpreter, Limit, execute_in_slurm
 from multiprune.launching.slurm_queue import queue
-from multiprune.status import StatusFile
+from multiprune.runs.status import StatusFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

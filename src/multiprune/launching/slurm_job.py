@@ -18,7 +18,7 @@ from omegaconf import read_write
 from multiprune.cores import openmp, usable_cores
 from multiprune.launching.job import execute, failed
 from multiprune.launching.slurm_client import ask
-from multiprune.status import StatusFile, read_status
+from multiprune.runs.status import StatusFile, read_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -13,7 +13,7 @@ from multiprune.launching.job import failed
 from multiprune.launching.slurm_client import cancel, state_of
 from multiprune.launching.slurm_job import NotQueuedAgainError
 from multiprune.launching.slurm_queue import queue
-from multiprune.status import StatusFile, reason_unfinished
+from multiprune.runs.status import StatusFile, reason_unfinished
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

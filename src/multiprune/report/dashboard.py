@@ -91,7 +91,12 @@ def _frontier() -> list[panels.PanelTypes]:
 
 
 def _varied(rows: Sequence[Row]) -> panels.ParallelCoordinatesPlot:
-    budgets = {key for row in rows for key in ("fraction", "count") if key in row.config["budget"]}
+    budgets = {
+        key
+        for row in rows
+        for key in ("fraction", "count")
+        if f"budget.{key}" in row.record.settings
+    }
     column = panels.ParallelCoordinatesPlotColumn
     return panels.ParallelCoordinatesPlot(
         title="Pruner, budget, learning rate and score",

@@ -64,7 +64,7 @@ def as_csv(overview: Overview) -> str:
     for row in overview.all_rows:
         scores = [_score(row, split, task) for split in SPLITS for task in tasks]
         described = _run(row) | {"tasks": " ".join(row.tasks)}
-        examples = [row.examples.get(task) for task in tasks]
+        examples = [row.record.examples.get(task) for task in tasks]
         writer.writerow([*(described[name] for name in _RUN), *examples, *scores])
     return file.getvalue()
 
@@ -81,9 +81,21 @@ _RUN = (
 
 
 def _run(row: Row) -> dict[str, Any]:
-    described = {name: getattr(row, name) for name in _RUN}
+    record, budget = row.record, row.budget
+    described = {
+        "language": record.language,
+        "pruner": record.method.name,
+        "seed": record.seed,
+        "of": budget.scope,
+        "dense": budget.dense,
+        "asked": budget.asked,
+        "kept": budget.kept,
+        "steps": record.steps,
+        "wall_seconds": record.wall_seconds,
+        "command": row.command,
+    }
     scores = {split: {task: _score(row, split, task) for task in row.tasks} for split in SPLITS}
-    words = {"path": str(row.path), "tasks": list(row.tasks), "examples": dict(row.examples)}
+    words = {"path": str(row.path), "tasks": list(row.tasks), "examples": dict(row.record.examples)}
     return described | words | scores
 
 
@@ -103,11 +115,11 @@ def _model(model: Model) -> dict[str, Any]:
         "tasks": list(model.tasks),
         "asked": model.asked,
         "parameters": contender.parameters,
-        "seeds": [run.seed for run in model.runs],
-        "examples": dict(model.runs[0].examples),
+        "seeds": [run.record.seed for run in model.runs],
+        "examples": dict(model.runs[0].record.examples),
         **scores,
         "ledger": [dict(run.ledger.kept) for run in model.runs],
-        "density": [dict(run.density) for run in model.runs],
+        "density": [dict(run.record.density) for run in model.runs],
         "runs": [str(run.path) for run in model.runs],
     }
 

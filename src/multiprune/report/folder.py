@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from multiprune.runs.atomic import atomic_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,15 +39,7 @@ def report_folder(folder: Path) -> Iterator[Path]:
     """Give a folder to write into, which takes the place of ``folder`` if nothing fails."""
     check_replaceable(folder)
     folder = folder.resolve()
-    beside, before = (folder.with_name(f".{folder.name}-{uuid.uuid4().hex}") for _ in range(2))
-    beside.mkdir(parents=True)
-    try:
+    with atomic_folder(folder, claim=lambda _: check_replaceable(folder)) as beside:
         yield beside
-        names = sorted(one.name for one in beside.iterdir())
+        names = sorted(file.name for file in beside.iterdir())
         (beside / MARK).write_text("".join(f"{name}\n" for name in names))
-        if folder.exists():
-            folder.rename(before)
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        shutil.rmtree(before, ignore_errors=True)

@@ -13,21 +13,20 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from multiprune.report.records.results import Results
+    from multiprune.runs.record import RunRecord
 
 
-def summary(results: Results) -> dict[str, float]:
+def summary(record: RunRecord) -> dict[str, float]:
     """Return what runs are compared by, under the names that metrics have.
 
     ``score``, the parameters ``kept`` and their share ``density`` of what the budget counts, and
     all metrics by task.
     """
-    budget = results.budget
-    by_split = {"val": results.validation, "test": results.test}
+    by_split = {"val": record.validation, "test": record.test}
     return {
-        "score": results.score,
-        "kept": budget["kept"],
-        "density": budget["kept"] / budget["dense"],
+        "score": record.score,
+        "kept": record.budget.kept,
+        "density": record.budget.density,
     } | {
         f"{split}/{task}/{metric}": value
         for split, by_task in by_split.items()

@@ -171,7 +171,7 @@ class Report(Document):
         rows = self.overview.all_rows
         return (
             f"{plural(len(rows), 'finished run')} of {plural(len(self.overview.tasks), 'task')} on "
-            f"{rows[0].encoder}, {plural(len({row.seed for row in rows}), 'seed')}, "
+            f"{rows[0].encoder}, {plural(len({row.record.seed for row in rows}), 'seed')}, "
             f"{plural(len(self.overview.methods), 'method')}; {len(self.overview.left_out):,} left "
             "out."
         )

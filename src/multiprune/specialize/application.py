@@ -12,16 +12,16 @@ from hydra.core.hydra_config import HydraConfig
 
 from multiprune.budget.budget import FractionBudget
 from multiprune.config import plain
-from multiprune.identity import difference
 from multiprune.outcome import ended_by_sigterm, is_job, refusal, reported
 from multiprune.quiet import quiet_libraries
 from multiprune.redact import redacted
 from multiprune.report.specialists.files import SPECIALISTS
+from multiprune.runs.settings import difference
+from multiprune.runs.status import StatusFile
 from multiprune.specialize.calibration_set import Draw
 from multiprune.specialize.methods import Choice
 from multiprune.specialize.specialist import Recipe
 from multiprune.specialize.study import Plan, study, write_study
-from multiprune.status import StatusFile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

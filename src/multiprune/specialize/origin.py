@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,8 @@ from multiprune.data.datamodule import EACH
 from multiprune.data.read_labels import with_labels
 from multiprune.models.text_to_text import tasks_for
 from multiprune.outcome import sentence
+from multiprune.runs.folder import RESULTS
+from multiprune.runs.record import RunRecord
 from multiprune.targets import check_targets
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.scores import reads_rows
@@ -126,21 +127,21 @@ def read_origin(run: Path, *, allow_targets: Sequence[str] = ()) -> Origin:
         FileNotFoundError: if the run is not finished, or is an exported folder.
         ValueError: if its results are damaged, or name code that is not allowed.
     """
-    file = run / "results.json"
+    file = run / RESULTS
     if not file.is_file():
         raise FileNotFoundError(
             f"A finished run must say in results.json what its tasks read, but {run} has none: "
             "name the run that a model was exported from with `--data-of`."
         )
     try:
-        content = json.loads(file.read_text())
-        config = content["config"]
+        record = RunRecord.read(run)
+        config = {**record.config}
         if not {"task", "data", "seed"} <= config.keys():
             raise KeyError("task, data and seed")
         # Those that the run has read from its training data.
-        for name, labels in content.get("labels", {}).items():
+        for name, labels in record.labels.items():
             config["task"][name]["labels"] = labels
-    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
             f"The results of a run must hold its configuration, but {file} does not: {error}"
         ) from error

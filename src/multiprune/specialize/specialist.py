@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from multiprune.data.batches import EncodedTask
     from multiprune.export.loading import ShippedModel
     from multiprune.pruning.importance import Scores
+    from multiprune.runs.budget_outcome import BudgetOutcome
     from multiprune.specialize.calibration_set import CalibrationSet, WeighedBatch
     from multiprune.tasks.task import Task
 
@@ -83,7 +84,7 @@ class Specialist:
 
     model: ShippedModel
     ledger: ParameterLedger
-    budget: dict[str, Any]
+    budget: BudgetOutcome
     masks: Mapping[str, Tensor]
     rescaled: int
 
@@ -138,18 +139,12 @@ def specialized(
         pruner.importance = Attributed(scores, per_parameter=not relative)
         pruner.prune(number / recipe.rounds)
     pruner.finalize()
-    ledger, budget = pruner.ledger(), recipe.budget
-    met = {
-        "of": budget.of,
-        "dense": ledger.dense_in(budget.of),
-        "asked": budget.resolve(ledger),
-        "kept": ledger.kept_in(budget.of),
-    }
+    ledger = pruner.ledger()
     rescaled = 0
     if recipe.repair == RESCALE:
         inputs = [alone.encoder_inputs(name, one.batch.inputs) for one in examples.batches]
         rescaled = rescale(alone.encoder, model.encoder, inputs)
-    return Specialist(alone, ledger, met, pruner.masks(), rescaled)
+    return Specialist(alone, ledger, recipe.budget.outcome(ledger), pruner.masks(), rescaled)
 
 
 def _attributed(

@@ -8,10 +8,10 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from multiprune.export.card import write_card
+from multiprune.export.card import Measured, write_card
 from multiprune.export.checkpoint import check_is_new, model_folder
+from multiprune.export.exported_folder import exported_folder
 from multiprune.export.loading import load
-from multiprune.export.whole_folder import written_as_a_whole
 from multiprune.models.encoder import Encoder
 from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.origin import read_origin
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from multiprune.data.batches import EncodedTask
     from multiprune.export.loading import ShippedModel
+    from multiprune.runs.budget_outcome import BudgetOutcome
     from multiprune.specialize.calibration_set import Draw
     from multiprune.specialize.origin import Origin
     from multiprune.specialize.specialist import Recipe, Specialist
@@ -82,7 +83,7 @@ class Outcome:
         language: that the model is for; None for all of the task, or a task that has none.
         folder: what was written.
         labels: how often each class was the answer to an example, if the task has classes.
-        budget: what is counted (``of``), ``dense``, ``asked`` and ``kept`` parameters.
+        budget: how many parameters were asked for, and kept.
         before: metrics of the whole model on validation data; empty if not measured.
         after: the same of the smaller one.
         seconds: from the encoded data to the model that is cut.
@@ -92,11 +93,16 @@ class Outcome:
     language: str | None
     folder: Path
     labels: dict[str, int]
-    budget: dict[str, Any]
+    budget: BudgetOutcome
     before: dict[str, float]
     after: dict[str, float]
     seconds: float
     warning: str | None
+
+    @property
+    def validation(self) -> dict[str, dict[str, float]]:
+        """The metrics of the smaller model, by task; empty if not measured."""
+        return {self.task: self.after} if self.after else {}
 
 
 def specialize(request: Request) -> Iterator[Outcome]:
@@ -194,10 +200,11 @@ def make(
         warning=examples.warning,
     )
     content = {"task": name, "language": language, **of} | _content(manner, made, outcome)
-    with written_as_a_whole(folder) as beside:
+    with exported_folder(folder) as beside:
         made.model.save(beside)
         (beside / OUTCOME).write_text(json.dumps(content, indent=2) + "\n")
-        write_card(beside, made.model, beside / OUTCOME)
+        measured = Measured(outcome.validation, outcome.budget, made.ledger.rows())
+        write_card(beside, made.model, measured)
     return outcome
 
 
@@ -214,8 +221,8 @@ def _content(manner: Manner, made: Specialist, outcome: Outcome) -> dict[str, An
         "draw": asdict(manner.draw),
         "labels": outcome.labels,
         "before": outcome.before,
-        "validation": {outcome.task: outcome.after} if outcome.after else {},
-        "budget": outcome.budget,
-        "ledger": made.ledger.rows(),
+        "validation": outcome.validation,
+        "budget": asdict(outcome.budget),
+        "ledger": [asdict(row) for row in made.ledger.rows()],
         "seconds": outcome.seconds,
     }

@@ -12,11 +12,11 @@ from multiprune.budget.budget import FractionBudget
 from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
 from multiprune.report.specialists.files import SPECIALISTS
+from multiprune.runs.atomic import atomic_file
 from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.methods import METHODS
 from multiprune.specialize.origin import read_origin
 from multiprune.specialize.specialist import check_can_be_cut, importance, specialized, validated
-from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -112,7 +112,7 @@ def study(plan: Plan, *, progress: Callable[[int, int], None] | None = None) -> 
 
 def write_study(folder: Path, content: Mapping[str, Any]) -> None:
     """Write what was found into ``folder``, or nothing."""
-    with whole_file(folder / SPECIALISTS) as beside:
+    with atomic_file(folder / SPECIALISTS) as beside:
         beside.write_text(json.dumps(content, indent=2) + "\n")
 
 
@@ -161,9 +161,9 @@ def _of_task(plan: Plan, model: ShippedModel, origin: Origin, name: str, found: 
         budget = FractionBudget(fraction=density, of=plan.recipe.budget.of)
         recipe = replace(plan.recipe, budget=budget)
         made = specialized(model, encoded.task, name, examples, recipe, known=known)
-        size = {"asked": made.budget["asked"], "kept": made.budget["kept"]}
+        size = {"asked": made.budget.asked, "kept": made.budget.kept}
         metrics = validated(made.model, encoded, rows=rows)
-        found.dense = made.budget["dense"]
+        found.dense = made.budget.dense
         found.specialists.append({"task": name, **size, "metrics": metrics})
         found.masks.setdefault(size["asked"], {})[name] = made.masks
         if other is not None:

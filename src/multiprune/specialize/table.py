@@ -22,7 +22,7 @@ def print_outcomes(manner: Manner, outcomes: Sequence[Outcome]) -> None:
     for head in (*["language"] * by_language, "kept", "dense", "metric", "before", "after"):
         table.add_column(head, justify="left" if head in ("language", "metric") else "right")
     for one in outcomes:
-        sizes = [f"{one.budget[key]:,}" for key in ("kept", "dense")]
+        sizes = [f"{getattr(one.budget, key):,}" for key in ("kept", "dense")]
         named = [one.task, *[one.language or ""] * by_language, *sizes]
         for metric in _shown(one):
             scores = [

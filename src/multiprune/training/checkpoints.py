@@ -13,8 +13,8 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.runs.atomic import atomic_file
 from multiprune.training.module import ResumeError
-from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -44,7 +44,7 @@ class WholeFiles(TorchCheckpointIO):
             OSError: if it cannot be written; what was there is then as it was.
         """
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(Path(path), moved_to=storage_options) as beside:
+        with atomic_file(Path(path), moved_to=storage_options) as beside:
             _save(checkpoint, beside)
 
 

@@ -14,7 +14,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-from multiprune.whole_file import whole_file
+from multiprune.runs.atomic import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -112,7 +112,7 @@ class MetricsCsv(Logger):
         if not self._rows:
             return
         columns = list(dict.fromkeys(key for row in self._rows for key in row))
-        with whole_file(self.path) as beside, beside.open("w", newline="") as file:
+        with atomic_file(self.path) as beside, beside.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self._rows)

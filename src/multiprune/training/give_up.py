@@ -8,7 +8,6 @@ score is.
 from __future__ import annotations
 
 import csv
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,9 @@ import pytorch_lightning as pl
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.status import GaveUpError
+from multiprune.runs.folder import RESULTS
+from multiprune.runs.record import RunRecord
+from multiprune.runs.status import GaveUpError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,16 +101,16 @@ class GiveUp(pl.Callback):
 def read_rivals(folder: Path) -> list[Rival]:
     """Return the finished runs beside ``folder``; those that cannot be read are no rivals."""
     rivals = []
-    for results in sorted(folder.parent.glob("*/results.json")):
+    for results in sorted(folder.parent.glob(f"*/{RESULTS}")):
         try:
-            content = json.loads(results.read_bytes())
+            record = RunRecord.read(results.parent)
             with (results.parent / "metrics.csv").open(newline="") as file:
                 scores = [
-                    (int(row["step"]) / int(content["steps"]), float(row[SCORE]))
+                    (int(row["step"]) / record.steps, float(row[SCORE]))
                     for row in csv.DictReader(file)
                     if row.get(SCORE)
                 ]
-            rivals.append(Rival(int(content["budget"]["kept"]), scores))
+            rivals.append(Rival(record.budget.kept, scores))
         except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError):
             continue
     return [one for one in rivals if all(math.isfinite(score) for _, score in one.scores)]

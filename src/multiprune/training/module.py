@@ -14,7 +14,7 @@ from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
 from multiprune.data.datamodule import MultitaskDataModule
-from multiprune.identity import difference
+from multiprune.runs.settings import difference
 from multiprune.tasks.answers import Answers, answers_to
 from multiprune.tasks.scores import reads_rows, scores_of
 from multiprune.training.distillation import NoDistillation

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 from typing_extensions import override
 
 if TYPE_CHECKING:
-    from multiprune.status import StatusFile
+    from multiprune.runs.status import StatusFile
 
 _SECONDS_BETWEEN_WRITES = 5.0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from multiprune.runs.atomic import atomic_file
 from multiprune.tasks.task import EXAMPLE
 
 if TYPE_CHECKING:
@@ -123,15 +123,6 @@ def _read(file: Path) -> dict[str, Tensor] | None:
 
 
 def _write(tensors: dict[str, Tensor], file: Path) -> None:
-    """Write a file beside, then rename it: a reader never sees half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f".writing-{uuid.uuid4().hex}")
-    try:
+    with atomic_file(file, is_shared=True) as beside:
         save_file(tensors, beside)
-        # safetensors writes for the owner alone, but a cache may be shared.
-        beside.chmod(file.parent.stat().st_mode & 0o666)
-        beside.replace(file)
-    except SafetensorError as error:
-        raise OSError(f"{file} must be writable, but: {error}.") from error
-    finally:
-        beside.unlink(missing_ok=True)

@@ -77,7 +77,7 @@ def _compare(method: str, rows: Sequence[Row], tasks: tuple[str, ...], budget: i
         alone = {row.tasks[0] for row in rows if len(row.tasks) == 1}
         if absent := sorted(set(tasks) - alone):
             raise ValueError(f"There is no single-task run of {', '.join(absent)}.")
-        request = Request(CountBudget(count=budget, of=rows[0].of))
+        request = Request(CountBudget(count=budget, of=rows[0].budget.scope))
         ensemble = best_ensemble(method, rows, request)
     except ValueError as error:
         return Comparison(method=method, budget=budget, reason=str(error))

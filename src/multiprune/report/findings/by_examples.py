@@ -69,7 +69,7 @@ class ByExamples:
 
 def examples_of(model: Model, task: str) -> int:
     """Return the number of training examples of a task."""
-    return model.runs[0].examples[task]
+    return model.runs[0].record.examples[task]
 
 
 def by_examples(overview: Overview) -> ByExamples:
@@ -82,7 +82,7 @@ def by_examples(overview: Overview) -> ByExamples:
     varied = [
         task
         for task in sorted(largest)
-        if len({row.examples[task] for row in overview.rows if task in row.tasks}) > 1
+        if len({row.record.examples[task] for row in overview.rows if task in row.tasks}) > 1
     ]
     if not varied:
         raise ValueError(
@@ -103,20 +103,22 @@ def _largest(rows: Sequence[Row]) -> dict[str, int]:
     largest: dict[str, int] = {}
     for row in rows:
         for task in row.tasks:
-            if task not in row.examples:
+            if task not in row.record.examples:
                 raise ValueError(
                     "Runs are compared by their numbers of training examples, but the results of "
                     f"{row.path} do not hold that of {task}."
                 )
-            largest[task] = max(largest.get(task, 0), row.examples[task])
+            largest[task] = max(largest.get(task, 0), row.record.examples[task])
     return largest
 
 
 def _check_one_at_a_time(rows: Sequence[Row], largest: Mapping[str, int]) -> None:
     for row in rows:
-        fewer = [task for task in row.tasks if row.examples[task] < largest[task]]
+        fewer = [task for task in row.tasks if row.record.examples[task] < largest[task]]
         if len(fewer) > 1:
-            whole = next(one for one in rows if one.examples.get(fewer[0]) == largest[fewer[0]])
+            whole = next(
+                one for one in rows if one.record.examples.get(fewer[0]) == largest[fewer[0]]
+            )
             raise ValueError(
                 "Only one task of a run may have fewer training examples than elsewhere, but "
                 f"{row.path} has fewer of {' and of '.join(fewer)}, and {whole.path} has "

@@ -89,8 +89,8 @@ def by_setting(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 
     Otherwise all of them are compared with one another.
     """
-    own = [row for row in rows if row.language is not None]
-    shared = [row for row in rows if row.language is None]
+    own = [row for row in rows if row.record.language is not None]
+    shared = [row for row in rows if row.record.language is None]
     return (shared, own) if shared else (own, [])
 
 
@@ -108,9 +108,13 @@ def by_language(
     whole: list[Model] = []
     left_out: list[LeftOut] = []
     for method, alike in methods(rows, ignore=(*ignore, "data.language")).items():
-        whole += models_of(method, one_a_seed([row for row in alike if row.language is None])[0])
-        for language in sorted({row.language for row in alike if row.language is not None}):
-            mine = [row for row in alike if row.language == language]
+        whole += models_of(
+            method, one_a_seed([row for row in alike if row.record.language is None])[0]
+        )
+        for language in sorted(
+            {row.record.language for row in alike if row.record.language is not None}
+        ):
+            mine = [row for row in alike if row.record.language == language]
             comparable(mine)
             once, repeated = one_a_seed(mine)
             models += models_of(method, once)
@@ -129,13 +133,13 @@ def by_language(
 
 def _score_in(language: str) -> Score:
     def score(row: Row, task: str) -> float | None:
-        return row.validation[task].get(f"{row.metrics[task]}.{language}")
+        return row.record.validation[task].get(f"{row.metrics[task]}.{language}")
 
     return score
 
 
 def _pair(own: Model, task: str, whole: Sequence[Model]) -> LanguagePair:
-    language = own.runs[0].language
+    language = own.runs[0].record.language
     assert language is not None
     same = [one for one in whole if _trained_alike(one, own)]
     shared = of_size(same, own.contender.parameters)

@@ -6,42 +6,22 @@ All of it is read off ``results.json``: the composed configuration, the ledger, 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from multiprune.budget.ledger import PARTS
-from multiprune.identity import INCIDENTAL, flat_settings, is_below
-from multiprune.report.records.chain import described
+from multiprune.runs.lineage import described
+from multiprune.runs.settings import NO_METHOD, is_below
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from multiprune.report.records.chain import Link
     from multiprune.report.records.frame import Row
-
-# Settings that make no other method, beside those that are incidental: what is learned and from
-# what (that must be the same, or is what a comparison varies), how tasks of a multitask run are
-# mixed, the runs that a teacher or a mask come from, and on what a run runs.
-NO_METHOD = (
-    *INCIDENTAL, "task", "encoder", "budget", "seed", "retrieval",
-    "distillation.teacher", "pruner.mask",
-    "data.cap", "data.max_length", "data.mixing",
-    "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.use_distributed_sampler",
-)  # fmt: skip
+    from multiprune.runs.record import Stage
 
 # Of a run before, what it has learned from counts as well: nothing else compares that.
 _DATA = ("data.cap", "data.max_length", "data.mixing")
-_NO_LINK = tuple(key for key in NO_METHOD if key not in _DATA)
-
-#: The settings of configurations, by their identity: those of runs, and of the runs before.
-Settings = Mapping[int, Mapping[str, Any]]
-
-
-def settings_of(rows: Sequence[Row]) -> Settings:
-    """Return all settings of runs and of those before them, so that they can be compared."""
-    configs = [one for row in rows for one in (row.config, *(link.config for link in row.chain))]
-    return dict(zip(map(id, configs), flat_settings(*configs), strict=True))
+_NO_STAGE = tuple(key for key in NO_METHOD if key not in _DATA)
 
 
 def comparable(
@@ -57,10 +37,9 @@ def comparable(
         ValueError: at the first difference (names the two runs and the key).
     """
     seen: dict[str, tuple[Any, Row]] = {}
-    settings = settings_of(rows)
     for row in rows:
         examples = {} if by_examples or across_languages else _examples(row)
-        for name, value in (_subject(row, settings, across_languages) | examples).items():
+        for name, value in (_subject(row, across_languages) | examples).items():
             known, before = seen.setdefault(name, (value, row))
             if known != value:
                 key, ours, theirs = _difference(name, known, value)
@@ -79,35 +58,34 @@ def methods(rows: Sequence[Row], *, ignore: Sequence[str] = ()) -> dict[str, lis
     it.
     """
     groups: dict[_Method, list[Row]] = {}
-    settings = settings_of(rows)
     for row in rows:
-        groups.setdefault(_method(row, settings, ignore), []).append(row)
+        groups.setdefault(_method(row, ignore), []).append(row)
     named = {_name(one, list(groups)): alike for one, alike in groups.items()}
     return {name: named[name] for name in sorted(named)}
 
 
-def history(links: Sequence[Link], settings: Settings, ignore: Sequence[str] = ()) -> str:
-    """Return, as JSON, the settings and steps that are the same in links that differ in seeds."""
+def history(stages: Sequence[Stage], ignore: Sequence[str] = ()) -> str:
+    """Return, as JSON, the settings and steps that are the same in stages that differ in seeds."""
     found = {
         f"before.{index}.{key}": value
-        for index, link in enumerate(links)
+        for index, stage in enumerate(stages)
         for key, value in [
-            *_without(settings[id(link.config)], (*_NO_LINK, *ignore)).items(),
-            ("steps", link.steps),
+            *_without(stage.settings, (*_NO_STAGE, *ignore)).items(),
+            ("steps", stage.steps),
         ]
     }
     return json.dumps(found, sort_keys=True)
 
 
-def _subject(row: Row, settings: Settings, across_languages: bool) -> dict[str, Any]:
+def _subject(row: Row, across_languages: bool) -> dict[str, Any]:
     """Return what must be the same, by the name that a difference is reported under."""
     free = ("loss_weight", "train_languages") if across_languages else ("loss_weight",)
-    own = settings[id(row.config)]
+    own = row.record.settings
     subject: dict[str, Any] = {
-        "encoder": {key: one for key, one in _encoder(row, settings).items() if one is not False},
-        "budget.of": row.of,
+        "encoder": {key: one for key, one in _encoder(row).items() if one is not False},
+        "budget.of": row.budget.scope,
         "data.max_length": own.get("data.max_length"),
-        "data.language": None if across_languages else row.language,
+        "data.language": None if across_languages else row.record.language,
     }
     # Each task brings its head, so that heads differ by tasks.
     subject |= {f"number of {part}": row.ledger.dense[part] for part in PARTS if part != "heads"}
@@ -116,13 +94,13 @@ def _subject(row: Row, settings: Settings, across_languages: bool) -> dict[str, 
     return subject
 
 
-def _encoder(row: Row, settings: Settings) -> dict[str, Any]:
+def _encoder(row: Row) -> dict[str, Any]:
     """Return the settings of the encoder that a chain has begun with, and those of its last run."""
-    own = _inside(settings[id(row.config)], "encoder")
-    if len(row.chain) == 1:
+    own = _inside(row.record.settings, "encoder")
+    if len(row.record.chain) == 1:
         return own
     place = ("_target_", "path")
-    first = _inside(settings[id(row.chain[0].config)], "encoder")
+    first = _inside(row.record.chain[0].settings, "encoder")
     return first | {key: value for key, value in own.items() if key not in place}
 
 
@@ -134,11 +112,10 @@ def _inside(settings: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def _examples(row: Row) -> dict[str, Any]:
     """Return the numbers of training examples, or the caps of a run that did not note them."""
-    cap = row.config.get("data", {}).get("cap") or {}
     return dict(
-        (f"number of training examples of {task}", row.examples[task])
-        if task in row.examples
-        else (f"data.cap.{task}", cap.get(task))
+        (f"number of training examples of {task}", row.record.examples[task])
+        if task in row.record.examples
+        else (f"data.cap.{task}", row.record.settings.get(f"data.cap.{task}"))
         for task in row.tasks
     )
 
@@ -168,12 +145,15 @@ class _Method:
     before: str
 
 
-def _method(row: Row, settings: Settings, ignore: Sequence[str]) -> _Method:
-    earlier = row.chain[:-1]
-    own = _without(settings[id(row.config)], (*NO_METHOD, *ignore))
-    before = history(earlier, settings, ignore)
+def _method(row: Row, ignore: Sequence[str]) -> _Method:
+    earlier = row.record.chain[:-1]
+    own = _without(row.record.method.settings, tuple(ignore))
+    before = history(earlier, ignore)
     return _Method(
-        row.pruner, json.dumps(own, sort_keys=True), described(earlier, row.asked), before
+        row.record.method.name,
+        json.dumps(own, sort_keys=True),
+        described(earlier, row.budget.asked),
+        before,
     )
 
 

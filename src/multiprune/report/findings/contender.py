@@ -6,7 +6,6 @@ import statistics
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from multiprune.identity import flat_settings
 from multiprune.report.records.frame import LeftOut, Row, Score
 
 if TYPE_CHECKING:
@@ -66,37 +65,37 @@ class Contender:
 
     def by_seed(self, task: str, score: Score) -> dict[int, float]:
         """Return the score of one task by seed, for the runs that have it."""
-        values = {run.seed: score(run, task) for run in self.runs[task]}
+        values = {run.record.seed: score(run, task) for run in self.runs[task]}
         return {seed: value for seed, value in values.items() if value is not None}
 
 
 def training_of(row: Row) -> str:
     """Return what is the same in runs that differ in their seed only, of one method."""
-    return repr([row.asked, mixture_of(row)])
+    return repr([row.budget.asked, mixture_of(row)])
 
 
 def mixture_of(row: Row) -> str:
     """Return the tasks of a run and, of several, how they are weighted and mixed."""
     same: list[object] = [sorted(row.tasks)]
     if len(row.tasks) > 1:
-        weights = {task: row.config["task"][task].get("loss_weight") for task in row.tasks}
+        weights = {task: row.record.tasks[task].loss_weight for task in row.tasks}
         same += [sorted(weights.items()), mixing_of(row)]
     return repr(same)
 
 
 def mixing_of(row: Row) -> list[tuple[str, object]]:
     """Return the settings by which the tasks of a multitask run are mixed."""
-    (own,) = flat_settings(row.config.get("data", {}).get("mixing") or {})
-    return sorted(own.items())
+    mixing = "data.mixing."
+    return sorted(one for one in row.record.settings.items() if one[0].startswith(mixing))
 
 
 def one_a_seed(rows: Sequence[Row]) -> tuple[list[Row], list[LeftOut]]:
     """Keep the last of runs that repeat each other, by path."""
-    last = {(training_of(row), row.seed): row for row in rows}
+    last = {(training_of(row), row.record.seed): row for row in rows}
     left_out = [
-        LeftOut(row.path, f"repeated by {last[training_of(row), row.seed].path}")
+        LeftOut(row.path, f"repeated by {last[training_of(row), row.record.seed].path}")
         for row in rows
-        if last[training_of(row), row.seed] is not row
+        if last[training_of(row), row.record.seed] is not row
     ]
     return list(last.values()), left_out
 

@@ -34,7 +34,7 @@ def trained_sizes(single: Sequence[Row], task: str, of: str, shared: int) -> lis
     by_asked: dict[int, list[Row]] = {}
     for row in single:
         if row.tasks == (task,):
-            by_asked.setdefault(row.asked, []).append(row)
+            by_asked.setdefault(row.budget.asked, []).append(row)
     return [
         TrainedSize(
             size=max(row.ledger.kept_in(of) for row in runs) - shared,
@@ -83,8 +83,8 @@ def training_examples(task: str, sizes: Sequence[TrainedSize]) -> int:
     """
     runs = [run for size in sizes for run in size.runs]
     for run in runs:
-        if task in run.examples:
-            return run.examples[task]
+        if task in run.record.examples:
+            return run.record.examples[task]
     raise ValueError(
         "A share proportional to training examples needs their number, but the results of "
         f"{runs[0].path} do not hold it."

@@ -97,7 +97,7 @@ def _drawn(
     for task in tasks:
         questions: dict[str, Row] = {}
         for contender, side in zip((ours, theirs), sides, strict=True):
-            runs = {run.seed: run for run in contender.runs[task]}
+            runs = {run.record.seed: run for run in contender.runs[task]}
             drawn = {seed: draws.of(runs[seed], task, split) for seed in seeds}
             for seed, one in drawn.items():
                 questions.setdefault(one.questions, runs[seed])

@@ -17,7 +17,7 @@ from multiprune.report.findings.resampling import (
     resamples,
 )
 from multiprune.report.records.frame import SPLITS
-from multiprune.report.records.predictions import FILE, read_predictions
+from multiprune.runs.predictions import FILE, read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from multiprune.report.findings.contender import Contender
     from multiprune.report.findings.resampling import Numbers
     from multiprune.report.records.frame import Row
-    from multiprune.report.records.predictions import Answered, Predictions
+    from multiprune.runs.predictions import Answered, Predictions
 
 T = TypeVar("T")
 
@@ -146,8 +146,8 @@ def _prepare(row: Row, task: str, answers: Answered) -> _Prepared:
 
 def _metric(row: Row, task: str) -> str:
     """Return the name of the function that gives the score of ``task``."""
-    config = row.config["task"][task]
-    if config.get("languages"):
+    config = row.record.config["task"][task]
+    if row.record.tasks[task].languages:
         raise ValueError(
             f"{row.path / FILE} does not say which answer to {task} is in which language"
         )

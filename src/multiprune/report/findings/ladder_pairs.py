@@ -85,13 +85,16 @@ class Separate:
 
 def seconds_of(model: Model) -> float:
     """Return the wall seconds of one run, the mean over seeds."""
-    return statistics.fmean(run.wall_seconds for run in model.runs)
+    return statistics.fmean(run.record.wall_seconds for run in model.runs)
 
 
 def scores_of(model: Model, tasks: Sequence[str], split: str) -> dict[int, float]:
     """Return the mean over tasks, all of which all runs have scores of, by seed."""
     by_task = [model.contender.by_seed(task, SPLITS[split]) for task in tasks]
-    return {run.seed: statistics.fmean(one[run.seed] for one in by_task) for run in model.runs}
+    return {
+        run.record.seed: statistics.fmean(one[run.record.seed] for one in by_task)
+        for run in model.runs
+    }
 
 
 def paired(

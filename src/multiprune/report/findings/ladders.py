@@ -116,7 +116,7 @@ def _many_sizes(
 
 def _reason_against(one: Model, model: Model, tasks: Sequence[str], split: str) -> str | None:
     """Return why a model of the same tasks does not stand beside one of many sizes."""
-    steps, expected = ({run.steps for run in side.runs} for side in (one, model))
+    steps, expected = ({run.record.steps for run in side.runs} for side in (one, model))
     if mixture_of(one.runs[0]) != mixture_of(model.runs[0]):
         return "its tasks are weighted or mixed in another way than those of the run of every size"
     if steps != expected:
@@ -124,7 +124,7 @@ def _reason_against(one: Model, model: Model, tasks: Sequence[str], split: str) 
         return f"runs like it took {first} steps, but those of every size {second}"
     if set(tasks) != set(one.contender.tasks_with(SPLITS[split])):
         return f"its {split} scores are not of the same tasks as those of every size"
-    if not {run.seed for run in one.runs} & {run.seed for run in model.runs}:
+    if not {run.record.seed for run in one.runs} & {run.record.seed for run in model.runs}:
         return "it has no seed in common with the run of every size"
     return None
 
@@ -134,7 +134,7 @@ def _points(own: Sequence[Ladder]) -> list[Point]:
     by_asked: dict[float, dict[int, Rung]] = {}
     for ladder in own:
         for rung in ladder.rungs:
-            by_asked.setdefault(rung.asked, {})[ladder.run.seed] = rung
+            by_asked.setdefault(rung.asked, {})[ladder.run.record.seed] = rung
     points = [
         Point(
             parameters=max(rung.kept for rung in by_seed.values()),
@@ -162,4 +162,4 @@ def _by_method(alike: Sequence[Model]) -> dict[str, list[Model]]:
 
 
 def _is_whole(model: Model) -> bool:
-    return model.contender.parameters == model.runs[0].dense
+    return model.contender.parameters == model.runs[0].budget.dense

@@ -37,7 +37,7 @@ class Model:
     @property
     def asked(self) -> int:
         """The parameters asked for."""
-        return self.runs[0].asked
+        return self.runs[0].budget.asked
 
 
 def models_of(method: str, rows: Sequence[Row]) -> list[Model]:
@@ -47,9 +47,9 @@ def models_of(method: str, rows: Sequence[Row]) -> list[Model]:
         alike.setdefault(training_of(row), []).append(row)
     models = []
     for runs in alike.values():
-        runs.sort(key=lambda run: run.seed)
+        runs.sort(key=lambda run: run.record.seed)
         # The budget must hold whichever seed is taken.
-        size = max(run.ledger.kept_in(run.of) for run in runs)
+        size = max(run.ledger.kept_in(run.budget.scope) for run in runs)
         served = dict.fromkeys(sorted(runs[0].tasks), runs)
         models.append(Model(method=method, contender=Contender(size, served)))
     return sorted(models, key=lambda model: (model.tasks, model.contender.parameters))

@@ -11,7 +11,7 @@ import numpy as np
 from multiprune.report.findings.layers import Position, position_of
 from multiprune.report.findings.shared_masks import Counts, count_by_path, pooled
 from multiprune.report.records.frame import LeftOut
-from multiprune.report.records.masks import Masks, read_masks
+from multiprune.runs.masks import Masks, read_masks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -114,7 +114,7 @@ def _read(rows: Iterable[Row]) -> tuple[list[tuple[Row, Masks]], list[LeftOut]]:
     masks, left_out = [], []
     for row in rows:
         try:
-            masks.append((row, read_masks(row)))
+            masks.append((row, read_masks(row.path, row.record.density)))
         except (ValueError, OSError) as error:
             left_out.append(LeftOut(row.path, str(error)))
     return masks, left_out
@@ -130,7 +130,7 @@ def _overlap(method: str, asked: int, masks: Sequence[tuple[Row, Masks]]) -> Ove
         before = by_position.get(position)
         by_position[position] = counts if before is None else before + counts
     whole = pooled(by_path)
-    chosen = _Pairs(labels, [row.seed for row, _ in masks])
+    chosen = _Pairs(labels, [row.record.seed for row, _ in masks])
     between = itertools.combinations_with_replacement(names, 2)
     pairs = [
         Pair(first, second, same_seed, shared)

@@ -119,8 +119,8 @@ def overview(frame: Frame, *, ignore: Sequence[str] = (), by_examples: bool = Fa
     return Overview(
         rows=shared,
         tasks=tasks,
-        of=shared[0].of,
-        dense=shared[0].dense,
+        of=shared[0].budget.scope,
+        dense=shared[0].budget.dense,
         split="test" if has_tests else "validation",
         models=models,
         comparisons=[with_differences(one, draws) for one in comparisons],
@@ -154,7 +154,7 @@ def _models(
 def _by_examples(rows: Sequence[Row]) -> list[list[Row]]:
     alike: dict[str, list[Row]] = {}
     for row in rows:
-        alike.setdefault(repr(sorted(row.examples.items())), []).append(row)
+        alike.setdefault(repr(sorted(row.record.examples.items())), []).append(row)
     return list(alike.values())
 
 

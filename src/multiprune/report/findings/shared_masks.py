@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from multiprune.report.records.masks import Mask, Masks
+    from multiprune.runs.masks import Mask, Masks
 
 #: Bits that are counted at a time, of every mask at once: a megabyte of each as float32.
 CHUNK = 1 << 18

@@ -9,17 +9,17 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from multiprune.report.findings.comparison import history, settings_of
+from multiprune.report.findings.comparison import history
 from multiprune.report.findings.contender import Contender, statistic_of
-from multiprune.report.records.chain import described
+from multiprune.runs.lineage import described
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from multiprune.report.findings.contender import Statistic
     from multiprune.report.findings.model import Model
-    from multiprune.report.records.chain import Link
     from multiprune.report.records.frame import Row, Score
+    from multiprune.runs.record import Stage
 
 _THEN = " → "
 
@@ -94,8 +94,8 @@ def by_stage(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
 
     Otherwise all of them are compared with one another.
     """
-    pretraining = [row for row in rows if row.chain[-1].pretrains]
-    others = [row for row in rows if not row.chain[-1].pretrains]
+    pretraining = [row for row in rows if row.record.pretrains]
+    others = [row for row in rows if not row.record.pretrains]
     return (others, pretraining) if others else (pretraining, [])
 
 
@@ -105,9 +105,9 @@ def transfer(models: Sequence[Model], pretraining: Sequence[Row]) -> Transfer | 
     Models of encoders as they came stand beside those that were pretrained here.
     """
     rows = [run for model in models for run in model.runs]
-    if not any(link.pretrains for row in rows for link in row.chain[:-1]):
+    if not any(link.pretrains for row in rows for link in row.record.chain[:-1]):
         return None
-    chains = _labelled(_chains([one for one in models if not one.runs[0].chain[-1].pretrains]))
+    chains = _labelled(_chains([one for one in models if not one.runs[0].record.pretrains]))
     return Transfer(
         rows=pretraining,
         chains=chains,
@@ -130,8 +130,8 @@ def _chains(models: Sequence[Model]) -> list[Chain]:
 
 def _chain(models: Sequence[Model]) -> Chain:
     first = models[0].runs[0]
-    links, multitask = first.chain, len(first.tasks) > 1
-    *stages, last = described(links, first.asked)
+    links, multitask = first.record.chain, len(first.tasks) > 1
+    *stages, last = described(links, first.budget.asked)
     what = last.removeprefix(", ".join(links[-1].tasks))
     runs = {task: runs for model in models for task, runs in model.contender.runs.items()}
     runs = {task: runs[task] for task in sorted(runs)}
@@ -140,9 +140,9 @@ def _chain(models: Sequence[Model]) -> Chain:
         method=models[0].method,
         multitask=multitask,
         served=Contender(max(model.contender.parameters for model in models), runs),
-        density=max(run.chain[-1].density for model in models for run in model.runs),
+        density=max(run.budget.density for model in models for run in model.runs),
         stages=[(", ".join(link.tasks), link.steps) for link in links[:-1]],
-        last_steps=tuple(sorted({run.steps for model in models for run in model.runs})),
+        last_steps=tuple(sorted({run.record.steps for model in models for run in model.runs})),
     )
 
 
@@ -159,13 +159,12 @@ def _labelled(chains: Sequence[Chain]) -> list[Chain]:
 
 def _pretraining(rows: Sequence[Row]) -> list[Pretraining]:
     """Gather the stages that runs have gone through, each once a seed."""
-    stages: dict[tuple[str, int, str], dict[int, Link]] = {}
-    settings = settings_of(rows)
+    stages: dict[tuple[str, int, str], dict[int, Stage]] = {}
     for row in rows:
-        for index, link in enumerate(row.chain, 1):
+        for index, link in enumerate(row.record.chain, 1):
             if link.pretrains:
-                label = _THEN.join(described(row.chain[:index], link.asked))
-                key = (label, link.asked, history(row.chain[:index], settings))
+                label = _THEN.join(described(row.record.chain[:index], link.budget.asked))
+                key = (label, link.budget.asked, history(row.record.chain[:index]))
                 stages.setdefault(key, {})[link.seed] = link
     found = [
         _stage(label, task, list(by_seed.values()))
@@ -175,13 +174,13 @@ def _pretraining(rows: Sequence[Row]) -> list[Pretraining]:
     return sorted(found, key=lambda one: (one.label.count(_THEN), -one.density, one.label))
 
 
-def _stage(label: str, task: str, links: Sequence[Link]) -> Pretraining:
+def _stage(label: str, task: str, links: Sequence[Stage]) -> Pretraining:
     first = links[0]
     return Pretraining(
         label=label,
         task=task,
-        kept=max(link.kept for link in links),
-        density=max(link.density for link in links),
+        kept=max(link.budget.kept for link in links),
+        density=max(link.budget.density for link in links),
         steps=first.steps,
         scores={
             metric: statistic_of([link.validation[task][metric] for link in links])
@@ -196,5 +195,5 @@ def _unequal(chains: Sequence[Chain]) -> dict[str, list[int]]:
         for name, count in one.stages:
             steps.setdefault(name, set()).add(count)
         for task, runs in one.served.runs.items():
-            steps.setdefault(task, set()).update(run.steps for run in runs)
+            steps.setdefault(task, set()).update(run.record.steps for run in runs)
     return {name: sorted(counts) for name, counts in steps.items() if len(counts) > 1}

@@ -5,87 +5,69 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from multiprune.budget.ledger import PARTS, ParameterLedger, parts_of
-from multiprune.report.records.chain import Link, read_chain
-from multiprune.report.records.command import command_of
-from multiprune.report.records.json_value import value_at
-from multiprune.report.records.record import ResultsRecord
-from multiprune.report.records.runs import RESULTS, run_folders
-from multiprune.schema import check_schema, read_json
-from multiprune.status import reason_unfinished
+from multiprune.runs.command import command_of
+from multiprune.runs.find import run_folders
+from multiprune.runs.folder import RESULTS
+from multiprune.runs.record import RunRecord
+from multiprune.runs.status import reason_unfinished
+from multiprune.targets import TARGET
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from multiprune.report.records.results import Scores
-
-T = TypeVar("T")
+    from multiprune.runs.budget_outcome import BudgetOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One finished run.
+    """One finished run: its folder, its record, and the command that repeats it, if that is known.
 
     Attributes:
-        path: the run's folder.
-        tasks: in the order of its configuration; a single-task run has one.
-        pruner: the class of the pruner.
-        encoder: the path of a pretrained encoder, or what builds it; that of the first run of a
-            chain.
-        of: what the run's budget counts: so many ``dense``, ``asked`` and ``kept`` parameters.
         ledger: of the dense and of the pruned model.
-        metrics: by task, the name of the metric that is its score, the first one.
-        validation: all metrics by task.
-        test: all metrics by task, for tasks whose test data have labels.
-        examples: training examples by task, after caps; empty for runs that did not note them.
-        density: kept / total by path of each pruned tensor.
-        command: what repeats the run; None where Hydra has left no trace of it.
-        config: the composed configuration.
-        chain: the runs that the encoder has gone through, of which this one is the last.
     """
 
     path: Path
-    tasks: tuple[str, ...]
-    pruner: str
-    encoder: str
-    seed: int
-    of: str
-    dense: int
-    asked: int
-    kept: int
+    record: RunRecord
     ledger: ParameterLedger
-    metrics: Mapping[str, str]
-    validation: Scores
-    test: Scores
-    examples: Mapping[str, int]
-    density: Mapping[str, float]
-    steps: int
-    wall_seconds: float
     command: str | None
-    config: Mapping[str, Any]
-    chain: tuple[Link, ...]
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """In the order of its configuration; a single-task run has one."""
+        return tuple(self.record.tasks)
+
+    @property
+    def metrics(self) -> dict[str, str]:
+        """By task, the name of the metric that is its score, the first one."""
+        return {name: next(iter(task.metrics), "") for name, task in self.record.tasks.items()}
+
+    @property
+    def budget(self) -> BudgetOutcome:
+        """What was counted, asked for and kept."""
+        return self.record.budget
+
+    @property
+    def encoder(self) -> str:
+        """The path of a pretrained encoder, or what builds it; that of the first of a chain."""
+        settings = self.record.chain[0].settings
+        return str(settings.get("encoder.path", settings.get(f"encoder.{TARGET}", "")))
 
     def validation_score(self, task: str) -> float:
         """Return the first metric of ``task`` on validation data."""
-        return self.validation[task][self.metrics[task]]
+        return self.record.validation[task][self.metrics[task]]
 
     def test_score(self, task: str) -> float | None:
         """Return the first metric of ``task`` on test data; None if those have no labels."""
-        return self.test.get(task, {}).get(self.metrics[task])
-
-    @property
-    def language(self) -> str | None:
-        """The language whose rows alone the run has read; None for those its tasks ask for."""
-        language: str | None = self.config.get("data", {}).get("language")
-        return language
+        return self.record.test.get(task, {}).get(self.metrics[task])
 
     @property
     def frozen_embeddings(self) -> bool:
         """Whether the run left the encoder's embeddings as they were, whole and untrained."""
         kept, dense = self.ledger.kept["embeddings"], self.ledger.dense["embeddings"]
-        return bool(self.config["encoder"].get("freeze_embeddings")) and kept == dense
+        return bool(self.record.settings.get("encoder.freeze_embeddings")) and kept == dense
 
 
 #: Reads the score of a task off a run: ``Row.validation_score`` or ``Row.test_score``.
@@ -135,73 +117,34 @@ def read_run(folder: Path) -> Row:
         ValueError: if it is not finished, or its results are not whole (says what is wrong).
     """
     try:
-        content = read_json(folder / RESULTS)
+        record = RunRecord.read(folder)
     except FileNotFoundError:
         reason = reason_unfinished(folder) or f"it has no {RESULTS}"
         raise ValueError(f"unfinished: {reason}") from None
-    check_schema(ResultsRecord, content, name=RESULTS)
-    config = _at(content, "config", dict)
-    ledger = _ledger(content)
-    metrics = _first_metrics(config)
-    chain = read_chain(content)
-    encoder = value_at(chain[0].config, "encoder", dict, name="the configuration")
-    return Row(
-        path=folder,
-        tasks=tuple(metrics),
-        pruner=_at(content, "config.pruner._target_", str).rpartition(".")[2],
-        encoder=str(encoder.get("path", encoder.get("_target_", ""))),
-        seed=_at(content, "seed", int),
-        of=_denominator(content),
-        dense=_at(content, "budget.dense", int),
-        asked=_at(content, "budget.asked", int),
-        kept=_at(content, "budget.kept", int),
-        ledger=ledger,
-        metrics=metrics,
-        validation=_scores(content, "validation", metrics, required=True),
-        test=_scores(content, "test", metrics, required=False),
-        examples=_at(content, "examples", dict) if "examples" in content else {},
-        density=_at(content, "density", dict),
-        steps=_at(content, "steps", int),
-        wall_seconds=_at(content, "wall_seconds", float),
-        command=command_of(folder),
-        config=config,
-        chain=chain,
-    )
+    parts_of(record.budget.scope)
+    if not record.tasks:
+        raise ValueError(f"the configuration in {RESULTS} has no task")
+    row = Row(path=folder, record=record, ledger=_ledger(record), command=command_of(folder))
+    _check_scores(row)
+    return row
 
 
-def _at(content: Any, dotted: str, kind: type[T]) -> T:
-    return value_at(content, dotted, kind, name=RESULTS)
-
-
-def _denominator(content: Any) -> str:
-    of = _at(content, "budget.of", str)
-    parts_of(of)
-    return of
-
-
-def _ledger(content: Any) -> ParameterLedger:
-    rows = _at(content, "ledger", list)
-    parts = {_at(row, "part", str): row for row in rows}
+def _ledger(record: RunRecord) -> ParameterLedger:
+    parts = {row.part: row for row in record.ledger}
     if missing := [part for part in PARTS if part not in parts]:
         raise ValueError(f"the ledger of {RESULTS} has no row {missing[0]!r}")
-    dense, kept = (
-        {part: _at(parts[part], column, int) for part in PARTS} for column in ("dense", "kept")
+    return ParameterLedger(
+        {part: parts[part].dense for part in PARTS}, {part: parts[part].kept for part in PARTS}
     )
-    return ParameterLedger(dense, kept)
 
 
-def _first_metrics(config: Mapping[str, Any]) -> dict[str, str]:
-    tasks = _at(config, "task", dict)
-    if not tasks:
-        raise ValueError(f"the configuration in {RESULTS} has no task")
-    return {name: next(iter(_at(task, "metrics", dict)), "") for name, task in tasks.items()}
-
-
-def _scores(content: Any, split: str, metrics: Mapping[str, str], *, required: bool) -> Scores:
-    scores = _at(content, split, dict)
-    for task, metric in metrics.items():
-        if required or task in scores:
-            value = _at(content, f"{split}.{task}.{metric}", float)
+def _check_scores(row: Row) -> None:
+    for split, scores in (("validation", row.record.validation), ("test", row.record.test)):
+        for task, metric in row.metrics.items():
+            if split == "test" and task not in scores:
+                continue
+            value = scores.get(task, {}).get(metric)
+            if value is None:
+                raise ValueError(f"{RESULTS} has no `{split}.{task}.{metric}`")
             if not math.isfinite(value):
                 raise ValueError(f"the {split} score of {task} is {value}")
-    return scores

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from multiprune.report.records.frame import SPLITS
-from multiprune.report.records.json_value import value_at
-from multiprune.schema import read_json
+from multiprune.runs.json_value import value_at
+from multiprune.runs.schema import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,8 +84,10 @@ def _check_weights(run: Row, evaluated: Mapping[str, str]) -> None:
 
 def _rung(run: Row, size: Any) -> Rung:
     kept, asked = _at(size, "kept", int), _at(size, "asked", float)
-    if not 0 < kept <= run.dense:
-        raise ValueError(f"`kept` of {FRONTIER} must be from 1 to {run.dense:,}, but is {kept:,}")
+    if not 0 < kept <= run.budget.dense:
+        raise ValueError(
+            f"`kept` of {FRONTIER} must be from 1 to {run.budget.dense:,}, but is {kept:,}"
+        )
     scores = {
         task: _at(size, f"scores.{task}.{metric}", float)
         for task, metric in run.metrics.items()
@@ -94,5 +96,7 @@ def _rung(run: Row, size: Any) -> Rung:
     if not scores or not all(map(math.isfinite, scores.values())):
         raise ValueError(f"each size of {FRONTIER} must have finite scores, but one has {scores}")
     return Rung(
-        asked=run.asked / run.dense if kept <= run.kept else asked, kept=kept, scores=scores
+        asked=run.budget.asked / run.budget.dense if kept <= run.budget.kept else asked,
+        kept=kept,
+        scores=scores,
     )

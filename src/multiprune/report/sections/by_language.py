@@ -53,7 +53,7 @@ def _trained_in(overview: Overview) -> list[str]:
     some = {}
     for row in overview.rows:
         for task in row.tasks:
-            if languages := row.config["task"][task].get("train_languages"):
+            if languages := row.record.tasks[task].train_languages:
                 some[task] = ", ".join(languages)
     named = "; ".join(f"{task} in {languages}" for task, languages in some.items())
     return [

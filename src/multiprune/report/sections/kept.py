@@ -95,13 +95,13 @@ def _of_all(drawn: Sequence[Model], models: Sequence[Model]) -> str:
 
 def density_section(overview: Overview) -> Section:
     """Show what is kept of each matrix."""
-    pruned = [model for model in overview.models if any(run.density for run in model.runs)]
+    pruned = [model for model in overview.models if any(run.record.density for run in model.runs)]
     title = "Density by layer and matrix"
     if not pruned:
         text = ["No run holds densities by layer: nothing was pruned."]
         return Section(name="density", title=title, text=text)
     drawn = _drawn(pruned, overview)
-    densities = [mean_density([run.density for run in model.runs]) for model in drawn]
+    densities = [mean_density([run.record.density for run in model.runs]) for model in drawn]
     names = [_label(model, overview) for model in drawn]
     text = [
         "What is kept of each matrix, or of its ranks or units, mean over seeds"

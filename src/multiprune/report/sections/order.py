@@ -70,7 +70,7 @@ def _compared(overview: Overview) -> Section:
         "encoder": rows[0].encoder,
         "what is counted": _counted(overview),
         "methods": ", ".join(overview.methods),
-        "seeds": ", ".join(map(str, sorted({row.seed for row in rows}))),
+        "seeds": ", ".join(map(str, sorted({row.record.seed for row in rows}))),
         "finished runs": f"{len(rows):,}",
         "left out": f"{len(overview.left_out):,}",
     }
@@ -118,7 +118,7 @@ def _tasks(overview: Overview) -> Table:
     rows = []
     for task in sorted({task for row in overview.rows for task in row.tasks}):
         own = [row for row in overview.rows if task in row.tasks]
-        examples = sorted({row.examples[task] for row in own if task in row.examples})
+        examples = sorted({row.record.examples[task] for row in own if task in row.record.examples})
         rows.append(
             [
                 blocks.text(task),
@@ -146,9 +146,9 @@ def _wall_time(overview: Overview) -> Section:
     for model in overview.by_language.models if overview.by_language is not None else ():
         groups.setdefault((model.method, "one language"), []).extend(model.runs)
     for run in overview.pretraining:
-        groups.setdefault((run.pruner, "pretraining"), []).append(run)
+        groups.setdefault((run.record.method.name, "pretraining"), []).append(run)
     names = [f"{method}, {kind}" for method, kind in groups]
-    seconds = [[run.wall_seconds for run in runs] for runs in groups.values()]
+    seconds = [[run.record.wall_seconds for run in runs] for runs in groups.values()]
     medians = [
         f"{name}: median {statistics.median(one):,.0f} s"
         for name, one in zip(names, seconds, strict=True)
@@ -159,7 +159,7 @@ def _wall_time(overview: Overview) -> Section:
         alt="; ".join(medians),
         draw=lambda: ranges(names, seconds, "seconds a run"),
     )
-    hours = sum(row.wall_seconds for row in overview.all_rows) / 3600
+    hours = sum(row.record.wall_seconds for row in overview.all_rows) / 3600
     return Section(
         name="wall-time",
         title="Wall time",
@@ -172,8 +172,8 @@ def _wall_time(overview: Overview) -> Section:
 def _wall_time_table(groups: Mapping[tuple[str, str], Sequence[Row]]) -> Table:
     rows = []
     for (method, kind), runs in groups.items():
-        seconds = [run.wall_seconds for run in runs]
-        steps = [run.wall_seconds / max(1, run.steps) for run in runs]
+        seconds = [run.record.wall_seconds for run in runs]
+        steps = [run.record.wall_seconds / max(1, run.record.steps) for run in runs]
         rows.append(
             [
                 blocks.text(method),
@@ -205,15 +205,18 @@ def runs_section(overview: Overview) -> Section:
         rows.append(
             [
                 blocks.text(str(row.path)),
-                blocks.text(method.get(row.path, row.pruner)),
-                blocks.text(", ".join(row.tasks) + (f" in {row.language}" if row.language else "")),
-                blocks.count(row.seed),
-                blocks.count(row.asked),
-                blocks.count(row.kept),
-                blocks.number(row.kept / row.dense, 4),
+                blocks.text(method.get(row.path, row.record.method.name)),
+                blocks.text(
+                    ", ".join(row.tasks)
+                    + (f" in {row.record.language}" if row.record.language else "")
+                ),
+                blocks.count(row.record.seed),
+                blocks.count(row.budget.asked),
+                blocks.count(row.budget.kept),
+                blocks.number(row.budget.kept / row.budget.dense, 4),
                 blocks.number(statistics.fmean(map(row.validation_score, row.tasks)), 4),
                 blocks.number(statistics.fmean(known) if len(known) == len(tests) else None, 4),
-                blocks.number(row.wall_seconds, 0),
+                blocks.number(row.record.wall_seconds, 0),
                 blocks.text(row.command or ""),
             ]
         )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from multiprune.report.records.command import command_of
-from multiprune.report.records.json_value import value_at
-from multiprune.schema import read_json
+from multiprune.runs.command import command_of
+from multiprune.runs.json_value import value_at
+from multiprune.runs.schema import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

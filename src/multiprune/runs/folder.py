@@ -8,10 +8,13 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multiprune.whole_file import whole_file
+from multiprune.runs.atomic import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+#: The file that says that a run is finished, and what came of it.
+RESULTS = "results.json"
 
 #: The folders within that of a run that hold its model, and its model of all sizes.
 MODEL, SIZES_FOLDER = "model", "sizes"
@@ -111,7 +114,7 @@ class RunFolder:
 
     def _note(self, written: dict[str, list[str]]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        with whole_file(self.path / WRITTEN) as beside:
+        with atomic_file(self.path / WRITTEN) as beside:
             beside.write_text(json.dumps(written, indent=2) + "\n")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from multiprune.status import (
+from multiprune.runs.status import (
     SILENCE,
     STATUS,
     Status,

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from multiprune.report.records.command import overrides_of
-from multiprune.report.records.duration import duration
-from multiprune.report.records.json_value import value_at
-from multiprune.report.records.record import ResultsRecord
-from multiprune.report.records.runs import RESULTS, run_folders
-from multiprune.schema import check_schema, read_json
-from multiprune.status import read_status, utc_now
+from multiprune.runs.command import overrides_of
+from multiprune.runs.duration import duration
+from multiprune.runs.find import run_folders
+from multiprune.runs.folder import RESULTS
+from multiprune.runs.record import RunRecord
+from multiprune.runs.status import read_status, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,17 +97,15 @@ def _job(folder: Path, now: datetime) -> Job:
 def _finished(folder: Path, overrides: tuple[str, ...]) -> Job:
     """Return a job whose results tell more than its status."""
     try:
-        content = read_json(folder / RESULTS)
-        check_schema(ResultsRecord, content, name=RESULTS)
-        budget, steps = content["budget"], content["steps"]
+        record = RunRecord.read(folder)
         return Job(
             path=folder,
             overrides=overrides,
             state="finished",
-            step=steps,
-            total_steps=steps,
-            density=budget["kept"] / budget["dense"],
-            score=value_at(content, "score", float, name=RESULTS),
+            step=record.steps,
+            total_steps=record.steps,
+            density=record.budget.density,
+            score=record.score,
         )
     except (ValueError, OSError) as error:
         return Job(path=folder, overrides=overrides, state="unknown", reason=str(error))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from pydantic import TypeAdapter
+
+T = TypeVar("T")
 
 # Far above what a run writes; beyond, a file is not of a run, or numbers and texts cannot be shown.
 _LARGEST_FILE = 2**28
@@ -58,11 +62,30 @@ def check_schema(kind: Any, content: Any, *, name: str) -> None:
     Raises:
         ValueError: if it is not, one sentence; ``name`` is that of the file.
     """
+    with _one_sentence(name):
+        _adapter(kind).validate_python(content, strict=True)
+
+
+def checked(kind: type[T], content: Any, *, name: str) -> T:
+    """Return the dataclass ``kind`` with the values that JSON holds, checked in strict mode.
+
+    Raises:
+        ValueError: if they are others, one sentence; ``name`` is that of the file.
+    """
+    with _one_sentence(name):
+        # From JSON, since pydantic's strict mode takes no dictionary for a dataclass otherwise.
+        adapter = _adapter(kind)  # type: ignore[arg-type]
+        made: T = adapter.validate_json(json.dumps(content), strict=True)
+    return made
+
+
+@contextmanager
+def _one_sentence(name: str) -> Iterator[None]:
     # Imported late: it takes a tenth of a second.
     from pydantic import ValidationError
 
     try:
-        _adapter(kind).validate_python(content, strict=True)
+        yield
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         key = ".".join(map(str, first["loc"]))

@@ -10,7 +10,7 @@ import pytest
 from application import composed
 
 from multiprune.config import plain
-from multiprune.identity import INCIDENTAL, difference, flat_settings
+from multiprune.runs.settings import INCIDENTAL, difference, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,7 +43,7 @@ class Parted:
     parts: dict[str, int] = field(default_factory=lambda: {"a": 1})
 
 
-HERE = "test_identity"
+HERE = "test_settings"
 THING = {"_target_": f"{HERE}.Thing", "rate": 0.1}
 
 
@@ -122,7 +122,7 @@ def test_what_is_incidental_makes_no_difference() -> None:
     places = ("data.mirror=elsewhere", "+data.cache=there", "logger=[csv,tensorboard]")
     ours = plain(composed(*trainer, *places, "checkpoint.every_n_steps=3"))
     assert difference(plain(composed()), ours) is None
-    (flat,) = flat_settings(plain(composed("task=mlm_streamed")))
+    flat = settings_of(plain(composed("task=mlm_streamed")))
     ours = plain(composed("task=mlm_streamed", "task.mlm_streamed.source.workers=7"))
     assert difference(plain(composed("task=mlm_streamed")), ours) is None
     assert "task.mlm_streamed.source.workers" in flat

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from multiprune.redact import redacted
-from multiprune.schema import read_file
+from multiprune.runs.schema import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

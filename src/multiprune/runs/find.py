@@ -6,13 +6,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from multiprune.report.records.command import HYDRA
-from multiprune.status import STATUS
+from multiprune.runs.command import HYDRA
+from multiprune.runs.folder import RESULTS
+from multiprune.runs.status import STATUS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-RESULTS = "results.json"
 
 
 def run_folders(paths: Iterable[Path]) -> list[Path]:
@@ -25,12 +24,10 @@ def run_folders(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         start = path.parent if path.name == RESULTS else path
         if not start.is_dir():
-            raise FileNotFoundError(f"Runs are read from folders, but {path} is none.")
+            raise FileNotFoundError(f"{path} is not a directory.")
         below = [folder for folder in _walk(start) if _is_run(folder)]
         if not below:
-            raise FileNotFoundError(
-                f"A folder of runs must hold at least one, but {path} has none."
-            )
+            raise FileNotFoundError(f"No runs found in {path}.")
         for folder in below:
             found.setdefault(folder.resolve(), folder)
     return sorted(found.values())

@@ -11,13 +11,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from multiprune.job_name import short_keys
-from multiprune.report.records.duration import duration
-from multiprune.report.records.jobs import totals
+from multiprune.runs.duration import duration
+from multiprune.runs.jobs import totals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from multiprune.report.records.jobs import Job
+    from multiprune.runs.jobs import Job
 
 # A folder that is called after its overrides, which have columns of their own.
 _LONG = 20

@@ -14,9 +14,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from multiprune.runs.atomic import atomic_file
 from multiprune.tasks.answers import Answers
 from multiprune.tasks.score_terms import ScoreTerms
-from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,7 +52,7 @@ def write_predictions(
         for task, answers in by_task.items()
         for field, tensor in _tensors(answers, (terms or {}).get(split, {}).get(task)).items()
     }
-    with whole_file(folder / FILE) as beside:
+    with atomic_file(folder / FILE) as beside:
         save_file(tensors, beside)
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from full_disk import full_disk
 
-from multiprune.report.records.masks import write_masks
-from multiprune.report.records.predictions import write_predictions
+from multiprune.runs.atomic import atomic_file
+from multiprune.runs.masks import write_masks
+from multiprune.runs.predictions import write_predictions
 from multiprune.tasks.answers import Answers
-from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def test_a_file_takes_the_place_of_another_which_is_moved(tmp_path: Path) -> None:
     file, moved = tmp_path / "a.txt", tmp_path / "b.txt"
     for text in ("first", "second", "third"):
-        with whole_file(file, moved_to=moved) as beside:
+        with atomic_file(file, moved_to=moved) as beside:
             beside.write_text(text)
             assert not file.exists() or file.read_text() != text
     assert (file.read_text(), moved.read_text()) == ("third", "second")
@@ -33,10 +33,10 @@ def test_what_fails_changes_nothing(tmp_path: Path) -> None:
     with (
         pytest.raises(OSError, match=r"a\.txt must be writable, but: .*File too large\.$"),
         full_disk(after=10),
-        whole_file(file, moved_to=moved) as beside,
+        atomic_file(file, moved_to=moved) as beside,
     ):
         beside.write_text("a" * 20)
-    with pytest.raises(ZeroDivisionError), whole_file(file) as beside:
+    with pytest.raises(ZeroDivisionError), atomic_file(file) as beside:
         _ = beside.write_text("second") / 0
     assert file.read_text() == "first"
     assert [one.name for one in tmp_path.iterdir()] == ["a.txt"]
@@ -51,7 +51,7 @@ def test_a_file_system_that_tells_late_that_it_is_full_is_believed(
     monkeypatch.setattr(os, "fsync", full)
     with (
         pytest.raises(OSError, match=r"must be writable, but: .*No space left on device\.$"),
-        whole_file(tmp_path / "a.txt") as beside,
+        atomic_file(tmp_path / "a.txt") as beside,
     ):
         beside.write_text("first")
     assert not list(tmp_path.iterdir())

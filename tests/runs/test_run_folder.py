@@ -14,8 +14,8 @@ from typing_extensions import override
 from multiprune import run as whole_run
 from multiprune.cli import main
 from multiprune.launching.lock import lock, one_run_in
-from multiprune.run_folder import MODEL, RUN_LOCK, WRITTEN, RunFolder, digest
-from multiprune.status import read_status
+from multiprune.runs.folder import MODEL, RUN_LOCK, WRITTEN, RunFolder, digest
+from multiprune.runs.status import read_status
 from multiprune.training.tracking import Tracker
 
 if TYPE_CHECKING:

@@ -2,42 +2,24 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from run_folders import record_with
 
-from multiprune.report.records.results import Results, scores_by_task
-
-
-def results_with(**changed: Any) -> Results:
-    content: dict[str, Any] = {
-        "score": 0.75,
-        "validation": {"rte": {"accuracy": 0.5}, "stsb": {"pearson": 1.0, "spearman": 0.9}},
-        "test": {"rte": {"accuracy": 0.25}},
-        "budget": {"of": "encoder_linear", "dense": 100, "asked": 30, "kept": 30},
-        "ledger": [{"part": "heads", "dense": 5, "kept": 5, "in_scope": False}],
-        "density": {"encoder.0.weight": 0.3},
-        "mask_sha256": "0123",
-        "examples": {"rte": 40, "stsb": 30},
-        "truncated": {"rte": 0, "stsb": 2},
-        "steps": 12,
-        "wall_seconds": 1.5,
-        "seconds_per_step": 0.125,
-        "seed": 3,
-        "config": {"seed": 3, "data": {"mirror": None}, "task": ["ä"]},
-    }
-    return Results(**(content | changed))
+from multiprune.runs.record import SCHEMA, RunRecord, scores_by_task
 
 
 def test_what_is_written_is_what_was_given(tmp_path: Path) -> None:
-    results = results_with()
+    results = record_with()
     results.write(tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
     versions, machine = content.pop("versions"), content.pop("machine")
-    assert Results(**content) == results
+    assert content == {"schema": SCHEMA} | json.loads(json.dumps(asdict(results)))
+    assert RunRecord.read(tmp_path) == results
     assert versions["python"] == platform.python_version()
     assert versions["torch"] == version("torch")
     assert versions["multiprune"] == version("multiprune")
@@ -47,7 +29,7 @@ def test_what_is_written_is_what_was_given(tmp_path: Path) -> None:
 
 def test_results_that_json_does_not_know_leave_no_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="not JSON serializable"):
-        results_with(config={"where": tmp_path}).write(tmp_path)
+        record_with(config={"where": tmp_path}).write(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -62,10 +44,10 @@ def test_a_write_that_fails_leaves_no_half_results(
 
     monkeypatch.setattr(Path, "write_text", half)
     with pytest.raises(OSError, match="full"):
-        results_with().write(tmp_path)
+        record_with().write(tmp_path)
     assert not (tmp_path / "results.json").exists()
     monkeypatch.undo()
-    results_with().write(tmp_path)
+    record_with().write(tmp_path)
     assert json.loads((tmp_path / "results.json").read_text())["score"] == 0.75
 
 

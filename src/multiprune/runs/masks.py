@@ -12,8 +12,8 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from multiprune.schema import check_schema
-from multiprune.whole_file import whole_file
+from multiprune.runs.atomic import atomic_file
+from multiprune.runs.schema import check_schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import Tensor
-
-    from multiprune.report.records.frame import Row
 
 FILE = "masks.safetensors"
 
@@ -52,20 +50,20 @@ def write_masks(folder: Path, masks: Mapping[str, Tensor]) -> None:
     """Write what a run has kept, boolean tensors by path, as ``masks.safetensors``: bits."""
     packed = {path: Mask.of(mask.cpu().numpy()) for path, mask in masks.items()}
     shapes = json.dumps({path: mask.shape for path, mask in packed.items()})
-    with whole_file(folder / FILE) as beside:
+    with atomic_file(folder / FILE) as beside:
         save_file({path: mask.bits for path, mask in packed.items()}, beside, {"shapes": shapes})
 
 
-def read_masks(row: Row) -> Masks:
-    """Read what a run has kept, by path as in its densities.
+def read_masks(folder: Path, density: Mapping[str, float]) -> Masks:
+    """Read what a run has kept, by path as in ``density``, of its record.
 
     Raises:
         FileNotFoundError: if it has not saved its masks.
         ValueError: if nothing was pruned, or the file is damaged.
     """
-    if not row.density:
+    if not density:
         raise ValueError("nothing was pruned")
-    file = row.path / FILE
+    file = folder / FILE
     if not file.is_file():
         raise FileNotFoundError(f"it has no {FILE}")
     try:
@@ -78,7 +76,7 @@ def read_masks(row: Row) -> Masks:
             }
     except (SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{FILE} must be whole, but: {error}") from error
-    if differing := sorted(masks.keys() ^ row.density.keys()):
+    if differing := sorted(masks.keys() ^ density.keys()):
         raise ValueError(f"{FILE} must hold what was pruned, but {differing[0]} is not in both")
     return masks
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from multiprune.redact import redacted
-from multiprune.schema import check_schema, read_json
+from multiprune.runs.atomic import atomic_file
+from multiprune.runs.schema import check_schema, read_json
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ def read_status(folder: Path) -> Status | None:
     try:
         content = read_json(folder / STATUS)
         # Imported late: it takes a tenth of a second, and most runs have no status to read.
-        from multiprune.status_record import StatusRecord
+        from multiprune.runs.status_record import StatusRecord
 
         check_schema(StatusRecord, content, name=STATUS)
     except FileNotFoundError:
@@ -194,11 +195,11 @@ class StatusFile:
     def _write(self) -> None:
         if not self._writes or self._status is None:
             return
-        beside = self.folder / f"{STATUS}.writing"
+        content = json.dumps(redacted(asdict(self._status)), indent=2) + "\n"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            beside.write_text(json.dumps(redacted(asdict(self._status)), indent=2) + "\n")
-            beside.replace(self.folder / STATUS)
+            with atomic_file(self.folder / STATUS, sync=False) as beside:
+                beside.write_text(content)
         except OSError as error:
             # No run ends, or hides why it ends, because nobody can be told.
             log.warning("The status of %s could not be written: %s", self.folder, error)

@@ -1,4 +1,4 @@
-"""Folders that are there as a whole or not at all, also after a crash or on a full disk."""
+"""Files and folders that are there as a whole or not at all, also after a crash or a full disk."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
 
-from multiprune.export.digests import write_digests
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -22,28 +20,54 @@ _LEFTOVER = re.compile(r"\.(?P<name>.+)-[0-9a-f]{32}")
 
 
 @contextmanager
-def written_as_a_whole(
-    folder: Path, *, claim: Callable[[Path], None] | None = None
+def atomic_file(
+    file: Path, *, moved_to: Path | None = None, is_shared: bool = False, sync: bool = True
 ) -> Iterator[Path]:
+    """Give a path beside ``file`` to write to, which takes its place once it is on the disk.
+
+    What was there is moved to ``moved_to`` first, or else replaced. One that ``is_shared`` may be
+    written by several processes at once. Without ``sync`` a crash of the machine may lose it.
+
+    Raises:
+        OSError: if it cannot be written; ``file`` is then as it was.
+    """
+    beside = _beside(file) if is_shared else file.with_name(f"{file.name}.writing")
+    try:
+        beside.touch()
+        mode = beside.stat().st_mode & 0o666
+        yield beside
+        # safetensors writes for the owner alone.
+        beside.chmod(mode)
+        if sync:
+            with beside.open("rb") as written:
+                # Some file systems tell only now that they are full.
+                os.fsync(written.fileno())
+        if moved_to is not None and file.exists():
+            file.replace(moved_to)
+        beside.replace(file)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"{file} must be writable, but: {error}.") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path, *, claim: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """Give a folder to write into, which takes its place at ``folder`` if nothing fails.
 
-    Digests of the weights in it are added. What processes that were killed have left of writing
-    ``folder`` is removed. ``claim`` is called with what was written, on the disk, before that takes
-    the place of what is there; it raises if that must stay. Without it, nothing may be there.
+    What processes that were killed have left of writing ``folder`` is removed. ``claim`` is called
+    with what was written, on the disk, before that takes the place of what is there; it raises if
+    that must stay. Without it, nothing may be there.
 
     Raises:
         OSError: if something cannot be written, or there is something at ``folder`` already.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for one in leftovers(folder.parent, folder.name):
-        shutil.rmtree(one, ignore_errors=True)
+    for leftover in leftovers(folder.parent, folder.name):
+        shutil.rmtree(leftover, ignore_errors=True)
     beside, mark = _new_folder(folder)
     try:
         yield beside
-        write_digests(beside)
-        # safetensors writes for the owner alone; what is shipped is as open as its surroundings.
-        for file in beside.iterdir():
-            file.chmod(beside.stat().st_mode & 0o666)
         if claim is not None:
             claim(beside)
             _put_aside(folder)

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
+from run_folders import record_with
 
-from multiprune.report.records.lineage import lineage_of
+from multiprune.runs.lineage import lineage_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from multiprune.runs.record import EarlierRun
 
-def run_in(folder: Path, score: float, overrides: list[str], lineage: list[Any]) -> Path:
+
+def run_in(folder: Path, score: float, overrides: list[str], lineage: list[EarlierRun]) -> Path:
     """Write what a run leaves that matters here."""
     (folder / "model").mkdir(parents=True)
     (folder / ".hydra").mkdir()
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.dump(overrides))
-    results = {
-        "score": score,
-        "validation": {"mlm": {"accuracy": score}},
-        "budget": {"of": "encoder_linear", "dense": 10, "asked": 1, "kept": 1},
-        "ledger": [{"part": "encoder_linear", "dense": 10, "kept": 1}],
-        "mask_sha256": "abc",
-        "steps": 7,
-        "seed": 0,
-        "config": {"task": {"mlm": {}}},
-        "density": {"a": 0.1},
-        "lineage": lineage,
-    }
-    (folder / "results.json").write_text(json.dumps(results))
+    record_with(score=score, lineage=lineage).write(folder)
     return folder
 
 
@@ -40,15 +30,13 @@ def test_chain_of_runs_is_carried_along_with_commands_and_ledgers(tmp_path: Path
     second = run_in(tmp_path / "domain", 0.4, ["encoder.path=general"], lineage_of(str(first)))
     for path in (second, second / "model"):
         chain = lineage_of(str(path))
-        assert [one["run"] for one in chain] == [str(first), str(second)]
-        assert [one["command"] for one in chain] == [
+        assert [earlier.run for earlier in chain] == [str(first), str(second)]
+        assert [earlier.command for earlier in chain] == [
             "python train.py task=mlm",
             "python train.py encoder.path=general",
         ]
-        assert [one["score"] for one in chain] == [0.3, 0.4]
-        assert chain[0]["ledger"] == [{"part": "encoder_linear", "dense": 10, "kept": 1}]
-        assert chain[0].keys() == chain[1].keys()
-        assert "density" not in chain[0]
+        assert [earlier.score for earlier in chain] == [0.3, 0.4]
+        assert chain[0].ledger == record_with().ledger
 
 
 def test_encoder_from_elsewhere_has_no_chain(tmp_path: Path) -> None:
@@ -59,5 +47,5 @@ def test_encoder_from_elsewhere_has_no_chain(tmp_path: Path) -> None:
 def test_damaged_results_are_refused(tmp_path: Path) -> None:
     for content in ("{", "{}", "[]"):
         (tmp_path / "results.json").write_text(content)
-        with pytest.raises(ValueError, match=r"results\.json must hold the results of a run, but"):
+        with pytest.raises(ValueError, match=r"results\.json is damaged: results\.json"):
             lineage_of(str(tmp_path))

@@ -1,0 +1,1 @@
+"""What runs leave: records, status, masks, predictions; read and written here alone."""

@@ -1,0 +1,48 @@
+"""What a budget asked for, and what was kept, as it is recorded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Interval
+
+Count = Annotated[int, Interval(ge=0, lt=2**53)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetOutcome:
+    """How many parameters a budget allowed and how many a model has kept, of those in its scope.
+
+    Attributes:
+        scope: what is counted, as ``encoder_linear``.
+        dense: parameters in scope before pruning.
+        asked: those that may stay.
+        kept: those that have stayed.
+    """
+
+    scope: str
+    dense: Annotated[Count, Ge(1)]
+    asked: Count
+    kept: Count
+
+    @property
+    def density(self) -> float:
+        """Kept / dense."""
+        return self.kept / self.dense
+
+    def __str__(self) -> str:
+        return (
+            f"Asked for {self.asked:,} and kept {self.kept:,} of {self.dense:,} parameters "
+            f"({self.scope}), a density of {self.density:.4f}."
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerRow:
+    """How many parameters a part of the model had, and how many it has kept."""
+
+    part: str
+    dense: Count
+    kept: Count
+    in_scope: bool = False

@@ -1,0 +1,105 @@
+"""Records of earlier versions, brought to the present form when they are read."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, NotRequired
+
+from typing_extensions import TypedDict
+
+from multiprune.runs.schema import check_schema
+from multiprune.runs.settings import PRUNER, method_settings, settings_with
+from multiprune.targets import TARGET
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# A record without a number. Its metrics and classes are named by their modules of that time.
+_KINDS = {
+    "Classification": "classes",
+    "MultiLabel": "sets",
+    "Regression": "number",
+    "Tagging": "tags",
+    "SpanTagging": "tags",
+    "QuestionAnswering": "span",
+    "MaskedLanguage": "masked",
+    "WordedClassification": "text",
+}
+
+
+class _Task(TypedDict):
+    metrics: NotRequired[dict[str, Any]]
+    languages: NotRequired[list[str] | None]
+    train_languages: NotRequired[list[str] | None]
+    loss_weight: NotRequired[float | None]
+
+
+class _Config(TypedDict):
+    task: dict[str, _Task]
+    pruner: NotRequired[dict[str, Any]]
+    encoder: NotRequired[dict[str, Any]]
+    data: NotRequired[dict[str, Any]]
+    budget: NotRequired[dict[str, Any]]
+
+
+class _Budget(TypedDict):
+    of: NotRequired[str]
+
+
+class _Earlier(TypedDict):
+    config: _Config
+    budget: _Budget
+
+
+class _Record(_Earlier):
+    lineage: NotRequired[list[_Earlier]]
+
+
+def upgraded(content: Any, *, name: str) -> Any:
+    """Return what a record holds as the present version writes it.
+
+    Raises:
+        ValueError: if it cannot be understood, as one of a later version.
+    """
+    number = content.get("schema") if isinstance(content, dict) else None
+    if number is not None or not isinstance(content, dict):
+        return content
+    check_schema(_Record, content, name=name)
+    return _stage(content) | {"lineage": [_stage(run) for run in content.get("lineage", [])]}
+
+
+def _stage(content: Mapping[str, Any]) -> dict[str, Any]:
+    config, budget = content["config"], content["budget"]
+    settings = settings_with(config, _defaults)
+    return {
+        **content,
+        "budget": {**budget, "scope": budget.get("of", "encoder_linear")},
+        "settings": settings,
+        "method": {"name": settings.get(PRUNER, ""), "settings": method_settings(settings)},
+        "tasks": {name: _task(task) for name, task in config["task"].items()},
+    }
+
+
+def _task(config: Mapping[str, Any]) -> dict[str, Any]:
+    # Of a task that earlier runs were not compared by, no more may be known.
+    name = str(config.get(TARGET, "")).rpartition(".")[2]
+    given = {key: config.get(key) for key in ("loss_weight", "languages", "train_languages")}
+    return {
+        "kind": _KINDS.get(name, name),
+        "metrics": [*config.get("metrics", {})],
+        **{key: value for key, value in given.items() if value is not None},
+    }
+
+
+@cache
+def _all_defaults() -> Mapping[str, Mapping[str, Any]]:
+    text = (files("multiprune.runs") / "schema_1_defaults.json").read_text()
+    defaults: Mapping[str, Mapping[str, Any]] = json.loads(text)
+    return defaults
+
+
+def _defaults(target: str) -> Mapping[str, Any]:
+    """Return the defaults that a class of that version had, wherever it stands now."""
+    return _all_defaults().get(target.rpartition(".")[2], {})

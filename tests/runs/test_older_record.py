@@ -1,0 +1,83 @@
+"""Records of earlier versions are read, and mean today what they meant then."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from application import composed
+
+from multiprune.config import recorded
+from multiprune.runs.record import Method, RunRecord, check_unfinished, is_finished
+from multiprune.runs.settings import settings_of
+
+#: What ``python train.py`` with these has left before records had a number.
+OLD = Path(__file__).parent / "results_of_schema_1.json"
+OVERRIDES = ("pruner=movement", "trainer.max_steps=6", "budget.fraction=0.3")
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    shutil.copy(OLD, tmp_path / "results.json")
+    return tmp_path
+
+
+def test_older_record_says_what_the_same_command_records_today(run: Path) -> None:
+    old, today = RunRecord.read(run), settings_of(recorded(composed(*OVERRIDES)))
+    folder = "logger.csv.folder"
+    assert old.settings == today | {folder: old.settings[folder]}
+    assert old.method == Method.from_settings(today)
+    assert old.method.name == "Movement"
+    assert {name: task.kind for name, task in old.tasks.items()} == {
+        "agreement": "classes",
+        "entailment": "classes",
+        "quantity": "number",
+        "roles": "tags",
+    }
+    assert old.tasks["quantity"].metrics == ["pearson", "spearman"]
+    content = json.loads(OLD.read_text())
+    assert old.budget.scope == content["budget"]["of"]
+    assert (old.score, old.validation) == (content["score"], content["validation"])
+
+
+def test_older_run_is_finished_for_the_same_command_alone(run: Path) -> None:
+    assert is_finished(run, recorded(composed(*OVERRIDES)))
+    assert not is_finished(run, recorded(composed(*OVERRIDES, "seed=1")))
+    with pytest.raises(ValueError, match=r"pruner.score_learning_rate was 0.01, and is 1"):
+        check_unfinished(run, recorded(composed(*OVERRIDES, "pruner.score_learning_rate=1")))
+
+
+def moved(node: Any) -> Any:
+    """Return a configuration whose classes all stand in another module of this package."""
+    if isinstance(node, dict):
+        return {
+            key: f"multiprune.moved.{value.rpartition('.')[2]}"
+            if key in ("_target_", "path") and str(value).startswith("multiprune.")
+            else moved(value)
+            for key, value in node.items()
+        }
+    return [moved(value) for value in node] if isinstance(node, list) else node
+
+
+def test_a_class_that_has_moved_changes_nothing(run: Path) -> None:
+    before = RunRecord.read(run)
+    content = json.loads(OLD.read_text())
+    content["config"] = moved(content["config"])
+    (run / "results.json").write_text(json.dumps(content))
+    after = RunRecord.read(run)
+    assert (after.method, after.tasks, after.settings) == (
+        before.method,
+        before.tasks,
+        before.settings,
+    )
+    assert is_finished(run, recorded(composed(*OVERRIDES)))
+
+
+def test_record_of_a_later_version_is_refused_with_its_number(run: Path) -> None:
+    content = json.loads(OLD.read_text()) | {"schema": 3}
+    (run / "results.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="has schema 3, but this version reads up to 2"):
+        RunRecord.read(run)
