@@ -96,6 +96,8 @@ def test_lines_of_json_are_those_that_were_written(folder: Path, rows: list[dict
 )
 @example(".jsonl", b"[" * 100_000)
 @example(".jsonl", b'{"a": "\\ud800"}')
+@example(".jsonl", b'{"\\ud800": 1}')
+@example(".jsonl", b'{"a": ' + b"[" * 400 + b"]" * 400 + b"}")
 @example(".jsonl", b'{"a": 1' + b"0" * 5000 + b"}")
 @example(".csv", b"a,b\n1,2\r3,4")
 def test_a_table_of_any_bytes_is_read_or_refused_by_name(
