@@ -76,7 +76,9 @@ def test_columns_of_numbers_are_numbers(folder: Path, column: list[int | None]) 
 
 @given(st.lists(st.fixed_dictionaries({"a": texts | st.none(), "b": st.lists(texts)}), min_size=1))
 @example([{"a": "\u2028\x85\x1c\r", "b": ["\ufeff"]}])
-def test_lines_of_json_are_those_that_were_written(folder: Path, rows: list[dict[str, Any]]) -> None:
+def test_lines_of_json_are_those_that_were_written(
+    folder: Path, rows: list[dict[str, Any]]
+) -> None:
     file = folder / "rows.jsonl"
     for is_ascii in (True, False):
         lines = [json.dumps(row, ensure_ascii=is_ascii) for row in rows]
@@ -212,7 +214,8 @@ def logged(folder: Path, rows: list[dict[str, float]], first: int) -> list[dict[
     logger.finalize("success")
     with (folder / "metrics.csv").open(newline="") as stream:
         return [
-            {name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(stream)
+            {name: float(cell) for name, cell in row.items() if cell}
+            for row in csv.DictReader(stream)
         ]
 
 
@@ -261,9 +264,8 @@ paths = texts.map(lambda text: "".join(one for one in text if one.isprintable())
 
 @given(
     st.dictionaries(
-        st.integers(1, 99).map(str) | st.tuples(st.integers(1, 9), st.integers(0, 9)).map(
-            lambda pair: f"{pair[0]}_{pair[1]}"
-        ),
+        st.integers(1, 99).map(str)
+        | st.tuples(st.integers(1, 9), st.integers(0, 9)).map(lambda pair: f"{pair[0]}_{pair[1]}"),
         st.tuples(st.sampled_from(["RUNNING", "PENDING", "COMPLETING"]), paths),
     )
 )

@@ -13,7 +13,12 @@ from strategies import names, seeds
 from multiprune.identity import INCIDENTAL, difference, flat_settings, is_below
 
 plain_values = st.one_of(
-    st.none(), st.booleans(), st.integers(-9, 9), st.floats(-1, 1), names, st.lists(st.integers(0, 3))
+    st.none(),
+    st.booleans(),
+    st.integers(-9, 9),
+    st.floats(-1, 1),
+    names,
+    st.lists(st.integers(0, 3)),
 )
 trees = st.dictionaries(
     names,

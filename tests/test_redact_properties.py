@@ -41,7 +41,9 @@ def addresses(draw: st.DrawFn) -> str:
     return f"{draw(schemes)}://{user}:{draw(secrets)}@{draw(hosts)}{path}"
 
 
-@given(addresses(), st.sampled_from(["{}", "+a.uri={}", "a='{}'", "a={{uri: {}, b: 1}}", "at {}: x"]))
+@given(
+    addresses(), st.sampled_from(["{}", "+a.uri={}", "a='{}'", "a={{uri: {}, b: 1}}", "at {}: x"])
+)
 @example("http://me:a,Q7Q@host", "uri={}")
 @example("http://me:it'sQ7Q@host", "{}")
 def test_no_password_of_an_address_is_left(address: str, around: str) -> None:
@@ -103,7 +105,9 @@ def test_a_configuration_keeps_its_shape_and_is_redacted_once(config: dict[str, 
             assert safe[key] is value
 
 
-keys = st.lists(st.lists(names, min_size=1, max_size=3).map(".".join), min_size=1, max_size=4, unique=True)
+keys = st.lists(
+    st.lists(names, min_size=1, max_size=3).map(".".join), min_size=1, max_size=4, unique=True
+)
 #: Values of overrides, as a sweep hands them to jobs.
 choices = st.text(st.sampled_from("ab1_-.+"), min_size=1, max_size=6) | st.text(
     characters.filter(lambda one: one.isprintable() and one not in "[]'\","), min_size=1, max_size=6
@@ -121,7 +125,9 @@ def test_jobs_of_other_values_have_other_names(own: list[str], data: st.DataObje
     assume(not any(is_secret(key) for key in own))
     assume("://" not in "".join(first + second))
     assume(first != second)
-    jobs = [[f"{key}={value}" for key, value in zip(own, one, strict=True)] for one in (first, second)]
+    jobs = [
+        [f"{key}={value}" for key, value in zip(own, one, strict=True)] for one in (first, second)
+    ]
     assert job_name(jobs[0], []) != job_name(jobs[1], [])
 
 

@@ -17,9 +17,7 @@ _SECRET = re.compile(
     re.IGNORECASE,
 )
 # The number behind a host is a port. A password with marks that part values has no slash or `@`.
-_IN_ADDRESS = re.compile(
-    r"(://[^\s/:@]*:)(?!\d{1,5}/)(?:[^\s,'\"]+|[^\s/@\"?#{}\[\]]+)@"
-)
+_IN_ADDRESS = re.compile(r"(://[^\s/:@]*:)(?!\d{1,5}/)(?:[^\s,'\"]+|[^\s/@\"?#{}\[\]]+)@")
 _WITHOUT_NAME = re.compile(r"(https?://)[^\s/:@]+@")
 # Quoted, with marks that are escaped, or bare; an apostrophe within a bare one is a part of it.
 _VALUE = (

@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 scores = st.sampled_from([-0.5, 0.0, 0.1, 0.2, 0.3, 0.25, 0.5]) | st.floats(-1, 1)
 sizes = st.integers(0, 6) | st.integers(0, 10**9)
 curves = st.dictionaries(
-    names, st.lists(st.builds(Option, sizes, scores), min_size=1, max_size=4), min_size=1, max_size=5
+    names,
+    st.lists(st.builds(Option, sizes, scores), min_size=1, max_size=4),
+    min_size=1,
+    max_size=5,
 )
 
 
@@ -92,16 +95,12 @@ def test_more_budget_never_scores_less(
 ) -> None:
     least = sum(min(one.size for one in own) for own in options.values())
     budgets = sorted(data.draw(st.lists(st.integers(least, least + 10**9), min_size=2, max_size=4)))
-    found = [
-        sum(one.score for one in best_split(options, budget).values()) for budget in budgets
-    ]
+    found = [sum(one.score for one in best_split(options, budget).values()) for budget in budgets]
     assert all(later >= earlier - 1e-9 for earlier, later in itertools.pairwise(found))
 
 
 @given(curves, st.integers(0, 10**9))
-def test_each_share_holds_the_best_that_fits(
-    options: dict[str, list[Option]], budget: int
-) -> None:
+def test_each_share_holds_the_best_that_fits(options: dict[str, list[Option]], budget: int) -> None:
     shares = uniform_shares(list(options), budget)
     assert 0 <= budget - sum(shares.values()) < len(options)
     fitting = {

@@ -104,7 +104,9 @@ def states(draw: st.DrawFn) -> dict[str, Tensor]:
         )
         even = tensor[: len(tensor) // 2 * 2]
         shapes = [tensor, even.view(-1, 2), even.view(2, -1).t(), even.view(1, -1, 2)]
-        found[name] = draw(st.sampled_from([*shapes, tensor[:1].reshape(())] if len(tensor) else shapes))
+        found[name] = draw(
+            st.sampled_from([*shapes, tensor[:1].reshape(())] if len(tensor) else shapes)
+        )
     return found
 
 

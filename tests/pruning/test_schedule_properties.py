@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from multiprune.pruning.schedule import CubicSchedule, LinearSchedule, OneShotSchedule, Schedule
 
 shares = st.floats(0, 1) | st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
-spans = st.tuples(shares, shares.filter(bool)).map(lambda pair: sorted(pair)).filter(
-    lambda pair: pair[1] > 0
+spans = (
+    st.tuples(shares, shares.filter(bool))
+    .map(lambda pair: sorted(pair))
+    .filter(lambda pair: pair[1] > 0)
 )
 kinds = st.sampled_from([CubicSchedule, LinearSchedule, OneShotSchedule])
 

@@ -176,7 +176,9 @@ def test_patterns_keep_so_many_weights_and_at_their_density_n_of_every_m(
             assert {place for place in range(m) if keep[place]} == set(order[: sum(keep)])
 
 
-@pytest.mark.parametrize("groups", [Elements(), Blocks(size=2), NofM(n=2, m=4)], ids=lambda kind: type(kind).__name__)
+@pytest.mark.parametrize(
+    "groups", [Elements(), Blocks(size=2), NofM(n=2, m=4)], ids=lambda kind: type(kind).__name__
+)
 @given(seed=seeds, tenths=st.lists(st.integers(0, 10), min_size=2, max_size=4))
 def test_what_was_pruned_and_scores_nothing_never_comes_back(
     groups: Groups, seed: int, tenths: list[int]
