@@ -27,11 +27,13 @@ def job_name(overrides: Sequence[str], fixed: Collection[str]) -> str:
     given = sorted(one.lstrip("+~").partition("=")[::2] for one in redacted([*overrides]))
     own = [(key, value) for key, value in given if key not in fixed]
     hidden = [one for one in given if one[0] in fixed and not is_below(one[0], INCIDENTAL)]
-    words = [f"{short}-{_plain(value)}" for short, (_, value) in zip(_short(own), own, strict=True)]
-    name = "_".join(words)
+    shorts = short_keys([key for key, _ in own])
+    plain = [_plain(value) for _, value in own]
+    name = "_".join(f"{short}-{value}" for short, value in zip(shorts, plain, strict=True))
     safe = re.sub(r"[^a-zA-Z0-9_.+@-]+", "-", name)[:_LONGEST]
-    # What is replaced or cut might have been told apart by that.
-    hidden += own if safe != name else []
+    # What is replaced or cut might have been told apart by that, and so might two keys of one value.
+    is_plain = not any(f"_{short}-" in value for short in shorts for value in plain)
+    hidden += [] if safe == name and is_plain else own
     digest = hashlib.sha256(repr(hidden).encode()).hexdigest()[:4]
     return "_".join(one for one in (safe, digest if hidden else "") if one)
 
@@ -41,10 +43,6 @@ def short_keys(keys: Sequence[str]) -> list[str]:
     lasts = [key.rpartition(".")[2] for key in keys]
     counts = Counter(lasts)
     return [last if counts[last] == 1 else key for key, last in zip(keys, lasts, strict=True)]
-
-
-def _short(own: Sequence[tuple[str, str]]) -> list[str]:
-    return short_keys([key for key, _ in own])
 
 
 def _plain(value: str) -> str:

@@ -16,12 +16,18 @@ _SECRET = re.compile(
     r"|(?<!mask)(?<!pad)(?<!unk)(?<!cls)(?<!sep)(?<!bos)(?<!eos)(^|_)token$",
     re.IGNORECASE,
 )
-# The number behind a host is a port.
-_IN_ADDRESS = re.compile(r"(://[^\s/:@]*:)(?!\d{1,5}/)[^\s,'\"]+@")
+# The number behind a host is a port. A password with marks that part values has no slash or `@`.
+_IN_ADDRESS = re.compile(r"(://[^\s/:@]*:)(?!\d{1,5}/)(?:[^\s,'\"]+|[^\s/@\"?#{}\[\]]+)@")
 _WITHOUT_NAME = re.compile(r"(https?://)[^\s/:@]+@")
-_GIVEN = re.compile(
-    r"([\w-]+)(\s*[=:]\s*)(?!\$\{|null\b|\*\*\*)('[^']*'|\"[^\"]*\"|[^\s,&{}\[\]'\"]+)"
+# Quoted, with marks that are escaped, or bare; an apostrophe within a bare one is a part of it.
+_VALUE = (
+    r"([\w-]+)(\s*[=:]\s*)(?!\$\{{|(?:null|\*\*\*)(?:[\s,&{{}}\[\]'\"]|$))"
+    r"('(?:\\.|[^'\\])*(?:'|$)|\"(?:\\.|[^\"\\])*(?:\"|$)"
+    r"|(?:\\.|[^{blank},&{{}}\[\]'\"\\]|['\"](?=\w))+)"
 )
+_GIVEN = re.compile(_VALUE.format(blank=r"\s"), re.DOTALL)
+# In an override, a value may be of several words.
+_GIVEN_IN_OVERRIDE = re.compile(_VALUE.format(blank=r"\n"), re.DOTALL)
 _OVERRIDE = re.compile(r"[+~]*[\w.@/-]+=")
 
 
@@ -35,7 +41,7 @@ def redacted(node: Any, key: str = "") -> Any:
         # An interpolation says where the secret is, and may be the only way to repeat the run.
         if is_secret(key) and node and not node.startswith("${"):
             return HIDDEN
-        return redact_text(node) if _OVERRIDE.match(node) else _redact_addresses(node)
+        return _redact_override(node) if _OVERRIDE.match(node) else _redact_addresses(node)
     is_number = isinstance(node, (int, float)) and not isinstance(node, bool)
     return HIDDEN if is_number and is_secret(key) else node
 
@@ -50,10 +56,17 @@ def is_secret(key: str) -> bool:
     return _SECRET.search(key.rpartition(".")[2].replace("-", "_")) is not None
 
 
+def _redact_override(text: str) -> str:
+    key, _, value = text.partition("=")
+    if is_secret(key.lstrip("+~")) and value not in ("", "null") and not value.startswith("${"):
+        return f"{key}={HIDDEN}"
+    return _GIVEN_IN_OVERRIDE.sub(_without_value, _redact_addresses(text))
+
+
 def _redact_addresses(text: str) -> str:
     return _WITHOUT_NAME.sub(rf"\1{HIDDEN}@", _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text))
 
 
 def _without_value(found: re.Match[str]) -> str:
     key, sign, value = found.groups()
-    return f"{key}{sign}{HIDDEN if is_secret(key) else _GIVEN.sub(_without_value, value)}"
+    return f"{key}{sign}{HIDDEN if is_secret(key) else found.re.sub(_without_value, value)}"

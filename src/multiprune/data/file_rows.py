@@ -132,4 +132,7 @@ def _set_aside(values: Sequence[Any], share: float, seed: int) -> np.ndarray[Any
     due = np.floor(np.arange(len(ordered) + 1) * share + 0.5)
     aside = np.zeros(len(values), bool)
     aside[ordered[np.diff(due) > 0]] = True
+    # Of few rows, a large share may be all of them.
+    _, first, counts = np.unique(of_class, return_index=True, return_counts=True)
+    aside[first[np.bincount(of_class[aside], minlength=len(counts)) == counts]] = False
     return aside

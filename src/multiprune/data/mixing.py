@@ -54,7 +54,9 @@ class TemperatureMixing(Mixing):
 
     @override
     def weights(self, sizes: Mapping[str, int]) -> Mapping[str, float]:
-        return {name: size ** (1 / self.temperature) for name, size in sizes.items()}
+        # Relative to the largest, as no power of it might be a number.
+        largest = max(sizes.values(), default=1)
+        return {name: (size / largest) ** (1 / self.temperature) for name, size in sizes.items()}
 
 
 class UniformMixing(Mixing):

@@ -79,8 +79,20 @@ def context_windows(
     )
     examples = [int(one) for one in encoding.pop("overflow_to_sample_mapping")]
     labels = [
-        _labels(window.offsets, window.sequence_ids, spans[example])
-        for window, example in zip(encoding.encodings or [], examples, strict=True)
+        _labels(
+            window.offsets,
+            window.sequence_ids,
+            spans[example],
+            is_first=before != example,
+            is_last=behind != example,
+        )
+        for window, example, before, behind in zip(
+            encoding.encodings or [],
+            examples,
+            [None, *examples[:-1]],
+            [*examples[1:], None],
+            strict=True,
+        )
     ]
     inputs = {name: list(values) for name, values in encoding.items()}
     cut = sum(ours != theirs for ours, theirs in zip(shortened, questions, strict=True))
@@ -104,12 +116,20 @@ def _labels(
     offsets: Sequence[tuple[int, int]],
     sequences: Sequence[int | None],
     span: tuple[int, int] | None,
+    *,
+    is_first: bool,
+    is_last: bool,
 ) -> NDArray[np.int32]:
     characters = np.array(offsets, np.int32)
     of_context = np.array([one == 1 for one in sequences])
     characters[~of_context] = _OUTSIDE
     inside = np.flatnonzero(of_context)
-    tokens = None if span is None else _tokens_of(characters[inside], span)
+    tokens = None
+    if span is not None and len(inside):
+        # At the ends of a context may stand characters that no token is made of.
+        start = max(span[0], characters[inside[0], 0]) if is_first else span[0]
+        end = min(span[1], characters[inside[-1], 1]) if is_last else span[1]
+        tokens = _tokens_of(characters[inside], (start, end))
     answer = (0, 0) if tokens is None else (inside[tokens[0]], inside[tokens[1]])
     labels: NDArray[np.int32] = np.concatenate([[answer], [span or (0, 0)], characters]).astype(
         np.int32
@@ -122,8 +142,7 @@ def _tokens_of(
 ) -> tuple[np.intp, np.intp] | None:
     """Return the first and the last token of a span; None unless they are all there."""
     start, end = span
-    if not len(characters) or characters[0, 0] > start or characters[-1, 1] < end:
+    if characters[0, 0] > start or characters[-1, 1] < end:
         return None
-    first = np.flatnonzero(characters[:, 1] > start)[0]
-    last = np.flatnonzero(characters[:, 0] < end)[-1]
-    return (first, last) if first <= last else None
+    places = np.flatnonzero((characters[:, 1] > start) & (characters[:, 0] < end))
+    return (places[0], places[-1]) if len(places) else None
