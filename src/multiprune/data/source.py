@@ -258,6 +258,11 @@ class GeneratedSource:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rows, Mapping):
+            raise ValueError(
+                f"`rows` must be numbers by split, as in {{train: 100, validation: 20}}, but is "
+                f"{self.rows!r}."
+            )
         for split, count in self.rows.items():
             check_number(f"rows.{split}", count, at_least=1, whole=True)
         check_number("seed", self.seed, at_least=0, whole=True)
