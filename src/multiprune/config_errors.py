@@ -26,6 +26,11 @@ _NOT_SAID = ("full_key:", "object_type=", "reference_type=", "Config search path
 def composition_sentence(error: BaseException, arguments: Sequence[str]) -> str:
     """Return what is wrong with the command's ``arguments``, and what to do."""
     text = str(error)
+    if isinstance(error, RecursionError):
+        return (
+            "A file of the configuration must not name itself in its `defaults`, be it by others, "
+            f"but one does that {', '.join(arguments)} asks for."
+        )
     if found := _NO_SETTING.search(text):
         return f"There is no setting `{found[1]}`: correct its name, or add it by +{found[2]}."
     if found := _THERE_ALREADY.search(text):

@@ -81,8 +81,9 @@ def _ended(capsys: pytest.CaptureFixture[str], command: Callable[[], None]) -> E
     try:
         command()
     except SystemExit as error:
-        assert isinstance(error.code, int), f"Python prints {error.code!r}, and exits with 1"
-        return Ended(error.code, capsys.readouterr().err)
+        # Of a text, Python would exit with 1.
+        status = error.code if isinstance(error.code, int) else 1
+        return Ended(status, capsys.readouterr().err)
     except BegunError:
         pass
     return Ended(None, capsys.readouterr().err)
@@ -104,17 +105,19 @@ def check(ended: Ended, expected: str) -> None:
     if expected == ACCEPTED:
         assert ended.status is None, ended.stderr
         return
+    assert ended.status is not None, "nothing was refused"
     check_sentence(ended.stderr, expected)
-    assert ended.status == 2
+    assert ended.status == 2, f"exit status {ended.status}: {ended.stderr}"
 
 
 def check_sentence(stderr: str, expected: str) -> None:
     """Check that what is said is one sentence, in words of those who have given the input."""
-    (said,) = stderr.splitlines()
-    assert said.startswith("error: ")
-    assert said.endswith(".")
-    assert not said.endswith(":.")
-    assert [word for word in _INTERNAL if word in said] == []
+    assert len(stderr.splitlines()) == 1, stderr
+    said = stderr.strip()
+    assert said.startswith("error: "), said
+    assert said.endswith("."), said
+    assert not said.endswith(":."), said
+    assert not any(word in said for word in _INTERNAL), said
     # A key or a type alone.
-    assert re.fullmatch(r"error: \S+", said) is None
-    assert expected in said
+    assert re.fullmatch(r"error: \S+", said) is None, said
+    assert expected in said, said

@@ -148,7 +148,7 @@ def _chosen(
     """Return the values of a line that are asked for, and the names of the others."""
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"Line {number:,} of {file} must be JSON, but is not: {error}.") from error
     if not isinstance(row, dict):
         raise ValueError(
@@ -167,7 +167,7 @@ def _table(file: Path, columns: Mapping[str, list[Any]]) -> Table:
     for name, values in columns.items():
         try:
             arrays[name] = pyarrow.array(values)
-        except (pyarrow.ArrowException, OverflowError, TypeError) as error:
+        except (pyarrow.ArrowException, OverflowError, TypeError, UnicodeEncodeError) as error:
             raise ValueError(
                 f"Column {name!r} of {file} must hold values of one type, but: {error}."
             ) from error
