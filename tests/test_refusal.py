@@ -46,7 +46,7 @@ def test_wrong_input_is_one_sentence_and_status_2(
     with pytest.raises(SystemExit) as ended:
         ended_plainly(raising(error))
     assert ended.value.code == 2
-    assert capsys.readouterr().err == "error: it is wrong\n"
+    assert capsys.readouterr().err == "error: it is wrong.\n"
 
 
 def test_defect_keeps_its_traceback_and_says_where_to_report_it() -> None:

@@ -56,7 +56,7 @@ def test_misspelt_key_is_a_failure_without_a_folder(tmp_path: Path) -> None:
         ),
         ("hydra.run.dir=FILE", "`hydra.run.dir` must be a folder that can be written, but "),
         ("trainer.accelerator=tpu", "`trainer` must suit this machine, but: "),
-        ("task=nowhere", "In 'train': Could not find 'task/nowhere'"),
+        ("task=nowhere", "`task` must be one of ag_news, "),
     ],
 )
 def test_what_cannot_be_is_refused_by_a_sentence(

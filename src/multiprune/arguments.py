@@ -31,6 +31,8 @@ def check_number(
         ):
             return
     noun = "a whole number " if whole else "" if isinstance(value, Real) else "a number "
+    if not noun and value == math.inf and below is None and at_most is None:
+        noun = "a finite number "
     bounds = _bounds(above, at_least, below, at_most)
     bounds = f"of {bounds}" if noun and bounds.startswith("at ") else bounds
     shown = repr(value) if isinstance(value, str) else value

@@ -15,7 +15,9 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from multiprune.config import recorded
+from multiprune.config_errors import call_sentence
 from multiprune.data.read_labels import with_labels
+from multiprune.message import first_line
 from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.outcome import is_job
 from multiprune.pruning.settings import unknown_setting
@@ -159,12 +161,16 @@ def check_backend(backend: str) -> None:
 
 def build_data(config: DictConfig, encoder: Encoder, tasks: dict[str, Task]) -> MultitaskDataModule:
     """Build the data of the tasks, read and tokenized."""
-    data: MultitaskDataModule = instantiate(config.data, _partial_=True, _convert_="all")(
-        tasks=tasks,
-        tokenizer=encoder.tokenizer,
-        max_length=max_length(config, encoder),
-        seed=config.seed,
-    )
+    make_data = instantiate(config.data, _partial_=True, _convert_="all")
+    try:
+        data: MultitaskDataModule = make_data(
+            tasks=tasks,
+            tokenizer=encoder.tokenizer,
+            max_length=max_length(config, encoder),
+            seed=config.seed,
+        )
+    except TypeError as error:
+        raise TypeError(call_sentence(error, "data")) from error
     data.prepare_data()
     data.setup()
     return data
@@ -190,8 +196,10 @@ def build_trainer(
         trainer: pl.Trainer = instantiate(config.trainer, _partial_=True)(
             default_root_dir=str(folder), logger=loggers, callbacks=callbacks
         )
-    except (MisconfigurationException, ImportError) as error:
-        raise ValueError(f"`trainer` must suit this machine, but: {error}") from error
+    except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
+        if (said := call_sentence(error, "trainer")) == first_line(error):
+            said = f"`trainer` must suit this machine, but: {said}"
+        raise ValueError(said) from error
     check_strategy(trainer.strategy)
     check_processes(trainer)
     return trainer

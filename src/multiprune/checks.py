@@ -187,12 +187,14 @@ def check_places(config: Mapping[str, Any]) -> None:
     runs["pruner.mask.run"] = (config["pruner"].get("mask") or {}).get("run")
     for key, found in runs.items():
         for run in found.values() if isinstance(found, dict) else [found]:
-            if isinstance(run, str) and not Path(run).expanduser().exists():
-                raise FileNotFoundError(
-                    f"`{key}` must be the folder of a finished run or of an exported model, but "
-                    f"{run} does not exist."
-                )
+            folder = f"`{key}` must be the folder of a finished run or of an exported model, but "
+            if not isinstance(run, str | None):
+                raise ValueError(f"{folder}is {run!r}.")
+            if run is not None and not Path(run).expanduser().exists():
+                raise FileNotFoundError(f"{folder}{run} does not exist.")
     if (root := config["data"].get("mirror")) is not None:
+        if not isinstance(root, str):
+            raise ValueError(f"`data.mirror` must be a folder, but is {root!r}.")
         for below in _mirrored([config["task"], config["retrieval"]]):
             mirrored_folder(Path(root), below)
 

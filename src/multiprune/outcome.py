@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import threading
 import traceback
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-from multiprune.message import first_line
+from multiprune.config_errors import call_sentence, composition_sentence, construction_sentence
 from multiprune.redact import redact_text
 from multiprune.refusal import DEFECT, FailedSweep, Refusal
 from multiprune.runs.folder import RUN_LOCK, WRITTEN
@@ -74,8 +75,7 @@ def _refused_elsewhere(error: BaseException) -> str | None:
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         return None
     if isinstance(error, HydraException | OmegaConfBaseException) or not _has_begun(error):
-        cause = error.__cause__
-        return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
+        return composition_sentence(error, sys.argv[1:])
     if isinstance(error, OSError) and error.filename:
         # What a run itself does is refused by the run.
         return (
@@ -161,10 +161,11 @@ def ended_by_sigterm() -> Iterator[None]:
 
 def sentence(error: Exception) -> str:
     """Return what is wrong, in one line, and where Hydra met it."""
-    key = getattr(error, "full_key", None)
-    where = f" (in {key})" if key else ""
-    reason = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
-    return redact_text(first_line(reason)) + where
+    if isinstance(error, OmegaConfBaseException):
+        return redact_text(composition_sentence(error, ()))
+    if isinstance(error, HydraException):
+        return redact_text(construction_sentence(error))
+    return redact_text(call_sentence(error, ""))
 
 
 def refusal(error: Exception) -> BaseException:

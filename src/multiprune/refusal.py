@@ -20,7 +20,7 @@ class Refusal(SystemExit):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(2)
-        self.sentence = sentence
+        self.sentence = sentence if sentence.endswith(".") else f"{sentence}."
 
     def __str__(self) -> str:
         """Return the sentence."""

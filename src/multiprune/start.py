@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from multiprune.checks import check
-from multiprune.config import plain
+from multiprune.config import Train, plain
 from multiprune.launching.lock import one_run_in
 from multiprune.outcome import is_first_process, is_job, refused, reported
 from multiprune.quick_exit import exit_quickly
@@ -43,6 +44,7 @@ def run(config: DictConfig) -> float:
 def _run(config: DictConfig, folder: Path) -> float:
     status = StatusFile(folder, writes=is_first_process())
     with reported(status), refused(status):
+        check_is_of_run(config)
         is_left_to_conclude = not is_concluded(folder) and is_finished(folder, plain(config))
         if is_left_to_conclude and not is_first_process():
             return read_score(folder)
@@ -57,6 +59,15 @@ def _run(config: DictConfig, folder: Path) -> float:
     from multiprune.run import run as run_checked
 
     return (conclude_again if is_left_to_conclude else run_checked)(config)
+
+
+def check_is_of_run(config: DictConfig) -> None:
+    """Refuse a configuration that does not extend the one of a run."""
+    if missing := [one.name for one in fields(Train) if one.name not in config]:
+        raise ValueError(
+            "A configuration of runs must extend that of a run, by `defaults: [train, _self_]`, "
+            f"but this one has no `{missing[0]}`."
+        )
 
 
 def begin(config: DictConfig, folder: RunFolder) -> None:

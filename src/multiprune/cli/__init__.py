@@ -6,7 +6,9 @@ What a command needs is imported when it runs, so that ``--help`` answers at onc
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
+
+from typing_extensions import override
 
 from multiprune import __version__
 from multiprune.cli.models import add_model_commands
@@ -20,6 +22,16 @@ from multiprune.refusal import DEFECT, Refusal
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong with arguments, without the usage before it."""
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        refusal = Refusal(f"{message}: `{self.prog} --help` says what can be given.")
+        refusal.say()
+        raise refusal
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -40,9 +52,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = argparse.ArgumentParser(
-        prog="multiprune", description="Export, measure and compare what was pruned."
-    )
+    parser = Parser(prog="multiprune", description="Export, measure and compare what was pruned.")
     parser.add_argument("--version", action="version", version=f"multiprune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_model_commands(commands)

@@ -31,6 +31,10 @@ def matching_files(pattern: str | Path, split: str) -> list[Path]:
     path = Path(pattern).expanduser()
     if path.is_file():
         return [path]
+    if path.is_dir():
+        raise FileNotFoundError(
+            f"The {split} file {path} is a folder: name the files in it, as in {path / '*.csv'}."
+        )
     if found := sorted(one for one in path.parent.glob(path.name) if one.is_file()):
         return found
     seen_from = "" if path.is_absolute() else f" in {Path.cwd()}"

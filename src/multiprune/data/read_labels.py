@@ -84,7 +84,12 @@ def _labels(
     if not labels:
         values = rows.table[task.label][:]
         if any(isinstance(one, list) for one in values):
-            values = chain.from_iterable(filter(None, values))
+            values = [*chain.from_iterable(filter(None, values))]
+        if structured := [one for one in values if isinstance(one, dict | list)]:
+            raise ValueError(
+                f"{where} must hold names or integers, from which `labels` of {name} are read, but "
+                f"holds {structured[0]!r}."
+            )
         labels = _distinct(name, {one for one in values if one is not None}, where)
     if len(labels) < 2:
         shown = ", ".join(map(str, labels)) or "none"

@@ -160,6 +160,13 @@ class FileSource:
                 "`files` must be by split (train, validation, test), as in {train: tickets.csv}, "
                 f"but is {self.files}."
             )
+        for split, named in self.files.items():
+            listed = named if isinstance(named, Sequence) else [named]
+            if named is not None and not all(isinstance(one, str | Path) for one in listed):
+                raise ValueError(
+                    f"`files.{split}` must be a path or a list of them, but is {named!r}."
+                )
+        check_number("seed", self.seed, at_least=0, whole=True)
         if self.validation is None:
             return
         if not isinstance(self.validation, int | float) or not 0 < self.validation <= 0.5:
@@ -258,6 +265,11 @@ class GeneratedSource:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.rows, Mapping):
+            raise ValueError(
+                f"`rows` must be numbers by split, as in {{train: 100, validation: 20}}, but is "
+                f"{self.rows!r}."
+            )
         for split, count in self.rows.items():
             check_number(f"rows.{split}", count, at_least=1, whole=True)
         check_number("seed", self.seed, at_least=0, whole=True)

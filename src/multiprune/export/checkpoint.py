@@ -19,7 +19,7 @@ from multiprune.export.tied import assign_state, stored_state, whole_state
 from multiprune.message import first_line
 from multiprune.models.encoder import Encoder, encoder_class, has_pooler
 from multiprune.models.heads import VocabularyHead, head
-from multiprune.models.modeling_multiprune import register_code
+from multiprune.models.modeling_multiprune import KEY, register_code
 from multiprune.models.saving import CODE, shape_entries
 from multiprune.models.task_heads import TaskHeads
 
@@ -172,6 +172,8 @@ def load_encoder(folder: Path, *, trust_remote_code: bool = False) -> PreTrained
     state = load_weights(file)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        if not isinstance(getattr(config, KEY, {}), dict):
+            raise ValueError(f"`{KEY}` must be the shapes of layers, but is none.")
         if trust_remote_code:
             register_code(config, str(folder))
         with_pooler = "pooler.dense.weight" in state
@@ -227,6 +229,8 @@ def load_meaning(folder: Path) -> dict[str, dict[str, Any]]:
     """
     try:
         meaning: dict[str, dict[str, Any]] = json.loads((folder / MEANING).read_text())
+        if not isinstance(meaning, dict):
+            raise ValueError("it is no object")
         for one in meaning.values():
             one["kind"]
     except (ValueError, LookupError, AttributeError, TypeError) as error:

@@ -28,9 +28,12 @@ def check_digest(file: Path) -> None:
     if not listed.is_file():
         return
     try:
-        expected = json.loads(listed.read_text()).get(file.name)
-    except (ValueError, AttributeError) as error:
+        digests = json.loads(listed.read_text())
+        if not isinstance(digests, dict):
+            raise ValueError("it is no object")
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{listed} must map files to digests in JSON, but: {error}.") from error
+    expected = digests.get(file.name)
     if expected is not None and sha256(file) != expected:
         raise ValueError(
             f"{file} must be as it was written, but it is damaged: its SHA-256 is not the one in "

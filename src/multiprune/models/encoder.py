@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from multiprune.budget.ledger import owned_parameters
+from multiprune.message import first_line
 from multiprune.models.dropout import USUAL, dropout_of_heads
 from multiprune.models.location import encoder_source
 from multiprune.models.matching_weights import load_matching
@@ -90,6 +92,10 @@ def pretrained(
         with refused(path, "encoder.trust_remote_code=true"):
             model = _model(source, path, dropout, trust_remote_code=trust_remote_code)
             tokenizer = pretrained_tokenizer(source, trust_remote_code=trust_remote_code)
+    except (ValueError, StrictDataclassError) as error:
+        if path in str(error) or source in str(error):
+            raise
+        raise ValueError(f"The model in {path} cannot be built: {first_line(error)}") from error
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"`encoder.path` must be a folder or a model of the Hugging Face hub that can be "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from multiprune.arguments import check_number
 from multiprune.models.dropout import dropout_of_heads
 from multiprune.models.encoder import Encoder, freeze_embeddings_of
 from multiprune.models.pretrained_tokenizer import pretrained_tokenizer
@@ -57,12 +58,24 @@ def from_scratch(
 
     Raises:
         FileNotFoundError: if there is no tokenizer in that folder.
-        ValueError: if it cannot be read, or has no token for padding.
+        ValueError: if it cannot be read, or has no token for padding, or a number is out of range.
     """
     from transformers import BertConfig, BertModel
 
+    # With more, memory would run out before anything is said.
+    check_number("encoder.layers", layers, at_least=1, at_most=1000, whole=True)
+    check_number("encoder.hidden", hidden, at_least=1, at_most=2**16, whole=True)
+    check_number("encoder.heads", heads, at_least=1, at_most=hidden, whole=True)
+    check_number("encoder.intermediate", intermediate, at_least=1, at_most=2**20, whole=True)
+    check_number("encoder.initializer_range", initializer_range, at_least=0)
+    if position_amplitude is not None:
+        check_number("encoder.position_amplitude", position_amplitude, at_least=0)
+    if hidden % heads:
+        raise ValueError(
+            f"`encoder.hidden` must be a multiple of the {heads} `encoder.heads`, but is {hidden}."
+        )
     of_heads = dropout_of_heads(head_dropout, dropout)
-    chosen = character_tokenizer() if tokenizer is None else _tokenizer_in(Path(tokenizer))
+    chosen = character_tokenizer() if tokenizer is None else _tokenizer_in(Path(str(tokenizer)))
     config = BertConfig(
         # Numbers of tokens may have gaps.
         vocab_size=max(chosen.get_vocab().values()) + 1,

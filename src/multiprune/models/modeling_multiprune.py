@@ -319,7 +319,10 @@ def _write_code(config: Any, folder: Path) -> None:
 
 
 def _linear(encoder: nn.Module, path: str) -> nn.Linear:
-    found = encoder.get_submodule(path)
+    try:
+        found = encoder.get_submodule(path)
+    except AttributeError:
+        raise ValueError(f"{path} must be a linear layer, but there is none.") from None
     if not isinstance(found, nn.Linear):
         raise ValueError(f"{path} must be a linear layer, but is {type(found).__name__}.")
     return found

@@ -70,5 +70,7 @@ def _reason(source: str, error: Exception) -> str:
         )
     if "trust_remote_code" in text:
         return f"The tokenizer in {source} needs code of its own, and `trust_remote_code`."
+    if isinstance(error, KeyError):
+        return f"The tokenizer in {source} cannot be loaded: its files have no {error}."
     reason = next(iter(text.splitlines()), "")
     return f"The tokenizer in {source} cannot be loaded: {type(error).__name__}: {reason}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from datasets import Dataset
 
@@ -46,6 +47,8 @@ def checked_labels(labels: Sequence[Any]) -> Labels:
     """
     if isinstance(labels, Labels):
         return labels
+    if not isinstance(labels, Sequence):
+        raise ValueError(f"`labels` must be a list of names or one of integers, but is {labels!r}.")
     if any(isinstance(one, bool) for one in labels):
         raise ValueError(
             f"`labels` must be names or integers, but are {list(labels)}: names such as 'yes', "

@@ -122,11 +122,23 @@ class Task(ABC):
     text_columns: ClassVar[Sequence[int]] = (1, 2)
 
     def __post_init__(self) -> None:
+        if isinstance(self.text, str) or not isinstance(self.text, Sequence):
+            raise ValueError(f"`text` must be a list of columns, but is {self.text!r}.")
         if len(self.text) not in self.text_columns:
             most = " or ".join(map(str, self.text_columns))
             raise ValueError(f"`text` must name {most} column(s), but names {list(self.text)}.")
         if not self.metrics:
             raise ValueError("A task needs at least one metric, but has none.")
+        if not isinstance(self.metrics, Mapping):
+            raise ValueError(
+                f"`metrics` must be functions by name, as in {{accuracy: …}}, but is "
+                f"{self.metrics!r}."
+            )
+        if not hasattr(self.source, "load"):
+            raise ValueError(
+                f"`source` must be where rows come from, such as a FileSource, but is "
+                f"{self.source!r}."
+            )
         for name, metric in self.metrics.items():
             if not callable(metric) or isbuiltin(metric):
                 raise ValueError(
