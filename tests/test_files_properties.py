@@ -15,13 +15,13 @@ from strategies import json_values, names, seeds, texts
 
 from multiprune.data.tables import read_table
 from multiprune.launching.slurm_queue import parse
-from multiprune.report.records.json_value import value_at
+from multiprune.runs.json_value import value_at
 from multiprune.report.records.record import ResultsRecord
-from multiprune.schema import check_schema, read_json
-from multiprune.status_record import StatusRecord
+from multiprune.runs.schema import check_schema, read_json
+from multiprune.runs.status_record import StatusRecord
 from multiprune.tasks.columns import Columns
 from multiprune.training.csv_logger import MetricsCsv
-from multiprune.whole_file import whole_file
+from multiprune.runs.atomic import atomic_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -248,7 +248,7 @@ def test_a_file_is_the_last_that_was_written_whole(
     expected = None
     for content, error in writes:
         try:
-            with whole_file(file) as beside:
+            with atomic_file(file) as beside:
                 beside.write_bytes(content)
                 if error is not None:
                     raise error("in the midst")

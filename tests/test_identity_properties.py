@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import names, seeds
 
-from multiprune.identity import INCIDENTAL, difference, flat_settings, is_below
+from multiprune.runs.settings import INCIDENTAL, difference, flat_settings, is_below
 
 plain_values = st.one_of(
     st.none(),
