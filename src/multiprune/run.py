@@ -44,6 +44,7 @@ from multiprune.tasks.score_terms import score_terms
 from multiprune.tasks.scores import reads_rows
 from multiprune.training.checkpoints import checkpoint_to_continue
 from multiprune.training.examples import worst_examples
+from multiprune.training.lost_rank import watched
 from multiprune.training.module import ResumeError
 from multiprune.training.tracking import Outcome, Table, conclude, tracked, trackers
 
@@ -68,7 +69,8 @@ def run(config: DictConfig) -> float:
     status = begun()
     with reported(status), ended_by_sigterm():
         experiment = prepare(config, status)
-        with tracked(experiment.trainer.loggers, describe(recorded(config), status.folder)):
+        described = describe(recorded(config), status.folder)
+        with tracked(experiment.trainer.loggers, described), watched(experiment.trainer, status):
             train(experiment)
             results = finish(experiment, config)
         end(status, results)
