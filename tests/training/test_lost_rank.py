@@ -25,6 +25,8 @@ from multiprune.training.lost_rank import RankDiedError, how_it_ended, watched
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from multiprune.status import Status
+
 GLOO = "[/src/third_party/gloo/gloo/transport/tcp/pair.cc:553] Connection closed by peer [::1]:2"
 
 
@@ -201,28 +203,35 @@ def processes_of(run: Path) -> dict[int, int]:
     return found
 
 
+def has_trained(known: Status | None, *, by: int) -> bool:
+    if known is None or known.pid != by or known.total_steps is None:
+        return False
+    return known.step >= 10
+
+
 def killed(run: Path, *, devices: int, rank: int) -> tuple[int, int, str]:
     """Kill a rank of a run once it trains; return its process, the exit status, what was said."""
-    first = subprocess.Popen(
-        command(run, devices), env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, cwd=run.parent
-    )
+    said = run.with_suffix(".said")
+    with said.open("w") as file:
+        first = subprocess.Popen(command(run, devices), env=ENVIRONMENT, stderr=file)
     try:
         deadline = time.monotonic() + 240
-        while (known := read_status(run)) is None or known.step < 10:
-            assert first.poll() is None, first.communicate()[1]
+        while not has_trained(read_status(run), by=first.pid):
+            assert first.poll() is None, said.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)
         processes = processes_of(run)
         assert sorted(processes) == list(range(devices))
         os.kill(processes[rank], signal.SIGKILL)
-        said = first.communicate(timeout=60)[1]
+        first.wait(60)
     finally:
         first.kill()
+        first.wait()
     until = time.monotonic() + 15
     while processes_of(run) and time.monotonic() < until:
         time.sleep(0.1)
     assert processes_of(run) == {}
-    return processes[rank], first.returncode, said
+    return processes[rank], first.returncode, said.read_text()
 
 
 @pytest.mark.slow
