@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from multiprune.report.records.record import ResultsRecord
 from strategies import json_values, names, seeds, texts
 
 from multiprune.data.tables import read_table
 from multiprune.launching.slurm_queue import parse
+from multiprune.runs.atomic import atomic_file
 from multiprune.runs.json_value import value_at
-from multiprune.report.records.record import ResultsRecord
 from multiprune.runs.schema import check_schema, read_json
 from multiprune.runs.status_record import StatusRecord
 from multiprune.tasks.columns import Columns
 from multiprune.training.csv_logger import MetricsCsv
-from multiprune.runs.atomic import atomic_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,6 +20,7 @@ from optuna.distributions import (  # noqa: E402
 )
 
 from hydra_plugins.multiprune_optuna_study._space import search_space  # noqa: E402
+from hydra_plugins.multiprune_optuna_study.sweeper import OptunaStudy  # noqa: E402
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -208,3 +209,13 @@ def test_ranges_that_cannot_be_searched_are_refused(line: str) -> None:
 def test_nothing_to_search_is_refused() -> None:
     with pytest.raises(ValueError, match="needs something to search"):
         space_of("a=1")
+
+
+@pytest.mark.parametrize("setting", ["trials", "batch"])
+def test_numbers_of_the_sweeper_are_checked(setting: str) -> None:
+    numbers = {"trials": 3, "batch": 1, setting: 0}
+    with pytest.raises(SystemExit) as ended:
+        OptunaStudy(objectives=["maximize score"], **numbers)
+    assert str(ended.value) == (
+        f"error: `hydra.sweeper.{setting}` must be a whole number of at least 1, but is 0."
+    )

@@ -1,6 +1,12 @@
-"""The one sentence that an error is shown as."""
+"""The one sentence that an error is shown as, and what of any text a terminal is shown."""
 
 from __future__ import annotations
+
+import re
+
+# What a terminal obeys, or hides by: control characters but tab and newline, and changes of the
+# direction of writing.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def first_line(error: BaseException) -> str:
@@ -12,3 +18,8 @@ def first_line(error: BaseException) -> str:
     if len(said) > 1 and said[0].endswith(":"):
         return f"{said[0]} {said[1]}"
     return said[0] if said else type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return text whose control characters, such as escape, are spelt out as Python would."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from multiprune.message import printable
+
 #: What stands behind the traceback of an error that no input should cause.
 DEFECT = (
     "This may be a defect of multiprune: please report it, with the lines above and the command, "
@@ -28,4 +30,4 @@ class Refusal(SystemExit):
 
     def say(self) -> None:
         """Write the sentence for the user."""
-        sys.stderr.write(f"{self}\n")
+        sys.stderr.write(f"{printable(str(self))}\n")

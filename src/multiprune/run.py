@@ -45,6 +45,7 @@ from multiprune.tasks.scores import reads_rows
 from multiprune.training.checkpoint_file import read_checkpoint
 from multiprune.training.checkpoints import checkpoint_to_continue
 from multiprune.training.examples import worst_examples
+from multiprune.training.lost_rank import watched
 from multiprune.training.module import ResumeError
 from multiprune.training.tracking import Outcome, Table, conclude, tracked, trackers
 
@@ -70,7 +71,8 @@ def run(config: DictConfig) -> float:
     status = begun()
     with reported(status), ended_by_sigterm():
         experiment = prepare(config, status)
-        with tracked(experiment.trainer.loggers, describe(recorded(config), status.folder)):
+        described = describe(recorded(config), status.folder)
+        with tracked(experiment.trainer.loggers, described), watched(experiment.trainer, status):
             train(experiment)
             record = finish(experiment, config)
         end(status, record)

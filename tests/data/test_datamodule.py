@@ -225,6 +225,28 @@ def test_rows_without_a_word_are_left_out_and_named_once(
     assert [len(one) for one in rows.table["words"][:]] == kept
 
 
+@pytest.mark.parametrize("empty", [0, 1])
+def test_task_without_any_word_is_refused_by_its_name_and_file(tmp_path: Path, empty: int) -> None:
+    def tagged(count: int, seed: int) -> dict[str, list[Any]]:
+        words = [[] if seed == empty else ["cat"] for _ in range(count)]
+        return {"words": words, "tags": [[0] * len(one) for one in words]}
+
+    silent = Tagging(
+        text=["words"],
+        label="tags",
+        labels=["a", "b"],
+        metrics={"accuracy": accuracy},
+        source=GeneratedSource(generator=tagged, rows=SPLITS),
+    )
+    split, count = [*SPLITS.items()][empty]
+    with pytest.raises(ValueError, match="rows with words") as error:
+        set_up(tmp_path, {"one": task(), "silent": silent})
+    assert str(error.value) == (
+        f"A task needs rows with words, but tagged ({split}, seed {empty}) of the task 'silent' "
+        f"has none in column 'words': all {count} rows are without a word."
+    )
+
+
 def test_texts_of_no_token_are_rows_without_a_word() -> None:
     bare = character_tokenizer()
     bare.backend_tokenizer.post_processor = None

@@ -87,7 +87,7 @@ def test_sweep_that_is_not_to_be_stopped_goes_on() -> None:
 
 
 def test_limit_of_failures_is_a_number_of_jobs() -> None:
-    with pytest.raises(ValueError, match=r"`hydra\.launcher\.fail_fast` must be at least 1"):
+    with pytest.raises(ValueError, match=r"`hydra\.launcher\.fail_fast` must be a whole"):
         FirstFailures(0, "runs/sweep")
 
 

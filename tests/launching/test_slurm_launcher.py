@@ -288,7 +288,10 @@ def test_node_without_scontrol_leaves_what_another_start_goes_on_with(tmp_path: 
         (["+hydra.launcher.sbatch.colour=red"], "unrecognized option '--colour=red'"),
         (["hydra.launcher.notice=240"], "Slurm may be early, but is 5 min with a notice of 240 s"),
         (["valeu=1"], "Could not override 'valeu'"),
-        (["hydra.launcher.resubmit=-1"], "`hydra.launcher.resubmit` must not be negative"),
+        (
+            ["hydra.launcher.resubmit=-1"],
+            "`hydra.launcher.resubmit` must be a whole number of at least 0",
+        ),
         (
             ["hydra.launcher.detach=true", "hydra.launcher.fail_fast=1"],
             "needs a launcher that waits",

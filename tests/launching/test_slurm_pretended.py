@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -105,6 +106,24 @@ def test_largest_array_is_the_one_that_slurm_is_configured_for(
 def test_largest_array_is_the_usual_one_where_slurm_does_not_tell(tools: Path) -> None:
     assert not (tools / "scontrol").exists()
     assert largest_array() == 1001
+
+
+def test_secrets_of_jobs_are_for_their_owner_alone(tools: Path, tmp_path: Path) -> None:
+    takes(tools, 9)
+    sweep = tmp_path / "sweep"
+    (sweep / ".slurm").mkdir(parents=True, mode=0o755)
+    overrides = ["logger.mlflow.token=hunter2"]
+    given = jobs(sweep, 2)
+    for one in given:
+        one.config.hydra.overrides.task = overrides
+    slurm(sweep).submit(given[:1])
+    slurm(sweep).submit(given)
+    holding = [one for one in sweep.rglob("*") if one.is_file() and b"hunter2" in one.read_bytes()]
+    assert len(holding) == 3
+    assert {one.name.rpartition("_")[2] for one in holding} == {"submitted.pkl"}
+    assert {stat.S_IMODE(one.stat().st_mode) for one in holding} == {0o600}
+    folders = {sweep / ".slurm", *(one.parent for one in holding)}
+    assert {stat.S_IMODE(one.stat().st_mode) for one in folders} == {0o700}
 
 
 def test_grid_above_the_limit_is_handed_over_as_several_arrays(tools: Path, tmp_path: Path) -> None:

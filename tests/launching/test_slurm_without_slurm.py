@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from toy_jobs import APPLICATION, pretend
 
+from hydra_plugins.multiprune_launchers.slurm import SlurmLauncher, SlurmLauncherConf
 from multiprune.launching.slurm_queue import Queued, parse, queue
 
 
@@ -72,3 +74,18 @@ def test_slurm_that_does_not_answer_is_an_error_of_one_sentence(
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
     with pytest.raises(OSError, match="`squeue` failed: slurm_load_jobs error"):
         queue()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"resubmit": -1}, "`hydra.launcher.resubmit` must be a whole number of at least 0"),
+        ({"nodes": 0}, "`hydra.launcher.nodes` must be a whole number of at least 1, but is 0"),
+        ({"poll": float("nan")}, "`hydra.launcher.poll` must be above 0, but is nan"),
+        ({"cpus_per_task": 0}, "`hydra.launcher.cpus_per_task` must be a whole number of at least"),
+    ],
+)
+def test_numbers_of_the_launcher_are_checked(setting: dict[str, float], said: str) -> None:
+    known = {key: one for key, one in vars(SlurmLauncherConf()).items() if key != "_target_"}
+    with pytest.raises(ValueError, match=re.escape(said)):
+        SlurmLauncher(**known | setting)._check()

@@ -187,9 +187,9 @@ def test_brackets_in_a_path_are_shown(tmp_path: Path, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"batches": []}, "`batches` must be at least 1, but is empty"),
-        ({"lengths": [4, 0]}, "`lengths` must be at least 1, but is 4, 0"),
-        ({"rounds": 0}, "`rounds` must be at least 1, but is 0"),
+        ({"batches": []}, "`batches` must name at least one, but is empty"),
+        ({"lengths": [4, 0]}, "`lengths` must be a whole number of at least 1, but is 0"),
+        ({"rounds": 0}, "`rounds` must be a whole number of at least 1, but is 0"),
         ({"backends": []}, "`backends` must name at least one"),
         ({"lengths": [4, 513]}, "`lengths` must be at most 512"),
     ],

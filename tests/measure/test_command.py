@@ -60,7 +60,7 @@ def test_lists_that_make_no_sense_are_refused(
         ([], "must be the folder of a finished run or of an exported model"),
         (["--backend", "tpu"], "A backend must be one of eager, compiled, onnx"),
         (["--device", "tpu"], "A device must be one of cpu"),
-        (["--rounds", "0"], "`rounds` must be at least 1, but is 0"),
+        (["--rounds", "0"], "`rounds` must be a whole number of at least 1, but is 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_a_sentence(

@@ -11,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from run_folders import results, write
+from specialist_world import content as specialist_content
+from specialist_world import flat
+from specialist_world import write as write_specialists
 
 from multiprune.cli import main
+from multiprune.refusal import Refusal
 from multiprune.report.records.frame import read_runs
 from multiprune.report.write import Report
 from multiprune.runs.jobs import read_jobs
@@ -152,6 +156,39 @@ def test_odd_status_is_unknown_with_the_reason(
     assert job.state == "unknown"
     assert said in job.reason
     check_others_are_shown(tmp_path)
+
+
+def test_no_text_of_a_folder_commands_the_terminal(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Clears the screen, renames the window, rings, overwrites the line, and turns text around.
+    evil = "\x1b[2J\x1b]0;owned\x07\x9b31m\rnice\u202e"
+    content = results({"a": 0.5, "b": 0.6}, kept=1000, seed=2)
+    write(tmp_path / f"failed{evil}", {}, f"seed={evil}")
+    (tmp_path / f"failed{evil}" / "results.json").unlink()
+    status = RUNNING | {"state": "failed", "reason": evil}
+    (tmp_path / f"failed{evil}" / "status.json").write_text(json.dumps(status))
+    write_run(tmp_path / f"good{evil}", set_at(content, "config.encoder.path", evil))
+    specialists = tmp_path / "specialists"
+    write_specialists(specialists / "good", specialist_content(flat(0.8, 0.6), run=evil))
+    (specialists / f"bad{evil}").mkdir()
+    (specialists / f"bad{evil}" / "specialists.json").write_text("{")
+    cut = ["report", str(specialists), "--specialists", "--format"]
+    for command in (
+        ["status", str(tmp_path)],
+        ["status", str(tmp_path), "--reasons"],
+        ["status", str(tmp_path), "--format", "json"],
+        *(["report", str(tmp_path), "--format", format] for format in ("markdown", "csv", "json")),
+        *([*cut, format] for format in ("csv", "json")),
+    ):
+        main(command)
+        printed = "".join(capfd.readouterr())
+        assert "nice" in printed
+        assert [one for one in printed if one != "\n" and not one.isprintable()] == []
+    with pytest.raises(SystemExit):
+        main(["report", str(tmp_path / evil)])
+    Refusal(evil).say()
+    assert "\x1b" not in capfd.readouterr().err
 
 
 def deep(run: Path) -> None:

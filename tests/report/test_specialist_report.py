@@ -399,6 +399,19 @@ def test_file_that_is_cut_off_is_named(jobs: Jobs) -> None:
     assert f"{file.parent}: specialists.json is not JSON" in jobs.refusal()
 
 
+def test_one_damaged_file_is_listed_and_the_others_are_shown(study: Jobs) -> None:
+    before = study.document()
+    file = study.add(0.8, 0.6, method="fisher") / "specialists.json"
+    file.write_text(file.read_text()[:50])
+    (listed,) = study.document()["left_out"]
+    assert listed["path"] == str(file.parent)
+    assert "specialists.json is not JSON" in listed["reason"]
+    assert study.document() | {"left_out": []} == before
+    page = study.page()
+    assert page.tables["left-out"][1][0] == str(file.parent)
+    assert page.tables["specialists"][1][0] == "attribution"
+
+
 def test_options_of_other_pages_are_refused(
     study: Jobs, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -264,7 +264,7 @@ def test_gradient_is_that_of_the_loss(task: Task) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"examples": 0}, "`--examples` must be at least 1, but is 0"),
+        ({"examples": 0}, "`--examples` must be a whole number of at least 1, but is 0"),
         ({"labels": "silver"}, "`--labels` must be gold or pseudo, but is 'silver'"),
     ],
 )

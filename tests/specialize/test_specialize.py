@@ -284,7 +284,7 @@ def test_unknown_task_is_refused_with_those_there_are(
         (("--labels", "silver"), "gold or pseudo, but is 'silver'"),
         (("--method", "guess"), "`--method` must be one of attribution, "),
         (("--repair", "rescale", "--granularity", "heads,layers"), "all stay to be rescaled"),
-        (("--rounds", 0), "`--rounds` must be at least 1, but is 0"),
+        (("--rounds", 0), "`--rounds` must be a whole number of at least 1, but is 0"),
         (("--budget", "half"), "A budget must be a whole number"),
         (("--budget", "fraction=2"), "`fraction` must be in (0, 1], but is 2.0"),
         # A head and a neuron of its layer.

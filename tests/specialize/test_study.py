@@ -19,6 +19,7 @@ from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
 from multiprune.report.specialists.files import SPECIALISTS
 from multiprune.runs.jobs import read_jobs
+from multiprune.specialize.application import planned
 from multiprune.specialize.calibration_set import Draw, calibration_set
 from multiprune.specialize.origin import read_origin
 from multiprune.specialize.specialist import Recipe, specialized, validated
@@ -206,3 +207,16 @@ def test_sweep_measures_every_method_once(run: Path, tmp_path: Path) -> None:
     written = [file.stat().st_mtime_ns for file in files]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert [file.stat().st_mtime_ns for file in files] == written
+
+
+@pytest.mark.parametrize(
+    ("densities", "said"),
+    [
+        ([0.5, 1.5], r"`densities\[1\]` must be in \(0, 1\], but is 1\.5"),
+        (["half"], r"`densities\[0\]` must be a number in \(0, 1\], but is 'half'"),
+        (0.5, r"`densities` must be a list of numbers, but is 0\.5"),
+    ],
+)
+def test_densities_of_a_configuration_are_checked(densities: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        planned({"run": "runs/1", "densities": densities})

@@ -21,6 +21,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+# The least that whole numbers of ``hydra.launcher`` may be.
+_LEAST = {
+    "notice": 0,
+    "resubmit": 0,
+    "gpus_per_node": 0,
+    "nodes": 1,
+    "tasks_per_node": 1,
+    "cpus_per_task": 1,
+    "array_parallelism": 1,
+}
+
 
 @dataclass
 class SlurmLauncherConf:
@@ -216,19 +227,21 @@ class SlurmLauncher(Launcher):
         return handed
 
     def _check(self) -> None:
+        from multiprune.arguments import check_number
         from multiprune.launching.failures import BASIC_SWEEPER
         from multiprune.launching.slurm_job import SECONDS_EARLY
 
+        given = {"notice": self._notice, "resubmit": self._resubmit, **self._resources}
+        for name, least in _LEAST.items():
+            if (number := given[name]) is not None:
+                check_number(f"hydra.launcher.{name}", number, at_least=least, whole=True)
+        check_number("hydra.launcher.poll", self._poll, above=0)
         # Else a job could be told to stop before it has begun.
         if self._notice + SECONDS_EARLY >= 60 * self._time:
             raise ValueError(
                 "`hydra.launcher.time` must be longer than `hydra.launcher.notice` and the "
                 f"{SECONDS_EARLY} s that Slurm may be early, but is {self._time} min with a notice "
                 f"of {self._notice} s."
-            )
-        if self._resubmit < 0:
-            raise ValueError(
-                f"`hydra.launcher.resubmit` must not be negative, but is {self._resubmit}."
             )
         if self._detach and self._fail_fast is not None:
             raise ValueError(

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from hydra_plugins.multiprune_optuna_study import _settings  # noqa: F401 - registers itself
 from hydra_plugins.multiprune_optuna_study._space import SearchSpace, search_space
+from multiprune.arguments import check_number
 from multiprune.launching.failures import end_failed_sweep
 from multiprune.runs.atomic import atomic_file
 from multiprune.runs.folder import RESULTS
@@ -69,10 +70,11 @@ class OptunaStudy(Sweeper):
                 "error: Objectives must be `maximize KEY` or `minimize KEY` of results.json, but "
                 f"are {list(objectives)}."
             )
-        if min(trials, batch) < 1:
-            raise SystemExit(
-                f"error: `trials` and `batch` must be at least 1, but are {trials}, {batch}."
-            )
+        for name, number in (("trials", trials), ("batch", batch)):
+            try:
+                check_number(f"hydra.sweeper.{name}", number, at_least=1, whole=True)
+            except ValueError as error:
+                raise SystemExit(f"error: {error}") from error
         self.objectives = {key: direction for direction, key in words}
         self.trials, self.batch = trials, batch
         self.sampler, self.params = sampler, dict(params or {})

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from multiprune.job_name import short_keys
+from multiprune.message import printable
 from multiprune.runs.duration import duration
 from multiprune.runs.jobs import totals
 
@@ -49,17 +50,17 @@ def print_jobs(jobs: Sequence[Job], *, reasons: bool = False) -> None:
     columns |= varying
     columns["state"] = [job.state for job in jobs]
     for name in columns:
-        table.add_column(name, overflow="fold")
+        table.add_column(printable(name), overflow="fold")
     for name, number in _NUMBERS.items():
         if any(cells := [number(job) for job in jobs]):
             table.add_column(name, justify="right", no_wrap=True)
             columns[name] = cells
     for row in zip(*columns.values(), strict=True):
-        table.add_row(*map(escape, row))
+        table.add_row(*(escape(printable(cell)) for cell in row))
     console.print(table)
     for line in _each(jobs, paths) if reasons else _together(jobs):
         console.print(
-            line,
+            printable(line),
             no_wrap=not reasons,
             overflow="fold" if reasons else "ellipsis",
             highlight=False,

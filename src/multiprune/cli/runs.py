@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiprune.message import printable
+
 if TYPE_CHECKING:
     import argparse
 
@@ -124,11 +126,11 @@ def _report(options: argparse.Namespace) -> None:
     check_request(options.format, out)
     report = _read(options)
     if out is None:
-        print(report.text(options.format), end="")
+        print(printable(report.text(options.format)), end="")
     else:
-        print(f"{report.write(out, options.format)}: {report.lead}")
+        print(printable(f"{report.write(out, options.format)}: {report.lead}"))
     for one in report.left_out:
-        print(f"Left out: {one.path}: {one.reason}", file=sys.stderr)
+        print(printable(f"Left out: {one.path}: {one.reason}"), file=sys.stderr)
 
 
 def _read(options: argparse.Namespace) -> Document:
@@ -178,8 +180,8 @@ def _status(options: argparse.Namespace) -> None:
     for parent in dict.fromkeys([*options.runs, *(job.path for job in jobs)]):
         for one in leftovers(parent):
             print(
-                f"Left behind by a process that was killed: {one}; the next write into the same "
-                "place removes it.",
+                printable(f"Left behind by a process that was killed: {one}; the next write into ")
+                + "the same place removes it.",
                 file=sys.stderr,
             )
     if options.format == "json":

@@ -124,8 +124,8 @@ class MultitaskDataModule(pl.LightningDataModule):
     def prepare_data(self) -> None:
         if self.encoded:
             return
-        for task in self.tasks.values():
-            self._reader.encoded_splits(task)
+        for name, task in self.tasks.items():
+            self._reader.encoded_splits(name, task)
 
     @override
     def setup(self, stage: str | None = None) -> None:
@@ -157,7 +157,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         if (name, split) in self._kept:
             return self._kept[name, split]
         task = self.tasks[name]
-        rows = self._reader.used(task, split)[-1]
+        rows = self._reader.used(name, task, split)[-1]
         if rows is not None and reads_rows(task):
             # Every evaluation reads them.
             self._kept[name, split] = rows

@@ -169,8 +169,7 @@ class FileSource:
         check_number("seed", self.seed, at_least=0, whole=True)
         if self.validation is None:
             return
-        if not isinstance(self.validation, int | float) or not 0 < self.validation <= 0.5:
-            raise ValueError(f"`validation` must be in (0, 0.5], but is {self.validation!r}.")
+        check_number("validation", self.validation, above=0, at_most=0.5)
         if "validation" in self.files or "train" not in self.files:
             raise ValueError(
                 "`validation` is a share of the file `train`, in place of a file `validation`, but "

@@ -69,7 +69,7 @@ class SplitReader:
         Raises:
             ValueError: if there is nothing to train or to validate with.
         """
-        loaded = self.encoded_splits(task)
+        loaded = self.encoded_splits(name, task)
         splits = {split: one.table for split, one in loaded.items() if one is not None}
         if missing := [one for one in _SPLITS[:2] if one in loaded and one not in splits]:
             aside = isinstance(task.source, FileSource) and missing == ["validation"]
@@ -104,15 +104,18 @@ class SplitReader:
             padding_token=self.tokenizer.pad_token_id,
         )
 
-    def encoded_splits(self, task: Task) -> dict[str, EncodedSplit | None]:
+    def encoded_splits(self, name: str, task: Task) -> dict[str, EncodedSplit | None]:
         """Return the splits that are read as a whole; None for those that there are not."""
         names = _SPLITS[1:] if is_streamed(task) else _SPLITS
-        return {split: self._encoded(task, split) for split in names}
+        return {split: self._encoded(name, task, split) for split in names}
 
-    def used(self, task: Task, split: str) -> tuple[int, Sequence[int], Rows | None]:
+    def used(self, name: str, task: Task, split: str) -> tuple[int, Sequence[int], Rows | None]:
         """Return how many rows have no label, which have no word, and those that are used.
 
         Rows without a word are numbered as in the file.
+
+        Raises:
+            ValueError: if no row has a word.
         """
         languages = wanted_languages(task, split, self.language)
         rows = task.source.load(
@@ -122,12 +125,16 @@ class SplitReader:
             return 0, [], None
         wordless = wordless_rows(rows, task, self.tokenizer)
         if (others := without(rows, wordless, "wordless")) is None:
-            return 0, wordless, None
+            columns = " or ".join(repr(column) for column in task.text)
+            raise ValueError(
+                f"A task needs rows with words, but {rows.origin} of the task {name!r} has none in "
+                f"column {columns}: all {len(wordless):,} rows are without a word."
+            )
         unlabelled, used = used_rows(others, task, split, self.language)
         return unlabelled, wordless, used
 
-    def _encoded(self, task: Task, split: str) -> EncodedSplit | None:
-        unlabelled, wordless, rows = self.used(task, split)
+    def _encoded(self, name: str, task: Task, split: str) -> EncodedSplit | None:
+        unlabelled, wordless, rows = self.used(name, task, split)
         if rows is None:
             return None
         table, truncated = encoded_rows(

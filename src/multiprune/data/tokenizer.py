@@ -19,6 +19,7 @@ from tokenizers import (
     trainers,
 )
 
+from multiprune.arguments import check_number
 from multiprune.data.text_source import lines_of
 
 if TYPE_CHECKING:
@@ -72,10 +73,8 @@ def train_tokenizer(
 
     if kind not in _KINDS:
         raise ValueError(f"`kind` must be one of {', '.join(_KINDS)}, but is {kind!r}.")
-    if min(size, max_length) < 1:
-        raise ValueError(
-            f"`size` and `max_length` must be at least 1, but are {size} and {max_length}."
-        )
+    check_number("size", size, at_least=1, whole=True)
+    check_number("max_length", max_length, at_least=1, whole=True)
     chosen = _KINDS[kind]
 
     def texts() -> Iterable[str]:

@@ -12,11 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from multiprune.export.bitmask import load_bitmask, save_bitmask
-from multiprune.export.bound import bounded
 from multiprune.export.digests import check_digest
 from multiprune.export.exported_folder import exported_folder
 from multiprune.export.tied import assign_state, stored_state, whole_state
 from multiprune.message import first_line
+from multiprune.models.bound import bounded
 from multiprune.models.encoder import Encoder, encoder_class, has_pooler
 from multiprune.models.heads import VocabularyHead, head
 from multiprune.models.modeling_multiprune import KEY, register_code

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from typing_extensions import override
 
 from multiprune.export.checkpoint import write_config
@@ -106,7 +107,7 @@ def load_classifier(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         _check_kind(config, path)
         model = _loaded(source, config)
         tokenizer = pretrained_tokenizer(source)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(
             f"`--model` must be a folder or a model of the Hugging Face hub that can be reached, "
             f"but {path!r} is not: {str(error).splitlines()[0]}"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from multiprune.export.bound import bounded
 from multiprune.export.checkpoint import MEANING, check_file, weights_file
 from multiprune.export.exported_folder import exported_folder
+from multiprune.models.bound import bounded
 from multiprune.models.modeling_multiprune import KEY, pruned_class
 from multiprune.models.saving import SaveWithShapes
 

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+from multiprune.arguments import check_number
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -27,8 +29,7 @@ def workers(count: int | None, environment: Mapping[str, str]) -> list[dict[str,
         ValueError: if there is no GPU and no ``count``, or ``count`` is below 1.
     """
     if count is not None:
-        if count < 1:
-            raise ValueError(f"`hydra.launcher.workers` must be at least 1, but is {count}.")
+        check_number("hydra.launcher.workers", count, at_least=1, whole=True)
         return [{VISIBLE: ""}] * count
     if devices := _devices(environment):
         return [{VISIBLE: device} for device in devices]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hydra.core.utils import JobStatus
 
+from multiprune.arguments import check_number
 from multiprune.outcome import is_first_process, sentence
 from multiprune.refusal import FailedSweep
 from multiprune.runs.status import GaveUpError
@@ -76,8 +77,8 @@ class FirstFailures:
     """
 
     def __init__(self, limit: int | None, sweep: str | Path) -> None:
-        if limit is not None and limit < 1:
-            raise ValueError(f"`hydra.launcher.fail_fast` must be at least 1, but is {limit}.")
+        if limit is not None:
+            check_number("hydra.launcher.fail_fast", limit, at_least=1, whole=True)
         self._limit, self._sweep = limit, sweep
         self._count = 0
         self._kind: str | None = None

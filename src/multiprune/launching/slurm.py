@@ -110,6 +110,8 @@ class Slurm:
             pickled = [pickle.dumps(job) for job in jobs]
             interpreters, limits = [Interpreter.here()] * count, [self.limit] * count
             handed = executor.map_array(execute_in_slurm, pickled, interpreters, limits)
+            for file in folder.glob("*.pkl"):
+                file.chmod(0o600)
         except BaseException as error:
             # Whatever it was, nobody shall wait for them.
             problem = _refusal(error)
@@ -166,11 +168,13 @@ def handed_before(jobs: Sequence[Job], sweep: Path) -> dict[int, Handed]:
 
 
 def _new_submission(sweep: Path) -> Path:
+    """Make a folder that its owner alone can look into: jobs are sent with their secrets."""
     folder = (sweep / SUBMISSIONS).resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o700)
     number = 1 + max((int(one.name) for one in folder.iterdir() if one.name.isdigit()), default=-1)
     created = folder / str(number)
-    created.mkdir()
+    created.mkdir(mode=0o700)
     return created
 
 

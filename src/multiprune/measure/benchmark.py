@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from rich.console import Console
 
+from multiprune.arguments import check_number
 from multiprune.measure.contestant import contestants, cost_of
 from multiprune.measure.latency import Size, time_models
 from multiprune.measure.speed_up import speed_ups
@@ -133,9 +134,10 @@ def _check(
     if len({str(path) for path in paths}) < len(paths):
         raise ValueError(f"`paths` must differ, but are {', '.join(map(str, paths))}.")
     for name, numbers in (("batches", batches), ("lengths", lengths), ("rounds", [rounds])):
-        if not numbers or min(numbers) < 1:
-            shown = ", ".join(map(str, numbers)) or "empty"
-            raise ValueError(f"`{name}` must be at least 1, but is {shown}.")
+        if not numbers:
+            raise ValueError(f"`{name}` must name at least one, but is empty.")
+        for number in numbers:
+            check_number(name, number, at_least=1, whole=True)
 
 
 def _processor() -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from multiprune.export.loading import load_tokenizer
 from multiprune.export.onnx import FILE, check_packages
 from multiprune.measure.reference import Blueprint
+from multiprune.models.bound import Stored, check_fits
 from multiprune.models.encoder import Encoder
 from multiprune.models.modeling_multiprune import KEY
 
@@ -30,7 +32,8 @@ class OnnxEncoder(Encoder):
 
         Raises:
             RuntimeError: if a package is missing.
-            ValueError: if the folder has no configuration, as those had that were exported before.
+            ValueError: if the folder has no configuration, as those had that were exported before,
+                or one of a far larger model.
         """
         from transformers import AutoConfig
 
@@ -42,7 +45,9 @@ class OnnxEncoder(Encoder):
             )
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         pooler = getattr(config, KEY, {}).get("pooler", False)
-        model = Blueprint(config, pooler, config.dtype).build()
+        blueprint = Blueprint(config, pooler, config.dtype)
+        check_fits(blueprint.untouched, config, _stored(folder / FILE))
+        model = blueprint.build()
         return cls(model, load_tokenizer(folder), file=folder / FILE)
 
     def zeros(self) -> int:
@@ -62,3 +67,12 @@ class OnnxEncoder(Encoder):
         for one in graph.initializer:
             if one.data_type != onnx.TensorProto.INT64:
                 yield one.name in looked_up, onnx.numpy_helper.to_array(one)
+
+
+def _stored(file: Path) -> Stored:
+    """Return how many tensors a file of ONNX holds, and how many elements they have."""
+    import onnx
+
+    # Outside of the graph lies what is too large for one file.
+    held = onnx.load(file, load_external_data=False).graph.initializer
+    return Stored(file, len(held), sum(prod(one.dims) for one in held))

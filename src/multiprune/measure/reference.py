@@ -47,12 +47,7 @@ class Blueprint:
 
     def build(self) -> PreTrainedModel:
         """Build the encoder with random weights, in evaluation mode."""
-        from transformers.initialization import no_init_weights
-
-        options = {"add_pooling_layer": self.pooler} if has_pooler(self.config) else {}
-        # Memory of a dense layer that gives way to a smaller one must not have been touched.
-        with no_init_weights():
-            built: nn.Module = encoder_class(self.config)(self.config, **options)
+        built = self.untouched()
         built.to(self.dtype)
         draw = torch.Generator().manual_seed(0)
         with torch.no_grad():
@@ -60,6 +55,16 @@ class Blueprint:
                 parameter.normal_(std=0.02, generator=draw)
         encoder: PreTrainedModel = built.eval()  # type: ignore[assignment]
         return encoder
+
+    def untouched(self) -> nn.Module:
+        """Build the encoder with whatever its memory holds."""
+        from transformers.initialization import no_init_weights
+
+        options = {"add_pooling_layer": self.pooler} if has_pooler(self.config) else {}
+        # Memory of a dense layer that gives way to a smaller one must not have been touched.
+        with no_init_weights():
+            built: nn.Module = encoder_class(self.config)(self.config, **options)
+        return built
 
 
 def dense_of(encoder: PreTrainedModel) -> PreTrainedModel:

@@ -7,6 +7,7 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from multiprune.message import first_line
+from multiprune.models.bound import check_fits, stored_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -41,8 +42,17 @@ def load_reported(
 
     Raises:
         OSError: if ``source`` cannot be read.
-        ValueError: if weights cannot be converted.
+        ValueError: if weights cannot be converted, or are far fewer than the model has.
     """
+    if (stored := stored_in(source)) is not None:
+        given = {key: value for key, value in options.items() if key not in ("config", "dtype")}
+        config = options["config"]
+        try:
+            check_fits(lambda: kind(config, **given), config, stored)
+        except ValueError as error:
+            raise ValueError(
+                f"The weights in {source} do not match its config.json: {error}"
+            ) from error
     try:
         model, report = kind.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **options

@@ -191,9 +191,9 @@ class SpecialistReport(Document):
 
         Raises:
             FileNotFoundError: if a job has left nothing in a path.
-            ValueError: if a file is damaged, or files are of different models or tasks.
+            ValueError: if all files are damaged, or files are of different models or tasks.
         """
-        return cls(specialists(read_specialist_files(paths)))
+        return cls(specialists(*read_specialist_files(paths)))
 
     @property
     @override

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 
+from multiprune.arguments import check_number
 from multiprune.budget.budget import FractionBudget
 from multiprune.config import plain
 from multiprune.outcome import ended_by_sigterm, is_job, refusal, reported
@@ -74,9 +75,11 @@ def planned(settings: dict[str, Any]) -> Plan:
     """
     if settings["run"] == "???":
         raise ValueError("Specialists are cut out of a finished run, but `run` names none.")
-    densities = [float(one) for one in settings["densities"]]
-    if wrong := [one for one in densities if not 0 < one <= 1]:
-        raise ValueError(f"`densities` must be in (0, 1], but are {wrong}.")
+    densities = settings["densities"]
+    if not isinstance(densities, list):
+        raise ValueError(f"`densities` must be a list of numbers, but is {densities!r}.")
+    for position, density in enumerate(densities):
+        check_number(f"densities[{position}]", density, above=0, at_most=1)
     return Plan(
         run=Path(settings["run"]),
         tasks=settings["tasks"],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from multiprune.arguments import check_number
 from multiprune.data.batches import drawn_rows, examples_of
 from multiprune.tasks.task import IGNORED
 from multiprune.tasks.text_to_text import WordedClassification
@@ -46,8 +47,8 @@ class Draw:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.examples < 1:
-            raise ValueError(f"`--examples` must be at least 1, but is {self.examples}.")
+        check_number("--examples", self.examples, at_least=1, whole=True)
+        check_number("--seed", self.seed, at_least=0, whole=True)
         if self.labels not in LABELS:
             raise ValueError(f"`--labels` must be gold or pseudo, but is {self.labels!r}.")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from multiprune.arguments import check_number
 from multiprune.data.batches import drawn_rows
 from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.models.structure import layers_of
@@ -67,8 +68,7 @@ class Recipe:
             raise ValueError(
                 f"`--method` must be one of {', '.join(METHODS)}, but is {self.method!r}."
             )
-        if self.rounds < 1:
-            raise ValueError(f"`--rounds` must be at least 1, but is {self.rounds}.")
+        check_number("--rounds", self.rounds, at_least=1, whole=True)
         if self.repair not in REPAIRS:
             raise ValueError(f"`--repair` must be none or rescale, but is {self.repair!r}.")
         if self.repair == RESCALE and LAYERS in self.granularity:

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.tasks.languages import languages_of, with_averages
 from multiprune.tasks.retrieval import Retrieval
 
@@ -45,8 +46,7 @@ class Mining(Retrieval):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.neighbors < 0:
-            raise ValueError(f"`neighbors` must be at least 0, but is {self.neighbors}.")
+        check_number("neighbors", self.neighbors, at_least=0, whole=True)
 
     @override
     def check_rows(self, rows: Rows) -> None:

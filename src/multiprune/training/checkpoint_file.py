@@ -11,8 +11,8 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 from torch.serialization import get_unsafe_globals_in_checkpoint
 from typing_extensions import override
 
-from multiprune.training.module import ResumeError
 from multiprune.runs.atomic import atomic_file
+from multiprune.training.module import ResumeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

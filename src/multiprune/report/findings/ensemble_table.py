@@ -7,8 +7,10 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
+from multiprune.message import printable
 from multiprune.report.records.frame import SPLITS, Row
 
 if TYPE_CHECKING:
@@ -65,7 +67,9 @@ def _choice(ensemble: Ensemble) -> Table:
         table.add_column(column, justify="right")
     for task in ensemble.tasks:
         scores = [_shown(best.score(task, one)) for one in splits]
-        table.add_row(task, f"{best.sizes[task]:,}", str(len(best.runs[task])), *scores)
+        table.add_row(
+            _plain_text(task), f"{best.sizes[task]:,}", str(len(best.runs[task])), *scores
+        )
     if ensemble.shared:
         table.add_row("embeddings, once", f"{ensemble.shared:,}")
     table.add_section()
@@ -81,7 +85,7 @@ def _beside(ensemble: Ensemble, split: str) -> Table:
     for name in ensemble.contenders:
         table.add_column(name, justify="right")
     for task in ensemble.tasks:
-        table.add_row(task, *(_shown(one.score(task, score)) for one in contenders))
+        table.add_row(_plain_text(task), *(_shown(one.score(task, score)) for one in contenders))
     table.add_section()
     known = len(ensemble.contenders["best"].tasks_with(score))
     table.add_row(f"mean of {known}", *(_shown(one.mean_score(score)) for one in contenders))
@@ -134,5 +138,9 @@ def _say_left_out(console: Console, runs: Iterable[LeftOut]) -> None:
         _say(console, f"Left out: {one.path}: {one.reason}")
 
 
+def _plain_text(text: str) -> str:
+    return escape(printable(text))
+
+
 def _say(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False)
+    console.print(printable(text), soft_wrap=True, markup=False)

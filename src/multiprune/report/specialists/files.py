@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from multiprune.report.records.frame import LeftOut
 from multiprune.runs.command import command_of
 from multiprune.runs.json_value import value_at
 from multiprune.runs.schema import read_json
@@ -106,12 +107,14 @@ class SpecialistFile:
         return tuple(sorted({one.asked for one in self.specialists}))
 
 
-def read_specialist_files(paths: Iterable[Path]) -> list[SpecialistFile]:
+def read_specialist_files(paths: Iterable[Path]) -> tuple[list[SpecialistFile], list[LeftOut]]:
     """Read the file of every job in ``paths`` and below them, each once, by path.
+
+    One that is damaged is left out with the reason.
 
     Raises:
         FileNotFoundError: if a path does not exist, or there is no such file in it.
-        ValueError: if a file is damaged (says what is wrong).
+        ValueError: if all files are damaged (says what is wrong with the first).
     """
     found: dict[Path, Path] = {}
     for path in paths:
@@ -126,7 +129,16 @@ def read_specialist_files(paths: Iterable[Path]) -> list[SpecialistFile]:
             )
         for folder in folders:
             found.setdefault(folder.resolve(), folder)
-    return [read_specialist_file(found[real] / SPECIALISTS) for real in sorted(found)]
+    files: list[SpecialistFile] = []
+    left_out: list[LeftOut] = []
+    for real in sorted(found):
+        try:
+            files.append(read_specialist_file(found[real] / SPECIALISTS))
+        except (ValueError, OSError) as error:
+            left_out.append(LeftOut(found[real], str(error)))
+    if not files:
+        raise ValueError(left_out[0].reason)
+    return files, left_out
 
 
 def read_specialist_file(file: Path) -> SpecialistFile:
@@ -181,7 +193,8 @@ def _check(one: SpecialistFile, name: str) -> None:
             f"Each task must have one specialist of each size, but {name} has "
             f"{cells.count(wrong)} of {wrong[0]} at {wrong[1]:,} parameters."
         )
-    if missing := [task for task in one.tasks if task not in one.whole]:
+    answered = {unseen.task for unseen in one.unseen}
+    if missing := sorted({*one.tasks, *answered} - {*one.whole}):
         raise ValueError(f"`whole` of {name} has no score of {missing[0]}")
 
 
@@ -246,8 +259,9 @@ def _overlaps(content: Mapping[str, Any], name: str) -> dict[int, Overlap]:
 
 
 def _overlap(content: Mapping[str, Any]) -> Overlap:
-    tasks = content["tasks"]
-    shared = {}
+    tasks, shared = content["tasks"], {}
+    if not all(isinstance(task, str) for task in tasks):
+        raise TypeError
     for kind, rows in content.items():
         if kind != "tasks":
             pairs = {
@@ -256,4 +270,4 @@ def _overlap(content: Mapping[str, Any]) -> Overlap:
                 for x, second in enumerate(tasks)
             }
             shared[kind] = {pair: one for pair, one in pairs.items() if math.isfinite(one)}
-    return Overlap(tuple(map(str, tasks)), shared)
+    return Overlap(tuple(tasks), shared)

@@ -23,7 +23,7 @@ class Specialists:
 
     Attributes:
         files: all that were read, by path.
-        left_out: files that others repeat.
+        left_out: files that are damaged, or that others repeat.
         setting: the number of examples and kind of labels that curves over sizes are of; None if
             no method needs examples.
     """
@@ -72,16 +72,19 @@ class Specialists:
         return self.near_half(size for size in counted if counted[size] == max(counted.values()))
 
 
-def specialists(files: Sequence[SpecialistFile]) -> Specialists:
-    """Compare what jobs have found.
+def specialists(files: Sequence[SpecialistFile], damaged: Sequence[LeftOut] = ()) -> Specialists:
+    """Compare what jobs have found; ``damaged`` is listed beside it.
 
     Raises:
         ValueError: if files are of different models or tasks.
     """
     _check(files)
-    curves, left_out = curves_of(files)
+    curves, repeated = curves_of(files)
     return Specialists(
-        files=files, left_out=left_out, curves=curves, setting=_most_measured(curves)
+        files=files,
+        left_out=[*damaged, *repeated],
+        curves=curves,
+        setting=_most_measured(curves),
     )
 
 
