@@ -56,9 +56,12 @@ def stored(place: Path, make: Callable[[], tuple[Mapping[str, Any], int]]) -> tu
     """Return the rows in the folder ``place``, which one process makes if they are not there."""
     if (found := _read(place)) is not None:
         return found
-    with _alone(place):
+    with _alone(place) as is_alone:
         if (found := _read(place)) is not None:
             return found
+        # What processes that were killed have left.
+        for other in place.parent.glob(_beside(place, "*").name) if is_alone else ():
+            shutil.rmtree(other, ignore_errors=True)
         # What others wrote before is damaged.
         shutil.rmtree(place, ignore_errors=True)
         _write(place, *make())
@@ -84,7 +87,7 @@ def _read(place: Path) -> tuple[Dataset, int] | None:
 def _write(place: Path, columns: Mapping[str, Any], truncated: int) -> None:
     from datasets import Dataset
 
-    beside = place.with_name(f".writing-{uuid.uuid4().hex}")
+    beside = _beside(place, uuid.uuid4().hex)
     beside.mkdir(parents=True)
     try:
         Dataset.from_dict(dict(columns)).save_to_disk(beside, num_shards=1)
@@ -98,19 +101,26 @@ def _write(place: Path, columns: Mapping[str, Any], truncated: int) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def _beside(place: Path, mark: str) -> Path:
+    return place.with_name(f".{place.name}.writing-{mark}")
+
+
 @contextmanager
-def _alone(place: Path) -> Iterator[None]:
-    """Hold the lock of ``place``; some shared file systems have none, and work is done twice."""
+def _alone(place: Path) -> Iterator[bool]:
+    """Hold the lock of ``place``; some shared file systems have none, and work is done twice.
+
+    Yields whether it is held.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
         lock.acquire()
     except (OSError, NotImplementedError) as error:
         log.warning("Rows may be tokenized by several runs at once: %s", error)
-        yield
+        yield False
         return
     try:
-        yield
+        yield True
     finally:
         lock.release()
 

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Scores = Mapping[str, Mapping[str, float]]
 
+#: What differs between two runs of one command on one machine, and nothing else does.
+TIMES = ("wall_seconds", "seconds_per_step")
+
 _PACKAGES = (
     "multiprune",
     "torch",
