@@ -9,11 +9,12 @@ killed twice. All that they leave is compared with a run of the same command tha
 every file but the log, and in ``results.json`` and checkpoints every value but times.
 
 The seed decides which pruner is killed in which part, in the writing of which checkpoint, and after
-what share of that part. Not reproducible is the instruction that this hits: the part is seen to
-begin by looking into the run's folder every few milliseconds, and its length is that which it had
-in the run that was not killed. A run that ends before its moment comes is compared as well, but
-does not count as a kill. Every seventh run is ``python train.py``; the others execute the same file
-in a process that has been forked from one in which its imports are done.
+what share of that part: of the seconds that the run that was not killed has computed in it, so that
+it matters little what else the machine does. Not reproducible is the instruction that this hits:
+the part is seen to begin by looking into the run's folder every few milliseconds, and no two runs
+compute for equally long. A run that ends before its moment comes is compared as well, but does not
+count as a kill. Every eleventh run is ``python train.py``; the others execute the same file in a
+process that has been forked from one in which its imports are done.
 """
 
 from __future__ import annotations
@@ -28,18 +29,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from killed_run import PARTS, Killed, Moment, Runner, Timeline, killed_at
+from killed_run import Killed, Moment, Runner, killed_at
 from rich.console import Console
 from rich.table import Table
 from same_run import differences
 from small_runs import MASKS_FROM, RESULTS, pruners, write_results
+from watched_run import PARTS
 
 from multiprune.status import is_concluded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-_RUNS_BY_COMMAND, _RUNS_KILLED_TWICE = 7, 5
+    from watched_run import Timeline
+
+_RUNS_BY_COMMAND, _RUNS_KILLED_TWICE = 11, 5
 
 
 @dataclass(frozen=True)

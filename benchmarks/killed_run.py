@@ -1,4 +1,4 @@
-"""Starts runs of the embedded encoder, sees how far they are, and kills them there."""
+"""Starts runs of the embedded encoder, and kills them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from same_run import differences, files
 from small_runs import QUIET, TRAIN, pruned_by, rows
+from watched_run import Timeline, Watch
 
 from multiprune.launching.processes import warm_up
 from multiprune.status import read_status
@@ -23,20 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-#: What a run does, one after another; checkpoints are written while it trains.
-PARTS = ("start", "training", "checkpoint", "end")
-
-#: What it writes at the end, one after another.
-_ENDS = (".model-*", "model", "predictions.safetensors", "masks.safetensors", "results.json")
-
 _SMALL = (
     *QUIET,
     *("trainer.max_epochs=2", "trainer.log_every_n_steps=1", "rank_every_n_steps=2"),
-    *("data.batch_size=16", "checkpoint.every_n_steps=3"),
+    *("data.batch_size=16", "checkpoint.every_n_steps=5"),
     *rows(train=32, validation=16, test=16),
 )
-_CHECKPOINT = "checkpoints/*.writing"
-_SECONDS_BETWEEN_LOOKS = 0.002
+_SECONDS_BETWEEN_LOOKS = 0.004
 _HALF_WRITTEN = re.compile(r".+\.writing$|\.(tmp|model-|sizes-)")
 
 
@@ -60,15 +54,8 @@ class Killed:
     left: list[str]
 
     def __str__(self) -> str:
-        return f"{self.part} ({self.seconds:.2f} s, step {self.step}, {', '.join(self.left)})"
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """How long the parts of a run took that was not killed, and how often it did them."""
-
-    seconds: dict[str, float]
-    often: dict[str, int]
+        left = f", {', '.join(self.left)} half written" if self.left else ""
+        return f"{self.part} (step {self.step}, {self.seconds:.2f} s of computing{left})"
 
 
 @dataclass(frozen=True)
@@ -79,71 +66,6 @@ class Process:
     kill: Callable[[], None]
     wait: Callable[[], int]
     poll: Callable[[], int | None]
-
-
-@dataclass
-class Watch:
-    """Sees by the files in a run's folder which parts have begun, and when."""
-
-    run: Path
-    pid: int
-    started: float = field(default_factory=time.perf_counter)
-
-    def __post_init__(self) -> None:
-        #: By part, when it began: each checkpoint, and each file of the end.
-        self.began: dict[str, list[float]] = {part: [] for part in PARTS}
-        self.began["start"].append(self.started)
-        #: How long each checkpoint took to write.
-        self.writing: list[float] = []
-        self._is_writing = False
-        self._ended: set[str] = set()
-        self._before = {file: _changed(file) for file in self._files(*_ENDS, _CHECKPOINT)}
-
-    @property
-    def part(self) -> str:
-        """What the run was doing when it was looked at."""
-        if self._ended:
-            return "end"
-        if self._is_writing:
-            return "checkpoint"
-        return "training" if self.began["training"] else "start"
-
-    def look(self) -> None:
-        """Note what has changed."""
-        now = time.perf_counter()
-        if not self.began["training"] and self._trains():
-            self.began["training"].append(now)
-        is_writing = bool(self._new(_CHECKPOINT))
-        if is_writing and not self._is_writing:
-            self.began["checkpoint"].append(now)
-        elif self._is_writing and not is_writing:
-            self.writing.append(now - self.began["checkpoint"][-1])
-        self._is_writing = is_writing
-        ended = {name for name in _ENDS if name not in self._ended and self._new(name)}
-        self.began["end"] += [now] * len(ended)
-        self._ended |= ended
-
-    def timeline(self) -> Timeline:
-        """Return how long the parts took of a run that has ended."""
-        (trains,), ends = self.began["training"], self.began["end"]
-        seconds = {
-            "start": trains - self.started,
-            "training": ends[0] - trains,
-            "checkpoint": min(self.writing),
-            "end": (ends[-1] - ends[0]) / len(ends),
-        }
-        return Timeline(seconds, {part: len(began) for part, began in self.began.items()})
-
-    def _trains(self) -> bool:
-        status = read_status(self.run)
-        return bool(status and status.pid == self.pid and status.total_steps is not None)
-
-    def _new(self, *patterns: str) -> list[Path]:
-        found = [(file, _changed(file)) for file in self._files(*patterns)]
-        return [file for file, at in found if at is not None and at != self._before.get(file)]
-
-    def _files(self, *patterns: str) -> list[Path]:
-        return [file for pattern in patterns for file in self.run.glob(pattern)]
 
 
 class Runner:
@@ -168,7 +90,9 @@ class Runner:
             forked = context.Process(target=train, args=(arguments, environment, str(output)))
             forked.start()
             assert forked.pid is not None
-            return Process(forked.pid, forked.kill, lambda: _waited(forked), lambda: forked.exitcode)
+            return Process(
+                forked.pid, forked.kill, lambda: _waited(forked), lambda: forked.exitcode
+            )
         with output.open("a") as file:
             started = subprocess.Popen(
                 [sys.executable, str(TRAIN), *arguments],
@@ -205,14 +129,6 @@ class Runner:
         return [str(file) for file in files(cache(run)) if ".writing" in str(file)]
 
 
-def _changed(file: Path) -> int | None:
-    """Return when a file was changed; None if it is gone."""
-    try:
-        return file.stat().st_mtime_ns
-    except FileNotFoundError:
-        return None
-
-
 def cache(run: Path) -> Path:
     """Return the folder of the texts that a run has tokenized."""
     return run.with_name(f"{run.name}-cache")
@@ -236,14 +152,13 @@ def killed_at(moment: Moment, process: Process, run: Path, timeline: Timeline) -
     while process.poll() is None:
         watch.look()
         began = watch.began[moment.part]
-        if number < len(began) and time.perf_counter() >= began[number] + delay:
+        if number < len(began) and watch.now >= began[number] + delay:
             process.kill()
             break
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     if process.wait() != -signal.SIGKILL:
         return None
-    seconds = round(time.perf_counter() - watch.started, 3)
-    status = read_status(run)
+    status, seconds = read_status(run), round(watch.now, 3)
     left = [file.name for file in run.rglob("*") if _HALF_WRITTEN.match(file.name)]
     return Killed(moment, watch.part, seconds, status.step if status else 0, sorted(left))
 

@@ -54,7 +54,7 @@ def results_of(run: Path) -> dict[str, Any]:
 
 def different_cells(file: Path, other: Path) -> list[str]:
     """Return the cells in which two files of curves differ, as text."""
-    rows, others = (list(csv.DictReader(one.open(newline=""))) for one in (file, other))
+    rows, others = (list(csv.DictReader(one.read_text().splitlines())) for one in (file, other))
     return [
         f"metrics.csv: step {(row or expected)['step']}, {name}: {ours!r}, not {theirs!r}"
         for row, expected in zip_longest(rows, others, fillvalue={})
@@ -68,8 +68,7 @@ def _flat(content: Any, place: Path) -> dict[str, Any]:
     run = str(place.parent.parent if place.suffix == ".ckpt" else place)
 
     def leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(node, dict | list | tuple):
-            yield key, f"{type(node).__name__} of {len(node)}"
+        if isinstance(node, dict | list | tuple) and node:
             for name, value in node.items() if isinstance(node, dict) else enumerate(node):
                 yield from leaves(value, f"{key}.{name}" if key else str(name))
         else:

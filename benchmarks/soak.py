@@ -1,4 +1,4 @@
-"""Whether long runs stay as they began: memory, open files, threads, disk and speed over 20,000 steps.
+"""Whether long runs stay as they began: memory, open files, threads, disk space and speed.
 
     python benchmarks/soak.py                                    # every pruner, one after another
     python benchmarks/soak.py --steps 2000 --pruners movement structured

@@ -22,3 +22,5 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 sys.path.insert(0, str(Path(__file__).parent))
+# Benchmarks of whole runs, of which there is a smaller test.
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
