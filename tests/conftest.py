@@ -41,3 +41,5 @@ providers.is_local_module_file = lambda _: False  # type: ignore[attr-defined]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 sys.path.insert(0, str(Path(__file__).parent))
+# Benchmarks of whole runs, of which there is a smaller test.
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))

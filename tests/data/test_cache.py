@@ -1,3 +1,4 @@
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -137,6 +138,25 @@ def test_failing_write_leaves_nothing_behind(
             read(counting_task(), tmp_path)
     assert not visible(tmp_path)
     assert read(counting_task(), tmp_path)[0]["labels"] == [1, 0, 1]
+
+
+def test_what_a_killed_process_has_half_written_is_gone_once_the_rows_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_table: Dataset, folder: Path, **_: Any) -> None:
+        (folder / "state.json").write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, "save_to_disk", killed)
+        # As after ``kill -9``, nothing is done on the way out.
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)
+        with pytest.raises(KeyboardInterrupt):
+            read(counting_task(), tmp_path)
+    assert [one.is_dir() for one in visible(tmp_path)] == [True]
+    assert read(counting_task(), tmp_path)[0]["labels"] == [1, 0, 1]
+    (place,) = visible(tmp_path)
+    assert not place.name.startswith(".")
 
 
 def test_of_several_readers_at_once_one_tokenizes(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import signal
+import warnings
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +17,11 @@ from multiprune.runs.predictions import write_predictions
 from multiprune.tasks.answers import Answers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+NUMBERS = torch.arange(4000)
+ANSWERS = Answers(NUMBERS, NUMBERS, NUMBERS)
 
 
 def test_a_file_takes_the_place_of_another_which_is_moved(tmp_path: Path) -> None:
@@ -58,11 +65,42 @@ def test_a_file_system_that_tells_late_that_it_is_full_is_believed(
 
 
 def test_what_a_run_leaves_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    numbers = torch.arange(4000)
-    answers = Answers(numbers, numbers, numbers)
     with full_disk(after=500):
         with pytest.raises(OSError, match=r"predictions\.safetensors must be writable, but: "):
-            write_predictions(tmp_path, {"validation": {"rte": answers}})
+            write_predictions(tmp_path, {"validation": {"rte": ANSWERS}})
         with pytest.raises(OSError, match=r"masks\.safetensors must be writable, but: "):
             write_masks(tmp_path, {"layer": torch.ones(100, 100, dtype=torch.bool)})
     assert not list(tmp_path.iterdir())
+
+
+def killed_while(write: Callable[[], None], *, after: int) -> None:
+    """Have the system kill a copy of this process once it has written so many bytes to a file."""
+    with warnings.catch_warnings():
+        # What other threads do meanwhile is no matter: they are not copied.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+            with full_disk(after=after):
+                write()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGXFSZ
+
+
+@pytest.mark.parametrize("name", ["predictions", "masks"])
+def test_of_a_process_that_was_killed_while_it_wrote_the_next_leaves_nothing(
+    name: str, tmp_path: Path
+) -> None:
+    def write() -> None:
+        if name == "predictions":
+            write_predictions(tmp_path, {"validation": {"rte": ANSWERS}})
+        else:
+            write_masks(tmp_path, {"layer": torch.ones(100, 100, dtype=torch.bool)})
+
+    killed_while(write, after=500)
+    assert len(list(tmp_path.iterdir())) == 1
+    write()
+    assert [one.name for one in tmp_path.iterdir()] == [f"{name}.safetensors"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from multiprune.runs.atomic import atomic_file
 from multiprune.runs.schema import check_schema
@@ -51,7 +51,8 @@ def write_masks(folder: Path, masks: Mapping[str, Tensor]) -> None:
     packed = {path: Mask.of(mask.cpu().numpy()) for path, mask in masks.items()}
     shapes = json.dumps({path: mask.shape for path, mask in packed.items()})
     with atomic_file(folder / FILE) as beside:
-        save_file({path: mask.bits for path, mask in packed.items()}, beside, {"shapes": shapes})
+        bits = {path: mask.bits for path, mask in packed.items()}
+        beside.write_bytes(save(bits, {"shapes": shapes}))
 
 
 def read_masks(folder: Path, density: Mapping[str, float]) -> Masks:

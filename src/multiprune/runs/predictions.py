@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from multiprune.runs.atomic import atomic_file
 from multiprune.tasks.answers import Answers
@@ -53,7 +53,7 @@ def write_predictions(
         for field, tensor in _tensors(answers, (terms or {}).get(split, {}).get(task)).items()
     }
     with atomic_file(folder / FILE) as beside:
-        save_file(tensors, beside)
+        beside.write_bytes(save(tensors))
 
 
 def read_predictions(folder: Path) -> Predictions:

@@ -33,6 +33,9 @@ Share = Annotated[float, Interval(ge=0, le=1)]
 #: The kind of tasks that learn to fill in hidden tokens.
 MASKED_LANGUAGE = "masked"
 
+#: What differs between two runs of one command on one machine, and nothing else does.
+TIMES = ("wall_seconds", "seconds_per_step")
+
 _PACKAGES = (
     "multiprune",
     "torch",
