@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hypothesis.strategies import SearchStrategy
     from numpy.typing import NDArray
     from torch import Tensor
@@ -42,7 +45,7 @@ def vectors(dtype: torch.dtype, sizes: SearchStrategy[int]) -> SearchStrategy[Te
     few = st.sampled_from([-1.0, -0.0, 0.0, 0.5, 1.0])
     return sizes.flatmap(
         lambda size: st.one_of(
-            st.lists(kind, min_size=size, max_size=size) for kind in (numbers, few)
+            [st.lists(kind, min_size=size, max_size=size) for kind in (numbers, few)]
         )
     ).map(lambda drawn: torch.tensor(drawn, dtype=torch.float64).to(dtype))
 
@@ -61,3 +64,13 @@ def masks(sizes: SearchStrategy[int]) -> SearchStrategy[NDArray[np.bool_]]:
 def integers(shape: Any, low: int, high: int) -> SearchStrategy[NDArray[np.int64]]:
     """Draw arrays of integers from ``low`` to ``high``."""
     return arrays.arrays(np.int64, shape, elements=st.integers(low, high))
+
+
+@contextmanager
+def refusal_with(words: str) -> Iterator[None]:
+    """Let what is drawn be refused, by a ValueError in one line that has these words."""
+    try:
+        yield
+    except ValueError as error:
+        if words not in str(error) or "\n" in str(error):
+            raise AssertionError(f"{words!r} is not in {error!r}") from error

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import json_values, names, seeds, texts
+from strategies import json_values, names, refusal_with, seeds, texts
 
 from multiprune.data.tables import read_table
 from multiprune.launching.slurm_queue import parse
@@ -107,12 +107,8 @@ def test_a_table_of_any_bytes_is_read_or_refused_by_name(
 ) -> None:
     file = folder / f"any{ending}"
     file.write_bytes(content)
-    try:
-        found = read_table(file)
-    except ValueError as error:
-        assert str(file) in str(error)
-    else:
-        assert found.num_columns >= 0
+    with refusal_with(str(file)):
+        assert read_table(file).num_columns >= 0
 
 
 @given(st.binary(max_size=20) | json_values.map(lambda value: json.dumps(value).encode()))
@@ -124,13 +120,9 @@ def test_a_table_of_any_bytes_is_read_or_refused_by_name(
 def test_any_bytes_are_json_or_a_value_error(folder: Path, content: bytes) -> None:
     file = folder / "any.json"
     file.write_bytes(content)
-    try:
-        found = read_json(file)
-    except ValueError as error:
-        assert "any.json" in str(error)
-    else:
+    with refusal_with("any.json"):
         # It can be shown.
-        assert json.dumps(found, ensure_ascii=False).encode()
+        assert json.dumps(read_json(file), ensure_ascii=False).encode()
 
 
 RESULTS: dict[str, Any] = {
@@ -180,22 +172,16 @@ def test_a_record_is_as_its_schema_has_it_or_a_value_error(
     check_schema(kind, whole, name="file.json")
     changed = replaced(whole, value, np.random.default_rng(seed))
     for content in (value, changed):
-        try:
+        with refusal_with("file.json"):
             check_schema(kind, content, name="file.json")
-        except ValueError as error:
-            assert "file.json" in str(error)
-            assert "\n" not in str(error)
 
 
 @given(json_values, st.lists(names, min_size=1, max_size=2).map(".".join))
 def test_one_value_is_of_its_type_or_a_value_error(content: Any, dotted: str) -> None:
     for kind in (float, int, str, dict, list):
         for node in (content, {dotted.partition(".")[0]: content}):
-            try:
-                found: Any = value_at(node, dotted, kind, name="file.json")
-            except ValueError as error:
-                assert "file.json" in str(error)
-            else:
+            with refusal_with("file.json"):
+                found: object = value_at(node, dotted, kind, name="file.json")
                 assert type(found) is kind
 
 

@@ -135,7 +135,7 @@ def test_blocks_of_the_largest_means_stay_as_a_whole(
                 assert block.all() or not block.any()
                 found.append((matrix[where].mean().item(), block.numel(), bool(block.all())))
     left = kept - sum(size for _, size, keep in found if keep)
-    assert 0 <= left
+    assert left >= 0
     gone = [(mean, size) for mean, size, keep in found if not keep]
     if gone:
         best = max(mean for mean, _ in gone)

@@ -195,9 +195,9 @@ def test_a_resampled_metric_is_that_of_repeated_examples(
             continue
         if name in ("pearson", "spearman"):
             # Of numbers, not of classes; ties are many.
-            sides = [one.astype(np.float64) for one in drawn]
+            sides: Pair = (predictions.astype(np.float64), labels.astype(np.float64))
         else:
-            sides = [*drawn]
+            sides = drawn
         found = resampled_metric(name, *sides, examples)(weights)
         for row, score in zip(weights[:, examples].astype(np.int64), found, strict=True):
             if not row.any():

@@ -61,14 +61,14 @@ def test_each_word_is_answered_once_at_its_first_token(
     assert found.examples == sorted(found.examples)
     answered: Counter[tuple[int, int]] = Counter()
     tokens_of_words = [*map(own_tokens, drawn)]
-    for ids, example, numbers in zip(
+    for ids, number, numbers in zip(
         found.inputs["input_ids"], found.examples, found.words, strict=True
     ):
         assert len(ids) == len(numbers) <= max_length
         for token, word in zip(ids, numbers, strict=True):
             if word != NO_WORD:
-                answered[example, word] += 1
-                assert token == tokens_of_words[example][word][0]
+                answered[number, word] += 1
+                assert token == tokens_of_words[number][word][0]
     room = max_length - 2
     for number, pieces in enumerate(tokens_of_words):
         starts = np.cumsum([0, *map(len, pieces)])
@@ -171,22 +171,22 @@ def test_windows_of_contexts_cover_them_and_spans_are_found_again(
     )  # fmt: skip
     assert sorted(set(found.examples)) == [*range(len(drawn))]
     covered: list[set[tuple[int, int]]] = [set() for _ in drawn]
-    for ids, example, row in zip(
+    for ids, number, row in zip(
         found.inputs["input_ids"], found.examples, found.labels, strict=True
     ):
         assert len(ids) <= max_length
         answer, span, *characters = row.reshape(-1, 2).tolist()
         assert len(characters) == len(ids)
-        inside = [tuple(one) for one in characters if one[0] >= 0]
-        covered[example].update(inside)
-        known = spans[example]
+        inside = [(start, end) for start, end in characters if start >= 0]
+        covered[number].update(inside)
+        known = spans[number]
         assert span == list(known or (0, 0))
-        context = drawn[example][1]
+        context = drawn[number][1]
         of_answer = [] if known is None else tokens_of_span(context, known)
         if answer == [0, 0]:
             # With what no token is made of, it may reach over the edge of a window in the midst.
             is_whole = known is not None and inside[0][0] <= known[0] and known[1] <= inside[-1][1]
-            alone = found.examples.count(example) == 1
+            alone = found.examples.count(number) == 1
             assert not of_answer or not (alone or (is_whole and {*of_answer} <= {*inside}))
             continue
         assert [tuple(one) for one in characters[answer[0] : answer[1] + 1]] == of_answer
