@@ -51,14 +51,24 @@ def vectors(dtype: torch.dtype, sizes: SearchStrategy[int]) -> SearchStrategy[Te
 
 
 def masks(sizes: SearchStrategy[int]) -> SearchStrategy[NDArray[np.bool_]]:
-    """Draw masks of any density, random or in runs."""
+    """Draw masks of any density, random, in runs or with gaps about those that a byte holds."""
 
     def mask(size: int, density: float, run: int, seed: int) -> NDArray[np.bool_]:
         kept = np.random.default_rng(seed).random(-(-size // run)) < density
         return kept.repeat(run)[:size]
 
+    def gaps(size: int, drawn: list[int]) -> NDArray[np.bool_]:
+        kept = np.zeros(size, np.bool_)
+        places = np.cumsum(np.array(drawn, np.int64) + 1) - 1
+        kept[places[places < size]] = True
+        return kept
+
     densities = st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.125, 0.5, 0.99, 1.0])
-    return st.builds(mask, sizes, densities, st.sampled_from([1, 1, 3, 64, 255, 256]), seeds)
+    lengths = st.sampled_from([0, 1, 100, 253, 254, 255, 256, 509, 510, 511])
+    return st.one_of(
+        st.builds(mask, sizes, densities, st.sampled_from([1, 1, 3, 64, 255, 256]), seeds),
+        st.builds(gaps, sizes, st.lists(lengths, max_size=6)),
+    )
 
 
 def integers(shape: Any, low: int, high: int) -> SearchStrategy[NDArray[np.int64]]:

@@ -80,6 +80,8 @@ def stored_tensor(mask: NDArray[np.bool_], dtype: torch.dtype, seed: int) -> Ten
     """Return any bits where the mask is set, NaN and infinity and -0.0 among them."""
     width = torch.empty(0, dtype=dtype).itemsize
     bits = np.random.default_rng(seed).integers(0, 256, (len(mask), width), dtype=np.uint8)
+    # Nothing but the sign is set of -0.0.
+    bits[seed % 3 :: 3] = [*bytes(width - 1), 0x80]
     bits[~mask] = 0
     if dtype == torch.bool:
         return torch.from_numpy(bits[:, 0] > 127)
