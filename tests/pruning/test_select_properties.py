@@ -84,7 +84,7 @@ def test_groups_are_the_longest_start_of_the_order_that_fits(
         st.integers(1, 6).flatmap(
             lambda size: st.tuples(
                 vectors(torch.float32, st.just(size)),
-                st.lists(st.integers(0, 9), max_size=size),
+                st.lists(st.sampled_from([0, 1, 2, 9]), max_size=size),
             )
         ),
         min_size=1,
@@ -99,7 +99,7 @@ def test_closing_saves_enough_and_no_group_more_than_needed(
     savings = [torch.tensor(saved, dtype=torch.int64) for _, saved in drawn]
     most = sum(sum(saved) for _, saved in drawn)
     needed = data.draw(st.integers(0, most))
-    final = data.draw(st.integers(needed, most))
+    final = data.draw(st.just(needed) | st.integers(needed, most))
     if needed:
         slow = closed_one_by_one(values, savings, needed, final)
         masks = close_smallest(values, savings, needed, final=final)
