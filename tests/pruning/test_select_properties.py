@@ -87,7 +87,7 @@ def test_groups_are_the_longest_start_of_the_order_that_fits(
                 st.lists(st.sampled_from([0, 1, 2, 9]), max_size=size),
             )
         ),
-        min_size=1,
+        min_size=2,
         max_size=4,
     ),
     st.data(),
