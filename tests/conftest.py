@@ -35,7 +35,7 @@ settings.load_profile("suite")
 # To search for more: pytest --hypothesis-profile=search --hypothesis-seed=1
 settings.register_profile("search", derandomize=False, max_examples=2000, print_blob=True)
 # Constants of the modules that happen to be imported would be among the values.
-providers.is_local_module_file = lambda _: False  # type: ignore[attr-defined]
+providers.is_local_module_file = lambda _: False  # type: ignore[assignment,attr-defined]
 
 # What is started in the background ignores Ctrl-C, and so would all that the suite starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hypothesis.strategies import SearchStrategy
     from numpy.typing import NDArray
     from torch import Tensor
@@ -42,22 +45,42 @@ def vectors(dtype: torch.dtype, sizes: SearchStrategy[int]) -> SearchStrategy[Te
     few = st.sampled_from([-1.0, -0.0, 0.0, 0.5, 1.0])
     return sizes.flatmap(
         lambda size: st.one_of(
-            st.lists(kind, min_size=size, max_size=size) for kind in (numbers, few)
+            [st.lists(kind, min_size=size, max_size=size) for kind in (numbers, few)]
         )
     ).map(lambda drawn: torch.tensor(drawn, dtype=torch.float64).to(dtype))
 
 
 def masks(sizes: SearchStrategy[int]) -> SearchStrategy[NDArray[np.bool_]]:
-    """Draw masks of any density, random or in runs."""
+    """Draw masks of any density, random, in runs or with gaps about those that a byte holds."""
 
     def mask(size: int, density: float, run: int, seed: int) -> NDArray[np.bool_]:
         kept = np.random.default_rng(seed).random(-(-size // run)) < density
         return kept.repeat(run)[:size]
 
+    def gaps(size: int, drawn: list[int]) -> NDArray[np.bool_]:
+        kept = np.zeros(size, np.bool_)
+        places = np.cumsum(np.array(drawn, np.int64) + 1) - 1
+        kept[places[places < size]] = True
+        return kept
+
     densities = st.sampled_from([0.0, 0.001, 0.01, 0.05, 0.125, 0.5, 0.99, 1.0])
-    return st.builds(mask, sizes, densities, st.sampled_from([1, 1, 3, 64, 255, 256]), seeds)
+    lengths = st.sampled_from([0, 1, 100, 253, 254, 255, 256, 509, 510, 511])
+    return st.one_of(
+        st.builds(mask, sizes, densities, st.sampled_from([1, 1, 3, 64, 255, 256]), seeds),
+        st.builds(gaps, sizes, st.lists(lengths, max_size=6)),
+    )
 
 
 def integers(shape: Any, low: int, high: int) -> SearchStrategy[NDArray[np.int64]]:
     """Draw arrays of integers from ``low`` to ``high``."""
     return arrays.arrays(np.int64, shape, elements=st.integers(low, high))
+
+
+@contextmanager
+def refusal_with(words: str) -> Iterator[None]:
+    """Let what is drawn be refused, by a ValueError in one line that has these words."""
+    try:
+        yield
+    except ValueError as error:
+        if words not in str(error) or "\n" in str(error):
+            raise AssertionError(f"{words!r} is not in {error!r}") from error

@@ -79,7 +79,14 @@ def test_no_quoted_value_of_a_secret_key_is_left(
         assert MARK not in redact_text(text)
 
 
-@given(secret_keys, st.text(st.sampled_from("ab \\,'=[]{}$#é-:/"), max_size=5))
+#: What Hydra takes without quotation marks.
+bare = st.lists(
+    st.sampled_from(["a", "b", " ", "\\,", "\\=", "\\ ", "\\\\", "=", "-", ":", "/", "$", "."]),
+    max_size=5,
+).map("".join)
+
+
+@given(secret_keys, bare)
 @example("passphrase", " horse battery")
 @example("token", "\\,b")
 def test_no_bare_value_of_a_secret_key_is_left(key: str, rest: str) -> None:

@@ -31,7 +31,7 @@ def job_name(overrides: Sequence[str], fixed: Collection[str]) -> str:
     plain = [_plain(value) for _, value in own]
     name = "_".join(f"{short}-{value}" for short, value in zip(shorts, plain, strict=True))
     safe = re.sub(r"[^a-zA-Z0-9_.+@-]+", "-", name)[:_LONGEST]
-    # What is replaced or cut might have been told apart by that, and so might two keys of one value.
+    # What is replaced or cut might have been told apart by that; a value with a key in it is not.
     is_plain = not any(f"_{short}-" in value for short in shorts for value in plain)
     hidden += [] if safe == name and is_plain else own
     digest = hashlib.sha256(repr(hidden).encode()).hexdigest()[:4]

@@ -133,3 +133,21 @@ def test_removing_down_to_a_size_is_the_start_of_the_whole_order_until_units_are
     size = data.draw(st.sampled_from(order.sizes.tolist()))
     remove_least_important(scores, kept, of, size=size, granularity=kinds)
     assert left(kept, of) == size
+
+
+@given(shapes, st.lists(costs, min_size=4, max_size=4), granularities, seeds, st.floats(0, 1))
+def test_no_unit_that_went_would_fit_into_the_room_that_is_left(
+    drawn: list[Shape], each: list[UnitCosts], kinds: list[str], seed: int, amount: float
+) -> None:
+    generator, of = torch.Generator().manual_seed(seed), each[: len(drawn)]
+    kept = [dense(*shape) for shape in drawn]
+    whole, least = left(kept, of), smallest_size(of, kept, kinds)
+    size = least + int((whole - least) * amount)
+    scores = relative_scores([random_scores(generator, *shape) for shape in drawn], kept)
+    remove_least_important(scores, kept, of, size=size, granularity=kinds)
+    room = size - left(kept, of)
+    assert room >= 0
+    for one, cost in zip(kept, of, strict=True):
+        if not one.dropped:
+            assert one.heads.all() or one.dimensions * cost.head_dimension > room
+            assert one.neurons.all() or cost.neuron > room

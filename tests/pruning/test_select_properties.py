@@ -11,6 +11,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import seeds, vectors
+from test_select import closed_one_by_one
 from torch import Tensor
 
 from multiprune.pruning.groups import Blocks, Elements, Groups, NofM
@@ -83,10 +84,10 @@ def test_groups_are_the_longest_start_of_the_order_that_fits(
         st.integers(1, 6).flatmap(
             lambda size: st.tuples(
                 vectors(torch.float32, st.just(size)),
-                st.lists(st.integers(0, 9), max_size=size),
+                st.lists(st.sampled_from([0, 1, 2, 9]), max_size=size),
             )
         ),
-        min_size=1,
+        min_size=2,
         max_size=4,
     ),
     st.data(),
@@ -96,7 +97,13 @@ def test_closing_saves_enough_and_no_group_more_than_needed(
 ) -> None:
     values = [score for score, _ in drawn]
     savings = [torch.tensor(saved, dtype=torch.int64) for _, saved in drawn]
-    needed = data.draw(st.integers(0, sum(sum(saved) for _, saved in drawn)))
+    most = sum(sum(saved) for _, saved in drawn)
+    needed = data.draw(st.integers(0, most))
+    final = data.draw(st.just(needed) | st.integers(needed, most))
+    if needed:
+        slow = closed_one_by_one(values, savings, needed, final)
+        masks = close_smallest(values, savings, needed, final=final)
+        assert [mask.tolist() for mask in masks] == slow
     masks = close_smallest(values, savings, needed)
     closed = [int((~mask).count_nonzero()) for mask in masks]
     done = sum(sum(saved[:count]) for (_, saved), count in zip(drawn, closed, strict=True))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import seqeval.metrics
 import torch
+from datasets import Dataset
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
@@ -37,6 +38,8 @@ from multiprune.tasks.metrics import (
 from multiprune.tasks.score_terms import score_terms
 from multiprune.tasks.scores import scores_of
 from multiprune.tasks.spans import SpanTagging, span_f1, spans_of
+from multiprune.tasks.tagging import Tagging
+from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -195,12 +198,48 @@ def test_a_resampled_metric_is_that_of_repeated_examples(
             continue
         if name in ("pearson", "spearman"):
             # Of numbers, not of classes; ties are many.
-            sides = [one.astype(np.float64) for one in drawn]
+            sides: Pair = (predictions.astype(np.float64), labels.astype(np.float64))
         else:
-            sides = [*drawn]
+            sides = drawn
         found = resampled_metric(name, *sides, examples)(weights)
         for row, score in zip(weights[:, examples].astype(np.int64), found, strict=True):
             if not row.any():
                 continue
             repeated = [torch.from_numpy(one).repeat_interleave(tensor(row), 0) for one in sides]
             assert score == pytest.approx(getattr(metrics, name)(*repeated), abs=1e-6), name
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("abc"), st.integers(0, 3), st.booleans(), st.integers(1, 3)),
+        min_size=1,
+        max_size=12,
+    ),
+    st.booleans(),
+)
+def test_sums_over_examples_give_the_mean_over_languages(
+    drawn: list[tuple[str, int, bool, int]], is_parallel: bool
+) -> None:
+    task = Tagging(
+        text=["words"], label="tags", labels=["O", "A"], metrics={"score": accuracy},
+        languages=["a", "b", "c"],
+        parallel="id" if is_parallel else None,
+        source=HubSource(path=None, mirror="nowhere"),
+    )  # fmt: skip
+    table = {"lang": [one[0] for one in drawn], "id": [one[1] for one in drawn]}
+    rows = Rows(Dataset.from_dict(table), "corpus", "")
+    # Of each example so many words, all of them right or all but the first.
+    of = [place for place, (*_, words) in enumerate(drawn) for _ in range(words)]
+    right = [int(is_right or word > 0) for *_, is_right, words in drawn for word in range(words)]
+    answers = Answers(tensor(right), torch.ones(len(of), dtype=torch.long), tensor(of))
+    by_language: dict[str, list[int]] = {}
+    for place, found in zip(of, right, strict=True):
+        by_language.setdefault(drawn[place][0], []).append(found)
+    expected = np.mean([np.mean(own) for own in by_language.values()])
+    assert scores_of(task, answers, rows)["score"] == pytest.approx(expected)
+    terms = score_terms(task, answers, rows)
+    assert terms is not None
+    units = int(terms.units.max()) + 1
+    assert units == len({one[1] for one in drawn} if is_parallel else drawn)
+    quotient = resampled_quotient(*(one.numpy() for one in vars(terms).values()))
+    assert quotient(np.ones((1, units), np.float32))[0] == pytest.approx(expected)

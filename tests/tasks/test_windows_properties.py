@@ -1,4 +1,4 @@
-"""Words, windows and blocks of any texts: nothing is read twice or lost, labels stay in place."""
+"""Words and windows of any texts: nothing is read twice or lost, labels stay in place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytest
 import torch
 from datasets import Dataset
 from hypothesis import example, given
@@ -18,15 +17,6 @@ from multiprune.data.source import HubSource
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.answers import Answers
 from multiprune.tasks.metrics import accuracy
-from multiprune.tasks.packing import (
-    Block,
-    Frame,
-    Packing,
-    TokenizedText,
-    across_texts,
-    beside_texts,
-    within_texts,
-)
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.windows import context_windows
@@ -61,14 +51,14 @@ def test_each_word_is_answered_once_at_its_first_token(
     assert found.examples == sorted(found.examples)
     answered: Counter[tuple[int, int]] = Counter()
     tokens_of_words = [*map(own_tokens, drawn)]
-    for ids, example, numbers in zip(
+    for ids, number, numbers in zip(
         found.inputs["input_ids"], found.examples, found.words, strict=True
     ):
         assert len(ids) == len(numbers) <= max_length
         for token, word in zip(ids, numbers, strict=True):
             if word != NO_WORD:
-                answered[example, word] += 1
-                assert token == tokens_of_words[example][word][0]
+                answered[number, word] += 1
+                assert token == tokens_of_words[number][word][0]
     room = max_length - 2
     for number, pieces in enumerate(tokens_of_words):
         starts = np.cumsum([0, *map(len, pieces)])
@@ -171,22 +161,22 @@ def test_windows_of_contexts_cover_them_and_spans_are_found_again(
     )  # fmt: skip
     assert sorted(set(found.examples)) == [*range(len(drawn))]
     covered: list[set[tuple[int, int]]] = [set() for _ in drawn]
-    for ids, example, row in zip(
+    for ids, number, row in zip(
         found.inputs["input_ids"], found.examples, found.labels, strict=True
     ):
         assert len(ids) <= max_length
         answer, span, *characters = row.reshape(-1, 2).tolist()
         assert len(characters) == len(ids)
-        inside = [tuple(one) for one in characters if one[0] >= 0]
-        covered[example].update(inside)
-        known = spans[example]
+        inside = [(start, end) for start, end in characters if start >= 0]
+        covered[number].update(inside)
+        known = spans[number]
         assert span == list(known or (0, 0))
-        context = drawn[example][1]
+        context = drawn[number][1]
         of_answer = [] if known is None else tokens_of_span(context, known)
         if answer == [0, 0]:
             # With what no token is made of, it may reach over the edge of a window in the midst.
             is_whole = known is not None and inside[0][0] <= known[0] and known[1] <= inside[-1][1]
-            alone = found.examples.count(example) == 1
+            alone = found.examples.count(number) == 1
             assert not of_answer or not (alone or (is_whole and {*of_answer} <= {*inside}))
             continue
         assert [tuple(one) for one in characters[answer[0] : answer[1] + 1]] == of_answer
@@ -203,61 +193,3 @@ def offsets_of(context: str) -> list[tuple[int, int]]:
 
 def tokens_of_span(context: str, span: tuple[int, int]) -> list[tuple[int, int]]:
     return [one for one in offsets_of(context) if one[1] > span[0] and one[0] < span[1]]
-
-
-#: Tokens of texts, each with the number of its word; None marks a special token.
-token_lists = st.lists(
-    st.lists(st.integers(1, 4) | st.none(), min_size=1, max_size=6), min_size=1, max_size=5
-)
-
-
-def tokenized(parts: list[int | None], first: int) -> TokenizedText:
-    """Make a text of words of so many tokens, numbered from ``first``."""
-    starts: list[int] = []
-    for part in parts:
-        starts += [IGNORED] if part is None else [len(starts)] * part
-    tokens = np.arange(first, first + len(starts), dtype=np.int32)
-    return TokenizedText(tokens, np.array(starts, np.int32))
-
-
-@pytest.mark.parametrize("way", [across_texts, within_texts, beside_texts])
-@given(parts=token_lists, frame=st.sampled_from([([1], [2], 2), ([], [2], None), ([1, 3], [], 2)]),
-       room=st.integers(1, 8))  # fmt: skip
-def test_blocks_hold_every_token_once_in_order_with_its_word(
-    way: Packing, parts: list[list[int | None]], frame: tuple[list[int], list[int], int | None],
-    room: int,
-) -> None:  # fmt: skip
-    around = Frame(*frame)
-    given_texts = [tokenized(own, 100 * (number + 1)) for number, own in enumerate(parts)]
-    text_of = {token: n for n, one in enumerate(given_texts) for token in one.tokens.tolist()}
-    blocks: list[Block] = [*way(given_texts, around, room + len(around))]
-    seen: list[int] = []
-    for block in blocks:
-        tokens, begins = block.text.tokens.tolist(), block.text.words.tolist()
-        assert len(tokens) == len(begins) <= room + len(around)
-        seen += [token for token in tokens if token >= 100]
-        for place, (token, begin) in enumerate(zip(tokens, begins, strict=True)):
-            if token < 100:
-                assert begin == IGNORED
-                continue
-            number = text_of[token]
-            source = given_texts[number]
-            at = token - 100 * (number + 1)
-            if source.words[at] == IGNORED:
-                assert begin == IGNORED
-                continue
-            # Where its word begins, or, of a word that was cut, the first token of it in the block.
-            start = 100 * (number + 1) + int(source.words[at])
-            expected = min(p for p, other in enumerate(tokens) if start <= other <= token)
-            assert begin == expected <= place
-        if way is not across_texts:
-            first = [text_of[token] for token in tokens if token >= 100]
-            assert way is beside_texts or len(set(first)) == 1
-        if block.positions is not None:
-            assert way is beside_texts
-            assert block.positions.tolist()[: len(around.before)] == [*range(len(around.before))]
-            drops = np.flatnonzero(np.diff(block.positions) != 1)
-            assert (block.positions[drops + 1] == 0).all()
-    assert seen == [token for one in given_texts for token in one.tokens.tolist()]
-    if way is across_texts:
-        assert all(len(block.text) == room + len(around) for block in blocks[:-1])

@@ -71,19 +71,15 @@ def _answered(word_ids: Sequence[Sequence[int | None]], examples: Sequence[int])
     """Choose the tokens that answer, by the words that tokens of windows are of."""
     chosen = [[NO_WORD] * len(ids) for ids in word_ids]
     best: dict[tuple[int, int], tuple[int, int, int]] = {}
-    before: set[tuple[int, int]] = set()
     for window, (example, ids) in enumerate(zip(examples, word_ids, strict=True)):
         inside = [(place, word) for place, word in enumerate(ids) if word is not None]
         firsts = {(example, word): number for number, (_, word) in reversed([*enumerate(inside)])}
         for key, number in firsts.items():
-            # What stands at an edge may be the rest of a word that began in the window before.
-            if number == 0 and key in before:
-                continue
+            # It is 0 of the rest of a word that began in the window before, which is known then.
             distance = min(number, len(inside) - 1 - number)
             known = best.get(key)
             if known is None or distance > known[0]:
                 best[key] = (distance, window, inside[number][0])
-        before = set(firsts)
     for (_, word), (_, window, place) in best.items():
         chosen[window][place] = word
     return chosen
