@@ -47,7 +47,8 @@ class AverageOfTheEnd(pl.Callback):
     ) -> None:
         if self.pruning.finished:
             if self.average is None:
-                self.average = AveragedModel(pl_module, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+                moving: Any = get_ema_multi_avg_fn(0.9)  # type: ignore[no-untyped-call]
+                self.average = AveragedModel(pl_module, multi_avg_fn=moving)
             self.average.update_parameters(pl_module)
 
     @override

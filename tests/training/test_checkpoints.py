@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import zipfile
 from collections import deque
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from application import ROOT
 from full_disk import full_disk
 from payload import put_payload_in
 from pytorch_lightning.plugins import MixedPrecision
@@ -58,6 +60,8 @@ def flip_a_bit(file: Path) -> None:
     file.write_bytes(content)
     torch.load(file, weights_only=True)
 
+
+UNPICKLES = ("torch.load", "pickle.load", "pickle.loads", "np.load", "numpy.load", "joblib.load")
 
 DAMAGES = [
     (truncate, r"cannot be read \(BadZipFile: "),
@@ -140,6 +144,19 @@ def test_looking_for_damage_unpickles_nothing(stopped: Path, tmp_path: Path) -> 
     assert damage(stopped / "last.ckpt") is None
     assert checkpoint_to_continue(stopped) == stopped / "last.ckpt"
     assert not mark.exists()
+
+
+def test_nothing_else_in_the_source_unpickles() -> None:
+    found: dict[str, list[str]] = {}
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in UNPICKLES:
+                found.setdefault(file.stem, []).append(ast.unparse(node))
+    assert found.pop("checkpoint_file") == [
+        "torch.load(file, map_location='cpu', weights_only=True)"
+    ]
+    # What Slurm's jobs hand over is submitit's.
+    assert set(found) <= {"slurm", "slurm_job", "job"}
 
 
 class Collects(pl.Callback):
