@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gc
 import re
+import shutil
 import weakref
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,26 @@ def test_interrupted_run_continues_in_its_folder(tmp_path: Path) -> None:
         with (tmp_path / name / "metrics.csv").open(newline="") as file:
             steps = [int(row["step"]) for row in csv.DictReader(file)]
         assert steps == sorted(set(steps))
+
+
+def test_checkpoints_of_another_model_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    settings = (*SMALL, "checkpoint.every_n_steps=2")
+    wide = ("encoder.hidden=32",)
+    for folder, sizes in (("run", ()), ("other", wide)):
+        run_interrupted(tmp_path / folder, *settings, *sizes, kind=Classification, at=4)
+    kept, others = (tmp_path / folder / "checkpoints" for folder in ("run", "other"))
+    shutil.rmtree(kept)
+    shutil.copytree(others, kept)
+    with pytest.raises(SystemExit) as error:
+        run_in(tmp_path / "run", *settings)
+    assert str(error.value) == (
+        f"error: {kept} must hold checkpoints of this model, but they are of another: choose "
+        "another hydra.run.dir, or remove them to begin anew."
+    )
+    status = read_status(tmp_path / "run")
+    assert status is not None
+    assert status.state == "failed"
+    assert "must hold checkpoints of this model" in status.reason
 
 
 def test_only_checkpoints_that_meet_the_budget_compete(
