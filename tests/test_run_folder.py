@@ -293,7 +293,5 @@ def test_command_of_a_run_killed_before_its_summary_gives_that_to_the_tracker(
     assert content(run / MODEL) == before
     assert results_of(run) == results
     third = started(train)
-    assert (third.returncode, summaries()["summary/score"]) == (
-        2,
-        pytest.approx([results["score"]]),
-    )
+    assert third.returncode == 2
+    assert "already holds a finished run" in third.stderr

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
+import sys
 import threading
 import traceback
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from inspect import signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.utils import get_object
 from omegaconf.errors import OmegaConfBaseException
 
 from multiprune.message import first_line
@@ -24,7 +28,7 @@ from multiprune.run_folder import RUN_LOCK, WRITTEN
 from multiprune.status import STATUS, GaveUpError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from multiprune.status import StatusFile
@@ -76,6 +80,8 @@ def _refused_elsewhere(error: BaseException) -> str | None:
         return None
     if isinstance(error, HydraException | OmegaConfBaseException) or not _has_begun(error):
         cause = error.__cause__
+        if str(error).startswith("Config group override must be"):
+            return _null_group(sys.argv[1:])
         return f"{error}\n{cause}" if isinstance(cause, OmegaConfBaseException) else str(error)
     if isinstance(error, OSError) and error.filename:
         # What a run itself does is refused by the run.
@@ -84,6 +90,15 @@ def _refused_elsewhere(error: BaseException) -> str | None:
             f"{error.filename} cannot: {error.strerror}."
         )
     return None
+
+
+def _null_group(overrides: Sequence[str]) -> str:
+    """Return what to say of a choice of an option that is none; Hydra does not say which."""
+    given = [one for one in overrides if one.endswith(("=null", "=Null", "=NULL"))]
+    return (
+        f"A group of options must be given one by name, as in logger=csv, but is "
+        f"{', '.join(given) or 'null'}: leave that out, or see `python train.py --help`."
+    )
 
 
 def _unreported(func: Any) -> Any:
@@ -163,10 +178,22 @@ def ended_by_sigterm() -> Iterator[None]:
 
 def sentence(error: Exception) -> str:
     """Return what is wrong, in one line, and where Hydra met it."""
+    if isinstance(error, HydraException) and (unknown := _unknown_setting(str(error))) is not None:
+        return unknown
     key = getattr(error, "full_key", None)
     where = f" (in {key})" if key else ""
     reason = error.__cause__ if isinstance(error, HydraException) and error.__cause__ else error
     return redact_text(first_line(reason)) + where
+
+
+def _unknown_setting(said: str) -> str | None:
+    """Return a sentence for a setting that a class does not take, by what Hydra says of it."""
+    pattern = r"target '([\w.]+)':.* unexpected keyword argument '(\w+)'.*full_key: ([\w.]+)"
+    if (found := re.search(pattern, said, re.DOTALL)) is None:
+        return None
+    target, name, key = found.groups()
+    taken = ", ".join(signature(get_object(target)).parameters) or "none"
+    return f"`{key}.{name}` is not a setting of {target.rpartition('.')[2]}, which has {taken}."
 
 
 def refusal(error: Exception) -> BaseException:

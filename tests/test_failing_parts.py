@@ -30,7 +30,7 @@ def nothing(**_: Any) -> None:
 
 
 def of(name: str) -> str:
-    return f"{{_target_: hydra.utils.get_method, path: test_own_parts.{name}}}"
+    return f"{{_target_: hydra.utils.get_method, path: test_failing_parts.{name}}}"
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ def of(name: str) -> str:
             "'sentence'",
         ),
         (
-            ["logger.csv._target_=test_own_parts.nothing"],
+            ["logger.csv._target_=test_failing_parts.nothing"],
             "error: `logger.csv` must be a Logger such as "
             "multiprune.training.csv_logger.MetricsCsv, but is None.",
         ),
         (
-            ["encoder._target_=test_own_parts.nothing"],
+            ["encoder._target_=test_failing_parts.nothing"],
             "error: `encoder` must be an Encoder such as what multiprune.models.encoder.pretrained "
             "returns, but is None.",
         ),
