@@ -213,9 +213,9 @@ def test_nothing_to_search_is_refused() -> None:
 
 @pytest.mark.parametrize("setting", ["trials", "batch"])
 def test_numbers_of_the_sweeper_are_checked(setting: str) -> None:
-    numbers = {"trials": 3, "batch": 1, setting: 0}
+    given: dict[str, Any] = {"trials": 3, "batch": 1, setting: 0}
     with pytest.raises(SystemExit) as ended:
-        OptunaStudy(objectives=["maximize score"], **numbers)
+        OptunaStudy(objectives=["maximize score"], **given)
     assert str(ended.value) == (
         f"error: `hydra.sweeper.{setting}` must be a whole number of at least 1, but is 0."
     )

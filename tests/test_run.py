@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import pytorch_lightning as pl
 import torch
-from application import SMALL, composed, results_of, run_in, run_interrupted
+from application import SMALL, composed, results_of, run_in, run_interrupted, save_untrained
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -158,6 +158,30 @@ def test_interrupted_run_continues_in_its_folder(tmp_path: Path) -> None:
         assert steps == sorted(set(steps))
 
 
+def test_checkpoints_of_another_model_are_refused_in_a_sentence(tmp_path: Path) -> None:
+    small = [one for one in SMALL if not one.startswith("encoder")]
+    pretrained = save_untrained(tmp_path / "pretrained")
+    settings = [
+        *small,
+        "encoder=minilm",
+        f"encoder.path={pretrained}",
+        "checkpoint.every_n_steps=2",
+    ]
+    run_interrupted(tmp_path / "run", *settings, kind=Classification, at=4)
+    # Of the same name, and another size.
+    save_untrained(pretrained, hidden=32)
+    with pytest.raises(SystemExit) as error:
+        run_in(tmp_path / "run", *settings)
+    assert str(error.value) == (
+        f"error: {tmp_path / 'run' / 'checkpoints'} must hold checkpoints of this model, but they "
+        "are of another: choose another hydra.run.dir, or remove them to begin anew."
+    )
+    status = read_status(tmp_path / "run")
+    assert status is not None
+    assert status.state == "failed"
+    assert "must hold checkpoints of this model" in status.reason
+
+
 def test_only_checkpoints_that_meet_the_budget_compete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,6 +258,10 @@ def test_processes_that_share_one_model_are_refused() -> None:
             ["pruner=structured", "+pruner.parts=[embeddings]"],
             "`pruner.parts` is not a setting of Structured, which has importance, granularity; "
             "pruners of weights have it, as pruner=magnitude",
+        ),
+        (
+            ["pruner=structured", "+pruner.importance.foo=1"],
+            "`pruner.importance.foo` is not a setting of GateFisher, which has smoothing",
         ),
         (["pruner=low_rank", "+pruner.foo=1"], "`pruner.foo` is not a setting of LowRankL0, which"),
         (["+pruner.parts=[encoder_linear,heads]"], "What is pruned must be what the budget counts"),

@@ -12,12 +12,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import LearningRateMonitor
+from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
+from multiprune.arguments import check_is
 from multiprune.config import recorded
 from multiprune.config_errors import call_sentence
 from multiprune.data.read_labels import with_labels
 from multiprune.message import first_line
+from multiprune.models.encoder import Encoder
 from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.outcome import is_job
 from multiprune.pruning.settings import unknown_setting
@@ -34,7 +37,6 @@ from multiprune.training.timing import Stopwatch
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from pytorch_lightning.loggers.logger import Logger
     from pytorch_lightning.strategies import Strategy
 
     from multiprune.data.datamodule import MultitaskDataModule
@@ -68,13 +70,14 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     status.begin()
     # What is quick to check comes first, the data last.
     pl.seed_everything(config.seed, verbose=False)
-    loggers = list(instantiate(config.logger).values())
+    loggers = build_loggers(config)
     recipe: AdamWRecipe = instantiate(config.optimizer, _convert_="all")
     distillation: Distillation = instantiate(config.distillation, _convert_="all")
     pruning = build_pruning(config)
     distillation = trained_with(distillation, pruning.pruner)
     stated = build_tasks(config)
     encoder: Encoder = instantiate(config.encoder)
+    check_is(Encoder, "what multiprune.models.encoder.pretrained returns", encoder=encoder)
     tasks = tasks_for(encoder, stated)
     module = build_module(config, encoder, tasks, recipe, distillation)
     # Refuses what the optimizer does, before any data are read.
@@ -99,6 +102,14 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
         # Now: who knows what becomes of that run until this one ends.
         lineage=lineage_of(config.encoder.get("path")),
     )
+
+
+def build_loggers(config: DictConfig) -> list[Logger]:
+    """Build what metrics are written to."""
+    named = dict(instantiate(config.logger))
+    example = "multiprune.training.csv_logger.MetricsCsv"
+    check_is(Logger, example, **{f"logger.{name}": one for name, one in named.items()})
+    return list(named.values())
 
 
 def build_tasks(config: DictConfig) -> dict[str, Task]:

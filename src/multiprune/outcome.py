@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from multiprune.config_errors import call_sentence, composition_sentence, construction_sentence
+from multiprune.own_parts import OwnPartError
 from multiprune.redact import redact_text
 from multiprune.refusal import DEFECT, FailedSweep, Refusal
 from multiprune.runs.folder import RUN_LOCK, WRITTEN
@@ -108,8 +109,9 @@ def reported(status: StatusFile) -> Iterator[None]:
     except GaveUpError as error:
         status.end("given up", reason=str(error))
         raise
-    except OSError as error:
-        # A full disk, or data that have vanished: where in the program says nothing about that.
+    except (OSError, OwnPartError) as error:
+        # A full disk, data that have vanished, or code of the user: where in this program they were
+        # met says nothing about that.
         status.end("failed", reason=sentence(error))
         raise refusal(error) from error
     except Exception as error:

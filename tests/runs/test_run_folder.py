@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
-from application import QUICK, SMALL, results_of, run_in, save_untrained
+from application import QUICK, ROOT, SMALL, results_of, run_in, save_untrained
 from pytorch_lightning.loggers.logger import Logger
 from typing_extensions import override
 
@@ -231,3 +235,63 @@ def test_trackers_are_told_of_a_killed_run_what_they_are_told_of_another(
     status = json.loads((tmp_path / "status.json").read_text())
     assert status["state"] == "finished"
     Told.told.clear()
+
+
+# train.py, killed when a tracker is told what the run came to.
+SCRIPT = """
+import os, signal
+from pathlib import Path
+from multiprune.training.tensorboard_logger import TensorBoardTracker
+
+def killed(self, summary, step):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+TensorBoardTracker.summarize = killed
+exec(compile(Path(os.environ["TRAIN"]).read_text(), os.environ["TRAIN"], "exec"))
+"""
+
+
+@pytest.mark.slow
+def test_command_of_a_run_killed_before_its_summary_gives_that_to_the_tracker(
+    tmp_path: Path,
+) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    train, run = ROOT / "train.py", tmp_path / "run"
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    overrides = [*SETTINGS, "logger=[csv,tensorboard]", f"hydra.run.dir={run}"]
+    environment = os.environ | {"TRAIN": str(train)}
+
+    def started(file: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(file), *overrides]
+        return subprocess.run(
+            command, env=environment, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    def summaries() -> dict[str, list[float]]:
+        events = accumulator.EventAccumulator(str(run / "tensorboard"))
+        events.Reload()
+        tags = [tag for tag in events.Tags()["scalars"] if tag.startswith("summary/")]
+        return {tag: [one.value for one in events.Scalars(tag)] for tag in tags}
+
+    first = started(script)
+    assert first.returncode == -signal.SIGKILL, first.stderr
+    status = read_status(run)
+    assert status is not None
+    assert status.state == "running"
+    results = results_of(run)
+    assert summaries() == {}
+    before = content(run / MODEL)
+
+    second = started(train)
+    assert second.returncode == 0, second.stderr
+    status = read_status(run)
+    assert status is not None
+    assert (status.state, status.score) == ("finished", results["score"])
+    assert summaries()["summary/score"] == pytest.approx([results["score"]])
+    assert summaries()["summary/kept"] == [results["budget"]["kept"]]
+    assert content(run / MODEL) == before
+    assert results_of(run) == results
+    third = started(train)
+    assert third.returncode == 2
+    assert "already holds a finished run" in third.stderr

@@ -13,6 +13,7 @@ from multiprune.arguments import check_number
 from multiprune.data.file_rows import joined, matching_files, part_of, read_rows
 from multiprune.data.hub import HubLayout
 from multiprune.data.mirror import mirrored_folder
+from multiprune.own_parts import calling
 from multiprune.tasks.columns import check_present, check_values
 from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.task import Rows
@@ -287,9 +288,10 @@ class GeneratedSource:
         if split not in self.rows:
             return None
         seed = self.seed + _SPLITS.index(split)
-        made = self.generator(self.rows[split], seed)
         origin = f"{getattr(self.generator, '__name__', 'generator')} ({split}, seed {seed})"
-        table: Dataset = Dataset.from_dict(dict(made))
+        with calling(self.generator, f"The generator of rows {origin}"):
+            made = self.generator(self.rows[split], seed)
+            table: Dataset = Dataset.from_dict(dict(made))
         if len(table) == 0:
             raise ValueError(f"A split must have rows, but {origin} is empty.")
         return Rows(table, origin, hashlib.sha256(json.dumps(made).encode()).hexdigest())

@@ -95,7 +95,8 @@ def _headers(source: str, index: Path) -> Stored | None:
     content = read_json(index)
     check_schema(dict[str, Any], content, name=index.name)
     check_schema(dict[str, str], named := content.get("weight_map"), name=index.name)
-    parts = [_header(source, Path(cached_file(source, name))) for name in {*named.values()}]
+    files = [cached_file(source, name) for name in {*named.values()}]
+    parts = [None if file is None else _header(source, Path(file)) for file in files]
     known = [one for one in parts if one is not None]
     if len(known) < len(parts):
         return None

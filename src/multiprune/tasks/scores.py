@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from multiprune.own_parts import calling
 from multiprune.tasks.languages import languages_of, with_averages
 
 if TYPE_CHECKING:
@@ -39,4 +40,8 @@ def scores_of(task: Task, answers: Answers, rows: Rows | None) -> dict[str, floa
 
 def _metrics(task: Task, answers: Answers, rows: Rows | None) -> dict[str, float]:
     predictions, labels = task.compared(answers, rows)
-    return {name: metric(predictions, labels) for name, metric in task.metrics.items()}
+    found = {}
+    for name, metric in task.metrics.items():
+        with calling(metric, f"The metric {name!r}, which `metrics` of a task names,"):
+            found[name] = metric(predictions, labels)
+    return found

@@ -1,0 +1,82 @@
+"""Code of the user that a configuration names, and that fails: a sentence says which it was."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from application import SMALL, refused, run_in
+
+from multiprune.data.source import GeneratedSource
+from multiprune.own_parts import OwnPartError, calling
+from multiprune.runs.status import read_status
+from multiprune.tasks.synthetic import agreement
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def looks_up(_: int, __: int) -> dict[str, list[Any]]:
+    raise KeyError("sentence")
+
+
+def of_one_argument(predictions: Any) -> float:
+    return float(len(predictions))
+
+
+def nothing(**_: Any) -> None:
+    return None
+
+
+def of(name: str) -> str:
+    return f"{{_target_: hydra.utils.get_method, path: test_failing_parts.{name}}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (
+            [f"task.agreement.source.generator={of('looks_up')}"],
+            "error: The generator of rows looks_up (train, seed 0) failed with KeyError: "
+            "'sentence'",
+        ),
+        (
+            ["logger.csv._target_=test_failing_parts.nothing"],
+            "error: `logger.csv` must be a Logger such as "
+            "multiprune.training.csv_logger.MetricsCsv, but is None.",
+        ),
+        (
+            ["encoder._target_=test_failing_parts.nothing"],
+            "error: `encoder` must be an Encoder such as what multiprune.models.encoder.pretrained "
+            "returns, but is None.",
+        ),
+    ],
+)
+def test_what_fails_before_training_is_named(
+    overrides: list[str], sentence: str, tmp_path: Path
+) -> None:
+    assert refused(tmp_path / "run", *SMALL, *overrides) == sentence
+
+
+def test_a_metric_that_fails_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as error:
+        run_in(tmp_path, *SMALL, f"task.agreement.metrics.accuracy={of('of_one_argument')}")
+    assert str(error.value) == (
+        "error: The metric 'accuracy', which `metrics` of a task names, failed with TypeError: "
+        "of_one_argument() takes 1 positional argument but 2 were given"
+    )
+    status = read_status(tmp_path)
+    assert status is not None
+    assert (status.state, status.reason) == ("failed", str(error.value).removeprefix("error: "))
+
+
+def test_a_defect_of_this_package_stays_one() -> None:
+    for part in (agreement, partial(agreement, 1), GeneratedSource(generator=agreement, rows={})):
+        with pytest.raises(KeyError), calling(part, "It"):
+            raise KeyError("sentence")
+    with (
+        pytest.raises(OwnPartError, match=r"^It failed with KeyError: 'sentence'$"),
+        calling(partial(looks_up, 1), "It"),
+    ):
+        raise KeyError("sentence")
