@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from multiprune.message import first_line
+from multiprune.models.remote_code import check_attention, check_shards
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -40,12 +43,19 @@ def load_reported(
 
     Raises:
         OSError: if ``source`` cannot be read.
-        ValueError: if weights cannot be converted.
+        ValueError: if weights cannot be converted, or code of somebody else would be run.
     """
+    check_shards(Path(source))
+    check_attention(options.get("config"), source)
     try:
         model, report = kind.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
+    except UnpicklingError as error:
+        raise ValueError(
+            f"The weights in {source} are not read, as that would run code in them: have them "
+            "saved as safetensors."
+        ) from error
     except RuntimeError as error:
         reason = first_line(error)
         raise ValueError(f"The weights in {source} cannot be loaded: {reason}") from error

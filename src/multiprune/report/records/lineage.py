@@ -32,7 +32,9 @@ def lineage_of(path: str | None) -> list[dict[str, Any]]:
     try:
         results: dict[str, Any] = json.loads(file.read_text())
         carried = {key: results[key] for key in _CARRIED}
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} must hold the results of a run, but: {error!r}.") from error
+    except KeyError as error:
+        raise ValueError(f"{file} must hold the results of a run, but has no {error}.") from error
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{file} must hold the results of a run, but: {error}.") from error
     run = {"run": str(folder.resolve()), "command": command_of(folder), **carried}
     return [*results.get("lineage", []), run]
