@@ -97,9 +97,7 @@ def test_name_of_a_task_leads_nowhere_else(model: Path, tmp_path: Path, capsys: 
     assert [place.name for place in tmp_path.iterdir()] == ["THEIRS"]
 
 
-def test_cache_that_a_run_names_is_not_written(
-    model: Path, tmp_path: Path, capsys: Output
-) -> None:
+def test_cache_that_a_run_names_is_not_written(model: Path, tmp_path: Path, capsys: Output) -> None:
     theirs = foreign(tmp_path / "THEIRS", model, "mine", cache=str(tmp_path / "elsewhere"))
     out = tmp_path / "OUT"
     check(multiprune_command(capsys, "specialize", theirs, *CUT, "--out", out), ACCEPTED)

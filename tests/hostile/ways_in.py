@@ -148,7 +148,9 @@ WAYS: dict[str, Way] = {
     "results beside an encoder": Way(results(), _TRAIN, "results.json must hold the results"),
     "a tokenizer of a pickle": Way(file("tokenizer.json", "pickle"), _TRAIN, "THEIRS"),
     "a kernel of the hub": Way(
-        entries("config.json", attn_implementation="nobody/kernel"), _TRAIN, "nobody/kernel, which is not run"
+        entries("config.json", attn_implementation="nobody/kernel"),
+        _TRAIN,
+        "nobody/kernel, which is not run",
     ),
     "a tokenizer alone": Way(own_code("bert"), "train encoder.tokenizer=THEIRS"),
     "code of a teacher": Way(
@@ -198,9 +200,7 @@ WAYS: dict[str, Way] = {
     "code in a pack": Way(own_code("own"), "pack THEIRS THEIRS --out OUT", "trust_remote_code"),
     "a frontier": Way(file("sizes.safetensors", "pickle"), "frontier THEIRS", "sizes.safetensors"),
     "a class of a run": Way(results(), _CUT_AS_STATED, _NOT_RUN),
-    "a class of a run's data": Way(
-        results(task={}, data="MARK"), _CUT_AS_STATED, _NOT_RUN
-    ),
+    "a class of a run's data": Way(results(task={}, data="MARK"), _CUT_AS_STATED, _NOT_RUN),
     "a function of a run": Way(getter, _CUT_AS_STATED, _NOT_RUN),
     "an interpolation of a run": Way(resolved, _CUT_AS_STATED, "must be a value"),
     "code of a classifier": Way(own_code("own"), _CLASSIFIER, "THEIRS"),
