@@ -53,8 +53,8 @@ def load_reported(
         )
     except UnpicklingError as error:
         raise ValueError(
-            f"The weights in {source} are not read, as that would run code in them: have them "
-            "saved as safetensors."
+            f"The weights in {source} are a pickle that cannot be read without running code that "
+            "it holds: use weights in safetensors."
         ) from error
     except RuntimeError as error:
         reason = first_line(error)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from multiprune.arguments import check_is
 from multiprune.budget import Budget
+from multiprune.pruning.averages import watch_averages
 from multiprune.pruning.progress import Progress
 
 if TYPE_CHECKING:
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from multiprune.budget import ParameterLedger
+
+
+# Here, as an average may be made before there is a pruner.
+watch_averages()
 
 
 class UnfinishedPruningError(RuntimeError):
