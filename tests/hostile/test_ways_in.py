@@ -19,7 +19,7 @@ from transformers import AutoModel
 from ways_in import WAYS, shards_outside
 
 from multiprune.config import plain
-from multiprune.training.checkpoints import checkpoint_to_continue
+from multiprune.training.checkpoint_file import read_checkpoint
 from multiprune.training.module import ResumeError
 
 if TYPE_CHECKING:
@@ -117,10 +117,10 @@ def test_names_are_text_in_a_report(name: str, tmp_path: Path, capsys: Output) -
     assert name == escape(name) or name not in page
 
 
-@pytest.mark.parametrize("name", ["last.ckpt", "previous.ckpt"])
+@pytest.mark.parametrize("name", ["last.ckpt", "previous.ckpt", "best.ckpt"])
 @pytest.mark.parametrize("kind", ["torch", "pickle"])
 def test_checkpoint_is_not_unpickled(name: str, kind: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(PAYLOADS[kind][0](tmp_path / "MARK"))
     with pytest.raises(ResumeError, match=name):
-        checkpoint_to_continue(tmp_path)
+        read_checkpoint(tmp_path / name)
     assert not (tmp_path / "MARK").exists()
