@@ -53,7 +53,11 @@ def entries(name: str, **content: Any) -> Plant:
 
 
 def removed(*names: str) -> Plant:
-    return lambda folder, _: [(folder / name).unlink(missing_ok=True) for name in names]
+    def plant(folder: Path, _: Path) -> None:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+
+    return plant
 
 
 def own_code(model_type: str) -> Plant:
