@@ -31,7 +31,8 @@ def check_number(
         ):
             return
     noun = "a whole number " if whole else "" if isinstance(value, Real) else "a number "
-    if not noun and value == math.inf and below is None and at_most is None:
+    has_low, has_high = {above, at_least} != {None}, {below, at_most} != {None}
+    if not noun and value == math.inf and has_low and not has_high:
         noun = "a finite number "
     bounds = _bounds(above, at_least, below, at_most)
     bounds = f"of {bounds}" if noun and bounds.startswith("at ") else bounds

@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from pytorch_lightning.strategies import Strategy
 
     from multiprune.data.datamodule import MultitaskDataModule
-    from multiprune.models.encoder import Encoder
     from multiprune.runs.record import EarlierRun
     from multiprune.runs.status import StatusFile
     from multiprune.tasks.task import Task

@@ -62,7 +62,9 @@ def call_sentence(error: BaseException, key: str) -> str:
     text = first_line(error)
     place = f"{key}." if key else ""
     if found := _UNEXPECTED.search(text):
-        return f"`{place}{found[2]}` is no setting of {found[1]}: correct its name, or remove it."
+        return (
+            f"`{place}{found[2]}` is not a setting of {found[1]}: correct its name, or remove it."
+        )
     if found := _MISSING.search(text):
         return f"{found[1]} needs {found[2].replace(chr(39), '`')}: set it (in {key})."
     return text

@@ -63,7 +63,9 @@ def _run(config: DictConfig, folder: Path) -> float:
 
 def check_is_of_run(config: DictConfig) -> None:
     """Refuse a configuration that does not extend the one of a run."""
-    if missing := [one.name for one in fields(Train) if one.name not in config]:
+    # What is ??? is among the keys, and not "in" the configuration.
+    keys = {"task", *config}
+    if missing := [setting.name for setting in fields(Train) if setting.name not in keys]:
         raise ValueError(
             "A configuration of runs must extend that of a run, by `defaults: [train, _self_]`, "
             f"but this one has no `{missing[0]}`."

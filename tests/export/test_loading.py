@@ -194,7 +194,7 @@ DISAGREEING: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "hidden size": (lambda one: one.update(hidden_size=32), "should be .*32"),
     "fewer layers": (
         lambda one: one.update(num_hidden_layers=1, per_layer_config={}),
-        "no attribute `1`",
+        "must be a linear layer, but there is none",
     ),
     "more layers": (lambda one: one.update(num_hidden_layers=3), "missing"),
     "no shapes": (lambda one: one.pop("multiprune"), "per-layer attribute"),

@@ -1,6 +1,7 @@
 """Arguments of ``multiprune``'s commands that are wrong, and what is said about them.
 
-``RUN`` is an exported model, ``EMPTY`` an empty folder, ``FILE`` an empty file, ``NEW`` nothing yet.
+``RUN`` is an exported model, ``EMPTY`` a folder, ``FILE`` an empty file and
+``NEW`` nothing yet.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ FILES: dict[str, tuple[bytes, str]] = {
     "huge.jsonl": (lines(labelled("9" * 30, "1")), "Column 'label' of "),
     "huge-digits.jsonl": (lines(labelled("9" * 5000, "1")), "Line 1 of "),
     "nan.jsonl": (lines(labelled("NaN", "1")), "Column 'label' of "),
-    "surrogate.jsonl": (b'{"text": "\\ud800", "label": 0}\n' + lines(labelled("1")), "Column 'text'"),
+    "surrogate.jsonl": (lines([("\\ud800", "0"), ("a", "1")] * 9), "Column 'text'"),
     "not-utf-8.jsonl": (b'{"text": "\xff", "label": 0}\n', "UTF-8"),
     "empty.parquet": (b"", "empty.parquet is not"),
     "text.parquet": (separated(), "text.parquet is not"),

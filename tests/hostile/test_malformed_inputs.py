@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from application import NARROW, save_untrained
+from application import NARROW, ROOT, save_untrained
 from malformed_commands import COMMANDS, SWEEPS
 from malformed_files import FILES, SOURCES, TASKS, separated
 from malformed_folders import ENCODERS, EXPORTS
 from malformed_overrides import MORE_OVERRIDES, OVERRIDES
-from malformed_world import ACCEPTED, SMALL, check, multiprune_command, train
+from malformed_world import ACCEPTED, SMALL, Ended, check, multiprune_command, train
 from tiers import slow
 
 from multiprune import cli
@@ -115,3 +117,31 @@ def test_commands(
 def test_sweep_files(content: str, tmp_path: Path, capsys: Output) -> None:
     (tmp_path / "mine.yaml").write_text(content)
     check_train(capsys, tmp_path / "run", SWEEPS[content], "-cd", str(tmp_path), "-cn", "mine")
+
+
+#: As commands of their own: the sentence and the exit status are those of this process.
+PROCESSES = (
+    ("train.py", "budget.fraction=nan", "`fraction`"),
+    ("train.py", "budget=nowhere", "`budget` must be one of"),
+    ("train.py", "task.agreement.source=5", "`source`"),
+    ("multiprune", "export nowhere --out NEW", "nowhere"),
+    ("multiprune", "benchmark nowhere --batch 0", "argument --batch"),
+    ("multiprune", "allocate nowhere --budget nan", "nan"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("program", "line", "expected"), PROCESSES)
+def test_processes(program: str, line: str, expected: str, tmp_path: Path) -> None:
+    script = [str(ROOT / "train.py")] if program == "train.py" else ["-m", program]
+    done = subprocess.run(
+        [sys.executable, *script, *line.split()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    check(Ended(done.returncode, done.stderr), expected)
+    assert done.stdout == ""
+    assert [place for place in tmp_path.rglob("*") if place.is_file()] == []

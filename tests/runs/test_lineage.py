@@ -47,5 +47,7 @@ def test_encoder_from_elsewhere_has_no_chain(tmp_path: Path) -> None:
 def test_damaged_results_are_refused(tmp_path: Path) -> None:
     for content in ("{", "{}", "[]"):
         (tmp_path / "results.json").write_text(content)
-        with pytest.raises(ValueError, match=r"results\.json is damaged: results\.json"):
+        with pytest.raises(
+            ValueError, match=r"results\.json must hold the results of a run, but results\.json"
+        ):
             lineage_of(str(tmp_path))

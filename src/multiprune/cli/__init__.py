@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
-    parser = Parser(prog="multiprune", description="Export, measure and compare what was pruned.")
+    parser: argparse.ArgumentParser = Parser(
+        prog="multiprune", description="Export, measure and compare what was pruned."
+    )
     parser.add_argument("--version", action="version", version=f"multiprune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_model_commands(commands)

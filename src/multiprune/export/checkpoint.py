@@ -20,6 +20,7 @@ from multiprune.models.bound import bounded
 from multiprune.models.encoder import Encoder, encoder_class, has_pooler
 from multiprune.models.heads import VocabularyHead, head
 from multiprune.models.modeling_multiprune import KEY, register_code
+from multiprune.models.remote_code import check_attention
 from multiprune.models.saving import CODE, shape_entries
 from multiprune.models.task_heads import TaskHeads
 
@@ -174,6 +175,7 @@ def load_encoder(folder: Path, *, trust_remote_code: bool = False) -> PreTrained
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         if not isinstance(getattr(config, KEY, {}), dict):
             raise ValueError(f"`{KEY}` must be the shapes of layers, but is none.")
+        check_attention(config, str(folder))
         if trust_remote_code:
             register_code(config, str(folder))
         with_pooler = "pooler.dense.weight" in state

@@ -11,6 +11,7 @@ from multiprune.export.checkpoint import MEANING, check_file, weights_file
 from multiprune.export.exported_folder import exported_folder
 from multiprune.models.bound import bounded
 from multiprune.models.modeling_multiprune import KEY, pruned_class
+from multiprune.models.remote_code import check_attention, check_shards
 from multiprune.models.saving import SaveWithShapes
 
 if TYPE_CHECKING:
@@ -61,13 +62,15 @@ def load_own(path: str | Path) -> PreTrainedModel:
     """Load what ``save_own`` or ``save_pretrained`` wrote; no code from the folder is run.
 
     Raises:
-        ValueError: if weights are damaged, or are not those that ``config.json`` describes.
+        ValueError: if weights are damaged, lie elsewhere, or do not match ``config.json``.
     """
     from transformers import AutoConfig
 
     folder = Path(path)
     check_file(file := weights_file(folder))
+    check_shards(folder)
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    check_attention(config, str(folder))
     with safe_open(file, "pt") as stored:
         count = len(stored.keys())
     with bounded(config, count, file):

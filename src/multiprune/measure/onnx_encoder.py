@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from multiprune.export.loading import load_tokenizer
 from multiprune.export.onnx import FILE, check_packages
 from multiprune.measure.reference import Blueprint
+from multiprune.message import first_line
 from multiprune.models.bound import Stored, check_fits
 from multiprune.models.encoder import Encoder
 from multiprune.models.modeling_multiprune import KEY
@@ -38,6 +39,7 @@ class OnnxEncoder(Encoder):
         from transformers import AutoConfig
 
         check_packages()
+        _graph(folder / FILE)
         if not (folder / "config.json").is_file():
             raise ValueError(
                 f"{folder} has no config.json, which says what to compare {FILE} with; export it "
@@ -62,7 +64,7 @@ class OnnxEncoder(Encoder):
         """Yield the weights, and whether they are only looked up; indices are none."""
         import onnx
 
-        graph = onnx.load(self.file).graph
+        graph = _graph(self.file)
         looked_up = {node.input[0] for node in graph.node if node.op_type == "Gather"}
         for one in graph.initializer:
             if one.data_type != onnx.TensorProto.INT64:
@@ -71,8 +73,22 @@ class OnnxEncoder(Encoder):
 
 def _stored(file: Path) -> Stored:
     """Return how many tensors a file of ONNX holds, and how many elements they have."""
-    import onnx
-
     # Outside of the graph lies what is too large for one file.
-    held = onnx.load(file, load_external_data=False).graph.initializer
-    return Stored(file, len(held), sum(prod(one.dims) for one in held))
+    held = _graph(file, with_outside=False).initializer
+    return Stored(file, len(held), sum(prod(tensor.dims) for tensor in held))
+
+
+def _graph(file: Path, *, with_outside: bool = True) -> Any:
+    """Return the graph in a file.
+
+    Raises:
+        ValueError: if it is none, or its weights are not in its folder.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        return onnx.load(file, load_external_data=with_outside).graph
+    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+        reason = first_line(error)
+        raise ValueError(f"{file} must be a whole ONNX model, but: {reason}.") from error

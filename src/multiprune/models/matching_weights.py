@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from multiprune.message import first_line
 from multiprune.models.bound import check_fits, stored_in
+from multiprune.models.remote_code import check_attention, check_shards
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -42,8 +44,11 @@ def load_reported(
 
     Raises:
         OSError: if ``source`` cannot be read.
-        ValueError: if weights cannot be converted, or are far fewer than the model has.
+        ValueError: if weights cannot be converted, or are far fewer than the model has, or code of
+            somebody else would be run.
     """
+    check_shards(Path(source))
+    check_attention(options.get("config"), source)
     if (stored := stored_in(source)) is not None:
         given = {key: value for key, value in options.items() if key not in ("config", "dtype")}
         config = options["config"]

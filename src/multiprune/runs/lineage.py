@@ -35,7 +35,9 @@ def lineage_of(path: str | None) -> list[EarlierRun]:
     try:
         record = RunRecord.read(folder)
     except ValueError as error:
-        raise ValueError(f"{folder / RESULTS} is damaged: {error}.") from error
+        raise ValueError(
+            f"{folder / RESULTS} must hold the results of a run, but {error}."
+        ) from error
     carried = {stored.name: getattr(record, stored.name) for stored in fields(Stage)}
     run = EarlierRun(**carried, run=str(folder.resolve()), command=command_of(folder))
     return [*record.lineage, run]

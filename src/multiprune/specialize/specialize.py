@@ -133,11 +133,24 @@ def specialize(request: Request) -> Iterator[Outcome]:
     ]
     folders = [request.out / (f"{one}.{language}" if language else one) for one, language in wanted]
     for folder in folders:
+        check_is_within(folder, request.out)
         check_is_new(folder)
     for (name, language), folder in zip(wanted, folders, strict=True):
         encoded = origin.encoded(name, encoder, request.mirror, language=language)
         of = {"run": str(request.run)}
         yield make(model, encoded, request.manner, folder=folder, of=of, language=language)
+
+
+def check_is_within(folder: Path, out: Path) -> None:
+    """Refuse a folder that the name of a task, which may be somebody else's, has moved elsewhere.
+
+    Raises:
+        ValueError: if ``folder`` does not lie in ``out`` itself.
+    """
+    if folder.parent != out or folder.name == "..":
+        raise ValueError(
+            f"A model is written into {out}, but its task's name leads to {folder}: rename it."
+        )
 
 
 def _languages(
