@@ -78,7 +78,8 @@ def _flat(content: Any, place: Path) -> dict[str, Any]:
         else:
             yield key, node.replace(run, "RUN") if isinstance(node, str) else node
 
-    return {key: leaf for key, leaf in leaves(content, "") if not key.startswith(_STOPWATCH)}
+    named = {key.replace(run, "RUN"): leaf for key, leaf in leaves(content, "")}
+    return {key: leaf for key, leaf in named.items() if not key.startswith(_STOPWATCH)}
 
 
 def _unequal(first: dict[str, Any], second: dict[str, Any]) -> list[str]:

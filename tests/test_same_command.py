@@ -74,7 +74,7 @@ def written(run: Path, **results: object) -> Path:
     (run / "results.json").write_text(json.dumps(content))
     (run / "metrics.csv").write_text("step,loss\n0,1.5\n1,1.25\n")
     (run / "model" / "model.safetensors").write_bytes(b"weights")
-    callbacks = {"Stopwatch": {"seconds": str(run)}, "BestFinished": {"folder": str(run)}}
+    callbacks = {"Stopwatch": {"seconds": str(run)}, "BestFinished": {f"{run}/best": str(run)}}
     checkpoint = {"state_dict": {"weight": torch.zeros(3)}, "callbacks": callbacks}
     torch.save(checkpoint, run / "checkpoints" / "last.ckpt")
     return run
