@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from multiprune.tasks.task import Batch
 
-SMALL = (*QUICK, *rows(train=32, validation=16, test=16), "checkpoint.every_n_steps=3")
+SMALL = (*QUICK, *rows(train=32, validation=16, test=16))
 
 #: Of weights, of gates that are drawn at random, of ranks, and of several passes a step.
 FAST = ["movement", "structured_l0", "low_rank", "dynamic_sparsification"]
