@@ -13,14 +13,16 @@ what share of that part: of the seconds that the run that was not killed has com
 it matters little what else the machine does. Not reproducible is the instruction that this hits:
 the part is seen to begin by looking into the run's folder every few milliseconds, and no two runs
 compute for equally long. A run that ends before its moment comes is compared as well, but does not
-count as a kill. Every eleventh run is ``python train.py``; the others execute the same file in a
-process that has been forked from one in which its imports are done.
+count as a kill. What was interrupted goes on with the next run. Every eleventh run is
+``python train.py``; the others execute the same file in a process that has been forked from one in
+which its imports are done.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import random
 import tempfile
@@ -39,7 +41,7 @@ from watched_run import PARTS
 from multiprune.runs.status import is_concluded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from watched_run import Timeline
 
@@ -74,16 +76,39 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=RESULTS / "kill_and_resume.json")
     options = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    outcomes: list[Outcome] = []
+    stated = {"seed": options.seed, "pruners": options.pruners}
+    outcomes = earlier(options.json, stated)
     with tempfile.TemporaryDirectory() as folder:
-        for outcome in outcomes_of(Path(folder), options.pruners, options.kills, options.seed):
+        upcoming = plans(options.pruners, options.seed, commands=True)
+        upcoming = itertools.islice(upcoming, len(outcomes), None)
+        done = sum(len(outcome.kills) for outcome in outcomes)
+        for outcome in outcomes_of(Path(folder), upcoming, options.kills - done):
             outcomes.append(outcome)
             report(outcome)
             runs = [asdict(one) for one in outcomes]
             kills = sum(len(one.kills) for one in outcomes)
-            write_results(options.json, {"seed": options.seed, "kills": kills, "runs": runs})
+            write_results(options.json, {**stated, "kills": kills, "runs": runs})
     Console(width=100).print(table(outcomes))
     raise SystemExit(any(one.different for one in outcomes))
+
+
+def earlier(file: Path, stated: Mapping[str, Any]) -> list[Outcome]:
+    """Return what an earlier call with the same seed and pruners has left, which goes on here."""
+    content = json.loads(file.read_text()) if file.exists() else {}
+    if any(content.get(key) != value for key, value in stated.items()):
+        return []
+    return [outcome_from(run) for run in content["runs"]]
+
+
+def outcome_from(content: Mapping[str, Any]) -> Outcome:
+    """Return an outcome as it was written."""
+    plan, kills = content["plan"], content["kills"]
+    return Outcome(
+        Plan(**plan | {"moments": tuple(Moment(**one) for one in plan["moments"])}),
+        [Killed(**killed | {"aimed_at": Moment(**killed["aimed_at"])}) for killed in kills],
+        content["missed"],
+        content["different"],
+    )
 
 
 def plans(names: Sequence[str], seed: int, *, commands: bool) -> Iterator[Plan]:
@@ -98,14 +123,12 @@ def plans(names: Sequence[str], seed: int, *, commands: bool) -> Iterator[Plan]:
         yield Plan(names[number % len(names)], by_command, tuple(moments))
 
 
-def outcomes_of(
-    folder: Path, names: Sequence[str], kills: int, seed: int, *, commands: bool = True
-) -> Iterator[Outcome]:
+def outcomes_of(folder: Path, upcoming: Iterable[Plan], kills: int) -> Iterator[Outcome]:
     """Kill runs in ``folder`` until there were so many kills; yield what became of each."""
     runner = Runner(folder / "straight" / MASKS_FROM)
     straight: dict[str, Timeline] = {}
     done = 0
-    for number, plan in enumerate(plans(names, seed, commands=commands)):
+    for number, plan in enumerate(upcoming):
         if done >= kills:
             return
         for name in (MASKS_FROM, plan.pruner):

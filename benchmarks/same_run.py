@@ -54,13 +54,17 @@ def results_of(run: Path) -> dict[str, Any]:
 
 def different_cells(file: Path, other: Path) -> list[str]:
     """Return the cells in which two files of curves differ, as text."""
-    rows, others = (list(csv.DictReader(one.read_text().splitlines())) for one in (file, other))
+    rows, others = (_rows(one) for one in (file, other))
     return [
         f"metrics.csv: step {(row or expected)['step']}, {name}: {ours!r}, not {theirs!r}"
-        for row, expected in zip_longest(rows, others, fillvalue={})
+        for row, expected in zip_longest(rows, others, fillvalue=dict[str, str]())
         for name in row.keys() | expected.keys()
         if (ours := row.get(name)) != (theirs := expected.get(name))
     ]
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(file.read_text().splitlines()))
 
 
 def _flat(content: Any, place: Path) -> dict[str, Any]:
@@ -74,7 +78,8 @@ def _flat(content: Any, place: Path) -> dict[str, Any]:
         else:
             yield key, node.replace(run, "RUN") if isinstance(node, str) else node
 
-    return {key: leaf for key, leaf in leaves(content, "") if not key.startswith(_STOPWATCH)}
+    named = {key.replace(run, "RUN"): leaf for key, leaf in leaves(content, "")}
+    return {key: leaf for key, leaf in named.items() if not key.startswith(_STOPWATCH)}
 
 
 def _unequal(first: dict[str, Any], second: dict[str, Any]) -> list[str]:

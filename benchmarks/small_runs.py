@@ -23,6 +23,9 @@ QUIET = ("trainer=cpu", "+trainer.enable_progress_bar=false")
 #: The pruner that takes the masks of another run, and the one whose masks it takes here.
 FIXED, MASKS_FROM = "fixed", "magnitude"
 
+#: The pruner that takes no other budget than a full one.
+DENSE = "none"
+
 
 def pruners() -> list[str]:
     """Return the names in ``conf/pruner``; the one that needs the run of another is the last."""
@@ -30,9 +33,10 @@ def pruners() -> list[str]:
     return sorted(names, key=lambda name: name == FIXED)
 
 
-def pruned_by(name: str, masks_from: Path) -> list[str]:
+def pruned_by(name: str, masks_from: Path, *, fraction: float = 0.2) -> list[str]:
     """Return the settings of a pruner; ``masks_from`` is a finished run, for the one that asks."""
-    return [f"pruner={name}"] + [f"pruner.mask.run={masks_from}"] * (name == FIXED)
+    budget = "budget=full" if name == DENSE else f"budget.fraction={fraction}"
+    return [f"pruner={name}", budget] + [f"pruner.mask.run={masks_from}"] * (name == FIXED)
 
 
 def rows(**splits: int) -> list[str]:

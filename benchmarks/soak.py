@@ -45,6 +45,9 @@ from multiprune.runs.status import read_status
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+#: Of what the budget counts, so that of two heads one stays.
+FRACTION = 0.3
+
 #: Megabytes by which memory may grow between a quarter of a run and its end.
 MAY_GROW = 16.0
 
@@ -52,8 +55,6 @@ TINY = (
     *QUIET,
     *("encoder=from_scratch", "encoder.layers=1", "encoder.hidden=16", "encoder.heads=2"),
     *("encoder.intermediate=32", "data.batch_size=8", "data.max_length=32"),
-    # Of its two heads, one stays.
-    "budget.fraction=0.3",
     *("trainer.max_epochs=-1", "+trainer.check_val_every_n_epoch=10"),
     *rows(train=400, validation=32, test=32),
 )
@@ -65,7 +66,7 @@ class Sample:
 
     seconds: float
     step: int
-    rss_mb: float
+    memory_mb: float
     open_files: int
     threads: int
     folder_mb: float
@@ -102,16 +103,16 @@ def soaked(name: str, steps: int, folder: Path) -> dict[str, Any]:
     """Run one pruner; return its samples, its figures, and what is wrong with them."""
     masks_from = folder / "masks"
     if name == FIXED:
-        short = ["trainer.max_steps=200", *pruned_by(MASKS_FROM, masks_from)]
+        short = ["trainer.max_steps=200", *pruned_by(MASKS_FROM, masks_from, fraction=FRACTION)]
         subprocess.run(command(masks_from, short), check=True, stdout=subprocess.DEVNULL)
     run = folder / name
-    long = [f"trainer.max_steps={steps}", *pruned_by(name, masks_from)]
+    long = [f"trainer.max_steps={steps}", *pruned_by(name, masks_from, fraction=FRACTION)]
     started = time.perf_counter()
     with subprocess.Popen(command(run, long), stdout=subprocess.DEVNULL) as process:
         samples = list(sampled(process, run))
     if process.returncode != 0:
         return {"wrong": [f"exit status {process.returncode}"]}
-    figures = figures_of(samples) | {"seconds": round(time.perf_counter() - started, 1)}
+    figures = figures_of(samples, steps) | {"seconds": round(time.perf_counter() - started, 1)}
     budget = json.loads((run / "results.json").read_text())["budget"]
     wrong = [*what_grew(figures), *what_is_not_finite(run)]
     if budget["kept"] > budget["asked"]:
@@ -146,15 +147,16 @@ def sampled(process: subprocess.Popen[bytes], run: Path) -> Iterator[Sample]:
 def sample(pid: int, run: Path, seconds: float, step: int) -> Sample:
     """Return what a process and its folder take now, as Linux counts it."""
     proc = Path("/proc") / str(pid)
-    lines = (line.split(":") for line in (proc / "status").read_text().splitlines())
-    told = {key: value.split() for key, value in ((line[0], line[1]) for line in lines)}
-    if "VmRSS" not in told:
+    lines = (line.split() for line in (proc / "status").read_text().splitlines())
+    told = {name.rstrip(":"): values for name, *values in lines}
+    if "RssAnon" not in told:
         raise FileNotFoundError(f"{proc} must be of a living process.")
     sizes = [file.stat().st_size for file in run.rglob("*") if file.is_file()]
     return Sample(
         seconds=round(seconds, 2),
         step=step,
-        rss_mb=round(int(told["VmRSS"][0]) / 1024, 1),
+        # Without what is mapped from files, of which the system takes back what it needs.
+        memory_mb=round((int(told["RssAnon"][0]) + int(told["VmSwap"][0])) / 1024, 1),
         open_files=len(list((proc / "fd").iterdir())),
         threads=int(told["Threads"][0]),
         folder_mb=round(sum(sizes) / 1e6, 3),
@@ -162,32 +164,36 @@ def sample(pid: int, run: Path, seconds: float, step: int) -> Sample:
     )
 
 
-def figures_of(samples: Sequence[Sample]) -> dict[str, float]:
-    """Return how a run's second quarter differs from its last, and how its memory grows."""
-    last = samples[-1].step
-    early = [one for one in samples if last / 4 <= one.step < last / 2]
-    late = [one for one in samples if 3 * last / 4 <= one.step]
-    later = [one for one in samples if last / 4 <= one.step]
+def figures_of(samples: Sequence[Sample], steps: int) -> dict[str, float]:
+    """Return how memory grows after a quarter of a run, and what differs in its last quarter.
+
+    By then the schedule has come to its end, and the best weights have got a file. What is written
+    once the last step is done is left out.
+    """
+    training = [one for one in samples if steps / 4 <= one.step < steps]
+    early = [one for one in training if 0.75 * steps <= one.step < 0.85 * steps]
+    late = [one for one in training if 0.9 * steps <= one.step]
     if len(early) < 2 or len(late) < 2:
-        raise SystemExit("A run must be looked at more than once a quarter: raise --steps.")
-    slope, _ = statistics.linear_regression([s.step for s in later], [s.rss_mb for s in later])
+        raise SystemExit("A run must be looked at twice in a tenth of it: raise --steps.")
+    steps_done, memory = zip(*((one.step, one.memory_mb) for one in training), strict=True)
+    slope, _ = statistics.linear_regression(steps_done, memory)
     return {
-        "rss_mb": late[-1].rss_mb,
-        "rss_mb_per_1000_steps": round(1000 * slope, 3),
-        "rss_growth_mb": round(slope * 0.75 * last, 2),
+        "memory_mb": late[-1].memory_mb,
+        "memory_mb_per_1000_steps": round(1000 * slope, 3),
+        "memory_growth_mb": round(slope * 0.75 * steps, 2),
         **{
-            f"{name}_{when}": max(getattr(one, name) for one in quarter)
+            f"{name}_{when}": statistics.median(getattr(one, name) for one in those)
             for name in ("open_files", "threads", "folder_files", "folder_mb")
-            for when, quarter in (("early", early), ("late", late))
+            for when, those in (("early", early), ("late", late))
         },
         "steps_per_second_early": speed(early),
         "steps_per_second_late": speed(late),
     }
 
 
-def speed(quarter: Sequence[Sample]) -> float:
+def speed(samples: Sequence[Sample]) -> float:
     """Return steps a second between the first and the last sample."""
-    first, last = quarter[0], quarter[-1]
+    first, last = samples[0], samples[-1]
     return round((last.step - first.step) / (last.seconds - first.seconds), 1)
 
 
@@ -198,8 +204,8 @@ def what_grew(figures: dict[str, float]) -> list[str]:
         for name in ("open_files", "threads", "folder_files")
         if figures[f"{name}_late"] > figures[f"{name}_early"]
     ]
-    if figures["rss_growth_mb"] > MAY_GROW:
-        wrong.append(f"memory grew by {figures['rss_growth_mb']} MB")
+    if figures["memory_growth_mb"] > MAY_GROW:
+        wrong.append(f"memory grew by {figures['memory_growth_mb']} MB")
     return wrong
 
 
@@ -235,7 +241,7 @@ def table(found: dict[str, Any]) -> Table:
             for key in ("open_files", "threads", "folder_mb", "steps_per_second")
         ]
         kept = f"{figures['budget']['kept']:,} of {figures['budget']['asked']:,}"
-        numbers = (f"{figures['rss_mb']:.0f}", f"{figures['rss_growth_mb']:+.1f}")
+        numbers = (f"{figures['memory_mb']:.0f}", f"{figures['memory_growth_mb']:+.1f}")
         shown.add_row(name, *numbers, *pairs, kept, ", ".join(figures["wrong"]) or "-")
     return shown
 

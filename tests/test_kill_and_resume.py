@@ -31,7 +31,7 @@ def test_a_seed_kills_every_pruner_in_every_part_and_always_the_same_ones() -> N
 
 @pytest.mark.slow
 def test_runs_that_were_killed_end_as_those_that_were_not(tmp_path: Path) -> None:
-    outcomes = list(outcomes_of(tmp_path, KILLED, kills=10, seed=1, commands=False))
+    outcomes = list(outcomes_of(tmp_path, plans(KILLED, 1, commands=False), kills=10))
     assert [outcome for outcome in outcomes if outcome.different] == []
     kills = [killed for outcome in outcomes for killed in outcome.kills]
     assert len(kills) >= 10

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from multiprune.tasks.task import Batch
 
-SMALL = (*QUICK, *rows(train=32, validation=16, test=16), "checkpoint.every_n_steps=3")
+SMALL = (*QUICK, *rows(train=32, validation=16, test=16))
 
 #: Of weights, of gates that are drawn at random, of ranks, and of several passes a step.
 FAST = ["movement", "structured_l0", "low_rank", "dynamic_sparsification"]
@@ -74,7 +74,7 @@ def written(run: Path, **results: object) -> Path:
     (run / "results.json").write_text(json.dumps(content))
     (run / "metrics.csv").write_text("step,loss\n0,1.5\n1,1.25\n")
     (run / "model" / "model.safetensors").write_bytes(b"weights")
-    callbacks = {"Stopwatch": {"seconds": str(run)}, "BestFinished": {"folder": str(run)}}
+    callbacks = {"Stopwatch": {"seconds": str(run)}, "BestFinished": {f"{run}/best": str(run)}}
     checkpoint = {"state_dict": {"weight": torch.zeros(3)}, "callbacks": callbacks}
     torch.save(checkpoint, run / "checkpoints" / "last.ckpt")
     return run
