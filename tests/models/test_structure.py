@@ -258,5 +258,7 @@ def test_layers_with_tied_weights_are_refused_by_name() -> None:
         layers_of(encoder)
     same_layer: Any = tiny_encoder("bert")
     same_layer.encoder.layer[1] = same_layer.encoder.layer[0]
-    with pytest.raises(ValueError, match=r"but encoder\.layer\.1\.\S+ is tied to encoder\.layer\.0"):
+    with pytest.raises(
+        ValueError, match=r"but encoder\.layer\.1\.\S+ is tied to encoder\.layer\.0"
+    ):
         layers_of(same_layer)
