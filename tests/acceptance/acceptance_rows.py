@@ -1,14 +1,42 @@
-"""Which acceptance test holds which pruner to its promise, and why some are not held to some."""
+"""The pruners of ``conf/pruner``, what each is held to, and why some are not held to all."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-from acceptance_world import CUTTING, FILES, KINDS
+from application import ROOT
 
 if TYPE_CHECKING:
     from _pytest.mark import MarkDecorator
+
+FILES = {file.stem: file for file in sorted((ROOT / "conf" / "pruner").glob("*.yaml"))}
+
+NOTHING, ELEMENTS, UNITS, RANKS, BOTH = "nothing", "elements", "units", "ranks", "both"
+#: What goes. A file that is not named here fails the first test.
+KINDS = {
+    "none": NOTHING,
+    "fixed": ELEMENTS,
+    "frozen_movement": ELEMENTS,
+    "magnitude": ELEMENTS,
+    "movement": ELEMENTS,
+    "platon": ELEMENTS,
+    "soft_movement": ELEMENTS,
+    "attribution": UNITS,
+    "dynamic_sparsification": UNITS,
+    "structured": UNITS,
+    "structured_gradient": UNITS,
+    "structured_l0": UNITS,
+    "structured_magnitude": UNITS,
+    "structured_random": UNITS,
+    "low_rank": RANKS,
+    "low_rank_gradual": RANKS,
+    "combined": BOTH,
+}
+#: Those that cut layers while they are trained on.
+CUTTING = [name for name, kind in KINDS.items() if kind in (UNITS, RANKS, BOTH)]
+CUTTING.remove("dynamic_sparsification")
+LEARNING_GATES = ("low_rank", "structured_l0")
 
 PROMISES = {
     1: "stopped at any step and resumed, a run ends as one that was not stopped",

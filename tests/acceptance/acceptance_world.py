@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from application import ROOT
+from acceptance_rows import FILES, KINDS, NOTHING
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
@@ -28,34 +28,6 @@ if TYPE_CHECKING:
 
     from multiprune.pruning.pruner import Pruner
 
-FILES = {file.stem: file for file in sorted((ROOT / "conf" / "pruner").glob("*.yaml"))}
-
-NOTHING, ELEMENTS, UNITS, RANKS, BOTH = "nothing", "elements", "units", "ranks", "both"
-#: What goes. A pruner that is not named here fails every test.
-KINDS = {
-    "none": NOTHING,
-    "fixed": ELEMENTS,
-    "frozen_movement": ELEMENTS,
-    "magnitude": ELEMENTS,
-    "movement": ELEMENTS,
-    "platon": ELEMENTS,
-    "soft_movement": ELEMENTS,
-    "attribution": UNITS,
-    "dynamic_sparsification": UNITS,
-    "structured": UNITS,
-    "structured_gradient": UNITS,
-    "structured_l0": UNITS,
-    "structured_magnitude": UNITS,
-    "structured_random": UNITS,
-    "low_rank": RANKS,
-    "low_rank_gradual": RANKS,
-    "combined": BOTH,
-}
-#: Those that cut layers while they are trained on.
-CUTTING = [name for name, kind in KINDS.items() if kind in (UNITS, RANKS, BOTH)]
-CUTTING.remove("dynamic_sparsification")
-LEARNING_GATES = ("low_rank", "structured_l0")
-
 HIDDEN, HEADS, NEURONS, LAYERS, WORDS = 32, 4, 24, 2, 40
 # Four projections and two matrices of neurons a layer, and the pooler.
 DENSE = LAYERS * (4 * HIDDEN**2 + 2 * HIDDEN * NEURONS) + HIDDEN**2
@@ -68,23 +40,24 @@ TOTAL_STEPS, STOP_STEP, EVERY_N_STEPS = 10, 7, 3
 def bert(seed: int = 0) -> BertForSequenceClassification:
     """Make a classifier of transformers, whose pooler is a linear layer of its encoder."""
     torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=WORDS,
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        intermediate_size=NEURONS,
-        max_position_embeddings=16,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        initializer_range=0.2,
-        num_labels=3,
-    )
-    model = BertForSequenceClassification(config)
+    options: dict[str, Any] = {
+        "vocab_size": WORDS,
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "intermediate_size": NEURONS,
+        "max_position_embeddings": 16,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "initializer_range": 0.2,
+        "num_labels": 3,
+    }
+    model: Any = BertForSequenceClassification(BertConfig(**options))
+    model.train()
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             nn.init.normal_(parameter, std=0.1)  # none that is zero from the start
-    return model.train()
+    return model  # type: ignore[no-any-return]
 
 
 def batch(number: int, examples: int = 4) -> dict[str, Tensor]:
@@ -108,7 +81,7 @@ def budget_of(name: str, fraction: float) -> Budget:
 def pruner_of(name: str, model: nn.Module, fraction: float = 0.5) -> Pruner:
     """Make what a file of ``conf/pruner`` describes; a mask of another run has the same budget."""
     options: dict[str, Any] = {"budget": budget_of(name, fraction)}
-    config = OmegaConf.load(FILES[name])
+    config: Any = OmegaConf.load(FILES[name])
     if config.pop("mask", None) is not None:
         options["mask"] = other_mask(model, fraction)
     pruner: Pruner = instantiate(config, _partial_=True)(**options)
@@ -167,14 +140,14 @@ class Training:
         model = made(seed)
         pruner = pruner_of(name, made(0), fraction)
         pruner.prepare(model, encoder_of(model))
-        states = [None, None, None] if saved is None else torch.load(io.BytesIO(saved))
-        if states[0] is not None:
+        states = [] if saved is None else torch.load(io.BytesIO(saved))
+        if states:
             model.load_state_dict(states[0])
         optimizer = regime.optimizer(model.parameters())
         rates = LinearLR(optimizer, 1.0, 0.2, total_iters=TOTAL_STEPS)
-        for part, state in zip((optimizer, rates), states[1:], strict=True):
-            if state is not None:
-                part.load_state_dict(state)
+        if states:
+            optimizer.load_state_dict(states[1])
+            rates.load_state_dict(states[2])
         schedule = CubicSchedule(start=0.0, stop=STOP_STEP / TOTAL_STEPS)
         gradual = GradualPruning(
             pruner, schedule, total_steps=TOTAL_STEPS, every_n_steps=EVERY_N_STEPS
@@ -262,52 +235,3 @@ def nonzero_weights(encoder: nn.Module) -> int:
         if one.dim() == 2 and "embeddings." not in path
     ]
     return sum(int(one.count_nonzero()) for one in matrices)
-
-
-@torch.no_grad()
-def pruned_values(model: nn.Module, pruner: Pruner) -> dict[str, Tensor]:
-    """Return by mask every value that it prunes and that is still there, found by its name alone.
-
-    What was cut must have exactly the shape of what the mask keeps.
-    """
-    return {
-        path: torch.cat([torch.empty(0), *(one.flatten() for one in _under(model, path, mask))])
-        for path, mask in pruner.masks().items()
-    }
-
-
-def _under(model: Any, path: str, mask: Tensor) -> Iterator[Tensor]:
-    owner, _, kind = path.rpartition(".")
-    if kind == "ranks":
-        layer = model.get_submodule(owner)
-        yield from _gone(mask, layer.down.weight, layer.up.weight.T)
-    elif kind in ("heads", "neurons"):
-        yield from _of_units(model.base_model.get_submodule(owner), kind, mask)
-    else:
-        weight = model.get_parameter(path)
-        if weight.shape == mask.shape:
-            yield weight[~mask]
-
-
-def _of_units(layer: Any, kind: str, mask: Tensor) -> Iterator[Tensor]:
-    """Yield what is pruned of a layer of BERT, unless the layer is gone as a whole."""
-    if not mask.any() and not hasattr(layer, "intermediate"):
-        return
-    if kind == "neurons":
-        first, second = layer.intermediate.dense, layer.output.dense
-        yield from _gone(mask, first.weight, first.bias, second.weight.T)
-    else:
-        own = layer.attention.self
-        by_dimension = mask.repeat_interleave(HIDDEN // HEADS)
-        linear = [own.query, own.key, own.value]
-        of_heads = [one for each in linear for one in (each.weight, each.bias)]
-        output = layer.attention.output.dense.weight.T
-        yield from _gone(by_dimension, *of_heads, output)
-
-
-def _gone(mask: Tensor, *along_mask: Tensor) -> Iterator[Tensor]:
-    for tensor in along_mask:
-        if len(tensor) == len(mask):
-            yield tensor[~mask]
-        else:
-            assert len(tensor) == int(mask.sum()), "a layer was cut to another size than is kept"

@@ -15,24 +15,24 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from acceptance_rows import (
+    FILES,
+    KINDS,
     LARGER_PARTS,
+    LEARNING_GATES,
     NO_ROW,
+    NOTHING,
     NOTHING_CUT,
     NOTHING_PRUNED,
     PROMISES,
+    RANKS,
+    UNITS,
     rows,
 )
 from acceptance_world import (
     DENSE,
-    FILES,
-    KINDS,
-    LEARNING_GATES,
     NEURON,
-    NOTHING,
-    RANKS,
     STOP_STEP,
     TOTAL_STEPS,
-    UNITS,
     Regime,
     Training,
     adamw,
@@ -41,8 +41,8 @@ from acceptance_world import (
     encoder_of,
     momentum,
     nonzero_weights,
-    pruned_values,
 )
+from pruned_values import pruned_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from acceptance_rows import rows
-from acceptance_world import (
+from acceptance_rows import (
     CUTTING,
-    DENSE,
     KINDS,
     NOTHING,
+    rows,
+)
+from acceptance_world import (
+    DENSE,
     STOP_STEP,
     TOTAL_STEPS,
     Training,
@@ -106,7 +108,7 @@ def test_10_averaged_while_it_prunes(name: str, use_buffers: bool) -> None:
 
 
 def moving_average(model: nn.Module, *, use_buffers: bool = False) -> AveragedModel:
-    ema = get_ema_multi_avg_fn(0.5)
+    ema = get_ema_multi_avg_fn(0.5)  # type: ignore[no-untyped-call]
     return AveragedModel(model, multi_avg_fn=ema, use_buffers=use_buffers)
 
 

@@ -9,8 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from acceptance_rows import rows
-from acceptance_world import DENSE, KINDS, NOTHING, TOTAL_STEPS
+from acceptance_rows import (
+    KINDS,
+    NOTHING,
+    rows,
+)
+from acceptance_world import (
+    DENSE,
+    TOTAL_STEPS,
+)
 from trained_in_ranks import trained
 
 Seen = dict[str, list[dict[str, Any]]]

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from acceptance_rows import rows
-from acceptance_world import (
+from acceptance_rows import (
     BOTH,
     ELEMENTS,
     FILES,
     KINDS,
     NOTHING,
     UNITS,
+    rows,
+)
+from acceptance_world import (
     Training,
     batch,
     nonzero_weights,

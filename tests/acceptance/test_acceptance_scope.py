@@ -6,21 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from acceptance_rows import rows
-from acceptance_world import (
+from acceptance_rows import (
     BOTH,
-    DENSE,
     ELEMENTS,
+    KINDS,
+    NOTHING,
+    RANKS,
+    UNITS,
+    rows,
+)
+from acceptance_world import (
+    DENSE,
     EVERY_N_STEPS,
     HEADS,
     HIDDEN,
-    KINDS,
     LAYERS,
     NEURONS,
-    NOTHING,
-    RANKS,
     STOP_STEP,
-    UNITS,
     Regime,
     Training,
     bert,
@@ -83,10 +85,10 @@ def test_04_what_is_tied_is_counted_and_masked_once(name: str) -> None:
 
 
 def tied_bert(seed: int) -> nn.Module:
-    model = bert(seed)
+    model: Any = bert(seed)
     own = model.bert.encoder.layer[0].attention.self
     own.key.weight = own.query.weight
-    return model
+    return model  # type: ignore[no-any-return]
 
 
 @rows(4)
@@ -157,7 +159,7 @@ def test_09_masks_take_a_byte_a_weight_or_unit(name: str) -> None:
     assert all(one.data_ptr() in where for one in training.pruner.masks().values())
 
 
-class Operations(TorchDispatchMode):
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what torch computes."""
 
     count = 0
@@ -180,7 +182,7 @@ def operations_by_step(name: str, micro_batches: int) -> tuple[list[int], list[i
     steps: list[Operations] = []
 
     def counted() -> Operations:
-        steps.append(Operations())
+        steps.append(Operations())  # type: ignore[no-untyped-call]
         return steps[-1]
 
     training.pruner.prune, training.within = noted, counted  # type: ignore[method-assign]

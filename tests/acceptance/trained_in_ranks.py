@@ -16,9 +16,11 @@ if __name__ == "__main__":
 
 import pytorch_lightning as pl
 import torch
+from acceptance_rows import (
+    FILES,
+)
 from acceptance_world import (
     EVERY_N_STEPS,
-    FILES,
     STOP_STEP,
     TOTAL_STEPS,
     batch,
