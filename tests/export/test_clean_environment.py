@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sysconfig
-import venv
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from clean_environment import run_without_multiprune
 from safetensors.torch import save_file
 from shipped_world import CUT, DENSE, FAMILIES, READ, TASKS, TOKENIZER, logits, network
 
@@ -65,18 +61,6 @@ print(json.dumps(found))
 """
 
 
-def clean_environment(folder: Path) -> Path:
-    """Make a virtual environment with all that is installed here but multiprune."""
-    venv.create(folder, with_pip=False)
-    names = {"base": str(folder), "platbase": str(folder)}
-    target = Path(sysconfig.get_path("purelib", "venv", names))
-    for installed in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
-        for entry in Path(installed).iterdir():
-            if "multiprune" not in entry.name and not (target / entry.name).exists():
-                (target / entry.name).symlink_to(entry)
-    return Path(sysconfig.get_path("scripts", "venv", names)) / "python"
-
-
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return by folder and task how far the answers are from those before the export."""
@@ -90,22 +74,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     save_file(expected, world / "expected.safetensors")
     (world / "read.json").write_text(json.dumps(READ))
     (world / "script.py").write_text(SCRIPT)
-    python = clean_environment(world / "environment")
-    # Nothing of this process reaches the other one, the caches of its libraries neither.
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "HF_"))
-    } | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(world / "cache")}
-    run = subprocess.run(
-        [str(python), "-I", str(world / "script.py"), str(world), json.dumps([*FAMILIES])],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env=environment,
-        cwd=world,
-    )
-    assert run.returncode == 0, run.stderr
-    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    said = run_without_multiprune(world / "script.py", world, json.dumps([*FAMILIES]))
+    found: dict[str, Any] = json.loads(said.splitlines()[-1])
     return found
 
 

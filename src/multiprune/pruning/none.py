@@ -22,6 +22,8 @@ class NoPruning(Pruner):
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         self._model, self._encoder = model, encoder
         self.budget.resolve(self.ledger())
+        # Nothing is pruned, but a resumed loop has to know where it was stopped.
+        self.progress.attach(model if encoder is None else encoder, self)
 
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
