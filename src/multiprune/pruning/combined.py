@@ -34,6 +34,8 @@ class Combined(Pruner):
             a density ``d`` at the end, the first stops at the square root of ``d``.
     """
 
+    reshapes = True
+
     def __init__(
         self,
         *,
@@ -72,6 +74,11 @@ class Combined(Pruner):
                 f"The structured budget must not be below the final one, but leaves "
                 f"{dense - self.structured.excess:,} of {dense:,} and the final one {asked:,}."
             )
+
+    @override
+    def check_ready(self) -> None:
+        self.structured.check_ready()
+        self.element_wise.check_ready()
 
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:

@@ -14,6 +14,7 @@ from multiprune.arguments import check_number
 from multiprune.models.nested import LayerOrder, RemovalOrder
 from multiprune.models.resize import Resizable
 from multiprune.pruning.layer_state import STATE
+from multiprune.pruning.ready import NotReadyError
 from multiprune.pruning.removal import HEADS, NEURONS, Kept
 from multiprune.pruning.removal_order import removal_order
 from multiprune.pruning.structured import Structured
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Where the encoder keeps the order in which its units go.
 ORDER = "removal_order"
+
+#: What transformers sets in a module whose passes it runs again in backward.
+CHECKPOINTED = "gradient_checkpointing"
 
 
 class OrderState(nn.Module):
@@ -119,9 +123,12 @@ class DynamicSparsification(Structured):
         self._has_run = False
         self._hooks: list[RemovableHandle] = []
 
+    reshapes = False
+
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
-        if getattr(getattr(encoder or model, "config", None), "is_encoder_decoder", False):
+        inside = model if encoder is None else encoder
+        if getattr(getattr(inside, "config", None), "is_encoder_decoder", False):
             raise ValueError(
                 "Dynamic sparsification needs an encoder, but this model has a decoder."
             )
@@ -198,6 +205,12 @@ class DynamicSparsification(Structured):
     @contextmanager
     def part(self, removals: int) -> Iterator[None]:
         """Let the encoder be what is left after so many removals, whatever mode it is in."""
+        is_checkpointed = (getattr(one, CHECKPOINTED, False) for one in self._encoder.modules())
+        if self._encoder.training and any(is_checkpointed):
+            raise NotReadyError(
+                "Parts of an encoder cannot be trained with gradient checkpointing, which runs "
+                "layers again when they are whole: call gradient_checkpointing_disable()."
+            )
         before, self._part, self._has_run = self._part, removals, True
         try:
             yield

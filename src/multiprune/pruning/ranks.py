@@ -9,7 +9,6 @@ of them, and becomes dense again in the end. Ranks of all matrices are ranked to
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,20 +17,22 @@ from torch import nn
 from typing_extensions import override
 
 from multiprune.budget.budget import reachable
-from multiprune.budget.ledger import ParameterLedger, owned_parameters
+from multiprune.budget.ledger import ParameterLedger, owned_parameters, shared_parameters
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.saving import save_with_shapes
 from multiprune.pruning.finite import refuse_nan
 from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.ready import refuse_compiled
 from multiprune.pruning.select import close_smallest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from torch import Tensor
     from torch.optim import Optimizer
 
     from multiprune.budget import Budget
+    from multiprune.pruning.ready import Weight
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,9 @@ class RankPruner(Pruner):
     and that are not tied to others. One rank of each stays, the best, so that no layer is cut off.
     """
 
+    reshapes = True
+    replaces_layers = True
+
     def __init__(self, *, budget: Budget) -> None:
         super().__init__(budget=budget)
         self.targets: list[RankTarget] = []
@@ -99,6 +103,8 @@ class RankPruner(Pruner):
 
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
+        inside = model if encoder is None else encoder
+        refuse_compiled(inside)
         self._model = model
         self._ledger = ParameterLedger.of(model, encoder)
         for path, linear in _linear_layers(model, encoder).items():
@@ -110,7 +116,7 @@ class RankPruner(Pruner):
         if not self.targets:
             raise ValueError(
                 f"A pruner of ranks needs linear layers to factorise, but "
-                f"{type(encoder or model).__name__} has none that this would make smaller."
+                f"{type(inside).__name__} has none that this would make smaller."
             )
         self._dense = sum(target.dense for target in self.targets)
         ledger = self.ledger()
@@ -125,8 +131,14 @@ class RankPruner(Pruner):
                 f"{fewest:,} parameters, but leaves them {self._dense - self._excess:,}. "
                 f"{reachable(least, dense)}."
             )
-        self.progress.attach(model if encoder is None else encoder, self)
-        save_with_shapes(model, model if encoder is None else encoder)
+        self.progress.attach(inside, self)
+        save_with_shapes(model, inside)
+
+    @override
+    def weights(self) -> Iterable[Weight]:
+        for target in self.targets:
+            for name in ("up", "down"):
+                yield f"{target.path}.{name}.weight", target.layer.get_submodule(name), "weight"
 
     @override
     def prune(self, amount: float) -> None:
@@ -241,7 +253,7 @@ class RankPruner(Pruner):
 
 def _linear_layers(model: nn.Module, encoder: nn.Module | None) -> dict[str, nn.Linear]:
     """Return the encoder's linear layers that factors can replace, by their paths in ``model``."""
-    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
+    tied = shared_parameters(model)
     found = {}
     for owned in owned_parameters(model, encoder):
         path, _, _ = owned.path.rpartition(".")
@@ -249,6 +261,6 @@ def _linear_layers(model: nn.Module, encoder: nn.Module | None) -> dict[str, nn.
         if owned.part != "encoder_linear" or not path or type(owned.module) is not nn.Linear:
             continue
         rows, columns = owned.parameter.shape
-        if uses[id(owned.parameter)] == 1 and rows + columns < rows * columns:
+        if id(owned.parameter) not in tied and rows + columns < rows * columns:
             found[path] = owned.module
     return found
