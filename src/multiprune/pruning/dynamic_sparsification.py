@@ -205,17 +205,24 @@ class DynamicSparsification(Structured):
     @contextmanager
     def part(self, removals: int) -> Iterator[None]:
         """Let the encoder be what is left after so many removals, whatever mode it is in."""
-        is_checkpointed = (getattr(one, CHECKPOINTED, False) for one in self._encoder.modules())
-        if self._encoder.training and any(is_checkpointed):
-            raise NotReadyError(
-                "Parts of an encoder cannot be trained with gradient checkpointing, which runs "
-                "layers again when they are whole: call gradient_checkpointing_disable()."
-            )
+        self._refuse_checkpointing()
         before, self._part, self._has_run = self._part, removals, True
         try:
             yield
         finally:
             self._part = before
+
+    @override
+    def check_ready(self) -> None:
+        super().check_ready()
+        self._refuse_checkpointing()
+
+    def _refuse_checkpointing(self) -> None:
+        if any(getattr(module, CHECKPOINTED, False) for module in self._encoder.modules()):
+            raise NotReadyError(
+                "Parts of an encoder cannot be trained with gradient checkpointing, which runs "
+                "layers again when they are whole: disable it."
+            )
 
     def check_parts_have_run(self) -> None:
         """Raise a RuntimeError if there are parts, but none was run since the last step."""

@@ -166,7 +166,7 @@ class _Record:
         elif self._has_gradients and not torch.is_grad_enabled():
             raise NotReadyError(
                 "Attribution reads gradients of activations, which reentrant gradient "
-                "checkpointing hides: call gradient_checkpointing_enable({'use_reentrant': False})."
+                "checkpointing hides: enable it with {'use_reentrant': False}."
             )
         elif gated.requires_grad:
             gated.register_hook(  # type: ignore[no-untyped-call]

@@ -1,0 +1,134 @@
+"""Ways of training in a Trainer of Lightning, with the callbacks that it brings."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from composition_ways import assert_pruned, assert_same
+from composition_world import STOP_STEP, Fit
+from pytorch_lightning.callbacks import (
+    BatchSizeFinder,
+    Callback,
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateFinder,
+    ModelCheckpoint,
+)
+from pytorch_lightning.tuner import Tuner
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytorch_lightning as pl
+
+
+@cache
+def plain_fit(family: str, folder: Path, batch_size: int = 3) -> Fit:
+    """Return a fit in which nothing is done besides training."""
+    fit = Fit(family, folder)
+    fit.model.batch_size = batch_size
+    return fit.trained()
+
+
+def assert_fit(fit: Fit, *, like: Fit | None = None) -> None:
+    """Hold a fit to the promises, and against one that it must be like."""
+    if like is not None:
+        assert_same(fit.model, like.model)
+    assert_pruned(fit.model, fit.pruner)
+
+
+class WatchEvaluation(Callback):
+    """Counts what is not zero of the encoder's pruned weights whenever they are evaluated."""
+
+    def __init__(self, fit: Fit) -> None:
+        self.fit = fit
+        self.not_zero: list[int] = []
+
+    @override
+    def on_validation_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        masks = self.fit.pruner.masks()
+        # Pruners of units that keep their weights have masks of units.
+        weights = {path: mask for path, mask in masks.items() if path.endswith("weight")}
+        pruned = [pl_module.get_parameter(path)[~mask] for path, mask in weights.items()]
+        self.not_zero.append(sum(int(one.count_nonzero()) for one in pruned))
+
+
+def averaged(family: str, folder: Path, callback: Callback, *, first: bool = True) -> None:
+    """Train with a callback that averages; what is evaluated and what is left are pruned."""
+    fit = Fit(family, folder)
+    watch = WatchEvaluation(fit)
+    fit.trained(callback, watch, first=first)
+    assert watch.not_zero == [0, 0, 0]
+    assert_fit(fit)
+
+
+def moving_average() -> Callback:
+    """Average once pruning is done; other buffers than masks are not averaged either."""
+    return EMAWeightAveraging(use_buffers=False, decay=0.5, update_starting_at_step=STOP_STEP)
+
+
+def averaged_and_resumed(family: str, folder: Path) -> None:
+    options = {"enable_checkpointing": True}
+    place = folder / family
+    straight = Fit(family, folder, options).trained(
+        moving_average(), ModelCheckpoint(place, filename="{step}", save_top_k=-1)
+    )
+    resumed = Fit(family, folder)
+    resumed.trainer(moving_average()).fit(
+        resumed.model, ckpt_path=str(place / "step=2.ckpt"), weights_only=False
+    )
+    assert_fit(resumed, like=straight)
+
+
+def learning_rate_tuned(family: str, folder: Path) -> None:
+    fit = Fit(family, folder)
+    trainer = fit.trainer()
+    Tuner(trainer).lr_find(fit.model, num_training=8, update_attr=False)
+    assert fit.pruner.progress.step == 0
+    trainer.fit(fit.model)
+    assert_fit(fit, like=plain_fit(family, folder))
+
+
+class AtSecondEpoch(LearningRateFinder):
+    """Searches again in the middle, as Lightning's documentation shows it."""
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin to train without a search."""
+
+    @override
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            self.lr_find(trainer, pl_module)
+
+
+def learning_rate_found(family: str, folder: Path) -> None:
+    for kind in (LearningRateFinder, AtSecondEpoch):
+        fit = Fit(family, folder).trained(kind(num_training_steps=8, update_attr=False))
+        assert_fit(fit, like=plain_fit(family, folder))
+
+
+def batch_size_tuned(family: str, folder: Path) -> None:
+    fit = Fit(family, folder)
+    trainer = fit.trainer()
+    Tuner(trainer).scale_batch_size(fit.model, max_trials=1, init_val=2)
+    trainer.fit(fit.model)
+    assert_fit(fit, like=plain_fit(family, folder, fit.model.batch_size))
+
+
+def batch_size_found(family: str, folder: Path) -> None:
+    fit = Fit(family, folder).trained(BatchSizeFinder(max_trials=1, init_val=2))
+    assert_fit(fit, like=plain_fit(family, folder, fit.model.batch_size))
+
+
+def stopped(family: str, folder: Path, *, patience: int) -> None:
+    """Stop after as many epochs and one, as nothing gets better by so much."""
+    stop = EarlyStopping("val_loss", patience=patience, min_delta=1e9)
+    assert_fit(Fit(family, folder, {"max_epochs": 6}).trained(stop))
+
+
+def accumulated_and_clipped(family: str, folder: Path) -> None:
+    options = {"accumulate_grad_batches": 2, "gradient_clip_val": 0.1, "max_epochs": 6}
+    assert_fit(Fit(family, folder, options).trained())
