@@ -34,8 +34,6 @@ class Combined(Pruner):
             a density ``d`` at the end, the first stops at the square root of ``d``.
     """
 
-    reshapes = True
-
     def __init__(
         self,
         *,

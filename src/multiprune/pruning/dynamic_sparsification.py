@@ -123,8 +123,6 @@ class DynamicSparsification(Structured):
         self._has_run = False
         self._hooks: list[RemovableHandle] = []
 
-    reshapes = False
-
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         inside = model if encoder is None else encoder

@@ -38,8 +38,6 @@ class Pruner(ABC):
     is_gradual = True
     #: Whether what survives depends on gradients of weights.
     reads_gradients = True
-    #: Whether layers get other shapes before training ends.
-    reshapes = False
     #: Whether ``prepare`` puts other layers, with parameters of their own, in the place of some.
     replaces_layers = False
 

@@ -89,7 +89,6 @@ class RankPruner(Pruner):
     and that are not tied to others. One rank of each stays, the best, so that no layer is cut off.
     """
 
-    reshapes = True
     replaces_layers = True
 
     def __init__(self, *, budget: Budget) -> None:

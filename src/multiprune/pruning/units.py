@@ -61,8 +61,6 @@ class UnitPruner(Pruner):
             dimension and a neuron; one that goes leaves its norms on the residual stream.
     """
 
-    reshapes = True
-
     def __init__(self, *, budget: Budget, granularity: Sequence[str]) -> None:
         super().__init__(budget=budget)
         unknown = [kind for kind in granularity if kind not in GRANULARITIES]

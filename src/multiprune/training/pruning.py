@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from typing_extensions import override
 
@@ -82,7 +81,6 @@ class Pruning(pl.Callback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
-            refuse_averaging(trainer, self)
             self.prepare(pl_module)
 
     @override
@@ -144,26 +142,11 @@ class Pruning(pl.Callback):
             self._has_news = False
 
     @override
-    def on_validation_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        if batch_idx == 0 and self._gradual is not None:
-            # Averages of weights that another callback has put in are of pruned ones too.
-            self.pruner.skip_step()
-
-    @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._handle is not None:
             self._handle.remove()
         if not self.finished:
             raise self.pruner.unfinished()
-        self.pruner.skip_step()  # as above
-        self.pruner.check_budget()
 
     def densities(self) -> dict[str, float]:
         """Return kept / total of all parameters in scope (``density``), and of every mask."""
@@ -197,30 +180,6 @@ class Pruning(pl.Callback):
             raise RuntimeError(
                 f"All ranks must hold the same masks after step {trainer.global_step}, but they "
                 f"differ in {', '.join(layers)}."
-            )
-
-
-def refuse_averaging(trainer: pl.Trainer, pruning: Pruning) -> None:
-    """Raise a ValueError if a callback averages weights in a way that pruning does not survive."""
-    before = trainer.callbacks[: trainer.callbacks.index(pruning)]  # type: ignore[attr-defined]
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if not isinstance(callback, WeightAveraging | StochasticWeightAveraging):
-            continue
-        name = type(callback).__name__
-        if pruning.pruner.reshapes:
-            raise ValueError(
-                f"{name} averages weights that keep their shapes, but "
-                f"{type(pruning.pruner).__name__} cuts layers: choose a pruner of single weights, "
-                "or average in a second fit, after pruner.finalize()."
-            )
-        if callback in before:
-            raise ValueError(
-                f"{name} copies the model before Pruning has prepared it: put Pruning before it "
-                "in `callbacks`."
-            )
-        if getattr(callback, "_use_buffers", False):
-            raise ValueError(
-                f"{name} must not average masks, which are buffers: pass use_buffers=False to it."
             )
 
 
