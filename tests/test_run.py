@@ -170,7 +170,7 @@ def test_only_checkpoints_that_meet_the_budget_compete(
     run_in(tmp_path / "run", *SMALL, "trainer.max_epochs=3", "schedule.stop=0.5", "logger=csv")
     results = results_of(tmp_path / "run")
     assert results["budget"]["kept"] == results["budget"]["asked"]
-    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=False)
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == 1
 
 

@@ -8,7 +8,6 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -43,6 +42,7 @@ from multiprune.run_folder import MODEL, SIZES_FOLDER, RunFolder
 from multiprune.status import StatusFile
 from multiprune.tasks.score_terms import score_terms
 from multiprune.tasks.scores import reads_rows
+from multiprune.training.checkpoint_file import read_checkpoint
 from multiprune.training.checkpoints import checkpoint_to_continue
 from multiprune.training.examples import worst_examples
 from multiprune.training.module import ResumeError
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from multiprune.assembly import Experiment
     from multiprune.tasks.answers import Answers
     from multiprune.tasks.score_terms import ScoreTerms
+    from multiprune.training.module import MultitaskModule
 
 
 def run(config: DictConfig) -> float:
@@ -122,7 +123,7 @@ def train(experiment: Experiment) -> None:
     try:
         checkpoint = checkpoint_to_continue(experiment.folder / "checkpoints")
         experiment.trainer.fit(
-            experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=False
+            experiment.module, experiment.data, ckpt_path=checkpoint, weights_only=True
         )
     except (
         *(ResumeError, CorpusError, ChildProcessError, FloatingPointError, UnfinishedPruningError),
@@ -147,8 +148,8 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
     trainer, module, pruner = experiment.trainer, experiment.module, experiment.pruning.pruner
     steps = trainer.global_step
     # Training that ends within its first epoch is not evaluated before its end.
-    if best := experiment.best.best_model_path:
-        module.load_state_dict(torch.load(best, map_location="cpu")["state_dict"])
+    if (best := experiment.best.file) is not None:
+        load_best(module, best)
     densities = experiment.pruning.densities()
     pruner.finalize()
     budget = met_budget(experiment)
@@ -174,6 +175,14 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
     )
     write(experiment, results)
     return results
+
+
+def load_best(module: MultitaskModule, best: Path) -> None:
+    """Take the weights of the best checkpoint, or refuse it."""
+    try:
+        module.load_state_dict(read_checkpoint(best)["state_dict"])
+    except ResumeError as error:
+        raise refusal(error) from error
 
 
 def evaluate(experiment: Experiment) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -171,7 +171,7 @@ def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=r"old already exists and is not empty"):
         multiprune.save(tmp_path / "old", network())
     model, _pruner = pruned("magnitude")
-    with pytest.raises(ValueError, match=r"its pruner is not known, as of a copy: call pruner\.fi"):
+    with pytest.raises(ValueError, match=r"its pruner is not known, as of a copy or an av"):
         multiprune.save(tmp_path / "new", copy.deepcopy(model))
     assert not (tmp_path / "new").exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -135,3 +136,23 @@ def test_a_classifier_needs_its_encoder_and_its_head(tmp_path: Path) -> None:
     rename(folder, lambda key: None if "encoder.layer.1" in key else key)
     with pytest.raises(ValueError, match=r"asks for 2 layers, and the file holds 1"):
         load_classifier(str(folder))
+
+
+class Payload:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.mark}",)
+
+
+def test_a_payload_beside_weights_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    source, mark = saved(tmp_path / "encoder", BertForPreTraining), tmp_path / "mark"
+    held = load_file(source / "model.safetensors") | {"payload": Payload(mark)}
+    (source / "model.safetensors").unlink()
+    torch.save(held, source / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"a pickle that cannot .*: use weights in safetensors\.$"):
+        pretrained(str(source))
+    assert not mark.exists()
+    torch.load(source / "pytorch_model.bin", weights_only=False)
+    assert mark.exists()

@@ -28,7 +28,7 @@ def logged_run(folder: Path, *callbacks: pl.Callback, **options: Any) -> Run:
 
 
 def fit(run: Run, checkpoint: Path | None = None) -> Run:
-    run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=False)
+    run.trainer.fit(run.module, run.data, ckpt_path=checkpoint, weights_only=True)
     return run
 
 

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import re
 import zipfile
+from collections import deque
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from full_disk import full_disk
+from payload import put_payload_in
+from pytorch_lightning.plugins import MixedPrecision
 from resumed_world import assert_same_end, fit, logged_run
 from tiny_run import InterruptionError
+from typing_extensions import override
 
+from multiprune.training.checkpoint_file import damage
 from multiprune.training.checkpoints import Last, checkpoint_to_continue
 from multiprune.training.module import ResumeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from tiny_run import Run
 
 
 def step_of(checkpoint: Path | None) -> int:
     assert checkpoint is not None
-    step: int = torch.load(checkpoint, weights_only=False)["global_step"]
+    step: int = torch.load(checkpoint, weights_only=True)["global_step"]
     return step
 
 
@@ -47,13 +56,7 @@ def flip_a_bit(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[largest.header_offset + largest.file_size // 2] ^= 1
     file.write_bytes(content)
-    torch.load(file, weights_only=False)
-
-
-def forget_the_optimizer(file: Path) -> None:
-    content = torch.load(file, weights_only=False)
-    del content["optimizer_states"]
-    torch.save(content, file)
+    torch.load(file, weights_only=True)
 
 
 DAMAGES = [
@@ -61,8 +64,7 @@ DAMAGES = [
     (lambda file: file.write_bytes(b""), r"cannot be read \(BadZipFile: "),
     (lambda file: file.write_bytes(b"elbow" * 1000), r"cannot be read \(BadZipFile: "),
     (flip_a_bit, r"is damaged in archive/data/\d+\.$"),
-    (forget_the_optimizer, "has no optimizer_states"),
-    (lambda file: torch.save([1, 2], file), "has no state_dict, loops"),
+    (lambda file: zipfile.ZipFile(file, "w").close(), r"has no data\.pkl"),
     (lambda file: file.unlink(), "does not exist"),
 ]
 
@@ -90,6 +92,89 @@ def test_the_one_before_takes_the_place_of_a_damaged_one(
     if (stopped / "previous.ckpt").exists():
         with pytest.raises(ResumeError, match=rf"last\.ckpt .*; previous\.ckpt .*{stopped} "):
             checkpoint_to_continue(stopped)
+
+
+def forget_the_optimizer(content: dict[str, Any]) -> object:
+    return {key: value for key, value in content.items() if key != "optimizer_states"}
+
+
+def put_a_path_in(content: dict[str, Any]) -> object:
+    return content | {"world_size": Path()}
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        (forget_the_optimizer, "has no optimizer_states"),
+        (put_a_path_in, r"holds pathlib(\._local)?\.PosixPath, which would be run"),
+        (lambda _: [1, 2], "has no state_dict, loops, callbacks, optimizer_states, lr_schedulers"),
+    ],
+)
+def test_another_file_in_its_place_is_refused(
+    changed: Callable[[dict[str, Any]], object], problem: str, stopped: Path
+) -> None:
+    file = stopped / "last.ckpt"
+    torch.save(changed(torch.load(file, weights_only=True)), file)
+    with pytest.raises(ResumeError, match=rf"{file} {problem}: choose another hydra\.run\.dir"):
+        fit(logged_run(stopped), checkpoint_to_continue(stopped))
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "previous.ckpt"])
+@pytest.mark.parametrize("allows_code", ["", "1"])
+def test_a_payload_in_a_checkpoint_is_refused_and_does_not_run(
+    name: str, allows_code: str, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", allows_code)
+    put_payload_in(stopped / name, mark := tmp_path / "mark")
+    if name == "previous.ckpt":
+        truncate(stopped / "last.ckpt")
+    with pytest.raises(ResumeError, match=rf"{name} holds \w+\.system, which would be run: "):
+        fit(logged_run(stopped), checkpoint_to_continue(stopped))
+    assert not mark.exists()
+    torch.load(stopped / name, weights_only=False)
+    assert mark.exists()
+
+
+def test_looking_for_damage_unpickles_nothing(stopped: Path, tmp_path: Path) -> None:
+    put_payload_in(stopped / "last.ckpt", mark := tmp_path / "mark")
+    assert damage(stopped / "last.ckpt") is None
+    assert checkpoint_to_continue(stopped) == stopped / "last.ckpt"
+    assert not mark.exists()
+
+
+class Collects(pl.Callback):
+    """Keeps in checkpoints what only a pickle can hold."""
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {"seen": deque([1]), "mean": np.float64(0.5)}
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path: Path) -> None:
+    run = logged_run(tmp_path, Collects(), every_n_steps=1)
+    held = r"what is to be saved holds collections\.deque, numpy.*: have your callback"
+    with pytest.raises(ResumeError, match=rf"last\.ckpt must hold plain values and.* {held}"):
+        fit(run)
+    assert run.trainer.global_step == 1
+    assert not list(tmp_path.glob("*.ckpt*"))
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
+def test_mixed_precision_is_continued_from_plain_values(precision: str, tmp_path: Path) -> None:
+    def run(name: str, **options: Any) -> Run:
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3)
+        plugin: Any = MixedPrecision("16-mixed", "cpu", scaler)
+        given = {"plugins": [plugin]} if precision == "16-mixed" else {"precision": precision}
+        return logged_run(tmp_path / name, **given, **options)
+
+    straight = fit(run("straight"))
+    with pytest.raises(InterruptionError):
+        fit(run("stopped", every_n_steps=1, stop_at=5))
+    last = checkpoint_to_continue(tmp_path / "stopped")
+    assert last is not None
+    if precision == "16-mixed":
+        assert torch.load(last, weights_only=True)["MixedPrecision"]["scale"] == 2.0**11
+    assert_same_end(fit(run("stopped"), last), straight)
 
 
 def test_a_run_without_checkpoints_begins(tmp_path: Path) -> None:

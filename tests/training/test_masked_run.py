@@ -82,7 +82,7 @@ def test_a_resumed_run_hides_the_same_tokens_and_ends_the_same(
     resumed = tiny.tiny_run(tmp_path / "stopped", PRUNER)
     resumed.trainer.callbacks.append(notes[1])  # type: ignore[attr-defined]
     last = tmp_path / "stopped" / "last.ckpt"
-    resumed.trainer.fit(resumed.module, resumed.data, ckpt_path=last, weights_only=False)
+    resumed.trainer.fit(resumed.module, resumed.data, ckpt_path=last, weights_only=True)
 
     assert min(notes[1].hidden) >= 5
     for step, hidden in notes[1].hidden.items():

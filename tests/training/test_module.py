@@ -342,7 +342,7 @@ def test_the_configuration_is_kept_in_checkpoints(tmp_path: Path) -> None:
     trainer = trainer_in(tmp_path, max_steps=1)
     fit(trainer, module, [batch_of("choice", 3)])
     trainer.save_checkpoint(tmp_path / "one.ckpt")
-    saved = torch.load(tmp_path / "one.ckpt", weights_only=False)
+    saved = torch.load(tmp_path / "one.ckpt", weights_only=True)
     again = module_with(config={"seed": 1})
     again.trainer = trainer
     again.on_load_checkpoint(saved)

@@ -428,7 +428,7 @@ def test_a_checkpoint_holds_the_position_in_the_schedule(tmp_path: Path) -> None
     pruning = pruning_with(Magnitude)
     trainer = trainer_with(tmp_path, pruning, saving(tmp_path), enable_checkpointing=True)
     trainer.fit(Foreign(), loader())
-    saved = torch.load(tmp_path / "step=10.ckpt", weights_only=False)
+    saved = torch.load(tmp_path / "step=10.ckpt", weights_only=True)
     assert saved["state_dict"][f"body.{STEP}"] == 10
     with pytest.raises(RuntimeError, match="call prepare of the pruner before this state is load"):
         Foreign.load_from_checkpoint(tmp_path / "step=10.ckpt")

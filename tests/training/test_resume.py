@@ -50,7 +50,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(
 
     resumed = tiny_run(tmp_path / "stopped", pruner)
     last = tmp_path / "stopped" / "last.ckpt"
-    resumed.trainer.fit(resumed.module, resumed.data, ckpt_path=str(last), weights_only=False)
+    resumed.trainer.fit(resumed.module, resumed.data, ckpt_path=str(last), weights_only=True)
     assert resumed.trainer.global_step == STEPS
     assert_same(resumed.state(), straight.state())
     assert resumed.trainer.callback_metrics.keys() >= {"val/score"}

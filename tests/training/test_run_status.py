@@ -93,7 +93,7 @@ def test_full_disk_is_a_reason_and_the_run_goes_on_when_there_is_room(
     assert str(refused.value) == f"error: {reason}"
     assert (status_of(tmp_path).state, status_of(tmp_path).reason) == ("failed", reason)
     assert not list(tmp_path.rglob("*.writing"))
-    assert torch.load(last, weights_only=False)["global_step"] >= 2
+    assert torch.load(last, weights_only=True)["global_step"] >= 2
     monkeypatch.undo()
     assert run_in(tmp_path, *SMALL, saving) == run_in(straight, *SMALL)
 
@@ -124,7 +124,7 @@ def test_signal_interrupts_training(
     assert (stopped.state, stopped.reason) == ("interrupted", "")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) == before
-    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=False)
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == stopped.step >= 5
     monkeypatch.undo()
     run_in(tmp_path, *SMALL)

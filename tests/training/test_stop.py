@@ -70,7 +70,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(
         fit(stopped)
     assert ended.value.code == 128 + signal.SIGTERM
     last = tmp_path / "stopped" / "last.ckpt"
-    assert torch.load(last, weights_only=False)["global_step"] == saved
+    assert torch.load(last, weights_only=True)["global_step"] == saved
     assert len(rows_in(last.parent)) == saved
     resumed = fit(logged_run(last.parent, seen), last)
     assert_same_end(resumed, straight)
@@ -85,7 +85,7 @@ def test_a_run_that_has_all_its_steps_is_validated_when_it_continues(tmp_path: P
         fit(logged_run(tmp_path / "stopped", sender, **options))
     last = tmp_path / "stopped" / "last.ckpt"
     # Lightning would not validate again where no step is left.
-    assert torch.load(last, weights_only=False)["global_step"] == 10
+    assert torch.load(last, weights_only=True)["global_step"] == 10
     assert_same_end(fit(logged_run(last.parent, **options), last), straight)
 
 
@@ -95,13 +95,13 @@ def test_gradients_that_are_being_accumulated_are_waited_for(tmp_path: Path) -> 
         fit(logged_run(tmp_path / "stopped", SignalAt(3, signal.SIGTERM), accumulate=2))
     last = tmp_path / "stopped" / "last.ckpt"
     # The third batch is the first of the second step.
-    assert torch.load(last, weights_only=False)["global_step"] == 2
+    assert torch.load(last, weights_only=True)["global_step"] == 2
     # Saved at the end of each step: not again in the midst of the next one, after a resumption.
     resumed = logged_run(tmp_path / "stopped", accumulate=2, every_n_steps=2, stop_at=2)
     with pytest.raises(InterruptionError):
         fit(resumed, last)
     assert (
-        torch.load(last, weights_only=False)["loops"]["fit_loop"]["epoch_loop.batch_progress"][
+        torch.load(last, weights_only=True)["loops"]["fit_loop"]["epoch_loop.batch_progress"][
             "current"
         ]["ready"]
         == 4
@@ -157,7 +157,7 @@ def stop(*callbacks, checkpoint=None, saved):
         assert ended.code == (0 if os.environ["LOCAL_RANK"] == "1" else 143), ended.code
     else:
         raise AssertionError("It went on.")
-    assert torch.load(last, weights_only=False)["global_step"] == saved
+    assert torch.load(last, weights_only=True)["global_step"] == saved
 
 last = folder / "stopped" / "last.ckpt"
 straight = fit(logged_run(folder / "straight", **options))

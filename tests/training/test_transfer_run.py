@@ -53,7 +53,7 @@ def test_a_sparse_student_learns_from_a_dense_teacher(
     assert taught.keys() == plain.keys()
     assert any(not torch.equal(taught[key], plain[key]) for key in taught)
     saved = [
-        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=False)
+        torch.load(tmp_path / name / "checkpoints" / "last.ckpt", weights_only=True)
         for name in ("run", "alone")
     ]
     assert saved[0]["state_dict"].keys() == saved[1]["state_dict"].keys()

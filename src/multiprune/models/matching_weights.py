@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from multiprune.message import first_line
@@ -46,6 +47,11 @@ def load_reported(
         model, report = kind.from_pretrained(
             source, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
+    except UnpicklingError as error:
+        raise ValueError(
+            f"The weights in {source} are a pickle that cannot be read without running code that "
+            "it holds: use weights in safetensors."
+        ) from error
     except RuntimeError as error:
         reason = first_line(error)
         raise ValueError(f"The weights in {source} cannot be loaded: {reason}") from error

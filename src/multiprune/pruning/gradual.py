@@ -107,9 +107,12 @@ class GradualPruning:
         def after(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
             self.after_step(optimizer)
 
+        # Some prepare with another progress than this was made for.
+        self.pruner.progress.stop_step = self.stop_step
         return [
             optimizer.register_step_pre_hook(before),
             optimizer.register_step_post_hook(after),
+            optimizer.register_load_state_dict_pre_hook(_check_state),
         ]
 
     def _check_held(self, optimizer: Optimizer) -> None:
@@ -175,6 +178,20 @@ class GradualPruning:
         """The optimizer did not move (its gradients overflowed): undo ``before_step``."""
         self.pruner.skip_step()
         self.pending = False
+
+
+def _check_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Refuse the state of an optimizer from before or after whole layers were dropped."""
+    own, saved = (
+        sum(len(group["params"]) for group in groups)
+        for groups in (optimizer.param_groups, state["param_groups"])
+    )
+    if own != saved:
+        raise ValueError(
+            f"The optimizer has {own} parameters, and the state that is loaded {saved}, as where "
+            "pruning has dropped whole layers in between: load the model's state into a newly "
+            "prepared model first, then make the optimizer."
+        )
 
 
 def learning_rate_scale(optimizer: Optimizer) -> float:

@@ -63,11 +63,14 @@ def resize_on_load(
 
     Make the optimizer afterwards if layers may be dropped: it would hold parameters that are gone.
     """
-    if not hasattr(encoder, STATE) or _is_cut_already(encoder):
+    if not hasattr(encoder, STATE):
         return
     if not any(key.startswith(f"{prefix}{STATE}.") for key in state_dict):
         return  # not the state of an encoder that is being pruned
     layers = layers_of(encoder)
+    if _is_cut_already(encoder):
+        _check_same_cut(encoder, state_dict, prefix)
+        return
     if not any(_was_cut(layer, state_dict, prefix) for layer in layers):
         return
     for number, layer in enumerate(layers):
@@ -75,6 +78,21 @@ def resize_on_load(
         start = f"{prefix}{STATE}.{number}."
         saved.load_state_dict({name: state_dict[f"{start}{name}"] for name in saved.state_dict()})
         resize_layer(layer, saved.units())
+
+
+def _check_same_cut(encoder: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> None:
+    """Refuse a state of other shapes, or of other units, than a cut encoder has."""
+    for name, own in encoder.state_dict().items():
+        saved = state_dict.get(f"{prefix}{name}")
+        is_mask = name.startswith(f"{STATE}.") and name.endswith("_mask")
+        if saved is None or (saved.shape == own.shape and not is_mask):
+            continue
+        if saved.shape == own.shape and saved.to(own.device).equal(own):
+            continue
+        raise ValueError(
+            "The state is of an encoder that was cut otherwise, or not yet, and this one has been "
+            "cut: load it into a newly prepared model, and make the optimizer anew."
+        )
 
 
 def _is_cut_already(encoder: nn.Module) -> bool:

@@ -33,6 +33,8 @@ class Progress:
         self.step = 0
         #: At which step the schedule ends, if who drives has said so.
         self.stop_step: int | None = None
+        #: Whether there is anything to prune.
+        self.has_excess = True
         self._handles: list[RemovableHandle] = []
 
     def attach(self, model: nn.Module, pruner: Pruner) -> None:
@@ -46,6 +48,12 @@ class Progress:
     def belong_to(self, pruner: Pruner) -> None:
         """Note whose progress it is."""
         _PRUNERS[self] = ref(pruner)
+        self.has_excess = pruner.excess > 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether masks and shapes may still change."""
+        return self.has_excess and (self.stop_step is None or self.step < self.stop_step)
 
     def detach(self) -> None:
         """Leave the model's state."""
@@ -76,20 +84,24 @@ class Progress:
 _PRUNERS: WeakKeyDictionary[Progress, ref[Pruner]] = WeakKeyDictionary()
 
 
+def progress_of(model: nn.Module) -> Progress | None:
+    """Return how far the pruning of a model, or of a part of it, has come, if it is pruned."""
+    hooks = (hook for one in model.modules() for hook in one._state_dict_hooks.values())
+    return next((hook for hook in hooks if isinstance(hook, Progress)), None)
+
+
 def finalized(model: Model) -> Model:
     """Return a model as it would be if its pruning ended now: a copy, if it is being pruned.
 
     Raises:
         ValueError: if it is being pruned by a pruner that is not known, as a copy of a model is.
     """
-    hooks = (hook for one in model.modules() for hook in one._state_dict_hooks.values())
-    progress = next((hook for hook in hooks if isinstance(hook, Progress)), None)
-    if progress is None:
+    if (progress := progress_of(model)) is None:
         return model
     if (found := _PRUNERS.get(progress)) is None or (pruner := found()) is None:
         raise ValueError(
-            "The model is being pruned, but its pruner is not known, as of a copy: call "
-            "pruner.finalize() first."
+            "The model is being pruned, but its pruner is not known, as of a copy or an average: "
+            "load its state into the model that was prepared, or copy that after pruner.finalize()."
         )
     copied, its_pruner = copy.deepcopy((model, pruner))
     its_pruner.finalize()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from multiprune.arguments import check_is
 from multiprune.budget import Budget
 from multiprune.budget.ledger import check_owned
+from multiprune.pruning.averages import watch_averages
 from multiprune.pruning.progress import Progress
 from multiprune.pruning.ready import refuse_without_gradients
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from multiprune.budget import ParameterLedger
     from multiprune.pruning.ready import Weight
+
+
+# Here, as an average may be made before there is a pruner.
+watch_averages()
 
 
 class UnfinishedPruningError(RuntimeError):

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import logging
-import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
-from pytorch_lightning.plugins import TorchCheckpointIO
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.training.checkpoint_file import WholeFiles, damage
 from multiprune.training.module import ResumeError
-from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytorch_lightning as pl
 
     from multiprune.training.pruning import Pruning
@@ -24,28 +23,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-
-_NEEDED = ("state_dict", "loops", "callbacks", "optimizer_states", "lr_schedulers")
-
-
-class WholeFiles(TorchCheckpointIO):
-    """Writes a checkpoint beside its place first.
-
-    Lightning's own writes into the system's temporary folder, and copies from there.
-    """
-
-    @override
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Path | None = None
-    ) -> None:
-        """Write ``checkpoint``; what was there is moved to ``storage_options``, if that is given.
-
-        Raises:
-            OSError: if it cannot be written; what was there is then as it was.
-        """
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(Path(path), moved_to=storage_options) as beside:
-            _save(checkpoint, beside)
 
 
 class BestFinished(ModelCheckpoint):
@@ -65,6 +42,13 @@ class BestFinished(ModelCheckpoint):
             enable_version_counter=False,
         )
         self._pruning = pruning
+        self._folder = folder
+
+    @property
+    def file(self) -> Path | None:
+        """The checkpoint that was kept; None if no evaluation found the schedule at its end."""
+        # By its name here: the path that a checkpoint tells is whatever stands in it.
+        return self._folder / "best.ckpt" if self.best_model_path else None
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -170,8 +154,7 @@ def checkpoint_to_continue(folder: Path) -> Path | None:
     """
     problems: dict[Path, str] = {}
     for file in (folder / LAST, folder / PREVIOUS):
-        problem = damage(file) if file.exists() else "does not exist"
-        if problem is None:
+        if (problem := damage(file)) is None:
             if problems:
                 log.warning("Continuing from %s: %s.", file, "; ".join(problems.values()))
             return file
@@ -182,32 +165,3 @@ def checkpoint_to_continue(folder: Path) -> Path | None:
         f"A run continues from a whole checkpoint, but {'; '.join(problems.values())}; without "
         f"{folder} it would start from the beginning."
     )
-
-
-def damage(file: Path) -> str | None:
-    """Return what is wrong with a checkpoint; None if nothing is.
-
-    All of it is read and held against the checksums that zip files have (torch does not), but no
-    tensor is copied.
-    """
-    try:
-        with zipfile.ZipFile(file) as parts:
-            if (part := parts.testzip()) is not None:
-                return f"is damaged in {part}"
-        content = torch.load(file, map_location="cpu", mmap=True, weights_only=False)
-        missing = [key for key in _NEEDED if key not in content]
-    # What cannot be unpickled may raise anything.
-    except Exception as error:
-        return f"cannot be read ({type(error).__name__}: {next(iter(str(error).splitlines()), '')})"
-    return f"has no {', '.join(missing)}" if missing else None
-
-
-def _save(checkpoint: dict[str, Any], file: Path) -> None:
-    try:
-        # Given a path, torch says nothing of what is wrong with the disk.
-        with file.open("wb") as opened:
-            torch.save(checkpoint, opened)
-    except RuntimeError as error:
-        # Its complaint that the file ends early, while it deals with the reason.
-        reason = error.__context__
-        raise (reason if isinstance(reason, OSError) else error) from None

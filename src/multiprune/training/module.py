@@ -36,7 +36,7 @@ _PROCESSES = "world_size"
 
 
 class ResumeError(ValueError):
-    """A checkpoint belongs to another configuration."""
+    """A run cannot continue from a checkpoint, or could not from the one that it would write."""
 
 
 class GatheredAnswers(Metric):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from typing_extensions import override
 
@@ -12,6 +13,7 @@ from multiprune.arguments import check_is, check_number
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_checksums
 from multiprune.pruning.gradual import GradualPruning
+from multiprune.pruning.none import NoPruning
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.schedule import Schedule
 
@@ -81,6 +83,8 @@ class Pruning(pl.Callback):
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
+            if not isinstance(self.pruner, NoPruning):
+                _refuse_averaging(trainer)
             self.prepare(pl_module)
 
     @override
@@ -180,6 +184,17 @@ class Pruning(pl.Callback):
             raise RuntimeError(
                 f"All ranks must hold the same masks after step {trainer.global_step}, but they "
                 f"differ in {', '.join(layers)}."
+            )
+
+
+def _refuse_averaging(trainer: pl.Trainer) -> None:
+    """Refuse Lightning's averages: they copy the module before it is pruned."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, (WeightAveraging, StochasticWeightAveraging)):
+            raise ValueError(
+                f"{type(callback).__name__} cannot average weights that Pruning prunes, as it "
+                "copies the module at the start: leave it out, and have a callback make torch's "
+                "AveragedModel once `pruning.finished` is true."
             )
 
 
