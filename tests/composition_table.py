@@ -12,7 +12,11 @@ import composition_trainer as trainer
 import composition_ways as ways
 import torch
 from composition_world import adamw
-from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
+from pytorch_lightning.callbacks import (
+    EMAWeightAveraging,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,7 +30,8 @@ RANKS = ("low_rank", "low_rank_gradual")
 LEARNED = ("movement", "frozen_movement", "soft_movement", "platon")
 FAMILIES = ("magnitude", "fixed", *LEARNED, *RANKS, *UNITS, *NESTED)
 
-RESHAPED = (*RANKS, *UNITS)
+#: A fixed mask has met its budget before the first step.
+PRUNING = tuple(family for family in FAMILIES if family != "fixed")
 BY_GRADIENT = tuple(
     family for family in FAMILIES if family not in ("magnitude", "fixed", "structured_magnitude")
 )
@@ -60,13 +65,8 @@ COMPUTED = {
         FAMILIES
     )
 }
-AVERAGED = {
-    "choose a pruner of single weights, or average in a second fit, after pruner.finalize()": (
-        RESHAPED
-    )
-}
+AVERAGED = {"AveragedModel once `pruning.finished` is true": FAMILIES}
 PARTS = {"which runs layers again when they are whole: disable it": NESTED}
-NOT_RESHAPED = tuple(family for family in FAMILIES if family not in RESHAPED)
 
 ROWS = (
     Row("`copy.deepcopy` of model, pruner and optimizer, midway", ways.deep_copy),
@@ -110,7 +110,7 @@ ROWS = (
     Row(
         "`torch.compile(encoder)` before `prepare`",
         ways.compiled_before,
-        {"compiled in place, by encoder.compile()": ("fixed", *RESHAPED, *NESTED)},
+        {"compiled in place, by encoder.compile()": ("fixed", *RANKS, *UNITS, *NESTED)},
         slow=True,
     ),
     Row(
@@ -160,30 +160,25 @@ ROWS = (
             "A fixed mask must be of an encoder of the same shapes": ("fixed",),
         },
     ),
-    Row("`AveragedModel` made once pruning is done", ways.averaged_when_pruned),
+    Row("`AveragedModel` made once pruning is done", ways.averaged),
     Row(
-        "`WeightAveraging(use_buffers=False)`",
-        lambda family, folder: trainer.averaged(family, folder, WeightAveraging(use_buffers=False)),
+        "`AveragedModel` made before that",
+        lambda family, _: ways.averaged(family, _, since=0),
+        {"make it once the schedule has ended": PRUNING},
+    ),
+    Row(
+        "`WeightAveraging`",
+        lambda family, folder: trainer.averaged(family, folder, WeightAveraging()),
         AVERAGED,
     ),
     Row(
-        "`WeightAveraging()`, which averages buffers",
-        lambda family, folder: trainer.averaged(family, folder, WeightAveraging()),
-        AVERAGED | {"pass use_buffers=False to it": NOT_RESHAPED},
+        "`EMAWeightAveraging`",
+        lambda family, folder: trainer.averaged(family, folder, EMAWeightAveraging()),
+        AVERAGED,
     ),
-    Row(
-        "`WeightAveraging` before `Pruning` in `callbacks`",
-        lambda family, folder: trainer.averaged(
-            family, folder, WeightAveraging(use_buffers=False), first=False
-        ),
-        AVERAGED | {"put Pruning before it in `callbacks`": NOT_RESHAPED},
-    ),
-    Row("`EMAWeightAveraging`, with a stop and without", trainer.averaged_and_resumed, AVERAGED),
     Row(
         "`StochasticWeightAveraging`",
-        lambda family, folder: trainer.averaged(
-            family, folder, StochasticWeightAveraging(0.01, swa_epoch_start=1)
-        ),
+        lambda family, folder: trainer.averaged(family, folder, StochasticWeightAveraging(0.01)),
         AVERAGED,
     ),
     Row("`Tuner.lr_find`, then `fit`", trainer.learning_rate_tuned),
@@ -198,9 +193,7 @@ ROWS = (
         "`EarlyStopping` before that",
         lambda family, folder: trainer.stopped(family, folder, patience=1),
         {
-            "call `prune(1.0)` on the pruner to go to the budget at once": tuple(
-                family for family in FAMILIES if family != "fixed"
-            )
+            "call `prune(1.0)` on the pruner to go to the budget at once": PRUNING,
         },
     ),
     Row("`torch.export` of the finalized encoder", ways.exported, slow=True),

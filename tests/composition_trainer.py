@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from composition_ways import assert_pruned, assert_same
-from composition_world import STOP_STEP, Fit
+from composition_world import Fit
 from pytorch_lightning.callbacks import (
     BatchSizeFinder,
     Callback,
     EarlyStopping,
-    EMAWeightAveraging,
     LearningRateFinder,
-    ModelCheckpoint,
 )
 from pytorch_lightning.tuner import Tuner
 from typing_extensions import override
@@ -39,47 +37,8 @@ def assert_fit(fit: Fit, *, like: Fit | None = None) -> None:
     assert_pruned(fit.model, fit.pruner)
 
 
-class WatchEvaluation(Callback):
-    """Counts what is not zero of the encoder's pruned weights whenever they are evaluated."""
-
-    def __init__(self, fit: Fit) -> None:
-        self.fit = fit
-        self.not_zero: list[int] = []
-
-    @override
-    def on_validation_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        masks = self.fit.pruner.masks()
-        # Pruners of units that keep their weights have masks of units.
-        weights = {path: mask for path, mask in masks.items() if path.endswith("weight")}
-        pruned = [pl_module.get_parameter(path)[~mask] for path, mask in weights.items()]
-        self.not_zero.append(sum(int(one.count_nonzero()) for one in pruned))
-
-
-def averaged(family: str, folder: Path, callback: Callback, *, first: bool = True) -> None:
-    """Train with a callback that averages; what is evaluated and what is left are pruned."""
-    fit = Fit(family, folder)
-    watch = WatchEvaluation(fit)
-    fit.trained(callback, watch, first=first)
-    assert watch.not_zero == [0, 0, 0]
-    assert_fit(fit)
-
-
-def moving_average() -> Callback:
-    """Average once pruning is done; other buffers than masks are not averaged either."""
-    return EMAWeightAveraging(use_buffers=False, decay=0.5, update_starting_at_step=STOP_STEP)
-
-
-def averaged_and_resumed(family: str, folder: Path) -> None:
-    options = {"enable_checkpointing": True}
-    place = folder / family
-    straight = Fit(family, folder, options).trained(
-        moving_average(), ModelCheckpoint(place, filename="{step}", save_top_k=-1)
-    )
-    resumed = Fit(family, folder)
-    resumed.trainer(moving_average()).fit(
-        resumed.model, ckpt_path=str(place / "step=2.ckpt"), weights_only=False
-    )
-    assert_fit(resumed, like=straight)
+def averaged(family: str, folder: Path, callback: Callback) -> None:
+    assert_fit(Fit(family, folder).trained(callback))
 
 
 def learning_rate_tuned(family: str, folder: Path) -> None:

@@ -110,21 +110,10 @@ def pickled(family: str, _: Path) -> None:
     is_copied(family, lambda parts: pickle.loads(pickle.dumps(parts)))
 
 
-def averaged(family: str, _: Path) -> None:
-    run = started(family)
+def averaged(family: str, _: Path, *, since: int = STOP_STEP) -> None:
+    run = started(family).train(since)
     average = AveragedModel(run.model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
-    for step in range(STEPS):
-        run.train(step + 1)
-        average.update_parameters(run.model)
-    run.model.load_state_dict(average.module.state_dict())
-    run.pruner.finalize()
-    assert run.pruner.ledger().kept_in("encoder_linear") <= 5632
-
-
-def averaged_when_pruned(family: str, _: Path) -> None:
-    run = started(family).train(STOP_STEP)
-    average = AveragedModel(run.model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
-    for step in range(STOP_STEP, STEPS):
+    for step in range(since, STEPS):
         run.train(step + 1)
         average.update_parameters(run.model)
     run.model.load_state_dict(average.module.state_dict())
