@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import (
     EarlyStopping,
     LearningRateFinder,
 )
-from pytorch_lightning.tuner import Tuner
+from pytorch_lightning.tuner.tuning import Tuner
 from typing_extensions import override
 
 if TYPE_CHECKING:

@@ -112,7 +112,8 @@ def pickled(family: str, _: Path) -> None:
 
 def averaged(family: str, _: Path, *, since: int = STOP_STEP) -> None:
     run = started(family).train(since)
-    average = AveragedModel(run.model, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    mean = get_ema_multi_avg_fn(0.5)  # type: ignore[no-untyped-call]
+    average = AveragedModel(run.model, multi_avg_fn=mean)
     for step in range(since, STEPS):
         run.train(step + 1)
         average.update_parameters(run.model)
@@ -232,8 +233,8 @@ class Wrapped(nn.Module):
 
     @override
     def forward(self, states: Tensor) -> Tensor:
-        added: Tensor = self.lora_b(self.lora_a(states))
-        return added + self.base_layer(states)
+        made: Tensor = self.base_layer(states) + self.lora_b(self.lora_a(states))
+        return made
 
 
 def wrapped(family: str, _: Path) -> None:
@@ -274,7 +275,9 @@ class States(nn.Module):
 
 def traced(family: str, _: Path) -> None:
     encoder, inputs, states = finalized(family)
-    program = torch.jit.trace(States(encoder), tuple(inputs.values()))
+    program = torch.jit.trace(  # type: ignore[no-untyped-call]
+        States(encoder), tuple(inputs.values())
+    )
     torch.testing.assert_close(program(*inputs.values()), states)
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from composition_table import ALIKE, FAMILIES, ROWS, Row, markdown
-from tiers import slow
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore:The number of training batches"),
-    pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated"),
+    pytest.mark.filterwarnings("ignore:.torch.jit.trace.* is deprecated"),
 ]
 
 
@@ -28,16 +27,12 @@ def cells() -> list[ParameterSet]:
     found = []
     for row in ROWS:
         for family in FAMILIES:
-            is_slow = family != "magnitude" if row.slow else family in ALIKE
-            if is_slow and row.refusal(family) is None:
-                found += slow((row, family))
-            else:
-                found.append(pytest.param((row, family)))
-    return [pytest.param(*one.values, marks=one.marks, id=_name(*one.values[0])) for one in found]
-
-
-def _name(row: Row, family: str) -> str:
-    return f"{family}-{re.sub('[^a-zA-Z0-9]+', '_', row.name).strip('_')}"
+            name = f"{family}-{re.sub('[^a-zA-Z0-9]+', '_', row.name).strip('_')}"
+            is_long = family != "magnitude" if row.slow else family in ALIKE
+            is_slow = is_long and row.refusal(family) is None
+            marks = [pytest.mark.slow] if is_slow else []
+            found.append(pytest.param(row, family, id=name, marks=marks))
+    return found
 
 
 @pytest.fixture
@@ -49,11 +44,10 @@ def steps() -> Iterator[list[int]]:
     handle.remove()
 
 
-@pytest.mark.parametrize("cell", cells())
+@pytest.mark.parametrize(("row", "family"), cells())
 def test_a_way_of_training_works_or_is_refused(
-    cell: tuple[Row, str], steps: list[int], tmp_path: Path
+    row: Row, family: str, steps: list[int], tmp_path: Path
 ) -> None:
-    row, family = cell
     said = row.refusal(family)
     if said is None:
         row.way(family, tmp_path)
