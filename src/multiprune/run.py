@@ -31,7 +31,6 @@ from multiprune.outcome import (
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_digest
 from multiprune.pruning.pruner import UnfinishedPruningError
-from multiprune.pruning.ready import NotReadyError
 from multiprune.quiet import quiet_libraries
 from multiprune.report.outcome import density_map, summary
 from multiprune.report.records.masks import write_masks
@@ -127,7 +126,6 @@ def train(experiment: Experiment) -> None:
         )
     except (
         *(ResumeError, CorpusError, ChildProcessError, FloatingPointError, UnfinishedPruningError),
-        NotReadyError,
         # Lightning checks some settings only now.
         MisconfigurationException,
     ) as error:
