@@ -9,6 +9,7 @@ of them, and becomes dense again in the end. Ranks of all matrices are ranked to
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from torch import nn
 from typing_extensions import override
 
 from multiprune.budget.budget import reachable
-from multiprune.budget.ledger import ParameterLedger, owned_parameters, shared_parameters
+from multiprune.budget.ledger import ParameterLedger, owned_parameters
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.saving import save_with_shapes
 from multiprune.pruning.finite import refuse_nan
@@ -252,7 +253,7 @@ class RankPruner(Pruner):
 
 def _linear_layers(model: nn.Module, encoder: nn.Module | None) -> dict[str, nn.Linear]:
     """Return the encoder's linear layers that factors can replace, by their paths in ``model``."""
-    tied = shared_parameters(model)
+    uses = Counter(id(parameter) for _, parameter in model.named_parameters(remove_duplicate=False))
     found = {}
     for owned in owned_parameters(model, encoder):
         path, _, _ = owned.path.rpartition(".")
@@ -260,6 +261,6 @@ def _linear_layers(model: nn.Module, encoder: nn.Module | None) -> dict[str, nn.
         if owned.part != "encoder_linear" or not path or type(owned.module) is not nn.Linear:
             continue
         rows, columns = owned.parameter.shape
-        if id(owned.parameter) not in tied and rows + columns < rows * columns:
+        if uses[id(owned.parameter)] == 1 and rows + columns < rows * columns:
             found[path] = owned.module
     return found
