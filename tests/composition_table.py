@@ -182,7 +182,7 @@ ROWS = (
         AVERAGED,
     ),
     Row("`Tuner.lr_find`, then `fit`", trainer.learning_rate_tuned),
-    Row("`LearningRateFinder`, at the start and midway", trainer.learning_rate_found, slow=True),
+    Row("`LearningRateFinder`", trainer.learning_rate_found, slow=True),
     Row("`Tuner.scale_batch_size`, then `fit`", trainer.batch_size_tuned, slow=True),
     Row("`BatchSizeFinder`", trainer.batch_size_found, slow=True),
     Row(

@@ -162,8 +162,7 @@ class Pruning(pl.Callback):
 
     def _after_step(self, trainer: pl.Trainer) -> None:
         assert self._gradual is not None
-        # Another callback may take steps of its own, and undo them, as to find a learning rate.
-        if self._gradual.pending and self._gradual.after_step(trainer.optimizers[0]):
+        if self._gradual.after_step(trainer.optimizers[0]):
             self._has_ranked(trainer)
 
     def _has_ranked(self, trainer: pl.Trainer) -> None:
