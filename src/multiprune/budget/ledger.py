@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ def owned_parameters(
     if not hasattr(encoder, "parameters"):
         raise TypeError(f"`encoder` must be a module, as model.bert, but is {encoder!r}.")
     inside = {id(parameter) for parameter in encoder.parameters()}
+    refuse_computed(encoder)
     writing = _output_embeddings(encoder)
     seen: set[int] = set()
     for prefix, module in model.named_modules():
@@ -62,10 +64,39 @@ def owned_parameters(
             yield OwnedParameter(f"{prefix}.{name}".lstrip("."), module, name, part)
 
 
+def shared_parameters(model: nn.Module) -> set[int]:
+    """Return the ids of parameters that several modules own: of tied weights."""
+    uses = Counter(
+        id(parameter)
+        for module in model.modules()
+        for parameter in module.parameters(recurse=False)
+    )
+    return {parameter for parameter, count in uses.items() if count > 1}
+
+
 def _output_embeddings(encoder: nn.Module) -> object:
     """Return what gives each token a score, where an encoder-decoder has it untied."""
     is_decoding = getattr(getattr(encoder, "config", None), "is_encoder_decoder", False)
     return encoder.get_output_embeddings() if is_decoding else None  # type: ignore[operator]
+
+
+def refuse_computed(encoder: nn.Module) -> None:
+    """Raise a ValueError if a linear layer computes its weight: nothing of it could be pruned."""
+    # Imported late: budgets are checked before torch is there.
+    from torch import nn
+
+    for path, module in encoder.named_modules():
+        if isinstance(module, nn.Linear):
+            check_owned(f"{path}.weight", module, "weight")
+
+
+def check_owned(path: str, module: nn.Module, name: str) -> None:
+    """Raise a ValueError if a module computes a weight from others, whatever these are."""
+    if module._parameters.get(name) is None:
+        raise ValueError(
+            f"A weight must be a parameter of its layer to be pruned, but {path} is computed from "
+            "others, as by torch.nn.utils.parametrize or weight_norm: remove that first."
+        )
 
 
 def _part(module: nn.Module, parameter: Tensor) -> str:

@@ -42,11 +42,16 @@ class Layer:
 
     def linear_layers(self) -> Iterator[tuple[nn.Linear, Slices]]:
         """Yield each linear layer of this layer and the units along it."""
+        for path, linear in self.named_linear_layers():
+            yield linear, self.architecture.linear[path]
+
+    def named_linear_layers(self) -> Iterator[tuple[str, nn.Linear]]:
+        """Yield each linear layer of this layer, and its path in it."""
         module = self.encoder.get_submodule(self.path)
-        for path, slices in self.architecture.linear.items():
+        for path in self.architecture.linear:
             # What is left of a layer that was dropped holds none.
             if isinstance(found := _submodule(module, path), nn.Linear):
-                yield found, slices
+                yield path, found
 
     def output_of(self, units: str) -> nn.Linear:
         """Return the linear layer that reads units of a kind: values, or neurons."""
@@ -126,6 +131,7 @@ def _layer(encoder: nn.Module, path: str, architecture: Architecture) -> Layer:
     attention = _submodule(module, architecture.attention)
     if not hasattr(attention, architecture.head_size):
         raise ValueError(f"Layers must not have been dropped before, but {path} was.")
+    _refuse_wrapped(module, path, architecture)
     size = int(getattr(attention, architecture.head_size))
     widths = {
         slices.units[0]: module.get_submodule(name).get_parameter("weight").shape[1]
@@ -157,6 +163,17 @@ def _refuse_tied(encoder: nn.Module, layers: list[Layer]) -> None:
             raise ValueError(
                 f"Linear layers whose units are cut must have weights of their own, but {path} is "
                 f"tied to {first[id(parameter)]}: choose a pruner of single weights."
+            )
+
+
+def _refuse_wrapped(module: nn.Module, path: str, architecture: Architecture) -> None:
+    for name in architecture.linear:
+        found = _submodule(module, name)
+        if found is not None and not isinstance(found, nn.Linear):
+            raise ValueError(
+                f"The linear layers of an encoder must be nn.Linear for units to be cut, but "
+                f"{path}.{name} is a {type(found).__name__}: unwrap it (of PEFT: "
+                "merge_and_unload), or choose a pruner of single weights."
             )
 
 

@@ -72,6 +72,11 @@ class AttributionPruner(UnitPruner):
         )
         self._recorder.attach()
 
+    @property
+    def reads_gradients(self) -> bool:  # type: ignore[override]
+        """Whether what survives depends on gradients."""
+        return self.method.reads_gradients
+
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         if self.is_cut:
@@ -91,7 +96,9 @@ class AttributionPruner(UnitPruner):
 
     @override
     def skip_step(self) -> None:
-        self._measured = []  # gradients that overflowed say nothing
+        # Gradients that overflowed say nothing, and passes that led to no step neither.
+        self._measured = []
+        self._recorder.forget()
 
     @override
     def shrink(self, optimizer: Optimizer | None = None) -> bool:

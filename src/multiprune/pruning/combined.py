@@ -74,6 +74,11 @@ class Combined(Pruner):
             )
 
     @override
+    def check_ready(self) -> None:
+        self.structured.check_ready()
+        self.element_wise.check_ready()
+
+    @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         self.structured.before_step(learning_rate_scale)
         self.element_wise.before_step(learning_rate_scale)

@@ -14,6 +14,7 @@ from multiprune.arguments import check_number
 from multiprune.models.nested import LayerOrder, RemovalOrder
 from multiprune.models.resize import Resizable
 from multiprune.pruning.layer_state import STATE
+from multiprune.pruning.ready import NotReadyError
 from multiprune.pruning.removal import HEADS, NEURONS, Kept
 from multiprune.pruning.removal_order import removal_order
 from multiprune.pruning.structured import Structured
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 
 #: Where the encoder keeps the order in which its units go.
 ORDER = "removal_order"
+
+#: What transformers sets in a module whose passes it runs again in backward.
+CHECKPOINTED = "gradient_checkpointing"
 
 
 class OrderState(nn.Module):
@@ -121,7 +125,8 @@ class DynamicSparsification(Structured):
 
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
-        if getattr(getattr(encoder or model, "config", None), "is_encoder_decoder", False):
+        inside = model if encoder is None else encoder
+        if getattr(getattr(inside, "config", None), "is_encoder_decoder", False):
             raise ValueError(
                 "Dynamic sparsification needs an encoder, but this model has a decoder."
             )
@@ -198,11 +203,24 @@ class DynamicSparsification(Structured):
     @contextmanager
     def part(self, removals: int) -> Iterator[None]:
         """Let the encoder be what is left after so many removals, whatever mode it is in."""
+        self._refuse_checkpointing()
         before, self._part, self._has_run = self._part, removals, True
         try:
             yield
         finally:
             self._part = before
+
+    @override
+    def check_ready(self) -> None:
+        super().check_ready()
+        self._refuse_checkpointing()
+
+    def _refuse_checkpointing(self) -> None:
+        if any(getattr(module, CHECKPOINTED, False) for module in self._encoder.modules()):
+            raise NotReadyError(
+                "Parts of an encoder cannot be trained with gradient checkpointing, which runs "
+                "layers again when they are whole: disable it."
+            )
 
     def check_parts_have_run(self) -> None:
         """Raise a RuntimeError if there are parts, but none was run since the last step."""

@@ -16,11 +16,12 @@ from multiprune.pruning.groups import Elements, Groups
 from multiprune.pruning.pruner import Pruner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import Tensor, nn
 
     from multiprune.budget import Budget
+    from multiprune.pruning.ready import Weight
 
 
 @dataclass(frozen=True)
@@ -116,11 +117,12 @@ class ElementWisePruner(Pruner):
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         self._model, self._encoder = model, encoder
+        inside = model if encoder is None else encoder
         owned = [one for one in owned_parameters(model, encoder) if one.part in self.parts]
         self.targets = [Target(one.path, one.module, one.name) for one in owned]
         if not self.targets:
             raise ValueError(
-                f"A pruner needs parameters to prune, but {type(encoder or model).__name__} has "
+                f"A pruner needs parameters to prune, but {type(inside).__name__} has "
                 f"none in {', '.join(self.parts)}."
             )
         for target in self.targets:
@@ -140,10 +142,14 @@ class ElementWisePruner(Pruner):
         for ranked, share in self._rankings(self._dense - self._excess):
             self.groups.check(dict(shapes[ranked]), share)
             self._spare += self.groups.largest_group([shape for _, shape in shapes[ranked]]) - 1
-        self.progress.attach(model if encoder is None else encoder, self)
+        self.progress.attach(inside, self)
 
     def add_state(self, target: Target) -> None:
         """Add the buffers that a method needs besides the mask."""
+
+    @override
+    def weights(self) -> Iterable[Weight]:
+        return [(target.path, target.module, target.name) for target in self.targets]
 
     @override
     def prune(self, amount: float) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from multiprune.pruning.element_wise import ElementWisePruner
+from multiprune.pruning.ready import refuse_compiled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,6 +29,8 @@ class Fixed(ElementWisePruner):
     computes, unless the weights have the same zeros already.
     """
 
+    reads_gradients = False
+
     def __init__(
         self,
         *,
@@ -40,8 +43,9 @@ class Fixed(ElementWisePruner):
 
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
-        super().prepare(model, encoder)
         inside = model if encoder is None else encoder
+        refuse_compiled(inside)
+        super().prepare(model, encoder)
         paths = {parameter.data_ptr(): path for path, parameter in inside.named_parameters()}
         for target in self.targets:
             target.mask.copy_(self._mask_for(paths[target.weight.data_ptr()], target.weight))

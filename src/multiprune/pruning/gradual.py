@@ -46,6 +46,7 @@ class GradualPruning:
         self.pruner, self.schedule = pruner, schedule
         self.total_steps, self.every_n_steps = total_steps, every_n_steps
         self.stop_step = schedule.stop_step(total_steps)
+        pruner.check_ready()
         pruner.progress.stop_step = self.stop_step
         steps = [*range(0, self.stop_step, every_n_steps), total_steps]
         amounts = [schedule(step / total_steps) for step in steps]
@@ -83,8 +84,9 @@ class GradualPruning:
 
         Raises:
             TypeError: if there is no optimizer of torch.
-            ValueError: if the pruner is not prepared, or the optimizer has taken steps that the
-                schedule has not seen, as after a resume that forgot the model's state.
+            ValueError: if the pruner is not prepared, or the optimizer was made before that and
+                holds layers that are gone, or has taken steps that the schedule has not seen, as
+                after a resume that forgot the model's state.
         """
         optimizer = torch_optimizer(optimizer)
         if not hasattr(self.pruner, "excess"):
@@ -97,6 +99,7 @@ class GradualPruning:
                 "call pruner.prepare(model) before the model's state is loaded; to begin pruning "
                 "only now, pass late=True."
             )
+        self._check_held(optimizer)
 
         def before(optimizer: Optimizer, _args: Any, _kwargs: Any) -> None:
             self.before_step(optimizer)
@@ -111,6 +114,15 @@ class GradualPruning:
             optimizer.register_step_post_hook(after),
             optimizer.register_load_state_dict_pre_hook(_check_state),
         ]
+
+    def _check_held(self, optimizer: Optimizer) -> None:
+        held = {id(one) for group in optimizer.param_groups for one in group["params"]}
+        weights = [getattr(module, name) for _, module, name in self.pruner.weights()]
+        if self.pruner.replaces_layers and not any(id(weight) in held for weight in weights):
+            raise ValueError(
+                f"{type(self.pruner).__name__} replaces layers, and the optimizer holds none of "
+                "the new ones: make it after pruner.prepare(model)."
+            )
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Gradients are complete, and the optimizer is about to move."""

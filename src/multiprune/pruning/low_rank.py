@@ -62,14 +62,8 @@ class LowRankL0(RankPruner):
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         super().prepare(model, encoder)
-        shares = [target.cost / self._dense for target in self.targets]
-
-        def expected_size(probabilities: Sequence[Tensor]) -> Tensor:
-            sizes = zip(probabilities, shares, strict=True)
-            return torch.stack([probability.sum() * share for probability, share in sizes]).sum()
-
         counts = [target.layer.rank for target in self.targets]
-        self.gates.add_to(model if encoder is None else encoder, counts, expected_size)
+        self.gates.add_to(model if encoder is None else encoder, counts, self._expected_size)
         for target, gate in zip(self.targets, self.gates.estimated(), strict=True):
             target.layer.set_gates(torch.ones_like(gate), torch.ones_like(gate))
 
@@ -101,6 +95,11 @@ class LowRankL0(RankPruner):
         if not self.gates.learning:
             self.gates.start()
             self._show_gates()
+
+    def _expected_size(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """Return the expected size, as a fraction of the dense one."""
+        sizes = zip(probabilities, self.targets, strict=True)
+        return torch.stack([one.sum() * (it.cost / self._dense) for one, it in sizes]).sum()
 
     @override
     def _make_permanent(self) -> None:

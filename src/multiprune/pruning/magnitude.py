@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Magnitude(ElementWisePruner):
     """Scores a weight by its absolute value; a pruned weight never comes back."""
 
+    reads_gradients = False
+
     @override
     def scores(self) -> list[Tensor]:
         return [target.weight.abs() for target in self.targets]

@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 
 from multiprune.arguments import check_is
 from multiprune.budget import Budget
+from multiprune.budget.ledger import check_owned
 from multiprune.pruning.averages import watch_averages
 from multiprune.pruning.progress import Progress
+from multiprune.pruning.ready import refuse_without_gradients
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
     from multiprune.budget import ParameterLedger
+    from multiprune.pruning.ready import Weight
 
 
 # Here, as an average may be made before there is a pruner.
@@ -38,6 +41,10 @@ class Pruner(ABC):
 
     #: Whether each ranking takes what is due, rather than the last one everything.
     is_gradual = True
+    #: Whether what survives depends on gradients of weights.
+    reads_gradients = True
+    #: Whether ``prepare`` puts other layers, with parameters of their own, in the place of some.
+    replaces_layers = False
 
     def __init__(self, *, budget: Budget) -> None:
         check_is(Budget, "FractionBudget(0.1)", budget=budget)
@@ -54,6 +61,22 @@ class Pruner(ABC):
         Raises:
             ValueError: if there is nothing to prune, or the budget cannot be met.
         """
+
+    def weights(self) -> Iterable[Weight]:
+        """Return the weights in scope that have not been cut."""
+        return ()
+
+    def check_ready(self) -> None:
+        """Hold the prepared model, as it will be trained, against what the method needs.
+
+        Raises:
+            ValueError: if weights are computed from others or, where gradients are read, have
+                none or too few bits.
+        """
+        for weight in self.weights():
+            check_owned(*weight)
+        if self.reads_gradients:
+            refuse_without_gradients(type(self).__name__, self.weights())
 
     @abstractmethod
     def before_step(self, learning_rate_scale: float = 1.0) -> None:

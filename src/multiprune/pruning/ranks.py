@@ -23,15 +23,17 @@ from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.saving import save_with_shapes
 from multiprune.pruning.finite import refuse_nan
 from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.ready import refuse_compiled
 from multiprune.pruning.select import close_smallest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from torch import Tensor
     from torch.optim import Optimizer
 
     from multiprune.budget import Budget
+    from multiprune.pruning.ready import Weight
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,8 @@ class RankPruner(Pruner):
     and that are not tied to others. One rank of each stays, the best, so that no layer is cut off.
     """
 
+    replaces_layers = True
+
     def __init__(self, *, budget: Budget) -> None:
         super().__init__(budget=budget)
         self.targets: list[RankTarget] = []
@@ -99,6 +103,8 @@ class RankPruner(Pruner):
 
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
+        inside = model if encoder is None else encoder
+        refuse_compiled(inside)
         self._model = model
         self._ledger = ParameterLedger.of(model, encoder)
         for path, linear in _linear_layers(model, encoder).items():
@@ -110,7 +116,7 @@ class RankPruner(Pruner):
         if not self.targets:
             raise ValueError(
                 f"A pruner of ranks needs linear layers to factorise, but "
-                f"{type(encoder or model).__name__} has none that this would make smaller."
+                f"{type(inside).__name__} has none that this would make smaller."
             )
         self._dense = sum(target.dense for target in self.targets)
         ledger = self.ledger()
@@ -125,8 +131,14 @@ class RankPruner(Pruner):
                 f"{fewest:,} parameters, but leaves them {self._dense - self._excess:,}. "
                 f"{reachable(least, dense)}."
             )
-        self.progress.attach(model if encoder is None else encoder, self)
-        save_with_shapes(model, model if encoder is None else encoder)
+        self.progress.attach(inside, self)
+        save_with_shapes(model, inside)
+
+    @override
+    def weights(self) -> Iterable[Weight]:
+        for target in self.targets:
+            for name in ("up", "down"):
+                yield f"{target.path}.{name}.weight", target.layer.get_submodule(name), "weight"
 
     @override
     def prune(self, amount: float) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from multiprune.models.architectures import VALUE
 from multiprune.pruning.attribution import Pass, scores_by_example
 from multiprune.pruning.importance import Scores
+from multiprune.pruning.ready import NotReadyError
 from multiprune.pruning.removal import HEADS
 from multiprune.pruning.token_masks import token_masks
 
@@ -69,7 +70,12 @@ class Recorder:
         self._end()
         for handle in self._handles:
             handle.remove()
-        self._handles, self._records, self._sums = [], [], []
+        self._handles = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget what was recorded."""
+        self._records, self._sums = [], []
 
     def take(self, weights: Tensor | None = None) -> list[Scores]:
         """Return the sums over the examples recorded since it was last called, by layer.
@@ -124,6 +130,7 @@ class _Record:
     def __init__(self, method: Attribution, masks: TokenMasks, run: Pass, scale: float) -> None:
         self.method, self.masks, self.run, self.scale = method, masks, run, scale
         self.contributions: dict[int, dict[str, Tensor]] = {}
+        self._has_gradients = torch.is_grad_enabled()
 
     def watch(self, number: int, site: Site) -> RemovableHandle:
         """Read a site of a layer in what is left of this pass."""
@@ -156,6 +163,11 @@ class _Record:
         gated = activation if self.run.gate == 1 else activation * self._gates(site, own)
         if not self.method.reads_gradients:
             self._add(number, site, own, own)
+        elif self._has_gradients and not torch.is_grad_enabled():
+            raise NotReadyError(
+                "Attribution reads gradients of activations, which reentrant gradient "
+                "checkpointing hides: enable it with {'use_reentrant': False}."
+            )
         elif gated.requires_grad:
             gated.register_hook(  # type: ignore[no-untyped-call]
                 lambda gradient: self._add(number, site, own, gradient)

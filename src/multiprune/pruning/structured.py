@@ -76,6 +76,11 @@ class Structured(UnitPruner):
     def new_state(self, layer: Layer) -> LayerState:
         return ImportanceState(layer) if self.importance.reads_gradients else LayerState(layer)
 
+    @property
+    def reads_gradients(self) -> bool:  # type: ignore[override]
+        """Whether what survives depends on gradients of weights."""
+        return self.importance.reads_gradients
+
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         if self.importance.reads_gradients and not self.is_cut:

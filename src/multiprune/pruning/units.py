@@ -15,7 +15,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.budget.budget import reachable
-from multiprune.budget.ledger import ParameterLedger, parts_of
+from multiprune.budget.ledger import (
+    ParameterLedger,
+    parts_of,
+    refuse_computed,
+    shared_parameters,
+)
 from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, ROWS, VALUE
 from multiprune.models.saving import save_with_shapes
 from multiprune.models.shrink import is_cut, shrink_layer
@@ -23,6 +28,7 @@ from multiprune.models.structure import along, layers_of
 from multiprune.pruning.finite import compared_scores, refuse_nan
 from multiprune.pruning.layer_state import STATE, LayerState, resize_on_load
 from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.ready import NotReadyError, refuse_compiled
 from multiprune.pruning.removal import (
     GRANULARITIES,
     HEAD_DIMENSIONS,
@@ -34,13 +40,14 @@ from multiprune.pruning.removal import (
 from multiprune.pruning.removal_order import remove_least_important
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch.optim import Optimizer
 
     from multiprune.budget import Budget
     from multiprune.models.structure import Layer
     from multiprune.pruning.importance import Scores
+    from multiprune.pruning.ready import Weight
     from multiprune.pruning.removal import Kept
 
 
@@ -77,8 +84,11 @@ class UnitPruner(Pruner):
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         self._encoder = model if encoder is None else encoder
+        refuse_compiled(self._encoder)
+        refuse_computed(self._encoder)
         self.layers = layers_of(self._encoder)
         self._check_heads_may_shrink()
+        self._check_weights_are_untied(model)
         self._costs = [costs_of(layer, self.budget.of) for layer in self.layers]
         self._weights = [costs_of(layer, "encoder_linear") for layer in self.layers]
         self._parameters = [costs_of(layer, "encoder") for layer in self.layers]
@@ -104,6 +114,12 @@ class UnitPruner(Pruner):
         )
         self.progress.attach(self._encoder, self)
         save_with_shapes(model, self._encoder)
+
+    @override
+    def weights(self) -> Iterable[Weight]:
+        for layer in self.layers:
+            for path, linear in layer.named_linear_layers():
+                yield f"{layer.path}.{path}.weight", linear, "weight"
 
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
@@ -254,6 +270,15 @@ class UnitPruner(Pruner):
                     # The bias of an output goes when its whole layer goes.
                     bias_mask = mask if slices.dim == ROWS else mask.any()
                     _mask(linear.bias, bias_mask, to_gradients)
+
+    def _check_weights_are_untied(self, model: nn.Module) -> None:
+        tied = shared_parameters(model)
+        for path, linear, name in self.weights():
+            if id(linear.get_parameter(name)) in tied:
+                raise NotReadyError(
+                    f"Units can be cut out of layers that have weights of their own, but {path} "
+                    "is tied to another: untie it, or choose a pruner of single weights."
+                )
 
     def _check_heads_may_shrink(self) -> None:
         architecture = self.layers[0].architecture

@@ -62,6 +62,7 @@ class Pruning(pl.Callback):
         """Insert into ``module`` what the pruner needs; does nothing the second time."""
         if not self._is_prepared:
             self.pruner.prepare(module, self._encoder_of(module))
+            self.pruner.check_ready()
             self._is_prepared = True
 
     def _encoder_of(self, module: nn.Module) -> nn.Module:
@@ -107,6 +108,11 @@ class Pruning(pl.Callback):
             self._after_step(trainer)
 
         self._handle = trainer.optimizers[0].register_step_post_hook(after_step)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert self._gradual is not None
+        self._gradual.skip_step()  # passes before, as of a search for a batch size, are no steps
 
     @override
     def on_before_optimizer_step(
