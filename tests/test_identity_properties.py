@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import names, seeds
 
-from multiprune.runs.settings import INCIDENTAL, difference, flat_settings, is_below
+from multiprune.runs.settings import INCIDENTAL, difference, is_below, settings_of
 
 plain_values = st.one_of(
     st.none(),
@@ -49,7 +49,7 @@ def test_neither_the_order_of_keys_nor_json_makes_a_difference(
     other = shuffled(config, np.random.default_rng(seed))
     assert difference(config, other) is None
     assert difference(json.loads(json.dumps(config)), config) is None
-    assert flat_settings(config) == flat_settings(other)
+    assert settings_of(config) == settings_of(other)
 
 
 @given(trees, trees, st.sampled_from(["logger", "checkpoint", "mirror", "give_up"]), names)
@@ -79,7 +79,7 @@ def test_any_other_value_is_found_by_its_key(
     assert first is not None
     # The same key and values, the other way round.
     assert (found[0], found[1], found[2]) == (first[0], first[2], first[1])
-    (flat,) = flat_settings(changed)
+    flat = settings_of(changed)
     assert flat[".".join(["pruner", *path])] == value
 
 

@@ -209,7 +209,7 @@ def test_the_ledger_counts_every_parameter_once_and_what_masks_keep(
     scope = sum(mask.numel() for mask in masks.values())
     assert ledger.fixed_in("total") == whole - scope
     assert ledger.density == pytest.approx(1 - removed / scope if scope else 1.0)
-    assert [row["part"] for row in ledger.rows()] == list(PARTS)
+    assert [row.part for row in ledger.rows()] == list(PARTS)
     for part in PARTS:
         assert 0 <= ledger.dense[part] - ledger.kept[part] <= ledger.prunable[part]
 

@@ -247,18 +247,3 @@ def test_dropped_layer_is_not_pruned_again() -> None:
     layers[1] = DroppedLayer(layers[1], ["output.LayerNorm"], returns_tuple=False)
     with pytest.raises(ValueError, match=r"dropped before, but encoder\.layer\.1 was"):
         layers_of(encoder)
-
-
-def test_layers_with_tied_weights_are_refused_by_name() -> None:
-    encoder: Any = tiny_encoder("bert")
-    own = encoder.encoder.layer[0].attention.self
-    own.key.weight = own.query.weight
-    said = r"of their own, but encoder\.layer\.0\.\S+\.key\.weight is tied to \S+\.query\.weight: "
-    with pytest.raises(ValueError, match=said):
-        layers_of(encoder)
-    same_layer: Any = tiny_encoder("bert")
-    same_layer.encoder.layer[1] = same_layer.encoder.layer[0]
-    with pytest.raises(
-        ValueError, match=r"but encoder\.layer\.1\.\S+ is tied to encoder\.layer\.0"
-    ):
-        layers_of(same_layer)

@@ -88,7 +88,7 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
 
     Raises:
         ValueError: if the architecture has no entry here, the encoder is wrapped in another module,
-            a layer was dropped already, or linear layers are tied.
+            a layer was dropped already.
     """
     found = []
     for architecture in architectures_of(encoder):
@@ -100,7 +100,6 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
             )
         paths = layer_paths(encoder, architecture)
         found += [_layer(encoder, path, architecture) for path in paths]
-    _refuse_tied(encoder, found)
     return found
 
 
@@ -147,23 +146,6 @@ def _layer(encoder: nn.Module, path: str, architecture: Architecture) -> Layer:
                 "choose a pruner of single weights."
             )
     return layer
-
-
-def _refuse_tied(encoder: nn.Module, layers: list[Layer]) -> None:
-    """Refuse parameters that would be cut, and counted, in one place and stay in another."""
-    cut = {
-        id(parameter)
-        for layer in layers
-        for linear, _ in layer.linear_layers()
-        for parameter in linear.parameters()
-    }
-    first: dict[int, str] = {}
-    for path, parameter in encoder.named_parameters(remove_duplicate=False):
-        if id(parameter) in cut and first.setdefault(id(parameter), path) != path:
-            raise ValueError(
-                f"Linear layers whose units are cut must have weights of their own, but {path} is "
-                f"tied to {first[id(parameter)]}: choose a pruner of single weights."
-            )
 
 
 def _refuse_wrapped(module: nn.Module, path: str, architecture: Architecture) -> None:
