@@ -48,7 +48,7 @@ PROMISES = {
     7: "an exported model answers the same where multiprune is not installed",
     8: "after a cut the optimizer owns every parameter, and nothing else",
     9: "masks take a byte a weight, and pruning works once an optimizer step",
-    10: "copies, averages of weights and averages of checkpoints work while it prunes",
+    10: "copies and averages of checkpoints work while it prunes, averages of weights once it has",
 }
 
 NOTHING_PRUNED = "it prunes nothing"
