@@ -19,7 +19,7 @@ _UNEXPECTED = re.compile(r"(\w+)(?:\.__init__)?\(\) got an unexpected keyword ar
 _NOT_FOUND = re.compile(r"Error loading '([^']+)'")
 _MISSING = re.compile(r"(\w+)(?:\.__init__)?\(\) missing .* arguments?: (.+)")
 _KEY = re.compile(r"^ *full_key: (.+)$", re.MULTILINE)
-_RAISED = re.compile(r"\w+ raised while resolving interpolation: ")
+_RAISED = re.compile(r"\w+ raised while (?:resolving interpolation|composing config): ")
 _NOT_SAID = ("full_key:", "object_type=", "reference_type=", "Config search path", "See https:")
 
 
