@@ -102,7 +102,9 @@ def test_10_averaged_once_its_schedule_has_ended(name: str, use_buffers: bool) -
     for path, one in average.module.named_parameters():
         torch.testing.assert_close(one.detach(), by_hand[path])
     training.model.load_state_dict(average.module.state_dict())
-    assert_comes_to_its_budget(name, training.model, training.pruner)
+    training.pruner.finalize()
+    assert nonzero_weights(encoder_of(training.model)) == training.kept()
+    assert logits_of(training.model).isfinite().all()
 
 
 def moving_average(model: nn.Module, *, use_buffers: bool = False) -> AveragedModel:
@@ -114,7 +116,7 @@ def moving_average(model: nn.Module, *, use_buffers: bool = False) -> AveragedMo
 def test_10_average_that_begins_while_masks_change_is_refused(name: str) -> None:
     for steps in (0, STOP_STEP - 1):
         training = Training.begun(name).train(steps)
-        if KINDS[name] == NOTHING:
+        if name in ("none", "fixed"):  # whose masks never change
             moving_average(training.model)
             continue
         with pytest.raises(ValueError, match=r"make it once the schedule has ended"):
