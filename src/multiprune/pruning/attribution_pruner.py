@@ -96,8 +96,10 @@ class AttributionPruner(UnitPruner):
 
     @override
     def skip_step(self) -> None:
-        # Gradients that overflowed say nothing, and passes that led to no step neither.
-        self._measured = []
+        self._measured = []  # gradients that overflowed say nothing
+
+    @override
+    def forget_passes(self) -> None:
         self._recorder.forget()
 
     @override

@@ -79,6 +79,10 @@ class Combined(Pruner):
         self.element_wise.check_ready()
 
     @override
+    def forget_passes(self) -> None:
+        self.structured.forget_passes()
+
+    @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         self.structured.before_step(learning_rate_scale)
         self.element_wise.before_step(learning_rate_scale)

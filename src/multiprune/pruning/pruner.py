@@ -78,6 +78,9 @@ class Pruner(ABC):
         if self.reads_gradients:
             refuse_without_gradients(type(self).__name__, self.weights())
 
+    def forget_passes(self) -> None:  # noqa: B027
+        """Forget what passes that lead to no step have left."""
+
     @abstractmethod
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         """Read or rewrite the gradients: they are complete (accumulated, reduced, unscaled).

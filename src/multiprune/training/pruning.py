@@ -111,8 +111,7 @@ class Pruning(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert self._gradual is not None
-        self._gradual.skip_step()  # passes before, as of a search for a batch size, are no steps
+        self.pruner.forget_passes()  # as of a search for a learning rate or a batch size
 
     @override
     def on_before_optimizer_step(
