@@ -35,7 +35,7 @@ from multiprune.report.records.predictions import write_predictions
 from multiprune.tasks.answers import Answers
 
 SIZES = 20
-METRIC = {"_target_": "hydra.utils.get_method", "path": "multiprune.tasks.metrics.accuracy"}
+METRIC = {"_target_": "multiprune.metrics.Accuracy"}
 COMMAND = (sys.executable, "-c", "from multiprune.cli import main; main()", "report")
 
 

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
+from multiprune.metrics import Accuracy
+from multiprune.metrics.catalogue import recorded
+from multiprune.metrics.terms import MetricTerms, terms_of
 from multiprune.report.records.predictions import write_predictions
 from multiprune.tasks.answers import Answers
 
@@ -23,7 +27,7 @@ HEAD = 130
 
 
 def task_config(name: str, **changed: Any) -> dict[str, Any]:
-    metric = {"_target_": "hydra.utils.get_method", "path": "multiprune.tasks.metrics.accuracy"}
+    metric = {"_target_": "multiprune.metrics.Accuracy"}
     source = {"_target_": "multiprune.data.source.HubSource", "path": "glue", "name": name}
     return {
         "_target_": "multiprune.tasks.classification.Classification",
@@ -75,6 +79,9 @@ def results(
         "wall_seconds": 3,
         "seconds_per_step": 0.25,
         "seed": seed,
+        "metrics": {
+            task: dict.fromkeys(("accuracy", "f1"), recorded(Accuracy())) for task in validation
+        },
         "config": {
             "task": {task: task_config(task) for task in validation},
             "encoder": encoder | ({"freeze_embeddings": True} if frozen else {}),
@@ -104,4 +111,16 @@ def write_answers(run: Path, right: Mapping[str, Sequence[bool]], split: str = "
         predictions = torch.from_numpy(np.asarray(one, np.int64))
         examples = torch.arange(len(predictions))
         by_task[task] = Answers(predictions, torch.ones_like(predictions), examples)
-    write_predictions(run, {split: by_task})
+    write_decided(run, by_task, split)
+
+
+def write_decided(run: Path, by_task: Mapping[str, Answers], split: str = "test") -> None:
+    """Write which of two classes a run answered, and what that adds to the accuracy."""
+    terms = {}
+    for task, answers in by_task.items():
+        outputs = functional.one_hot(answers.predictions.long(), 2).double()
+        examples, which = torch.unique(answers.examples, return_inverse=True)
+        found, places = terms_of(Accuracy(), outputs, answers.labels, which, len(examples))
+        languages = torch.zeros(len(examples), dtype=torch.long)
+        terms[task] = MetricTerms(found, places, languages, torch.arange(len(examples)))
+    write_predictions(run, {split: by_task}, {split: terms})

@@ -40,8 +40,8 @@ from multiprune.report.records.results import Results, scores_by_task
 from multiprune.report.summary import print_summary
 from multiprune.run_folder import MODEL, SIZES_FOLDER, RunFolder
 from multiprune.status import StatusFile
-from multiprune.tasks.score_terms import score_terms
-from multiprune.tasks.scores import reads_rows
+from multiprune.tasks.answers import decided
+from multiprune.tasks.scores import metric_terms, metrics_of, reads_rows
 from multiprune.training.checkpoints import checkpoint_to_continue
 from multiprune.training.examples import worst_examples
 from multiprune.training.module import ResumeError
@@ -53,8 +53,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from multiprune.assembly import Experiment
+    from multiprune.metrics.terms import MetricTerms
     from multiprune.tasks.answers import Answers
-    from multiprune.tasks.score_terms import ScoreTerms
 
 
 def run(config: DictConfig) -> float:
@@ -169,6 +169,7 @@ def finish(experiment: Experiment, config: DictConfig) -> Results:
         config=recorded(config),
         lineage=experiment.lineage,
         labels=labels_of(experiment.tasks),
+        metrics=metrics_of(experiment.tasks),
     )
     write(experiment, results)
     return results
@@ -203,24 +204,28 @@ def write(experiment: Experiment, results: Results) -> None:
     place, claim = experiment.folder / MODEL, folder.claim(MODEL)
     save_model(place, model, tokenizer, experiment.tasks, length, claim=claim)
     save_every_size(experiment, folder)
-    answered = experiment.module.answers
-    answers = {"validation": answered["val"], "test": answered["test"]}
-    write_predictions(experiment.folder, answers, terms_of(experiment, answers))
+    found = experiment.module.answers
+    answers = {"validation": found["val"], "test": found["test"]}
+    answered = {
+        split: {name: decided(experiment.tasks[name], one) for name, one in by_task.items()}
+        for split, by_task in answers.items()
+    }
+    write_predictions(experiment.folder, answered, terms_of(experiment, answers))
     write_masks(experiment.folder, experiment.pruning.pruner.masks())
     results.write(experiment.folder)
-    track(experiment, results, answered["val"])
+    track(experiment, results, answered["validation"])
 
 
 def terms_of(
     experiment: Experiment, answers: Mapping[str, Mapping[str, Answers]]
-) -> dict[str, dict[str, ScoreTerms]]:
-    """Return what the examples add to scores that answers alone do not give, by split and task."""
-    found: dict[str, dict[str, ScoreTerms]] = {}
+) -> dict[str, dict[str, MetricTerms]]:
+    """Return what the examples add to scores, by split and task."""
+    found: dict[str, dict[str, MetricTerms]] = {}
     for split, by_task in answers.items():
         for name, one in by_task.items():
             task = experiment.tasks[name]
             rows = experiment.data.rows(name, split) if reads_rows(task) else None
-            if (terms := score_terms(task, one, rows)) is not None:
+            if (terms := metric_terms(task, one, rows)) is not None:
                 found.setdefault(split, {})[name] = terms
     return found
 

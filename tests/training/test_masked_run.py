@@ -21,6 +21,7 @@ from multiprune.budget import FractionBudget
 from multiprune.data.source import GeneratedSource
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.loading import load
+from multiprune.metrics import TokenAccuracy
 from multiprune.models.encoder import pretrained
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.report.records.predictions import read_predictions
@@ -28,7 +29,6 @@ from multiprune.specialize.calibration_set import LABELS, Draw
 from multiprune.specialize.specialist import Recipe
 from multiprune.specialize.specialize import Manner, Request, specialize
 from multiprune.tasks.masked_language import MaskedLanguage
-from multiprune.tasks.metrics import token_accuracy
 from multiprune.tasks.packing import beside_texts
 from multiprune.tasks.synthetic import agreement
 
@@ -47,7 +47,7 @@ def with_masked_language() -> dict[str, Task]:
         text=["sentence"],
         probability=0.15,
         packing=beside_texts,
-        metrics={"accuracy": token_accuracy},
+        metrics={"accuracy": TokenAccuracy()},
         source=GeneratedSource(generator=agreement, rows={"train": 120, "validation": 24}),
     )
     return {"quantity": TASKS()["quantity"], "mlm": masked.read_by(character_tokenizer())}

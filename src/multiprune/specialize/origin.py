@@ -15,6 +15,7 @@ from multiprune.data.datamodule import EACH
 from multiprune.data.read_labels import with_labels
 from multiprune.models.text_to_text import tasks_for
 from multiprune.outcome import sentence
+from multiprune.specialize.earlier_metrics import with_metrics_of_today
 from multiprune.targets import check_targets
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.scores import reads_rows
@@ -140,6 +141,8 @@ def read_origin(run: Path, *, allow_targets: Sequence[str] = ()) -> Origin:
         # Those that the run has read from its training data.
         for name, labels in content.get("labels", {}).items():
             config["task"][name]["labels"] = labels
+        tasks = config["task"].items()
+        config["task"] = {name: with_metrics_of_today(one) for name, one in tasks}
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         raise ValueError(
             f"The results of a run must hold its configuration, but {file} does not: {error}"

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from inspect import isbuiltin
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
+import torchmetrics
 from torch import Tensor
 
 from multiprune.arguments import check_number
+from multiprune.metrics import Metric, TorchMetric
 from multiprune.tasks.columns import Columns, check_present, check_texts, check_values
 from multiprune.tasks.languages import LANGUAGE, check_declaration
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from multiprune.metrics.outputs import Output
     from multiprune.tasks.answers import Answers
-
-#: Takes predictions and labels of many examples, as ``Task.compared`` gives them.
-Metric = Callable[[Any, Any], float]
 
 #: Marks a token that has no label of its own: special tokens and the rest of a word.
 IGNORED = -100
@@ -81,6 +80,20 @@ class Batch:
         return replace(self, inputs=inputs, labels=self.labels.to(device, **options))
 
 
+class Compared(NamedTuple):
+    """What the metrics of a task take, one entry an answer, or one an example.
+
+    Attributes:
+        outputs: of the form that ``Task.output`` says.
+        labels: likewise.
+        examples: (entries,), where in its split the example stands that an entry is of.
+    """
+
+    outputs: Any
+    labels: Any
+    examples: Tensor
+
+
 @dataclass(kw_only=True)
 class Task(ABC):
     """One thing to learn from text.
@@ -88,7 +101,7 @@ class Task(ABC):
     Attributes:
         text: the columns that the encoder reads.
         label: the column that is learned.
-        metrics: by name; the first is the task's score.
+        metrics: by name, of this package or of torchmetrics; the first is the task's score.
         source: where the rows come from.
         loss_weight: what the task's loss is multiplied with.
         languages: of the rows, in their column ``lang``; empty for tasks without that column.
@@ -127,12 +140,12 @@ class Task(ABC):
             raise ValueError(f"`text` must name {most} column(s), but names {list(self.text)}.")
         if not self.metrics:
             raise ValueError("A task needs at least one metric, but has none.")
-        for name, metric in self.metrics.items():
-            if not callable(metric) or isbuiltin(metric):
-                raise ValueError(
-                    f"Metric {name!r} must be a function of predictions and labels that returns a "
-                    f"number, such as multiprune.tasks.metrics.accuracy, but is {metric!r}."
-                )
+        self.metrics = {name: _metric(name, one) for name, one in self.metrics.items()}
+        if self.metrics[self.score_name].lower_is_better:
+            raise ValueError(
+                "The first metric is the task's score, of which more must be better, but is "
+                f"{self.score_name!r}."
+            )
         check_number("loss_weight", self.loss_weight, at_least=0)
         check_declaration(self.languages, self.train_languages, self.language_groups)
         if self.parallel is not None and not self.languages:
@@ -152,6 +165,11 @@ class Task(ABC):
     @abstractmethod
     def num_outputs(self) -> int:
         """The number of outputs of the task's head."""
+
+    @property
+    @abstractmethod
+    def output(self) -> Output:
+        """What the task predicts, and in which form metrics are given that."""
 
     @property
     @abstractmethod
@@ -198,7 +216,11 @@ class Task(ABC):
 
     @abstractmethod
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return decided predictions and the labels to compare them with."""
+        """Return probabilities or values, and the labels to compare them with."""
+
+    def decided(self, predictions: Tensor) -> Tensor:
+        """Return the answers that predictions come to: classes, not their probabilities."""
+        return predictions
 
     def answers_by_example(self, labels: Tensor) -> Tensor:
         """Return how many answers ``predictions`` gives to each example of a batch."""
@@ -225,13 +247,13 @@ class Task(ABC):
         """Whether ``compared`` reads the rows that were answered."""
         return False
 
-    def compared(self, answers: Answers, rows: Rows | None) -> tuple[Any, Any]:  # noqa: ARG002
+    def compared(self, answers: Answers, rows: Rows | None) -> Compared:  # noqa: ARG002
         """Return predictions and labels as the metrics take them; ``rows`` are of the split."""
-        return answers.predictions, answers.labels
+        return Compared(answers.predictions, answers.labels, answers.examples)
 
     @abstractmethod
     def shown(self, answers: Tensor) -> str:
-        """Write the answers to one example, or its labels, as a person reads them."""
+        """Write the decided answers to one example, or its labels, as a person reads them."""
 
     @property
     def score_name(self) -> str:
@@ -284,3 +306,24 @@ class Task(ABC):
         check_present(names, rows.table.column_names, rows.origin)
         check_values(rows, names)
         check_texts(rows, self.text, words=self.reads_words)
+
+
+def check_metrics(tasks: Mapping[str, Task]) -> None:
+    """Raise a ValueError that names the first metric which does not fit its task."""
+    for name, task in tasks.items():
+        for label, metric in task.metrics.items():
+            try:
+                metric.check(task.output)
+            except ValueError as error:
+                raise ValueError(f"Metric {label!r} of {name!r} does not fit: {error}.") from error
+
+
+def _metric(name: str, given: object) -> Metric:
+    if isinstance(given, torchmetrics.Metric):
+        return TorchMetric(given)
+    if not isinstance(given, Metric):
+        raise ValueError(
+            f"Metric {name!r} must be an object such as {{_target_: multiprune.metrics.Accuracy}}, "
+            f"or one of torchmetrics, but is {given!r}."
+        )
+    return given

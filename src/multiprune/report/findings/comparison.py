@@ -101,7 +101,8 @@ def history(links: Sequence[Link], settings: Settings, ignore: Sequence[str] = (
 
 def _subject(row: Row, settings: Settings, across_languages: bool) -> dict[str, Any]:
     """Return what must be the same, by the name that a difference is reported under."""
-    free = ("loss_weight", "train_languages") if across_languages else ("loss_weight",)
+    # Metrics are compared by what they are, not by where their code is.
+    free = ("loss_weight", "metrics", *(["train_languages"] if across_languages else []))
     own = settings[id(row.config)]
     subject: dict[str, Any] = {
         "encoder": {key: one for key, one in _encoder(row, settings).items() if one is not False},
@@ -113,6 +114,9 @@ def _subject(row: Row, settings: Settings, across_languages: bool) -> dict[str, 
     subject |= {f"number of {part}": row.ledger.dense[part] for part in PARTS if part != "heads"}
     for task in row.tasks:
         subject[f"task.{task}"] = _without(_inside(own, f"task.{task}"), free)
+        subject[f"first metric of {task}"] = row.metrics[task]
+        if task in row.measures:
+            subject[f"metric of {task}"] = row.measures[task]
     return subject
 
 

@@ -37,6 +37,7 @@ class Row:
         of: what the run's budget counts: so many ``dense``, ``asked`` and ``kept`` parameters.
         ledger: of the dense and of the pruned model.
         metrics: by task, the name of the metric that is its score, the first one.
+        measures: by task, what that metric is; without tasks of runs that did not note it.
         validation: all metrics by task.
         test: all metrics by task, for tasks whose test data have labels.
         examples: training examples by task, after caps; empty for runs that did not note them.
@@ -57,6 +58,7 @@ class Row:
     kept: int
     ledger: ParameterLedger
     metrics: Mapping[str, str]
+    measures: Mapping[str, Mapping[str, Any]]
     validation: Scores
     test: Scores
     examples: Mapping[str, int]
@@ -157,6 +159,7 @@ def read_run(folder: Path) -> Row:
         kept=_at(content, "budget.kept", int),
         ledger=ledger,
         metrics=metrics,
+        measures=_measures(content, metrics),
         validation=_scores(content, "validation", metrics, required=True),
         test=_scores(content, "test", metrics, required=False),
         examples=_at(content, "examples", dict) if "examples" in content else {},
@@ -195,6 +198,13 @@ def _first_metrics(config: Mapping[str, Any]) -> dict[str, str]:
     if not tasks:
         raise ValueError(f"the configuration in {RESULTS} has no task")
     return {name: next(iter(_at(task, "metrics", dict)), "") for name, task in tasks.items()}
+
+
+def _measures(content: Any, metrics: Mapping[str, str]) -> dict[str, Mapping[str, Any]]:
+    noted = _at(content, "metrics", dict) if "metrics" in content else {}
+    return {
+        task: noted[task][name] for task, name in metrics.items() if name in noted.get(task, {})
+    }
 
 
 def _scores(content: Any, split: str, metrics: Mapping[str, str], *, required: bool) -> Scores:

@@ -1,7 +1,7 @@
 """``predictions.safetensors``: what a run answered to every validation and test example.
 
-A tensor ``<split>/<task>/<field>`` for each field of ``Answers``, sorted by example, and of
-``ScoreTerms``, where answers alone do not give the score.
+A tensor ``<split>/<task>/<field>`` for each field of ``Answers``, as decided and sorted by example,
+and of ``MetricTerms``, by which the task's score can be resampled.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from multiprune.metrics.terms import MetricTerms
 from multiprune.tasks.answers import Answers
-from multiprune.tasks.score_terms import ScoreTerms
 from multiprune.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -26,14 +26,23 @@ if TYPE_CHECKING:
 
 FILE = "predictions.safetensors"
 
-_TERMS = [one.name for one in fields(ScoreTerms)]
+_TERMS = [one.name for one in fields(MetricTerms)]
+#: In files of earlier versions: of each example, what a score divides by what.
+_QUOTIENT = ("numerators", "denominators")
 
 
 @dataclass(frozen=True)
 class Answered(Answers):
-    """Answers, and the terms of the score if answers alone do not give it."""
+    """Answers, and the terms of the score.
 
-    terms: ScoreTerms | None = None
+    Attributes:
+        terms: None for a metric of a user's own, and in files of earlier versions where answers
+            alone give the score.
+        is_quotient: whether terms are those of an earlier version, the first divided by the second.
+    """
+
+    terms: MetricTerms | None = None
+    is_quotient: bool = False
 
 
 #: By task, by split.
@@ -43,7 +52,7 @@ Predictions = dict[str, dict[str, Answered]]
 def write_predictions(
     folder: Path,
     by_split: Mapping[str, Mapping[str, Answers]],
-    terms: Mapping[str, Mapping[str, ScoreTerms]] | None = None,
+    terms: Mapping[str, Mapping[str, MetricTerms]] | None = None,
 ) -> None:
     """Write what was answered, by split and task, and the ``terms`` of scores into ``folder``."""
     tensors = {
@@ -74,16 +83,25 @@ def read_predictions(folder: Path) -> Predictions:
         parts[split, task][field] = tensor
     by_split: Predictions = {}
     for (split, task), found in parts.items():
-        own = {name: found.pop(name) for name in _TERMS if name in found}
         try:
-            terms = ScoreTerms(**own) if own else None
-            by_split.setdefault(split, {})[task] = Answered(**found, terms=terms)
+            by_split.setdefault(split, {})[task] = _answered(found)
         except TypeError as error:
             raise ValueError(f"{file} must hold all of {split}/{task}, but: {error}.") from error
     return by_split
 
 
-def _tensors(answers: Answers, terms: ScoreTerms | None) -> dict[str, Tensor]:
+def _answered(found: dict[str, Tensor]) -> Answered:
+    quotient = [found.pop(name) for name in _QUOTIENT if name in found]
+    if quotient:
+        found["terms"] = torch.stack(quotient, 1)
+        found["places"] = torch.arange(len(quotient[0]))
+    own = {name: found.pop(name) for name in _TERMS if name in found}
+    kinds = {name: one if name == "terms" else one.long() for name, one in own.items()}
+    terms = MetricTerms(**kinds) if kinds else None
+    return Answered(**found, terms=terms, is_quotient=bool(quotient))
+
+
+def _tensors(answers: Answers, terms: MetricTerms | None) -> dict[str, Tensor]:
     return {**vars(answers.sorted()), **({} if terms is None else vars(terms))}
 
 
@@ -91,7 +109,11 @@ def _narrow(tensor: Tensor) -> Tensor:
     """Return numbers in as few bytes as hold them: a run has thousands of small integers."""
     tensor = tensor.detach().cpu().contiguous()
     if tensor.is_floating_point():
-        return tensor.float()
+        whole = tensor.to(torch.int8)
+        if torch.equal(whole.to(tensor.dtype), tensor):
+            return whole
+        single = tensor.float()
+        return single if torch.equal(single.to(tensor.dtype), tensor) else tensor
     low, high = (int(one) for one in tensor.aminmax()) if tensor.numel() else (0, 0)
     for kind in (torch.int8, torch.int16, torch.int32):
         if torch.iinfo(kind).min <= low and high <= torch.iinfo(kind).max:

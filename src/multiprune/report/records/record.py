@@ -117,3 +117,4 @@ class ResultsRecord(TypedDict):
     wall_seconds: Seconds
     seed: Count
     lineage: NotRequired[list[Earlier]]
+    metrics: NotRequired[dict[str, dict[str, dict[str, Any]]]]

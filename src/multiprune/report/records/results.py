@@ -45,6 +45,7 @@ class Results:
         truncated: texts cut to the encoder's length, by task.
         steps: optimizer steps.
         config: the composed configuration.
+        metrics: of each task by name, what each is: its name here, and its settings.
         lineage: the runs that the encoder has gone through before, as ``lineage_of`` has them.
     """
 
@@ -64,6 +65,7 @@ class Results:
     config: Mapping[str, Any]
     lineage: list[dict[str, Any]] = field(default_factory=list)
     labels: Mapping[str, list[Any]] = field(default_factory=dict)
+    metrics: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         """Write ``results.json`` into ``folder``, with versions and the kind of machine."""
@@ -75,7 +77,8 @@ class Results:
     def read(cls, folder: Path) -> Results:
         """Read what :meth:`write` has written."""
         content = _read(folder / "results.json")
-        return cls(**{one.name: content[one.name] for one in fields(cls)})
+        # Earlier versions wrote less.
+        return cls(**{one.name: content[one.name] for one in fields(cls) if one.name in content})
 
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
