@@ -53,8 +53,9 @@ def given(kind: str, answers: int) -> tuple[Any, Any]:
         found = [SPANS[place % 4] for place in range(answers)]
         return found, [SPANS[(place // 3) % 4] for place in range(answers)]
     if kind == "texts":
-        found = [TEXTS[place % 5] for place in range(answers)]
-        return found, [[TEXTS[place % 3], "fox"] for place in range(answers)]
+        return [TEXTS[place % 5] for place in range(answers)], [
+            [TEXTS[place % 3], "fox"] for place in range(answers)
+        ]
     if kind == "hidden tokens":
         outputs, labels = torch.rand(2, answers, 2, generator=torch.Generator().manual_seed(0))
         outputs[:, 0], labels[:, 0] = torch.arange(answers) % 3, torch.arange(answers) % 2

@@ -45,7 +45,7 @@ CATALOGUE: Mapping[str, type[Known]] = {
     "perplexity": Perplexity,
 }
 
-_NAMES = {kind: name for name, kind in CATALOGUE.items()}
+_NAMES: dict[type, str] = {kind: name for name, kind in CATALOGUE.items()}
 
 
 def is_known(metric: Metric) -> bool:

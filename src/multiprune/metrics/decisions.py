@@ -83,7 +83,7 @@ class MicroF1(SumMetric):
 
     @override
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return counts(outputs, labels).unflatten(1, (3, -1)).sum(-1)
+        return torch.stack([one.sum(-1) for one in by_class(counts(outputs, labels))], -1)
 
     @override
     def formula(self, sums: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def counts(outputs: Tensor, labels: Tensor) -> Tensor:
 
 def by_class(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return how many answers of each class are right, predicted and labelled, from ``counts``."""
-    right, predicted, labelled = sums.unflatten(-1, (3, -1)).unbind(-2)
+    right, predicted, labelled = sums.chunk(3, -1)
     return right, predicted, labelled
 
 

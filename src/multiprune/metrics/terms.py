@@ -36,6 +36,15 @@ class MetricTerms:
     languages: Tensor
     units: Tensor
 
+    def __post_init__(self) -> None:
+        count = len(self.units)
+        numbers = (self.places, self.languages, self.units)
+        fits = len(self.terms) == len(self.places) and len(self.languages) == count
+        if not fits or any(((one < 0) | (one >= count)).any() for one in numbers):
+            raise ValueError(
+                f"terms and examples do not fit each other: {len(self.terms)}, {count}"
+            )
+
 
 def terms_of(
     metric: Known, outputs: object, labels: object, places: Tensor, count: int
@@ -61,7 +70,9 @@ def resampled(metric: Known, known: MetricTerms) -> Resampled:
     Languages of which a resample has no example do not count.
     """
     units, languages = known.units[known.places], known.languages[known.places]
-    of_language = [(languages == number).nonzero()[:, 0] for number in languages.unique()]
+    of_language = [
+        (languages == number).nonzero()[:, 0] for number in sorted({*languages.tolist()})
+    ]
     parts = [(known.terms[mine], units[mine]) for mine in of_language]
 
     def scores(weights: Tensor) -> Tensor:

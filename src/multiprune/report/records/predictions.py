@@ -85,7 +85,7 @@ def read_predictions(folder: Path) -> Predictions:
     for (split, task), found in parts.items():
         try:
             by_split.setdefault(split, {})[task] = _answered(found)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{file} must hold all of {split}/{task}, but: {error}.") from error
     return by_split
 
