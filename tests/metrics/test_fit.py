@@ -49,14 +49,16 @@ def made(kind: str, metric: Any) -> Task:
         return QuestionAnswering(label_start="start", normalize=squad, **pair)
     if kind == "hidden":
         return masked_task(metrics={"mine": metric}).read_by(character_tokenizer())
-    made, labels = {
+    kinds: dict[str, tuple[Any, list[str]]] = {
         "two": (Classification, ["a", "b"]),
         "three": (Classification, ["a", "b", "c"]),
         "sets": (MultiLabel, ["a", "b", "c"]),
         "tags": (Tagging, ["a", "b", "c"]),
         "spans": (SpanTagging, ["O", "B-X", "I-X"]),
-    }[kind]
-    return made(labels=labels, **settings)
+    }
+    made, labels = kinds[kind]
+    task: Task = made(labels=labels, **settings)
+    return task
 
 
 @pytest.mark.parametrize(
