@@ -138,7 +138,7 @@ def test_words_that_are_not_read_count_as_none_or_as_wrong(
     assert task.answers_by_example(batch_labels).tolist() == [3, 1]
     answers = task.combined(Answers(predictions, right, tensor([0, 0, 0, 1])))
     assert task.decided(answers.predictions).tolist() == [*expected, 2]
-    torch.testing.assert_close(answers.predictions.sum(1), torch.ones(4).double())
+    torch.testing.assert_close(answers.predictions.sum(1), torch.ones(4))
     assert answers.labels.tolist() == [2, 1, 0, 1]
     # They are not learned.
     assert task.loss_terms(logits, batch_labels).tolist() == [1, 1]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torchmetrics
@@ -38,7 +38,7 @@ class TorchMetric(Metric):
 
     metric: torchmetrics.Metric
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Classes, LabelSets, Numbers, AnswerTexts)
+    accepts = (Classes, LabelSets, Numbers, AnswerTexts)
 
     def __post_init__(self) -> None:
         for part in self.metric.modules():

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from typing_extensions import override
 
-from multiprune.metrics.metric import SumMetric, ratio
-from multiprune.metrics.outputs import AnswerTexts, Output
+from multiprune.metrics.metric import SumMetric
+from multiprune.metrics.outputs import AnswerTexts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,32 +22,24 @@ if TYPE_CHECKING:
 class ExactMatch(SumMetric):
     """The share of answers that are one of the right ones."""
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (AnswerTexts,)
+    accepts = (AnswerTexts,)
 
     @override
     def sums(self, outputs: Sequence[str], labels: Sequence[Sequence[str]]) -> Tensor:
         pairs = zip(outputs, labels, strict=True)
         return _each([float(answer in right) for answer, right in pairs])
 
-    @override
-    def formula(self, sums: Tensor) -> Tensor:
-        return ratio(sums)
-
 
 @dataclass(frozen=True)
 class AnswerF1(SumMetric):
     """The mean over questions of the F1 of words, the highest over the right answers."""
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (AnswerTexts,)
+    accepts = (AnswerTexts,)
 
     @override
     def sums(self, outputs: Sequence[str], labels: Sequence[Sequence[str]]) -> Tensor:
         pairs = zip(outputs, labels, strict=True)
         return _each([max(word_f1(answer, text) for text in right) for answer, right in pairs])
-
-    @override
-    def formula(self, sums: Tensor) -> Tensor:
-        return ratio(sums)
 
 
 def word_f1(answer: str, right: str) -> float:

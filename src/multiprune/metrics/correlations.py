@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from typing_extensions import override
 
 from multiprune.metrics.metric import WholeMetric
-from multiprune.metrics.outputs import Numbers, Output
+from multiprune.metrics.outputs import Numbers
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +26,7 @@ class Pearson(WholeMetric):
     of those, digits cancel that the mean of all examples has to be known for.
     """
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Numbers,)
+    accepts = (Numbers,)
 
     @override
     def terms(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Pearson(WholeMetric):
 class Spearman(WholeMetric):
     """Spearman's rank correlation; equal values, repeated examples too, share the mean rank."""
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Numbers,)
+    accepts = (Numbers,)
 
     @override
     def terms(self, outputs: Tensor, labels: Tensor) -> Tensor:

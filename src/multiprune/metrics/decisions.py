@@ -6,7 +6,7 @@ F1 of class 1, of decisions pooled (micro), or averaged over classes or labels (
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Accuracy(SumMetric):
     """The share of examples (of words, in tagging) whose labels are all right."""
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Classes, LabelSets)
+    accepts = (Classes, LabelSets)
 
     @override
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -31,16 +31,12 @@ class Accuracy(SumMetric):
         right = right if right.dim() == 1 else right.all(-1)
         return torch.stack([right, torch.ones_like(right)], 1).double()
 
-    @override
-    def formula(self, sums: Tensor) -> Tensor:
-        return ratio(sums)
-
 
 @dataclass(frozen=True)
 class F1(SumMetric):
     """The F1 of class 1 of two."""
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Classes,)
+    accepts = (Classes,)
 
     @override
     def check(self, output: Output) -> None:
@@ -60,7 +56,7 @@ class F1(SumMetric):
 class MacroF1(SumMetric):
     """The mean F1 over the classes that occur, or over all labels of sets."""
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Classes, LabelSets)
+    accepts = (Classes, LabelSets)
 
     @override
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -79,7 +75,7 @@ class MacroF1(SumMetric):
 class MicroF1(SumMetric):
     """The F1 of all decisions pooled."""
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Classes, LabelSets)
+    accepts = (Classes, LabelSets)
 
     @override
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
@@ -97,7 +93,7 @@ class MatthewsCorrelation(SumMetric):
     Of several classes it is that of Gorodkin (2004), equation 8.
     """
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Classes,)
+    accepts = (Classes,)
 
     @override
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:

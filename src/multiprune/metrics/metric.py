@@ -60,9 +60,12 @@ class SumMetric(Metric):
     def sums(self, outputs: Any, labels: Any) -> Tensor:
         """Return what each answer adds to the sums: float64, shape (answers, sums)."""
 
-    @abstractmethod
     def formula(self, sums: Tensor) -> Tensor:
-        """Return the metric from sums over examples: shape (..., sums) to (...)."""
+        """Return the metric from sums over examples: shape (..., sums) to (...).
+
+        Unless it is another, it is the first of two sums divided by the second.
+        """
+        return ratio(sums)
 
     def total(self, outputs: Any, labels: Any) -> Tensor:
         """Return the sums over all answers, holding the terms of some answers at a time."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.metrics.metric import SumMetric, ratio
+from multiprune.metrics.metric import SumMetric
 from multiprune.metrics.outputs import Classes, LabelSets, Output
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _SMALLEST = torch.finfo(torch.double).eps
 class LogLoss(SumMetric):
     """The mean negative log-probability of the label, in nats; of sets, of each single decision."""
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Classes, LabelSets)
+    accepts = (Classes, LabelSets)
 
     @property
     @override
@@ -41,10 +41,6 @@ class LogLoss(SumMetric):
         loss = -found.clamp(min=_SMALLEST).log().mean(1)
         return torch.stack([loss, torch.ones_like(loss)], 1)
 
-    @override
-    def formula(self, sums: Tensor) -> Tensor:
-        return ratio(sums)
-
 
 @dataclass(frozen=True)
 class ExpectedCalibrationError(SumMetric):
@@ -59,7 +55,7 @@ class ExpectedCalibrationError(SumMetric):
 
     bins: int = 15
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Classes,)
+    accepts = (Classes,)
 
     @property
     @override
@@ -91,7 +87,7 @@ class RecallAtK(SumMetric):
 
     k: int
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Classes, LabelSets)
+    accepts = (Classes, LabelSets)
 
     def __post_init__(self) -> None:
         check_number("k", self.k, at_least=1, whole=True)
@@ -110,7 +106,3 @@ class RecallAtK(SumMetric):
         found = labels.gather(1, order[:, : self.k]).sum(1).double()
         present = labels.sum(1).double()
         return torch.stack([found / present.clamp(min=1), (present > 0).double()], 1)
-
-    @override
-    def formula(self, sums: Tensor) -> Tensor:
-        return ratio(sums)

@@ -11,7 +11,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.metrics.metric import WholeMetric
-from multiprune.metrics.outputs import Classes, LabelSets, Output
+from multiprune.metrics.outputs import Classes, LabelSets
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ class Ranking(WholeMetric):
     it is defined: each class against all others.
     """
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (Classes, LabelSets)
+    accepts = (Classes, LabelSets)
     #: What it is where it is defined of no class.
     undefined: ClassVar[float]
 

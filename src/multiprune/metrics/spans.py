@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from typing_extensions import override
 
-from multiprune.metrics.metric import SumMetric, ratio
-from multiprune.metrics.outputs import NamedSpans, Output
+from multiprune.metrics.metric import SumMetric
+from multiprune.metrics.outputs import NamedSpans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set
@@ -24,14 +24,10 @@ class SpanF1(SumMetric):
     That of conlleval and seqeval.
     """
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (NamedSpans,)
+    accepts = (NamedSpans,)
 
     @override
     def sums(self, outputs: Sequence[Set[Any]], labels: Sequence[Set[Any]]) -> Tensor:
         pairs = [*zip(outputs, labels, strict=True)]
         found = [[2 * len(spans & right), len(spans) + len(right)] for spans, right in pairs]
         return torch.tensor(found, dtype=torch.double).reshape(-1, 2)
-
-    @override
-    def formula(self, sums: Tensor) -> Tensor:
-        return ratio(sums)

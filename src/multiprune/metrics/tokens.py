@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import torch
 from typing_extensions import override
 
 from multiprune.metrics.metric import SumMetric, ratio
-from multiprune.metrics.outputs import HiddenTokens, Output
+from multiprune.metrics.outputs import HiddenTokens
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,23 +22,19 @@ _LARGEST_EXPONENT = 88.0
 class TokenAccuracy(SumMetric):
     """The share of hidden tokens that are predicted."""
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (HiddenTokens,)
+    accepts = (HiddenTokens,)
 
     @override
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
         right = (outputs[:, 0] == labels[:, 0]).double()
         return torch.stack([right, torch.ones_like(right)], 1)
 
-    @override
-    def formula(self, sums: Tensor) -> Tensor:
-        return ratio(sums)
-
 
 @dataclass(frozen=True)
 class TokenLoss(SumMetric):
     """The mean negative log-probability of the hidden tokens, in nats."""
 
-    accepts: ClassVar[tuple[type[Output], ...]] = (HiddenTokens,)
+    accepts = (HiddenTokens,)
 
     @property
     @override
@@ -49,10 +45,6 @@ class TokenLoss(SumMetric):
     def sums(self, outputs: Tensor, labels: Tensor) -> Tensor:
         loss = outputs[:, 1].double()
         return torch.stack([loss, torch.ones_like(loss)], 1)
-
-    @override
-    def formula(self, sums: Tensor) -> Tensor:
-        return ratio(sums)
 
 
 @dataclass(frozen=True)

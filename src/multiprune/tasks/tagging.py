@@ -182,8 +182,9 @@ class Tagging(Task):
         else:
             chosen = (tags + 1) % len(self.labels)
         labelled = tags != IGNORED
-        probabilities = functional.one_hot(chosen, len(self.labels)).double()
-        probabilities[:, : logits.shape[1]] = logits.double().softmax(-1)
+        # In single precision, for words are many; places are exact up to 2^24.
+        probabilities = functional.one_hot(chosen, len(self.labels)).float()
+        probabilities[:, : logits.shape[1]] = logits.float().softmax(-1)
         words = words_of(labels)[..., None]
         return torch.cat([probabilities, words], -1)[labelled], tags[labelled]
 
