@@ -11,6 +11,8 @@ from torch import Tensor
 from typing_extensions import override
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from multiprune.metrics.outputs import Output
 
 # Numbers that the terms of some answers are made of at a time.
@@ -67,13 +69,17 @@ class SumMetric(Metric):
         """
         return ratio(sums)
 
-    def total(self, outputs: Any, labels: Any) -> Tensor:
-        """Return the sums over all answers, holding the terms of some answers at a time."""
+    def blocks(self, outputs: Any, labels: Any) -> Iterator[tuple[slice, Tensor]]:
+        """Yield ``sums`` of some answers at a time, and which those are."""
         width = outputs[0].numel() if isinstance(outputs, Tensor) and len(outputs) else 1
         size = max(1, _BLOCK // width)
-        starts = range(0, max(1, len(labels)), size)
-        parts = [self.sums(outputs[at : at + size], labels[at : at + size]) for at in starts]
-        return torch.stack([one.sum(0) for one in parts]).sum(0)
+        for start in range(0, max(1, len(labels)), size):
+            block = slice(start, start + size)
+            yield block, self.sums(outputs[block], labels[block])
+
+    def total(self, outputs: Any, labels: Any) -> Tensor:
+        """Return the sums over all answers."""
+        return torch.stack([sums.sum(0) for _, sums in self.blocks(outputs, labels)]).sum(0)
 
     @override
     def __call__(self, outputs: Any, labels: Any) -> float:

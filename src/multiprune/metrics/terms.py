@@ -58,10 +58,16 @@ def terms_of(
         places: the number of the example that each answer is of.
         count: how many examples there are.
     """
-    terms, places = metric.terms(outputs, labels).cpu(), places.cpu()
+    places = places.cpu()
     if not isinstance(metric, SumMetric):
-        return terms, places
-    return terms.new_zeros(count, terms.shape[1]).index_add_(0, places, terms), torch.arange(count)
+        return metric.terms(outputs, labels).cpu(), places
+    found: Tensor | None = None
+    for block, sums in metric.blocks(outputs, labels):
+        if found is None:
+            found = torch.zeros(count, sums.shape[1], dtype=torch.double)
+        found.index_add_(0, places[block], sums.cpu())
+    assert found is not None
+    return found, torch.arange(count)
 
 
 def resampled(metric: Known, known: MetricTerms) -> Resampled:
