@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_digest
 from multiprune.pruning.pruner import UnfinishedPruningError
 from multiprune.quiet import quiet_libraries
+from multiprune.report.findings.resampling import resamples_of
 from multiprune.report.outcome import density_map, summary
 from multiprune.report.records.masks import write_masks
 from multiprune.report.records.predictions import read_predictions, write_predictions
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from multiprune.assembly import Experiment
-    from multiprune.metrics.terms import MetricTerms
+    from multiprune.metrics.terms import MetricDraws, MetricTerms
     from multiprune.tasks.answers import Answers
 
 
@@ -218,14 +220,15 @@ def write(experiment: Experiment, results: Results) -> None:
 
 def terms_of(
     experiment: Experiment, answers: Mapping[str, Mapping[str, Answers]]
-) -> dict[str, dict[str, MetricTerms]]:
-    """Return what the examples add to scores, by split and task."""
-    found: dict[str, dict[str, MetricTerms]] = {}
+) -> dict[str, dict[str, MetricTerms | MetricDraws]]:
+    """Return what a report needs to resample scores, by split and task."""
+    found: dict[str, dict[str, MetricTerms | MetricDraws]] = {}
     for split, by_task in answers.items():
         for name, one in by_task.items():
             task = experiment.tasks[name]
             rows = experiment.data.rows(name, split) if reads_rows(task) else None
-            if (terms := metric_terms(task, one, rows)) is not None:
+            terms = metric_terms(task, one, rows, partial(resamples_of, split, name))
+            if terms is not None:
                 found.setdefault(split, {})[name] = terms
     return found
 

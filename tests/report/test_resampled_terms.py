@@ -9,10 +9,12 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import one_hot
+from typing_extensions import override
 
 from multiprune.data.source import HubSource
 from multiprune.metrics import AUROC, Accuracy, AnswerF1, ExactMatch, MacroF1, Metric, SpanF1
-from multiprune.metrics.terms import MetricTerms, resampled
+from multiprune.metrics.outputs import Classes
+from multiprune.metrics.terms import MetricDraws, MetricTerms, resampled
 from multiprune.report.findings.resampling import resamples
 from multiprune.tasks import answer_text
 from multiprune.tasks.answers import Answers
@@ -24,6 +26,8 @@ from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from multiprune.tasks.task import Task
 
 EXAMPLES, DRAWS = 24, 40
@@ -85,6 +89,13 @@ def rows_of(places: list[int]) -> Rows:
     return Rows(Dataset.from_dict(columns), "corpus.parquet", "fingerprint")
 
 
+ROWS = rows_of([*range(EXAMPLES)])
+
+
+def seeded(units: int) -> Iterator[Tensor]:
+    return resamples(units, DRAWS, seed=3)
+
+
 def repeated(task: Task, answers: Answers, units: list[int], weights: Tensor) -> float:
     """Score a set in which each example is there as often as its unit was drawn."""
     places = [row for row in range(EXAMPLES) for _ in range(int(weights[units[row]]))]
@@ -121,8 +132,8 @@ def test_score_of_a_resample_is_that_of_examples_repeated(
         "auroc": lambda: classes(AUROC(), **declared),
         "auroc of words": lambda: tags(Tagging, AUROC(), **declared),
     }[kind]()
-    terms = metric_terms(task, answers, rows_of([*range(EXAMPLES)]))
-    assert terms is not None
+    terms = metric_terms(task, answers, ROWS, seeded)
+    assert isinstance(terms, MetricTerms)
     units = [row // 3 if parallel else row for row in range(EXAMPLES)]
     (weights,) = resamples(max(units) + 1, DRAWS, seed=3)
     found = drawn(task.metrics["score"], terms, weights)
@@ -141,8 +152,8 @@ def test_translations_are_no_further_evidence() -> None:
     spread = {}
     for parallel in ("id", None):
         task, _ = classes(Accuracy(), languages=LANGUAGES, parallel=parallel)
-        terms = metric_terms(task, answers, rows)
-        assert terms is not None
+        terms = metric_terms(task, answers, rows, seeded)
+        assert isinstance(terms, MetricTerms)
         blocks = resamples(int(terms.units.max()) + 1, 2000, seed=0)
         found = [score for one in blocks for score in drawn(Accuracy(), terms, one)]
         spread[parallel] = float(torch.tensor(found).std())
@@ -155,17 +166,59 @@ def test_spans_that_nobody_finds_score_nothing() -> None:
     task, _ = tags(SpanTagging, SpanF1())
     nothing = torch.zeros(3, dtype=torch.long)
     answers = Answers(one_hot(nothing, 5), nothing, torch.arange(3))
-    terms = metric_terms(task, answers, None)
-    assert terms is not None
+    terms = metric_terms(task, answers, None, seeded)
+    assert isinstance(terms, MetricTerms)
     assert drawn(SpanF1(), terms, torch.ones(1, 3)) == [0]
 
 
-def test_metrics_of_ones_own_have_no_terms() -> None:
-    class Mine(Accuracy):
-        pass
+class Mine(Metric):
+    """The accuracy, of which nobody here knows."""
 
-    task, answers = tags(Tagging, Mine(), languages=LANGUAGES)
-    assert metric_terms(task, answers, rows_of([*range(EXAMPLES)])) is None
+    accepts = (Classes,)
+
+    @override
+    def __call__(self, outputs: Tensor, labels: Tensor) -> float:
+        assert len(labels) > 0
+        return Accuracy()(outputs, labels)
+
+
+class Broken(Mine):
+    @override
+    def __call__(self, outputs: Tensor, labels: Tensor) -> float:
+        raise TypeError("it is broken")
+
+
+@pytest.mark.parametrize(
+    ("languages", "parallel"), [([], None), (LANGUAGES, None), (LANGUAGES, "id")]
+)
+@pytest.mark.parametrize("kind", [Tagging, Classification])
+def test_metrics_of_ones_own_are_drawn_by_the_run(
+    kind: type[Task], languages: list[str], parallel: str | None
+) -> None:
+    declared = {"languages": languages, "parallel": parallel}
+
+    def made(metric: Metric) -> tuple[Task, Answers]:
+        if kind is Tagging:
+            return tags(Tagging, metric, **declared)
+        return classes(metric, **declared)
+
+    found = metric_terms(*made(Mine()), ROWS, seeded)
+    assert isinstance(found, MetricDraws)
+    terms = metric_terms(*made(Accuracy()), ROWS, seeded)
+    assert isinstance(terms, MetricTerms)
+    (weights,) = seeded(int(terms.units.max()) + 1)
+    assert float(found.draws[0]) == pytest.approx(scores_of(*made(Mine()), ROWS)["score"])
+    assert found.draws[1:].tolist() == pytest.approx(drawn(Accuracy(), terms, weights))
+    assert torch.equal(found.units, terms.units)
+
+
+def test_metrics_of_ones_own_that_fail_or_are_slow_are_not_drawn(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert metric_terms(*classes(Broken()), None, seeded) is None
+    assert "Metric 'score' is not resampled: it is broken" in caplog.text
+    monkeypatch.setattr("multiprune.tasks.scores._MOST_ANSWERS", EXAMPLES - 1)
+    assert metric_terms(*classes(Mine()), None, seeded) is None
 
 
 def test_parallel_rows_need_languages_and_their_column() -> None:

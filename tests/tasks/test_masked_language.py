@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from multiprune.data.batches import EncodedTask, EvaluationBatches, TrainBatches
 from multiprune.data.mixing import BatchPlan
 from multiprune.metrics import Perplexity, TokenAccuracy
+from multiprune.metrics.terms import MetricTerms
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.answers import answers_to
 from multiprune.tasks.packing import beside_texts, within_texts
@@ -214,8 +215,8 @@ def test_scores_are_those_of_probabilities_by_hand() -> None:
     assert scores["accuracy"] == pytest.approx(2 / 3)
     assert scores["perplexity"] == pytest.approx((2 * 2 * 4) ** (1 / 3))
     assert scores["loss"] == pytest.approx(np.log(16) / 3)
-    terms = metric_terms(task(), answers, None)
-    assert terms is not None
+    terms = metric_terms(task(), answers, None, lambda _: [])
+    assert isinstance(terms, MetricTerms)
     assert terms.terms.tolist() == [[1, 1], [1, 2]]
 
 

@@ -13,6 +13,7 @@ from torch.nn.functional import one_hot
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.metrics import SpanF1
+from multiprune.metrics.terms import MetricTerms
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.answers import Answers, answers_to, joined
 from multiprune.tasks.scores import metric_terms, scores_of
@@ -122,8 +123,8 @@ def test_f1_of_long_documents_is_that_of_seqeval_on_all_their_words(overlap: int
     expected = seqeval.metrics.f1_score(right, predicted)
     assert 0 < expected < 1
     assert scores_of(task, answers, None)["f1"] == pytest.approx(expected)
-    terms = metric_terms(task, answers, None)
-    assert terms is not None
+    terms = metric_terms(task, answers, None, lambda _: [])
+    assert isinstance(terms, MetricTerms)
     assert float(SpanF1().formula(terms.terms.sum(0))) == pytest.approx(expected)
     assert len(terms.units) == 4  # documents that have words
 

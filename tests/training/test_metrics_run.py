@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 from application import SMALL, results_of, run_in
 from sklearn import metrics as sklearn_metrics
@@ -18,6 +19,9 @@ from multiprune.tasks.synthetic import agreement
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from multiprune.report.findings.resampling import Numbers
+    from multiprune.report.records.frame import Row
+
 METRICS = {
     "auroc": "multiprune.metrics.AUROC",
     "theirs": "torchmetrics.classification.BinaryAUROC",
@@ -29,12 +33,16 @@ METRICS = {
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
+    run(folder, METRICS)
+    return folder
+
+
+def run(folder: Path, paths: dict[str, str]) -> None:
     metrics = [
-        f"+task.agreement.metrics.{name}={{_target_: {path}}}" for name, path in METRICS.items()
+        f"+task.agreement.metrics.{name}={{_target_: {path}}}" for name, path in paths.items()
     ]
     few = [one for one in SMALL if one[:5] != "task." or "agreement" in one]
     run_in(folder, *few, "task=agreement", "~task.agreement.metrics.accuracy", *metrics)
-    return folder
 
 
 def test_scores_are_those_of_the_probabilities(finished: Path) -> None:
@@ -69,9 +77,19 @@ def test_what_they_are_is_recorded_without_any_path(finished: Path) -> None:
     }
 
 
-def test_order_is_resampled_over_examples(finished: Path) -> None:
-    row = read_run(finished)
+def drawn(row: Row) -> Numbers:
     draws = ExampleDraws([Contender(1, {"agreement": [row]})])
     scores = draws.of(row, "agreement", "test").scores
     assert scores.shape == (DRAWS,)
     assert scores.std() > 0.01
+    return scores
+
+
+def test_resampled_scores_of_torchmetrics_are_those_of_our_own(
+    finished: Path, tmp_path: Path
+) -> None:
+    ours = drawn(read_run(finished))
+    run(tmp_path / "theirs", {"theirs": METRICS["theirs"]})
+    theirs = drawn(read_run(tmp_path / "theirs"))
+    # Of the few resamples without one of the two classes it has another opinion.
+    assert np.mean(np.abs(theirs - ours) < 1e-6) > 0.99

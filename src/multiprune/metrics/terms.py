@@ -46,6 +46,21 @@ class MetricTerms:
             )
 
 
+@dataclass(frozen=True)
+class MetricDraws:
+    """The scores of a metric that nobody else can compute, on the resamples that a report draws.
+
+    Attributes:
+        draws: the score of all examples, then that of each resample.
+        languages: as in ``MetricTerms``.
+        units: likewise.
+    """
+
+    draws: Tensor
+    languages: Tensor
+    units: Tensor
+
+
 def terms_of(
     metric: Known, outputs: object, labels: object, places: Tensor, count: int
 ) -> tuple[Tensor, Tensor]:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from multiprune.metrics.catalogue import is_known, recorded
 from multiprune.metrics.metric import SumMetric, WholeMetric
-from multiprune.metrics.terms import MetricTerms, terms_of
+from multiprune.metrics.repeated import Repeated
+from multiprune.metrics.terms import MetricDraws, MetricTerms, resampled, terms_of
 from multiprune.tasks.languages import languages_of, with_averages
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from torch import Tensor
 
     from multiprune.tasks.answers import Answers
     from multiprune.tasks.task import Rows, Task
+
+    #: Draws resamples of so many units: blocks of how often each has each of them.
+    Resamples = Callable[[int], Iterable[Tensor]]
+
+log = logging.getLogger(__name__)
+
+# A metric that is computed anew of each of a thousand resamples takes seconds of so many.
+_MOST_ANSWERS = 10_000
 
 
 def reads_rows(task: Task) -> bool:
@@ -50,31 +63,54 @@ def metrics_of(tasks: Mapping[str, Task]) -> dict[str, dict[str, dict[str, Any]]
     }
 
 
-def metric_terms(task: Task, answers: Answers, rows: Rows | None) -> MetricTerms | None:
-    """Return what each example adds to a task's score; None if its metric is a user's own.
+def metric_terms(
+    task: Task, answers: Answers, rows: Rows | None, resamples: Resamples
+) -> MetricTerms | MetricDraws | None:
+    """Return what a report needs to resample a task's score.
+
+    That is what each example adds to it. Of a metric that is not one of ours, it is the score on
+    each of the ``resamples`` of so many units; None if there are many answers, or it has none.
 
     Args:
         task: whose score it is.
         answers: to a whole split, each with its example.
         rows: of that split; None where the task does not read them.
+        resamples: draws them, in blocks.
     """
     metric = task.metrics[task.score_name]
-    if not is_known(metric):
-        return None
-    assert isinstance(metric, SumMetric | WholeMetric)
     outputs, labels, of_entry = task.compared(answers.sorted(), rows)
     examples, which = torch.unique(of_entry.cpu(), return_inverse=True)
-    terms, places = terms_of(metric, outputs, labels, which, len(examples))
-    numbers: list[int] = examples.tolist()
-    languages, units = [0] * len(numbers), numbers
+    languages, units = _units(task, examples.tolist(), rows)
+    if is_known(metric):
+        assert isinstance(metric, SumMetric | WholeMetric)
+        terms, places = terms_of(metric, outputs, labels, which, len(examples))
+        return MetricTerms(terms, places, languages, units)
+    if len(which) > _MOST_ANSWERS:
+        return None
+    again = Repeated(metric, outputs, labels)
+    known = MetricTerms(again.terms(outputs, labels), which, languages, units)
+    score, count = resampled(again, known), int(units.max()) + 1
+    weights = chain([torch.ones(1, count)], resamples(count))
+    try:
+        return MetricDraws(torch.cat([score(block) for block in weights]), languages, units)
+    except Exception as error:
+        # It is a metric of somebody else, and the run has its results.
+        log.warning("Metric %r is not resampled: %s", task.score_name, error)
+        return None
+
+
+def _units(task: Task, examples: Sequence[int], rows: Rows | None) -> tuple[Tensor, Tensor]:
+    """Return the numbers of the languages of examples, and of what is resampled."""
+    languages: Sequence[Any] = [0] * len(examples)
+    units: Sequence[Any] = examples
     if task.languages:
         assert rows is not None
         of_row = languages_of(rows, task.languages)
-        languages = _numbers([of_row[number] for number in numbers])
+        languages = [of_row[number] for number in examples]
         if task.parallel is not None:
             said = rows.table[task.parallel][:]
-            units = [said[number] for number in numbers]
-    return MetricTerms(terms, places, torch.tensor(languages), torch.tensor(_numbers(units)))
+            units = [said[number] for number in examples]
+    return torch.tensor(_numbers(languages)), torch.tensor(_numbers(units))
 
 
 def _metrics(task: Task, answers: Answers, rows: Rows | None) -> dict[str, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
-from zlib import crc32
 
 import numpy as np
 import torch
@@ -13,8 +12,8 @@ from torch.nn import functional
 
 from multiprune.metrics import Accuracy, Pearson, Spearman
 from multiprune.metrics.catalogue import from_record
-from multiprune.metrics.terms import MetricTerms, Resampled, resampled, terms_of
-from multiprune.report.findings.resampling import resamples
+from multiprune.metrics.terms import MetricDraws, MetricTerms, Resampled, resampled, terms_of
+from multiprune.report.findings.resampling import DRAWS, resamples_of
 from multiprune.report.records.frame import SPLITS
 from multiprune.report.records.predictions import FILE, read_predictions
 
@@ -29,9 +28,6 @@ if TYPE_CHECKING:
     from multiprune.report.records.predictions import Answered, Predictions
 
 T = TypeVar("T")
-
-#: Resamples of the examples of each task.
-DRAWS = 1_000
 
 #: How far a score may be from what predictions give.
 TOLERANCE = 1e-4
@@ -96,8 +92,7 @@ class ExampleDraws:
         for size, runs in by_size.items():
             blocks = [
                 {path: one.metric(weights).numpy() for path, one in runs.items()}
-                # Examples of two tasks are drawn independently.
-                for weights in resamples(size, DRAWS, seed=crc32(f"{split}/{task}".encode()))
+                for weights in resamples_of(split, task, size)
             ]
             for path, one in runs.items():
                 scores = np.concatenate([block[path] for block in blocks])
@@ -133,22 +128,34 @@ def _prepare(row: Row, task: str, answers: Answered) -> _Prepared:
     examples, which = torch.unique(answers.examples.long(), return_inverse=True)
     if examples[0] < 0:
         raise ValueError(f"{row.path / FILE} does not say which example an answer to {task} is of")
-    known = answers.terms
-    if answers.is_quotient:
+    known: MetricTerms | MetricDraws
+    if answers.draws is not None:
+        known, metric = answers.draws, _replayed(answers.draws.draws)
+    elif answers.terms is not None:
+        known = answers.terms
         # Which is what accuracy is, too.
-        metric: Known = Accuracy()
-    elif known is not None:
-        metric = from_record(row.measures.get(task, {}))
+        kind = Accuracy() if answers.is_quotient else from_record(row.measures.get(task, {}))
+        metric = resampled(kind, known)
     else:
-        metric, known = _earlier(row, task, answers, which)
-    assert known is not None
+        kind, known = _earlier(row, task, answers, which)
+        metric = resampled(kind, known)
     units = int(known.units.max()) + 1
     # In one type, since files hold integers in as few bytes as they take.
     asked = [answers.examples.long(), answers.labels.double()]
     if units < len(examples) or known.languages.any():
         asked += [known.languages, known.units]
     questions = hashlib.sha256(b"".join(one.numpy().tobytes() for one in asked)).hexdigest()
-    return _Prepared(resampled(metric, known), units, questions)
+    return _Prepared(metric, units, questions)
+
+
+def _replayed(draws: torch.Tensor) -> Resampled:
+    """Return scores in the order in which a run has drawn them: that of what is asked for here."""
+    if draws.shape != (1 + DRAWS,):
+        raise ValueError(
+            f"the score and {DRAWS} draws of it are needed, but {len(draws)} are there"
+        )
+    left = iter(draws)
+    return lambda weights: torch.stack([next(left) for _ in weights])
 
 
 def _earlier(

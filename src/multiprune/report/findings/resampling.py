@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -13,8 +14,16 @@ if TYPE_CHECKING:
 
 Numbers = NDArray[np.float64]
 
+#: Resamples of the examples of each task.
+DRAWS = 1_000
+
 #: Weights that are held at a time.
 BLOCK = 1 << 23
+
+
+def resamples_of(split: str, task: str, examples: int) -> Iterator[torch.Tensor]:
+    """Draw the resamples of a task, independently of those of others; in blocks."""
+    return resamples(examples, DRAWS, seed=crc32(f"{split}/{task}".encode()))
 
 
 def resamples(examples: int, count: int, *, seed: int) -> Iterator[torch.Tensor]:

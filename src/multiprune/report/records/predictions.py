@@ -1,20 +1,20 @@
 """``predictions.safetensors``: what a run answered to every validation and test example.
 
 A tensor ``<split>/<task>/<field>`` for each field of ``Answers``, as decided and sorted by example,
-and of ``MetricTerms``, by which the task's score can be resampled.
+and of ``MetricTerms`` or ``MetricDraws``, by which the task's score can be resampled.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from multiprune.metrics.terms import MetricTerms
+from multiprune.metrics.terms import MetricDraws, MetricTerms
 from multiprune.tasks.answers import Answers
 from multiprune.whole_file import whole_file
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 FILE = "predictions.safetensors"
 
-_TERMS = [one.name for one in fields(MetricTerms)]
+_NUMBERS = ("places", "languages", "units")
 #: In files of earlier versions: of each example, what a score divides by what.
 _QUOTIENT = ("numerators", "denominators")
 
@@ -36,12 +36,14 @@ class Answered(Answers):
     """Answers, and the terms of the score.
 
     Attributes:
-        terms: None for a metric of a user's own, and in files of earlier versions where answers
-            alone give the score.
+        terms: those of a metric of ours; None in files of earlier versions where answers alone
+            give the score.
+        draws: of another metric; None if it cannot be resampled.
         is_quotient: whether terms are those of an earlier version, the first divided by the second.
     """
 
     terms: MetricTerms | None = None
+    draws: MetricDraws | None = None
     is_quotient: bool = False
 
 
@@ -52,7 +54,7 @@ Predictions = dict[str, dict[str, Answered]]
 def write_predictions(
     folder: Path,
     by_split: Mapping[str, Mapping[str, Answers]],
-    terms: Mapping[str, Mapping[str, MetricTerms]] | None = None,
+    terms: Mapping[str, Mapping[str, MetricTerms | MetricDraws]] | None = None,
 ) -> None:
     """Write what was answered, by split and task, and the ``terms`` of scores into ``folder``."""
     tensors = {
@@ -95,13 +97,16 @@ def _answered(found: dict[str, Tensor]) -> Answered:
     if quotient:
         found["terms"] = torch.stack(quotient, 1)
         found["places"] = torch.arange(len(quotient[0]))
-    own = {name: found.pop(name) for name in _TERMS if name in found}
-    kinds = {name: one if name == "terms" else one.long() for name, one in own.items()}
-    terms = MetricTerms(**kinds) if kinds else None
-    return Answered(**found, terms=terms, is_quotient=bool(quotient))
+    own = {name: found.pop(name) for name in _NUMBERS if name in found}
+    numbers = {name: one.long() for name, one in own.items()}
+    if "draws" in found:
+        return Answered(**found | {"draws": MetricDraws(found["draws"], **numbers)})
+    terms = {name: found.pop(name) for name in ("terms",) if name in found}
+    known = MetricTerms(**terms, **numbers) if terms or numbers else None
+    return Answered(**found, terms=known, is_quotient=bool(quotient))
 
 
-def _tensors(answers: Answers, terms: MetricTerms | None) -> dict[str, Tensor]:
+def _tensors(answers: Answers, terms: MetricTerms | MetricDraws | None) -> dict[str, Tensor]:
     return {**vars(answers.sorted()), **({} if terms is None else vars(terms))}
 
 
