@@ -20,7 +20,7 @@ from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.outcome import is_job
 from multiprune.pruning.settings import unknown_setting
 from multiprune.report.records.lineage import lineage_of
-from multiprune.tasks.task import check_metrics
+from multiprune.tasks.scores import check_metrics
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
 from multiprune.training.curves import Curves

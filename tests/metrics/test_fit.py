@@ -27,9 +27,9 @@ from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.question_answering import QuestionAnswering
+from multiprune.tasks.scores import check_metrics
 from multiprune.tasks.spans import SpanTagging
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import check_metrics
 
 if TYPE_CHECKING:
     from multiprune.tasks.task import Task

@@ -17,7 +17,8 @@ from multiprune.report.findings import example_draws
 from multiprune.report.findings.comparison import comparable
 from multiprune.report.findings.contender import Contender
 from multiprune.report.findings.difference import Difference, score_difference
-from multiprune.report.findings.example_draws import DRAWS, ExampleDraws
+from multiprune.report.findings.example_draws import ExampleDraws
+from multiprune.report.findings.resampling import DRAWS
 from multiprune.report.records.frame import Row, read_run
 from multiprune.report.records.predictions import FILE, read_predictions, write_predictions
 from multiprune.report.records.runs import RESULTS

@@ -12,7 +12,8 @@ from sklearn import metrics as sklearn_metrics
 import multiprune
 from multiprune.data.source import GeneratedSource
 from multiprune.report.findings.contender import Contender
-from multiprune.report.findings.example_draws import DRAWS, ExampleDraws
+from multiprune.report.findings.example_draws import ExampleDraws
+from multiprune.report.findings.resampling import DRAWS
 from multiprune.report.records.frame import read_run
 from multiprune.tasks.synthetic import agreement
 

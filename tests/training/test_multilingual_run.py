@@ -18,7 +18,8 @@ import multiprune
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.metrics import AnswerF1, ExactMatch, SpanF1
 from multiprune.report.findings.contender import Contender
-from multiprune.report.findings.example_draws import DRAWS, ExampleDraws
+from multiprune.report.findings.example_draws import ExampleDraws
+from multiprune.report.findings.resampling import DRAWS
 from multiprune.report.records.frame import read_run
 from multiprune.report.records.predictions import read_predictions
 from multiprune.tasks.question_answering import QuestionAnswering

@@ -91,6 +91,22 @@ class TorchMetric(Metric):
         raise errors[-1]
 
 
+def as_metric(name: str, given: object) -> Metric:
+    """Return what a task is given under a name as a metric.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if isinstance(given, torchmetrics.Metric):
+        return TorchMetric(given)
+    if not isinstance(given, Metric):
+        raise ValueError(
+            f"Metric {name!r} must be an object such as {{_target_: multiprune.metrics.Accuracy}}, "
+            f"or one of torchmetrics, but is {given!r}."
+        )
+    return given
+
+
 def _forms(outputs: Any, labels: Any) -> Iterator[Any]:
     """Yield the forms that a metric may take the outputs in."""
     if isinstance(outputs, torch.Tensor) and outputs.shape[1:] == (2,) and labels.dim() == 1:

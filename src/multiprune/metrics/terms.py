@@ -37,13 +37,9 @@ class MetricTerms:
     units: Tensor
 
     def __post_init__(self) -> None:
-        count = len(self.units)
-        numbers = (self.places, self.languages, self.units)
-        fits = len(self.terms) == len(self.places) and len(self.languages) == count
-        if not fits or any(((one < 0) | (one >= count)).any() for one in numbers):
-            raise ValueError(
-                f"terms and examples do not fit each other: {len(self.terms)}, {count}"
-            )
+        if len(self.terms) != len(self.places):
+            raise ValueError(f"{len(self.terms)} terms are of {len(self.places)} answers")
+        check_numbers(self.places, self.languages, self.units)
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,17 @@ class MetricDraws:
     draws: Tensor
     languages: Tensor
     units: Tensor
+
+    def __post_init__(self) -> None:
+        check_numbers(self.units, self.languages, self.units)
+
+
+def check_numbers(places: Tensor, languages: Tensor, units: Tensor) -> None:
+    """Raise a ValueError unless all are numbers from 0 of so many examples: a file may be wrong."""
+    count = len(units)
+    for numbers in (places, languages, units):
+        if ((numbers < 0) | (numbers >= count)).any() or len(languages) != count:
+            raise ValueError(f"there are numbers of more than {count} examples")
 
 
 def terms_of(

@@ -55,6 +55,16 @@ def scores_of(task: Task, answers: Answers, rows: Rows | None) -> dict[str, floa
     return with_averages(by_language, task.language_groups)
 
 
+def check_metrics(tasks: Mapping[str, Task]) -> None:
+    """Raise a ValueError that names the first metric which does not fit its task."""
+    for name, task in tasks.items():
+        for label, metric in task.metrics.items():
+            try:
+                metric.check(task.output)
+            except ValueError as error:
+                raise ValueError(f"Metric {label!r} of {name!r} does not fit: {error}.") from error
+
+
 def metrics_of(tasks: Mapping[str, Task]) -> dict[str, dict[str, dict[str, Any]]]:
     """Return what the metrics of each task are, for a record that a report can read."""
     return {
@@ -69,7 +79,7 @@ def metric_terms(
     """Return what a report needs to resample a task's score.
 
     That is what each example adds to it. Of a metric that is not one of ours, it is the score on
-    each of the ``resamples`` of so many units; None if there are many answers, or it has none.
+    each of the ``resamples`` of so many units; None if that fails, or would take long.
 
     Args:
         task: whose score it is.
@@ -81,15 +91,15 @@ def metric_terms(
     outputs, labels, of_entry = task.compared(answers.sorted(), rows)
     examples, which = torch.unique(of_entry.cpu(), return_inverse=True)
     languages, units = _units(task, examples.tolist(), rows)
+    if not isinstance(metric, SumMetric | WholeMetric):
+        if len(which) > _MOST_ANSWERS:
+            return None
+        metric = Repeated(metric, outputs, labels)
+    terms, places = terms_of(metric, outputs, labels, which, len(examples))
+    known = MetricTerms(terms, places, languages, units)
     if is_known(metric):
-        assert isinstance(metric, SumMetric | WholeMetric)
-        terms, places = terms_of(metric, outputs, labels, which, len(examples))
-        return MetricTerms(terms, places, languages, units)
-    if len(which) > _MOST_ANSWERS:
-        return None
-    again = Repeated(metric, outputs, labels)
-    known = MetricTerms(again.terms(outputs, labels), which, languages, units)
-    score, count = resampled(again, known), int(units.max()) + 1
+        return known
+    score, count = resampled(metric, known), int(units.max()) + 1
     weights = chain([torch.ones(1, count)], resamples(count))
     try:
         return MetricDraws(torch.cat([score(block) for block in weights]), languages, units)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
-import torchmetrics
 from torch import Tensor
 
 from multiprune.arguments import check_number
-from multiprune.metrics import Metric, TorchMetric
+from multiprune.metrics.adapter import as_metric
 from multiprune.tasks.columns import Columns, check_present, check_texts, check_values
 from multiprune.tasks.languages import LANGUAGE, check_declaration
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
+    from multiprune.metrics.metric import Metric
     from multiprune.metrics.outputs import Output
     from multiprune.tasks.answers import Answers
 
@@ -140,7 +140,7 @@ class Task(ABC):
             raise ValueError(f"`text` must name {most} column(s), but names {list(self.text)}.")
         if not self.metrics:
             raise ValueError("A task needs at least one metric, but has none.")
-        self.metrics = {name: _metric(name, one) for name, one in self.metrics.items()}
+        self.metrics = {name: as_metric(name, one) for name, one in self.metrics.items()}
         if self.metrics[self.score_name].lower_is_better:
             raise ValueError(
                 "The first metric is the task's score, of which more must be better, but is "
@@ -306,24 +306,3 @@ class Task(ABC):
         check_present(names, rows.table.column_names, rows.origin)
         check_values(rows, names)
         check_texts(rows, self.text, words=self.reads_words)
-
-
-def check_metrics(tasks: Mapping[str, Task]) -> None:
-    """Raise a ValueError that names the first metric which does not fit its task."""
-    for name, task in tasks.items():
-        for label, metric in task.metrics.items():
-            try:
-                metric.check(task.output)
-            except ValueError as error:
-                raise ValueError(f"Metric {label!r} of {name!r} does not fit: {error}.") from error
-
-
-def _metric(name: str, given: object) -> Metric:
-    if isinstance(given, torchmetrics.Metric):
-        return TorchMetric(given)
-    if not isinstance(given, Metric):
-        raise ValueError(
-            f"Metric {name!r} must be an object such as {{_target_: multiprune.metrics.Accuracy}}, "
-            f"or one of torchmetrics, but is {given!r}."
-        )
-    return given

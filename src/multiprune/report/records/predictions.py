@@ -58,7 +58,7 @@ def write_predictions(
 ) -> None:
     """Write what was answered, by split and task, and the ``terms`` of scores into ``folder``."""
     tensors = {
-        f"{split}/{task}/{field}": _narrow(tensor)
+        f"{split}/{task}/{field}": _narrow(tensor, counts=field == "terms")
         for split, by_task in by_split.items()
         for task, answers in by_task.items()
         for field, tensor in _tensors(answers, (terms or {}).get(split, {}).get(task)).items()
@@ -99,23 +99,29 @@ def _answered(found: dict[str, Tensor]) -> Answered:
         found["places"] = torch.arange(len(quotient[0]))
     own = {name: found.pop(name) for name in _NUMBERS if name in found}
     numbers = {name: one.long() for name, one in own.items()}
-    if "draws" in found:
-        return Answered(**found | {"draws": MetricDraws(found["draws"], **numbers)})
-    terms = {name: found.pop(name) for name in ("terms",) if name in found}
-    known = MetricTerms(**terms, **numbers) if terms or numbers else None
-    return Answered(**found, terms=known, is_quotient=bool(quotient))
+    terms, draws = (found.pop(name, None) for name in ("terms", "draws"))
+    answers = Answers(**found)
+    return Answered(
+        **vars(answers),
+        terms=None if terms is None else MetricTerms(terms, **numbers),
+        draws=None if draws is None else MetricDraws(draws, **numbers),
+        is_quotient=bool(quotient),
+    )
 
 
 def _tensors(answers: Answers, terms: MetricTerms | MetricDraws | None) -> dict[str, Tensor]:
     return {**vars(answers.sorted()), **({} if terms is None else vars(terms))}
 
 
-def _narrow(tensor: Tensor) -> Tensor:
-    """Return numbers in as few bytes as hold them: a run has thousands of small integers."""
+def _narrow(tensor: Tensor, *, counts: bool) -> Tensor:
+    """Return numbers in as few bytes as hold them: a run has thousands of small integers.
+
+    What may be ``counts`` need not remain of a type with fractions.
+    """
     tensor = tensor.detach().cpu().contiguous()
     if tensor.is_floating_point():
         whole = tensor.to(torch.int8)
-        if torch.equal(whole.to(tensor.dtype), tensor):
+        if counts and torch.equal(whole.to(tensor.dtype), tensor):
             return whole
         single = tensor.float()
         return single if torch.equal(single.to(tensor.dtype), tensor) else tensor
