@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """Decided predictions beside labels, one an example, or one a labelled token in tagging.
+    """Predictions beside labels, one an example, or one a labelled token in tagging.
 
     Attributes:
-        predictions: (answers,), or (answers, labels) of 0 and 1 in multi-label tasks, or
-            (answers, 2), the characters where a span starts and ends.
-        labels: of the same shape.
+        predictions: probabilities (answers, classes or labels), numbers (answers,), or
+            (answers, 2), the characters where a span starts and ends; as decided, classes
+            (answers,), or 0 and 1 for each of several labels.
+        labels: of the shape of decided predictions.
         examples: (answers,), where in its split the example stands that an answer belongs to;
             -1 if that is not known.
     """
@@ -38,6 +39,11 @@ class Answers:
     def chosen(self, which: Tensor) -> Answers:
         """Return the answers at some places, or where a mask is true."""
         return Answers(self.predictions[which], self.labels[which], self.examples[which])
+
+
+def decided(task: Task, answers: Answers) -> Answers:
+    """Return answers with what their predictions come to."""
+    return replace(answers, predictions=task.decided(answers.predictions))
 
 
 def answers_to(task: Task, batch: Batch, logits: Tensor) -> Answers:
