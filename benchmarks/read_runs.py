@@ -34,8 +34,7 @@ from multiprune.metrics.terms import MetricTerms
 from multiprune.report.findings.comparison import comparable, methods
 from multiprune.report.findings.ensemble import Request, best_ensemble
 from multiprune.report.records.frame import read_runs
-from multiprune.runs.predictions import write_predictions
-from multiprune.tasks.answers import Answers
+from multiprune.runs.predictions import Answers, write_predictions
 
 SIZES = 20
 METRIC = {"_target_": "multiprune.metrics.Accuracy"}

@@ -14,9 +14,8 @@ from multiprune.metrics.catalogue import recorded
 from multiprune.metrics.terms import MetricTerms, terms_of
 from multiprune.runs.budget_outcome import BudgetOutcome, LedgerRow
 from multiprune.runs.older_record import upgraded
-from multiprune.runs.predictions import write_predictions
+from multiprune.runs.predictions import Answers, write_predictions
 from multiprune.runs.record import SCHEMA, Method, RunRecord, TaskRecord
-from multiprune.tasks.answers import Answers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

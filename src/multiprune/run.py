@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 
     from multiprune.assembly import Experiment
     from multiprune.metrics.terms import MetricDraws, MetricTerms
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
     from multiprune.training.module import MultitaskModule
 
 

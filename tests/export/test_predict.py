@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from multiprune.export.loading import ShippedModel
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
     from multiprune.tasks.task import Task
 
 COMMON: dict[str, Any] = {

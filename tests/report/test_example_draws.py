@@ -21,8 +21,7 @@ from multiprune.report.findings.example_draws import ExampleDraws
 from multiprune.report.findings.resampling import DRAWS
 from multiprune.report.records.frame import Row, read_run
 from multiprune.runs.folder import RESULTS
-from multiprune.runs.predictions import FILE, read_predictions, write_predictions
-from multiprune.tasks.answers import Answers
+from multiprune.runs.predictions import FILE, Answers, read_predictions, write_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from multiprune.metrics.terms import MetricTerms
-from multiprune.runs.predictions import FILE, read_predictions, write_predictions
-from multiprune.tasks.answers import Answers
+from multiprune.runs.predictions import FILE, Answers, read_predictions, write_predictions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ from multiprune.metrics import AUROC, Accuracy, AnswerF1, ExactMatch, MacroF1, M
 from multiprune.metrics.outputs import Classes
 from multiprune.metrics.terms import MetricDraws, MetricTerms, resampled
 from multiprune.report.findings.resampling import resamples
+from multiprune.runs.predictions import Answers
 from multiprune.tasks import answer_text
-from multiprune.tasks.answers import Answers
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.scores import metric_terms, scores_of

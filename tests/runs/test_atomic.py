@@ -13,8 +13,7 @@ from full_disk import full_disk
 
 from multiprune.runs.atomic import atomic_file
 from multiprune.runs.masks import write_masks
-from multiprune.runs.predictions import write_predictions
-from multiprune.tasks.answers import Answers
+from multiprune.runs.predictions import Answers, write_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from multilingual_task import task
 
-from multiprune.tasks.answers import Answers
+from multiprune.runs.predictions import Answers
 from multiprune.tasks.languages import languages_of, with_averages
 from multiprune.tasks.scores import reads_rows, scores_of
 from multiprune.tasks.task import Rows

@@ -14,8 +14,8 @@ from multiprune.data.cache import encoded_rows
 from multiprune.data.source import HubSource
 from multiprune.metrics import AnswerF1, ExactMatch
 from multiprune.models.from_scratch import character_tokenizer
+from multiprune.runs.predictions import Answers
 from multiprune.tasks.answer_text import mlqa, squad
-from multiprune.tasks.answers import Answers
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.scores import scores_of
 from multiprune.tasks.task import IGNORED, Batch, Rows

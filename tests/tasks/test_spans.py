@@ -15,7 +15,8 @@ from multiprune.data.source import HubSource
 from multiprune.metrics import SpanF1
 from multiprune.metrics.terms import MetricTerms
 from multiprune.models.from_scratch import character_tokenizer
-from multiprune.tasks.answers import Answers, answers_to, joined
+from multiprune.runs.predictions import Answers
+from multiprune.tasks.answers import answers_to, joined
 from multiprune.tasks.scores import metric_terms, scores_of
 from multiprune.tasks.spans import SpanTagging, spans_of
 from multiprune.tasks.tagging import Tagging

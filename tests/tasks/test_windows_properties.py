@@ -16,7 +16,7 @@ from torch.nn.functional import one_hot
 from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
-from multiprune.tasks.answers import Answers
+from multiprune.runs.predictions import Answers
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.windows import context_windows

@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from multiprune.data.source import GeneratedSource
 from multiprune.metrics import Accuracy
-from multiprune.tasks.answers import Answers
+from multiprune.runs.predictions import Answers
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Rows, Task

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save
 
 from multiprune.metrics.terms import MetricDraws, MetricTerms
 from multiprune.runs.atomic import atomic_file
-from multiprune.tasks.answers import Answers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +28,32 @@ FILE = "predictions.safetensors"
 _NUMBERS = ("places", "languages", "units")
 #: In files of earlier versions: of each example, what a score divides by what.
 _QUOTIENT = ("numerators", "denominators")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Predictions beside labels, one an example, or one a labelled token in tagging.
+
+    Attributes:
+        predictions: probabilities (answers, classes or labels), numbers (answers,), or
+            (answers, 2), the characters where a span starts and ends; as decided, classes
+            (answers,), or 0 and 1 for each of several labels.
+        labels: of the shape of decided predictions.
+        examples: (answers,), where in its split the example stands that an answer belongs to;
+            -1 if that is not known.
+    """
+
+    predictions: Tensor
+    labels: Tensor
+    examples: Tensor
+
+    def sorted(self) -> Answers:
+        """Return the same answers by example, those of one example in their order."""
+        return self.chosen(self.examples.argsort(stable=True))
+
+    def chosen(self, which: Tensor) -> Answers:
+        """Return the answers at some places, or where a mask is true."""
+        return Answers(self.predictions[which], self.labels[which], self.examples[which])
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
 
 #: Takes a text and its language, and returns what is compared.
 Normalization = Callable[[str, str | None], str]

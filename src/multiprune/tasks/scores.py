@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
     from multiprune.tasks.task import Rows, Task
 
     #: Draws resamples of so many units: blocks of how often each has each of them.

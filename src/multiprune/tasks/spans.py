@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
     from multiprune.tasks.task import Rows
 
 #: Spans of one example: what each is, its first word and the one after its last.

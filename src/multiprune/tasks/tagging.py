@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
 
 #: The tag of words that are of no kind.
 OUTSIDE = "O"

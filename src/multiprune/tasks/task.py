@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from multiprune.metrics.metric import Metric
     from multiprune.metrics.outputs import Output
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
 
 #: Marks a token that has no label of its own: special tokens and the rest of a word.
 IGNORED = -100
