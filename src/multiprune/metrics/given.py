@@ -1,0 +1,26 @@
+"""What a task is given as a metric."""
+
+from __future__ import annotations
+
+from multiprune.metrics.metric import Metric
+
+
+def as_metric(name: str, given: object) -> Metric:
+    """Return what a task is given under a name as a metric.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if isinstance(given, Metric):
+        return given
+    # Late, for it takes seconds, and whoever has such a metric has imported it.
+    import torchmetrics
+
+    from multiprune.metrics.adapter import TorchMetric
+
+    if isinstance(given, torchmetrics.Metric):
+        return TorchMetric(given)
+    raise ValueError(
+        f"Metric {name!r} must be an object such as {{_target_: multiprune.metrics.Accuracy}}, or "
+        f"one of torchmetrics, but is {given!r}."
+    )
