@@ -9,8 +9,13 @@ def as_metric(name: str, given: object) -> Metric:
     """Return what a task is given under a name as a metric.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is none, or scores could not be logged under its name.
     """
+    if "/" in name or "." in name:
+        raise ValueError(
+            f"The name of a metric must be without / and ., which part the names of scores, but is "
+            f"{name!r}."
+        )
     if isinstance(given, Metric):
         return given
     # Late, for it takes seconds, and whoever has such a metric has imported it.
