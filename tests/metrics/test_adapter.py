@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -16,8 +18,8 @@ from multiprune.metrics import (
     Metric,
     MicroF1,
     Pearson,
-    TorchMetric,
 )
+from multiprune.metrics.adapter import TorchMetric
 from multiprune.metrics.catalogue import recorded
 from multiprune.metrics.outputs import (
     AnswerTexts,
@@ -106,3 +108,10 @@ def test_what_is_recorded_is_a_name() -> None:
 def test_processes_that_have_all_answers_do_not_gather_them() -> None:
     metric = TorchMetric(classification.BinaryAUROC()).metric
     assert not metric.sync_on_compute
+
+
+def test_what_needs_no_torchmetrics_does_not_wait_for_it() -> None:
+    code = "import multiprune.report.write, multiprune.tasks.spans, sys; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"torch", "multiprune.metrics.catalogue"} <= {*run.stdout.split()}
+    assert "torchmetrics" not in run.stdout.split()

@@ -83,9 +83,11 @@ def test_recall_at_k_is_that_of_scikit_learn(k: int, seed: int) -> None:
     assert RecallAtK(k=k)(outputs, labels) == pytest.approx(expected, abs=TOLERANCE)
 
 
-def test_recall_at_1_of_equally_likely_classes_is_accuracy() -> None:
-    outputs, labels = torch.full((6, 3), 1 / 3), torch.arange(6) % 3
-    assert RecallAtK(k=1)(outputs, labels) == Accuracy()(outputs, labels) == pytest.approx(1 / 3)
+@pytest.mark.parametrize("count", [3, 300])
+def test_recall_at_k_of_equally_likely_classes_has_the_first(count: int) -> None:
+    outputs, labels = torch.full((600, count), 1 / count), torch.arange(600) % count
+    assert RecallAtK(k=1)(outputs, labels) == Accuracy()(outputs, labels)
+    assert RecallAtK(k=2)(outputs, labels) == pytest.approx(2 / count)
 
 
 def test_recall_at_k_of_sets_leaves_out_examples_without_labels() -> None:
@@ -183,6 +185,12 @@ def test_macro_f1_leaves_out_classes_that_do_not_occur() -> None:
     # Class 0: one hit, F1 1. Class 3: one hit of two, F1 2/3. Class 2: no hit. Class 1 is absent.
     found = MacroF1()(certain([0, 3, 2], 5), tensor([0, 3, 3]))
     assert found == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+def test_macro_f1_of_sets_has_all_labels() -> None:
+    labels = tensor([[1, 0, 0], [1, 1, 0]])
+    expected = sklearn_metrics.f1_score(labels, labels, average="macro", zero_division=0)
+    assert MacroF1()(labels.double(), labels) == pytest.approx(expected) == pytest.approx(2 / 3)
 
 
 def test_macro_averages_of_ranks_leave_out_classes_that_have_no_order() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from run_folders import results, write, write_answers, write_decided
+from safetensors.torch import load_file, save_file
 from scipy import stats
 from sklearn.metrics import f1_score
 
@@ -158,6 +159,33 @@ def test_settings_that_the_metric_does_not_have_are_one_sentence(tmp_path: Path)
 def measured_by(row: Row, measure: dict[str, Any]) -> Row:
     easy = replace(row.record.tasks["easy"], metrics={"accuracy": measure})
     return replace(row, record=replace(row.record, tasks={"easy": easy}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"terms": torch.full((10, 2), torch.nan)}, "predictions do not give the score"),
+        ({"terms": torch.ones(10, 3)}, "holds of test/easy does not fit its metric: "),
+        ({"terms": torch.ones(9, 2)}, "9 terms are of 10 answers"),
+        ({"places": torch.arange(1, 11)}, "there are numbers of more than 10 examples"),
+        ({"units": torch.full((10,), 2**40)}, "there are numbers of more than 10 examples"),
+        ({"languages": torch.full((10,), -1)}, "there are numbers of more than 10 examples"),
+        (
+            {"draws": torch.zeros(10), "places": None, "terms": None},
+            "1000 draws of it are needed, but 10 are",
+        ),
+    ],
+)
+def test_terms_that_cannot_be_are_one_sentence(
+    changed: dict[str, torch.Tensor | None], said: str, tmp_path: Path
+) -> None:
+    row = answered(tmp_path / "run", easy=first(5, of=10))
+    file = row.path / FILE
+    named = {f"test/easy/{name}": one for name, one in changed.items()}
+    tensors = load_file(file) | named
+    save_file({name: one for name, one in tensors.items() if one is not None}, file)
+    assert said in reason(row)
+    assert "\n" not in reason(row)
 
 
 def answers_alone(answers: Answers) -> Answers:

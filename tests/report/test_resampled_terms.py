@@ -142,6 +142,19 @@ def test_score_of_a_resample_is_that_of_examples_repeated(
     assert len(set(found)) > 5
 
 
+def test_languages_without_an_example_in_a_resample_do_not_count() -> None:
+    task, answers = classes(Accuracy(), languages=LANGUAGES)
+    terms = metric_terms(task, answers, ROWS, seeded)
+    assert isinstance(terms, MetricTerms)
+    of_two, of_one = torch.ones(EXAMPLES), torch.zeros(EXAMPLES)
+    of_two[::3], of_one[1] = 0, 2
+    found = drawn(Accuracy(), terms, torch.stack([of_two, of_one]))
+    right = (task.decided(answers.predictions) == answers.labels).double()
+    expected = [float(right[1::3].mean() + right[2::3].mean()) / 2, float(right[1])]
+    assert found == pytest.approx(expected)
+    assert 0 < found[0] < 1
+
+
 def test_translations_are_no_further_evidence() -> None:
     right = (torch.arange(100) < 60).long()
     # Each of a hundred sentences is answered alike in three languages.

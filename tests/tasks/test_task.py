@@ -70,6 +70,12 @@ def test_metric_that_is_no_metric_is_refused(metric: Any) -> None:
         sentiment(metrics={"x": metric})
 
 
+@pytest.mark.parametrize("name", ["recall/5", "f1.en"])
+def test_metric_that_could_not_be_logged_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"must be without / and .* but is '{name}'"):
+        sentiment(metrics={name: Accuracy()})
+
+
 def test_loss_weight_may_be_0() -> None:
     assert sentiment(loss_weight=0.0).loss_weight == 0
 

@@ -1,6 +1,5 @@
 """Metrics of tasks: ``metrics: {accuracy: {_target_: multiprune.metrics.Accuracy}}``."""
 
-from multiprune.metrics.adapter import TorchMetric
 from multiprune.metrics.answers import AnswerF1, ExactMatch
 from multiprune.metrics.correlations import Pearson, Spearman
 from multiprune.metrics.decisions import F1, Accuracy, MacroF1, MatthewsCorrelation, MicroF1
@@ -31,6 +30,5 @@ __all__ = [
     "SumMetric",
     "TokenAccuracy",
     "TokenLoss",
-    "TorchMetric",
     "WholeMetric",
 ]

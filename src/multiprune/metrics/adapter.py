@@ -47,9 +47,9 @@ class TorchMetric(Metric):
                 part.sync_on_compute = False
 
     @property
+    @override
     def name(self) -> str:
-        """The name of its class."""
-        return type(self.metric).__name__
+        return f"{type(self.metric).__name__} of torchmetrics"
 
     @property
     @override
@@ -63,7 +63,7 @@ class TorchMetric(Metric):
         if not isinstance(output, self.accepts) or home.startswith(
             _OF_CLASSES if is_number else _OF_NUMBERS
         ):
-            raise ValueError(f"{self.name} of torchmetrics is not for {output.plural}")
+            raise ValueError(f"{self.name} is not for {output.plural}")
         with warnings.catch_warnings():
             # That the example is one-sided says nothing.
             warnings.simplefilter("ignore")
@@ -72,7 +72,7 @@ class TorchMetric(Metric):
             except Exception as error:
                 said = " ".join(str(error).split()).rstrip(".")
                 raise ValueError(
-                    f"{self.name} of torchmetrics is not for a task that predicts {output}: {said}"
+                    f"{self.name} is not for a task that predicts {output}: {said}"
                 ) from error
 
     @override
@@ -89,22 +89,6 @@ class TorchMetric(Metric):
                 continue
             return _number(self.name, metric.compute())
         raise errors[-1]
-
-
-def as_metric(name: str, given: object) -> Metric:
-    """Return what a task is given under a name as a metric.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    if isinstance(given, torchmetrics.Metric):
-        return TorchMetric(given)
-    if not isinstance(given, Metric):
-        raise ValueError(
-            f"Metric {name!r} must be an object such as {{_target_: multiprune.metrics.Accuracy}}, "
-            f"or one of torchmetrics, but is {given!r}."
-        )
-    return given
 
 
 def _forms(outputs: Any, labels: Any) -> Iterator[Any]:

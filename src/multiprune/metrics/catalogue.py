@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from multiprune.metrics.adapter import TorchMetric
 from multiprune.metrics.answers import AnswerF1, ExactMatch
 from multiprune.metrics.correlations import Pearson, Spearman
 from multiprune.metrics.decisions import F1, Accuracy, MacroF1, MatthewsCorrelation, MicroF1
@@ -55,10 +54,8 @@ def is_known(metric: Metric) -> bool:
 
 def recorded(metric: Metric) -> dict[str, Any]:
     """Return a metric's name and settings; of one that is not known here a name alone."""
-    if isinstance(metric, TorchMetric):
-        return {"name": f"{metric.name} of torchmetrics"}
     if not is_known(metric):
-        return {"name": type(metric).__name__}
+        return {"name": metric.name}
     return {"name": _NAMES[type(metric)], **asdict(metric)}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from typing_extensions import override
 
-from multiprune.metrics.metric import SumMetric, ratio
+from multiprune.metrics.metric import Metric, SumMetric, ratio
 from multiprune.metrics.outputs import Classes, LabelSets, Output
 
 if TYPE_CHECKING:
@@ -137,9 +137,7 @@ def f1(right: Tensor, predicted: Tensor, labelled: Tensor) -> Tensor:
     return ratio(torch.stack([2 * right, predicted + labelled], -1))
 
 
-def check_binary(metric: object, output: Output) -> None:
+def check_binary(metric: Metric, output: Output) -> None:
     """Raise a ValueError unless there are two classes."""
     if isinstance(output, Classes) and output.count != 2:
-        raise ValueError(
-            f"{type(metric).__name__} is for two classes, but the task predicts {output}"
-        )
+        raise ValueError(f"{metric.name} is for two classes, but the task predicts {output}")

@@ -34,6 +34,11 @@ class Metric(ABC):
     accepts: ClassVar[tuple[type[Output], ...]]
 
     @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return type(self).__name__
+
+    @property
     def lower_is_better(self) -> bool:
         """Whether less of it is better, so that it cannot be the score of a task."""
         return False
@@ -42,9 +47,7 @@ class Metric(ABC):
         """Raise a ValueError unless the metric can be computed of what a task predicts."""
         if not isinstance(output, self.accepts):
             known = " or ".join(one.plural for one in self.accepts)
-            raise ValueError(
-                f"{type(self).__name__} is for {known}, but the task predicts {output}"
-            )
+            raise ValueError(f"{self.name} is for {known}, but the task predicts {output}")
 
     @abstractmethod
     def __call__(self, outputs: Any, labels: Any) -> float:

@@ -86,9 +86,8 @@ class ExampleDraws:
             try:
                 prepared = self._prepared(row, task, split)
                 by_size.setdefault(prepared.units, {})[path] = prepared
-            except (ValueError, IndexError, RuntimeError) as error:
-                # What another than a run has written need not fit its metric.
-                found[path] = ValueError(str(error))
+            except ValueError as error:
+                found[path] = error
         for size, runs in by_size.items():
             blocks = [
                 {path: one.metric(weights).numpy() for path, one in runs.items()}
@@ -105,7 +104,12 @@ class ExampleDraws:
             raise ValueError(f"{row.path / FILE} has no answers to {split}/{task}")
         prepared = _prepare(row, task, answers)
         score = SPLITS[split](row, task)
-        found = float(prepared.metric(torch.ones(1, prepared.units))[0])
+        try:
+            found = float(prepared.metric(torch.ones(1, prepared.units))[0])
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise ValueError(
+                f"what {row.path / FILE} holds of {split}/{task} does not fit its metric: {error}"
+            ) from error
         if score is None or not abs(found - score) <= TOLERANCE:
             raise ValueError(
                 f"predictions do not give the score that results.json has: {found:.4f} and not "
