@@ -24,7 +24,6 @@ from torch import Tensor
 
 from multiprune.export import mask as masks
 from multiprune.export.header import Header, check_names, check_stored, checksum
-from multiprune.runs.atomic import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -77,14 +76,14 @@ def decompress(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> di
 
 
 def save_bitmask(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write tensors to ``file``, all of it or nothing; the same tensors give the same bytes.
+    """Write tensors to ``file``; the same tensors give the same bytes.
 
     Dense tensors must not share memory: safetensors refuses them with a RuntimeError.
     """
+    # Without a copy of a large model in memory, as bytes to be written would be. A hidden file that
+    # safetensors leaves if it is killed goes with the exported folder, which is removed as a whole.
     stored, metadata = compress(tensors)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(file, is_shared=True) as beside:
-        save_file(stored, beside, metadata)
+    save_file(stored, file, metadata)
 
 
 def load_bitmask(file: Path) -> dict[str, Tensor]:
