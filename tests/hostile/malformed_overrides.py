@@ -44,7 +44,7 @@ OVERRIDES = {
     "task.agreement.text=5": "`text` must be a list of columns, but is 5",
     "task.agreement.labels=5": "`labels`",
     "task.agreement.labels=[1,b]": "`labels`",
-    "task.agreement.metrics=5": "`metrics` must be functions by name",
+    "task.agreement.metrics=5": "`metrics` must be metrics by name",
     "task.agreement.source=5": "`source` must be where rows come from",
     # A mapping is merged into the one that is there.
     "task.agreement.source.rows={}": ACCEPTED,
