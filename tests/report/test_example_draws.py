@@ -164,7 +164,7 @@ def measured_by(row: Row, measure: dict[str, Any]) -> Row:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"terms": torch.full((10, 2), torch.nan)}, "predictions do not give the score"),
+        ({"terms": torch.tensor([[torch.nan, 1]] * 10)}, "predictions do not give the score"),
         ({"terms": torch.ones(10, 3)}, "holds of test/easy does not fit its metric: "),
         ({"terms": torch.ones(9, 2)}, "9 terms are of 10 answers"),
         ({"places": torch.arange(1, 11)}, "there are numbers of more than 10 examples"),
