@@ -32,7 +32,8 @@ class Pearson(WholeMetric):
     @override
     def scores(self, terms: Tensor, weights: Tensor) -> Tensor:
         weights = weights.double()
-        return correlation(*(centred(one, weights) for one in terms.double().unbind(1)), weights)
+        x, y = (centred(one, weights) for one in terms.double().unbind(1))
+        return correlation(x, y, weights)
 
 
 @dataclass(frozen=True)
