@@ -165,6 +165,13 @@ def test_constant_predictions_have_no_correlation(metric: Known) -> None:
         assert set(resampled_scores(metric, outputs, labels, weights_of(EXAMPLES))) == {0}
 
 
+def test_a_resample_without_the_one_large_number_has_the_correlation_of_the_small_ones() -> None:
+    outputs, labels = torch.tensor([0, 1e-13, 2e-13, 1]), torch.tensor([0.0, 2.0, 1.0, 3.0])
+    weights = torch.tensor([[2.0, 1.0, 1.0, 0.0]])
+    (found,) = resampled_scores(Pearson(), outputs, labels, weights)
+    assert found == pytest.approx(7 / 11, abs=1e-6)
+
+
 @pytest.mark.parametrize("metric", [metric for _, metric in CASES], ids=str)
 def test_metrics_come_back_from_their_records(metric: Known) -> None:
     assert from_record(recorded(metric)) == metric

@@ -14,16 +14,13 @@ from multiprune.metrics.outputs import Numbers
 if TYPE_CHECKING:
     from torch import Tensor
 
-# What is left of the variance of a constant, beside its square, is rounding.
-_ROUNDING = 1e-10
-
 
 @dataclass(frozen=True)
 class Pearson(WholeMetric):
     """Pearson's correlation.
 
     Sums of squares would give it, but not of numbers that differ little beside how large they are:
-    of those, digits cancel that the mean of all examples has to be known for.
+    of those, digits cancel unless the mean is subtracted first, which each resample has its own of.
     """
 
     accepts = (Numbers,)
@@ -34,15 +31,9 @@ class Pearson(WholeMetric):
 
     @override
     def scores(self, terms: Tensor, weights: Tensor) -> Tensor:
-        x, y = (standardised(one) for one in terms.double().unbind(1))
-        moments = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y], 1)
-        count, x, y, xx, yy, xy = (weights.double() @ moments).unbind(1)
-        variances = [square * count - one**2 for one, square in ((x, xx), (y, yy))]
-        variances = [
-            torch.where(variance < _ROUNDING * square * count, 0, variance)
-            for variance, square in zip(variances, (xx, yy), strict=True)
-        ]
-        return correlation(xy * count - x * y, *variances)
+        weights = weights.double()
+        x, y = (centred(one, weights) for one in terms.double().unbind(1))
+        return correlation(x, y, weights)
 
 
 @dataclass(frozen=True)
@@ -60,15 +51,15 @@ class Spearman(WholeMetric):
         weights = weights.double()
         middle = (weights.sum(1, keepdim=True) + 1) / 2
         x, y = (ranks(one, weights) - middle for one in terms.unbind(1))
-        return correlation(*((weights * one).sum(1) for one in (x * y, x * x, y * y)))
+        return correlation(x, y, weights)
 
 
-def standardised(values: Tensor) -> Tensor:
-    """Return values with mean 0 and standard deviation 1, or of a constant 0."""
-    if values.min() == values.max():
-        return torch.zeros_like(values)
-    centred = values - values.mean()
-    return centred / centred.square().mean().sqrt()
+def centred(values: Tensor, weights: Tensor) -> Tensor:
+    """Return values less their mean in each resample, (resamples, values); of a constant 0."""
+    # A mean of equal numbers may differ from them in the last bit, but one of zeros is zero.
+    largest = torch.where(weights > 0, values, -torch.inf).amax(1, keepdim=True)
+    below = values - largest
+    return below - (weights * below).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
 
 
 def ranks(values: Tensor, weights: Tensor) -> Tensor:
@@ -79,8 +70,9 @@ def ranks(values: Tensor, weights: Tensor) -> Tensor:
     return found[:, which]
 
 
-def correlation(covariance: Tensor, *variances: Tensor) -> Tensor:
-    """Return covariances divided by both standard deviations, 0 where one of those is 0."""
+def correlation(x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    """Return the correlation of centred values in each resample, 0 where a side is constant."""
+    covariance, *variances = ((weights * one).sum(1) for one in (x * y, x * x, y * y))
     scale = variances[0].sqrt() * variances[1].sqrt()
     found = covariance / torch.where(scale > 0, scale, 1)
     return torch.where(scale > 0, found.clamp(-1, 1), 0)

@@ -159,12 +159,12 @@ def _unless_written(path: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield _is_locked_by(mark)
+        yield _try_lock(mark)
     finally:
         os.close(mark)
 
 
-def _is_locked_by(mark: int) -> bool:
+def _try_lock(mark: int) -> bool:
     try:
         fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
