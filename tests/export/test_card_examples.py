@@ -21,8 +21,8 @@ from multiprune.export.checkpoint import save_model
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.predictions import PredictedAnswer, PredictedLabels, PredictedTags
 from multiprune.models.encoder import Encoder
+from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.models.multitask import MultitaskModel
-from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.tasks.answer_text import exact_match, squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.metrics import accuracy

@@ -28,8 +28,9 @@ from multiprune.data.source import HubSource
 from multiprune.export import onnx as exporting
 from multiprune.export.checkpoint import save_model
 from multiprune.export.convert import ExportSettings, export_model
-from multiprune.export.loading import ShippedModel, load
+from multiprune.export.loading import load
 from multiprune.export.onnx import export_onnx
+from multiprune.export.shipped import ShippedModel
 from multiprune.models.architectures import ARCHITECTURES, NEURONS, QUERY_KEY, VALUE
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
