@@ -374,7 +374,7 @@ def test_model_that_torch_cannot_write_is_named_and_leaves_nothing(
         raise OnnxExporterError("many\nlines") from cause
 
     monkeypatch.setattr(torch.onnx, "export", refused)
-    with pytest.raises(SystemExit, match=rf"^error: .* this 'bert': {reason}$"):
+    with pytest.raises(SystemExit, match=rf"^error: .* this 'bert': {reason}\.$"):
         main(["export", str(run), "--out", str(tmp_path / "out"), "--format", "onnx"])
     assert not list(tmp_path.iterdir())
 
