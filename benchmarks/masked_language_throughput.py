@@ -34,11 +34,11 @@ from multiprune.data.datamodule import MultitaskDataModule
 from multiprune.data.mixing import ProportionalMixing
 from multiprune.data.source import GeneratedSource
 from multiprune.data.streamed_source import StreamedSource
+from multiprune.metrics import TokenAccuracy
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.quiet import quiet_libraries
 from multiprune.tasks.masked_language import MaskedLanguage
-from multiprune.tasks.metrics import token_accuracy
 from multiprune.tasks.packing import across_texts
 from multiprune.tasks.synthetic import agreement
 
@@ -192,7 +192,7 @@ def task_of(options: argparse.Namespace) -> MaskedLanguage:
         text=["text"],
         probability=0.15,
         packing=across_texts,
-        metrics={"accuracy": token_accuracy},
+        metrics={"accuracy": TokenAccuracy()},
         source=source,
     )
 

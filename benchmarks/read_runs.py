@@ -28,14 +28,16 @@ from rich.console import Console
 from rich.table import Table
 
 from multiprune.budget import CountBudget
+from multiprune.metrics import Accuracy
+from multiprune.metrics.catalogue import recorded
+from multiprune.metrics.terms import MetricTerms
 from multiprune.report.findings.comparison import comparable, methods
 from multiprune.report.findings.ensemble import Request, best_ensemble
 from multiprune.report.records.frame import read_runs
-from multiprune.runs.predictions import write_predictions
-from multiprune.tasks.answers import Answers
+from multiprune.runs.predictions import Answers, write_predictions
 
 SIZES = 20
-METRIC = {"_target_": "hydra.utils.get_method", "path": "multiprune.tasks.metrics.accuracy"}
+METRIC = {"_target_": "multiprune.metrics.Accuracy"}
 COMMAND = (sys.executable, "-c", "from multiprune.cli import main; main()", "report")
 
 
@@ -108,10 +110,15 @@ def copy_runs(run: Path, target: Path, options: argparse.Namespace) -> None:
             ],
             "seed": number // (options.tasks + 1) // SIZES,
             "config": content["config"] | {"task": dict.fromkeys(own, definition)},
+            "metrics": {task: {"accuracy": recorded(Accuracy())} for task in own},
         }
         folder = target / "sweep" / str(number)
         shutil.copytree(run / ".hydra", folder / ".hydra")
-        write_predictions(folder, answers)
+        terms = {
+            split: {task: terms_of(one) for task, one in by_task.items()}
+            for split, by_task in answers.items()
+        }
+        write_predictions(folder, answers, terms)
         (folder / "results.json").write_text(json.dumps(content | changed, indent=2))
 
 
@@ -119,6 +126,14 @@ def answers_of(generator: np.random.Generator, examples: int) -> Answers:
     """Return answers that are right or not by chance; all labels are 1."""
     right = torch.from_numpy(generator.random(examples) < generator.random()).long()
     return Answers(right, torch.ones_like(right), torch.arange(examples))
+
+
+def terms_of(answers: Answers) -> MetricTerms:
+    """Return what each example adds to the accuracy."""
+    right = answers.predictions.double()
+    one = torch.zeros_like(answers.examples)
+    counts = torch.stack([right, torch.ones_like(right)], 1)
+    return MetricTerms(counts, answers.examples, one, answers.examples)
 
 
 def scores(answers: dict[str, Answers]) -> dict[str, dict[str, float]]:

@@ -228,7 +228,8 @@ INTRODUCTION = """# What pruning goes together with
 
 Each cell is a test (`tests/test_composition.py`) on an encoder of two layers, half of which is
 pruned in six steps. *Works*: the budget is met, pruned weights are zero in what is evaluated and in
-what is left, everything is finite, a run that was stopped continues bit for bit, and where the way
+what is left, everything is finite, a run that was stopped continues bit for bit (tried where the
+way changes optimizer, layers, precision or checkpointing), and where the way
 should not change what is learned, it does not. *Refused*: a sentence before the first step (early
 stopping: at its end) says what to do. This page is written by `python benchmarks/composition.py`.
 """

@@ -8,8 +8,8 @@ import pyarrow
 import pyarrow.parquet
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import Perplexity, TokenAccuracy, TokenLoss
 from multiprune.tasks.masked_language import MaskedLanguage
-from multiprune.tasks.metrics import perplexity, token_accuracy, token_loss
 from multiprune.tasks.packing import across_texts
 from multiprune.tasks.synthetic import agreement
 
@@ -23,7 +23,7 @@ def masked_task(**changes: Any) -> MaskedLanguage:
         "text": ["text"],
         "probability": 0.15,
         "packing": across_texts,
-        "metrics": {"accuracy": token_accuracy, "perplexity": perplexity, "loss": token_loss},
+        "metrics": {"accuracy": TokenAccuracy(), "perplexity": Perplexity(), "loss": TokenLoss()},
         "source": HubSource(path=None, mirror="nowhere"),
     }
     return MaskedLanguage(**arguments | changes)

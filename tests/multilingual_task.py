@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 
 
 def task(**changes: Any) -> Classification:
@@ -15,7 +15,7 @@ def task(**changes: Any) -> Classification:
         "text": ["sentence"],
         "label": "label",
         "labels": ["bad", "good"],
-        "metrics": {"accuracy": accuracy},
+        "metrics": {"accuracy": Accuracy()},
         "source": HubSource(path=None, mirror="nowhere"),
         "languages": ["en", "de", "sw"],
     }

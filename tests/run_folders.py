@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
+from multiprune.metrics import Accuracy
+from multiprune.metrics.catalogue import recorded
+from multiprune.metrics.terms import MetricTerms, terms_of
 from multiprune.runs.budget_outcome import BudgetOutcome, LedgerRow
-from multiprune.runs.predictions import write_predictions
-from multiprune.runs.record import Method, RunRecord, TaskRecord
-from multiprune.tasks.answers import Answers
+from multiprune.runs.older_record import upgraded
+from multiprune.runs.predictions import Answers, write_predictions
+from multiprune.runs.record import SCHEMA, Method, RunRecord, TaskRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,7 +29,7 @@ HEAD = 130
 
 
 def task_config(name: str, **changed: Any) -> dict[str, Any]:
-    metric = {"_target_": "hydra.utils.get_method", "path": "multiprune.tasks.metrics.accuracy"}
+    metric = {"_target_": "multiprune.metrics.Accuracy"}
     source = {"_target_": "multiprune.data.source.HubSource", "path": "glue", "name": name}
     return {
         "_target_": "multiprune.tasks.classification.Classification",
@@ -77,6 +81,9 @@ def results(
         "wall_seconds": 3,
         "seconds_per_step": 0.25,
         "seed": seed,
+        "metrics": {
+            task: dict.fromkeys(("accuracy", "f1"), recorded(Accuracy())) for task in validation
+        },
         "config": {
             "task": {task: task_config(task) for task in validation},
             "encoder": encoder | ({"freeze_embeddings": True} if frozen else {}),
@@ -95,8 +102,24 @@ def write(folder: Path, content: Mapping[str, Any], *overrides: str) -> Path:
     (folder / ".hydra").mkdir(parents=True)
     lines = "".join(f"- {json.dumps(one)}\n" for one in overrides)
     (folder / ".hydra" / "overrides.yaml").write_text(lines or "[]\n")
-    (folder / "results.json").write_text(json.dumps(content))
+    (folder / "results.json").write_text(json.dumps(of_today(content)))
     return folder
+
+
+def of_today(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return content as the present version writes it, unless it is damaged."""
+    try:
+        today: Mapping[str, Any] = upgraded(content, name="results.json")
+    except ValueError:
+        return content
+    if today is content:
+        return content
+    measures = content.get("metrics", {})
+    tasks = {
+        name: task | {"metrics": task["metrics"] | measures.get(name, {})}
+        for name, task in today["tasks"].items()
+    }
+    return {"schema": SCHEMA, **today, "tasks": tasks}
 
 
 def write_answers(run: Path, right: Mapping[str, Sequence[bool]], split: str = "test") -> None:
@@ -106,7 +129,19 @@ def write_answers(run: Path, right: Mapping[str, Sequence[bool]], split: str = "
         predictions = torch.from_numpy(np.asarray(one, np.int64))
         examples = torch.arange(len(predictions))
         by_task[task] = Answers(predictions, torch.ones_like(predictions), examples)
-    write_predictions(run, {split: by_task})
+    write_decided(run, by_task, split)
+
+
+def write_decided(run: Path, by_task: Mapping[str, Answers], split: str = "test") -> None:
+    """Write which of two classes a run answered, and what that adds to the accuracy."""
+    terms = {}
+    for task, answers in by_task.items():
+        outputs = functional.one_hot(answers.predictions.long(), 2).double()
+        examples, which = torch.unique(answers.examples, return_inverse=True)
+        found, places = terms_of(Accuracy(), outputs, answers.labels, which, len(examples))
+        languages = torch.zeros(len(examples), dtype=torch.long)
+        terms[task] = MetricTerms(found, places, languages, torch.arange(len(examples)))
+    write_predictions(run, {split: by_task}, {split: terms})
 
 
 def record_with(**changed: Any) -> RunRecord:
@@ -126,7 +161,7 @@ def record_with(**changed: Any) -> RunRecord:
         "seconds_per_step": 0.125,
         "seed": 3,
         "method": Method(name="Magnitude", settings={"pruner._target_": "Magnitude"}),
-        "tasks": {"rte": TaskRecord(kind="classes", metrics=["accuracy"])},
+        "tasks": {"rte": TaskRecord(kind="classes", metrics={"accuracy": {"name": "accuracy"}})},
         "settings": {"pruner._target_": "Magnitude", "seed": 3},
         "config": {"seed": 3, "task": {"rte": {}}, "data": {"mirror": None}},
     }

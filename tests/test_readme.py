@@ -118,3 +118,10 @@ def test_table_of_groups_names_groups_and_options_that_exist() -> None:
         for name in re.findall(r"`(\w+)`", second):
             files = [group / f"{name}.yaml" for group in groups]
             assert name in no_options or any(file.is_file() for file in files), name
+
+
+def test_promises_are_held_by_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "promises.md").read_text()
+    named = re.findall(r"`((?:tests|benchmarks)/[\w/]+\.py)`", page)
+    assert len(named) > 25
+    assert not [name for name in named if not (ROOT / name).is_file()]

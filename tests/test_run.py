@@ -243,6 +243,10 @@ def test_processes_that_share_one_model_are_refused() -> None:
 @pytest.mark.parametrize(
     ("overrides", "sentence"),
     [
+        (
+            ["+task.agreement.metrics.mine={_target_: multiprune.metrics.Pearson}"],
+            r"Metric 'mine' of 'agreement' does not fit: Pearson is for numbers, but the task",
+        ),
         (["+pruner.colour=red"], r"`pruner\.colour` is not a setting of Magnitude"),
         (["trainer.strategy=ddp", "trainer.devices=2"], "must be ddp_find_unused_parameters_true"),
         (["trainer.strategy=ddp_spawn", "trainer.devices=2"], "but uses 'spawn': use trainer=ddp"),

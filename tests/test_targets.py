@@ -42,7 +42,7 @@ def payload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ([{"a": [node("torch.hub.load", repo_or_dir="x/y")]}], "torch.hub.load"),
         (node(METHOD, path="payload.run"), "payload.run"),
         (node(METHOD, _args_=["payload.run"]), "_args_"),
-        (node(METHOD, path="multiprune.tasks.metrics.accuracy", _args_=["payload.run"]), "_args_"),
+        (node(METHOD, path="multiprune.tasks.answer_text.squad", _args_=["payload.run"]), "_args_"),
         (node("hydra.utils.get_object", path="payload.run"), "hydra.utils.get_object"),
         # What a module of ours has imported.
         (node("multiprune.data.cache.os.system", command="x"), "multiprune.data.cache.os.system"),
@@ -51,7 +51,7 @@ def payload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         # What of ours runs commands, or code of a model.
         (node("multiprune.cli.main", arguments=["status"]), "multiprune.cli.main"),
         (node("multiprune.load", path="x", trust_remote_code=True), "multiprune.load"),
-        (node("multiprune.tasks.metrics.accuracy"), "must name a class"),
+        (node("multiprune.metrics.decisions.decided"), "must name a class"),
         (node("multiprune.tasks.__main__.x"), "multiprune.tasks.__main__.x"),
         (node("multiprune.tasksome.Kind"), "multiprune.tasksome.Kind"),
         (node("multiprune.tasks.nothing.Here"), "cannot be found"),
@@ -59,6 +59,9 @@ def payload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (node(None), "None"),
         ("${oc.decode:'{_target_: payload.run}'}", "oc.decode"),
         (node("torchmetrics.functional.image.lpips._LPIPS", model_path="x"), "_LPIPS"),
+        # What of torchmetrics loads models.
+        (node("torchmetrics.multimodal.CLIPScore", model_name_or_path="x"), "CLIPScore"),
+        (node("multiprune.metrics.adapter.torchmetrics.text.BERTScore"), "BERTScore"),
     ],
     ids=str,
 )
@@ -85,7 +88,8 @@ def test_tasks_and_data_of_every_own_configuration_are_allowed() -> None:
     tasks = "task=[demo,glue_core,mlqa,bc2gm,nicta_piboso,stsb,mlm_streamed]"
     config = plain(composed(tasks))
     check_targets({name: config[name] for name in ("task", "data")}, source="ours")
-    check_targets(node(METHOD, path="torchmetrics.functional.accuracy"), source="ours")
+    for name in ("classification.BinaryAUROC", "regression.MeanSquaredError"):
+        check_targets(node(f"torchmetrics.{name}"), source="ours")
 
 
 def test_no_way_to_read_a_run_imports_what_it_names(tmp_path: Path, payload: Path) -> None:

@@ -9,9 +9,9 @@ import torch
 from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.models.encoder import Encoder
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 COMMON: dict[str, Any] = {
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 TASKS: dict[str, Task] = {

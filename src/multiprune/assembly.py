@@ -25,6 +25,7 @@ from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.outcome import is_job
 from multiprune.pruning.settings import unknown_setting
 from multiprune.runs.lineage import lineage_of
+from multiprune.tasks.scores import check_metrics
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
 from multiprune.training.curves import Curves
@@ -112,13 +113,15 @@ def build_loggers(config: DictConfig) -> list[Logger]:
 
 
 def build_tasks(config: DictConfig) -> dict[str, Task]:
-    """Build the tasks, and read the labels of those that do not name them."""
+    """Build the tasks, read the labels of those that do not name them, and check the metrics."""
     mirror = config.data.get("mirror")
-    return with_labels(
+    tasks = with_labels(
         dict(instantiate(config.task, _convert_="all")),
         mirror=None if mirror is None else Path(mirror),
         language=config.data.get("language"),
     )
+    check_metrics(tasks)
+    return tasks
 
 
 def build_pruning(config: DictConfig) -> Pruning:

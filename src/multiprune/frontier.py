@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from multiprune.data.batches import EncodedTask
     from multiprune.export.dynamic import DynamicModel
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
 
 
 _WIDTH = 200

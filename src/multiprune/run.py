@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_digest
 from multiprune.pruning.pruner import UnfinishedPruningError
 from multiprune.quiet import quiet_libraries
+from multiprune.report.findings.resampling import resamples_of
 from multiprune.report.outcome import density_map, summary
 from multiprune.report.summary import print_summary
 from multiprune.runs.folder import MODEL, SIZES_FOLDER, RunFolder
@@ -40,8 +42,8 @@ from multiprune.runs.predictions import read_predictions, write_predictions
 from multiprune.runs.record import Method, RunRecord, TaskRecord, scores_by_task
 from multiprune.runs.settings import packages_of, settings_of
 from multiprune.runs.status import StatusFile
-from multiprune.tasks.score_terms import score_terms
-from multiprune.tasks.scores import reads_rows
+from multiprune.tasks.answers import decided
+from multiprune.tasks.scores import metric_terms, metrics_of, reads_rows
 from multiprune.training.checkpoint_file import read_checkpoint
 from multiprune.training.checkpoints import checkpoint_to_continue
 from multiprune.training.examples import worst_examples
@@ -55,8 +57,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from multiprune.assembly import Experiment
-    from multiprune.tasks.answers import Answers
-    from multiprune.tasks.score_terms import ScoreTerms
+    from multiprune.metrics.terms import MetricDraws, MetricTerms
+    from multiprune.runs.predictions import Answers
     from multiprune.training.module import MultitaskModule
 
 
@@ -208,7 +210,7 @@ def tasks_of(experiment: Experiment) -> dict[str, TaskRecord]:
     return {
         name: TaskRecord(
             kind=task.definition["kind"],
-            metrics=[*task.metrics],
+            metrics=metrics_of(task),
             loss_weight=task.loss_weight,
             languages=[*task.languages],
             train_languages=None if task.train_languages is None else [*task.train_languages],
@@ -226,24 +228,29 @@ def write(experiment: Experiment, record: RunRecord) -> None:
     place, claim = experiment.folder / MODEL, folder.claim(MODEL)
     save_model(place, model, tokenizer, experiment.tasks, length, claim=claim)
     save_every_size(experiment, folder)
-    answered = experiment.module.answers
-    answers = {"validation": answered["val"], "test": answered["test"]}
-    write_predictions(experiment.folder, answers, terms_of(experiment, answers))
+    found = experiment.module.answers
+    answers = {"validation": found["val"], "test": found["test"]}
+    answered = {
+        split: {name: decided(experiment.tasks[name], one) for name, one in by_task.items()}
+        for split, by_task in answers.items()
+    }
+    write_predictions(experiment.folder, answered, terms_of(experiment, answers))
     write_masks(experiment.folder, experiment.pruning.pruner.masks())
     record.write(experiment.folder)
-    track(experiment, record, answered["val"])
+    track(experiment, record, answered["validation"])
 
 
 def terms_of(
     experiment: Experiment, answers: Mapping[str, Mapping[str, Answers]]
-) -> dict[str, dict[str, ScoreTerms]]:
-    """Return what the examples add to scores that answers alone do not give, by split and task."""
-    found: dict[str, dict[str, ScoreTerms]] = {}
+) -> dict[str, dict[str, MetricTerms | MetricDraws]]:
+    """Return what a report needs to resample scores, by split and task."""
+    found: dict[str, dict[str, MetricTerms | MetricDraws]] = {}
     for split, by_task in answers.items():
         for name, one in by_task.items():
             task = experiment.tasks[name]
             rows = experiment.data.rows(name, split) if reads_rows(task) else None
-            if (terms := score_terms(task, one, rows)) is not None:
+            terms = metric_terms(task, one, rows, partial(resamples_of, split, name))
+            if terms is not None:
                 found.setdefault(split, {})[name] = terms
     return found
 

@@ -17,11 +17,12 @@ TARGET = "_target_"
 #: Hydra's functions that return what ``path`` names, without calling it.
 GETTERS = ("hydra.utils.get_method", "hydra.utils.get_class")
 
-# Classes of tasks and data alone: other parts of this package run commands, or load models with
-# code of their own.
-_BUILT = ("multiprune.tasks", "multiprune.data")
-# Metrics, which are called with what a model answered.
-_PASSED = (*_BUILT, "torchmetrics")
+# Classes of tasks, data and metrics alone: other parts of this package, and of torchmetrics, run
+# commands, or load models with code of their own.
+_OURS = (
+    "multiprune.tasks", "multiprune.data", "multiprune.metrics",
+    "torchmetrics.classification", "torchmetrics.regression",
+)  # fmt: skip
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -74,16 +75,16 @@ def _check_node(node: dict[str, Any], where: str, allowed: tuple[str, ...]) -> N
         # Other arguments, such as `_args_`, could name the path as well.
         if node.keys() != {TARGET, "path"}:
             raise ValueError(f"{where} must have {TARGET} and path alone, but has {[*node]}.")
-        _check(node["path"], f"{where}.path", _PASSED, allowed)
+        _check(node["path"], f"{where}.path", allowed)
     else:
-        found = _check(target, f"{where}.{TARGET}", _BUILT, allowed)
+        found = _check(target, f"{where}.{TARGET}", allowed)
         if not isinstance(found, type) and not is_within(target, allowed):
             raise ValueError(f"{where}.{TARGET} must name a class, but names {target}.")
 
 
-def _check(name: Any, where: str, ours: tuple[str, ...], allowed: tuple[str, ...]) -> Any:
+def _check(name: Any, where: str, allowed: tuple[str, ...]) -> Any:
     """Return what is named, which must be defined in a package of ours or an allowed one."""
-    if isinstance(name, str) and is_within(name, (*ours, *allowed)):
+    if isinstance(name, str) and is_within(name, (*_OURS, *allowed)):
         try:
             found = pkgutil.resolve_name(name)
         except (ImportError, AttributeError, ValueError) as error:
@@ -91,7 +92,7 @@ def _check(name: Any, where: str, ours: tuple[str, ...], allowed: tuple[str, ...
         # A module shows what it has imported, such as `os.system`, under names of its own.
         home = getattr(found, "__module__", None)
         if isinstance(home, str) and is_within(
-            home, (*ours, *(one.split(".")[0] for one in allowed))
+            home, (*_OURS, *(one.split(".")[0] for one in allowed))
         ):
             return found
     raise ValueError(

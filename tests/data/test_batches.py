@@ -8,8 +8,8 @@ from datasets import Dataset
 from multiprune.data.batches import EncodedTask, EvaluationBatches, TrainBatches
 from multiprune.data.mixing import BatchPlan
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.task import Batch
 
 ROWS = {"small": 7, "large": 31}
@@ -29,7 +29,7 @@ def encoded(name: str, count: int) -> EncodedTask:
         text=["sentence"],
         label="label",
         labels=["bad", "good"],
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=HubSource(path=None, mirror="nowhere"),
     )
     splits = {"train": table, "validation": table}

@@ -13,9 +13,9 @@ from transformers import PreTrainedTokenizerBase
 
 from multiprune.data.cache import default_cache_folder, encoded_rows
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.task import Rows, Task
 
 Encoded = tuple[dict[str, list[Any]], int]
@@ -45,7 +45,7 @@ def counting_task(labels: tuple[str, ...] = ("bad", "good")) -> CountingTask:
         text=["sentence"],
         label="label",
         labels=labels,
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=HubSource(path=None, mirror="nowhere"),
     )
 

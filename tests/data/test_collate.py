@@ -4,14 +4,14 @@ import torch
 
 from multiprune.data.collate import collate
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.tasks.classification import Classification, Regression
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 
 COMMON: dict[str, Any] = {
     "text": ["sentence"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 CLASSES = Classification(labels=["bad", "good"], **COMMON)

@@ -14,9 +14,9 @@ from multiprune.data.mixing import FixedMixing, ProportionalMixing
 from multiprune.data.pieces import CorpusError
 from multiprune.data.source import GeneratedSource
 from multiprune.data.wordless import wordless_rows
+from multiprune.metrics import Accuracy, Pearson
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification, Regression
-from multiprune.tasks.metrics import accuracy, pearson
 from multiprune.tasks.synthetic import WORDS, agreement
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Rows, Task
@@ -43,7 +43,7 @@ def task(generator: Generator = numbered, rows: Mapping[str, int] = SPLITS) -> T
         text=["sentence"],
         label="label",
         labels=["bad", "good"],
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=GeneratedSource(generator=generator, rows=rows),
     )
 
@@ -164,7 +164,7 @@ def test_words_that_are_not_read_are_reported(
             text=["words"],
             label="tags",
             labels=["other", "agent"],
-            metrics={"accuracy": accuracy},
+            metrics={"accuracy": Accuracy()},
             source=GeneratedSource(generator=tagged, rows=SPLITS),
             overlap=overlap,
         )
@@ -208,7 +208,7 @@ def test_rows_without_a_word_are_left_out_and_named_once(
         text=["words"],
         label="tags",
         labels=["a", "b"],
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=GeneratedSource(generator=tagged, rows=SPLITS),
     )
     with caplog.at_level(logging.WARNING):
@@ -235,7 +235,7 @@ def test_task_without_any_word_is_refused_by_its_name_and_file(tmp_path: Path, e
         text=["words"],
         label="tags",
         labels=["a", "b"],
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=GeneratedSource(generator=tagged, rows=SPLITS),
     )
     split, count = [*SPLITS.items()][empty]
@@ -267,7 +267,7 @@ def test_minus_1_within_the_bounds_of_a_number_is_a_label(tmp_path: Path) -> Non
         label="label",
         minimum=-1,
         maximum=1,
-        metrics={"pearson": pearson},
+        metrics={"pearson": Pearson()},
         source=GeneratedSource(generator=polarity, rows=SPLITS),
     )
     data = set_up(tmp_path, {"one": number})

@@ -13,8 +13,8 @@ from multiprune.data.hub import HubLayout
 from multiprune.data.read_labels import labels_of, with_labels
 from multiprune.data.source import FileSource, HubSource
 from multiprune.data.streamed_source import StreamedSource
+from multiprune.metrics import Accuracy
 from multiprune.tasks.classification import Classification, MultiLabel
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def task(source: Source, kind: Any = Classification, **changes: Any) -> Any:
     settings: dict[str, Any] = {"text": ["text"], "label": "label", "labels": None}
-    return kind(**settings | changes, metrics={"accuracy": accuracy}, source=source)
+    return kind(**settings | changes, metrics={"accuracy": Accuracy()}, source=source)
 
 
 def read(one: Any, language: str | None = None) -> list[Any]:

@@ -30,8 +30,8 @@ from streamed_world import (
 
 from multiprune.data.pieces import CorpusError, Lines
 from multiprune.data.source import GeneratedSource
+from multiprune.metrics import Accuracy
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.packing import across_texts, beside_texts
 from multiprune.tasks.synthetic import agreement
 
@@ -223,7 +223,7 @@ def test_an_epoch_counts_the_blocks_that_are_stated_beside_other_tasks(tmp_path:
         text=["sentence"],
         label="label",
         labels=["no", "yes"],
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=GeneratedSource(generator=agreement, rows={"train": 32, "validation": 8}),
     )
     mlm = streamed(write_lines(tmp_path / "corpus"), examples_per_epoch=41)
@@ -313,7 +313,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="can only be streamed"):
         task.source.load("train", mirror=None)
     wrong = Classification(
-        text=["text"], label="label", labels=["a", "b"], metrics={"accuracy": accuracy},
+        text=["text"], label="label", labels=["a", "b"], metrics={"accuracy": Accuracy()},
         source=task.source,
     )  # fmt: skip
     with pytest.raises(ValueError, match="but is that of mlm, a Classification"):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.low_rank import LowRankLinear
@@ -15,7 +16,6 @@ from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
 from multiprune.tasks.classification import Classification, Regression
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Batch
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TOKENIZER = character_tokenizer()
 _COMMON: dict[str, Any] = {
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 TASKS: dict[str, Task] = {

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from multiprune.export import bitmask
 from multiprune.export.bitmask import KEY, compress, decompress, load_bitmask, save_bitmask
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -191,32 +189,6 @@ def test_loaded_tensors_do_not_change_with_the_file(tmp_path: Path) -> None:
         file.write(bytes(size))
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
     loaded["b"][0] = 5.0
-
-
-def test_failure_in_the_middle_keeps_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
-        file.write_bytes(b"half")
-        raise SafetensorError(f"no space for {len(tensors)} tensors and {len(metadata)} strings")
-
-    file = tmp_path / "file"
-    save_bitmask({"a": torch.ones(3)}, file)
-    before = file.read_bytes()
-    monkeypatch.setattr(bitmask, "save_file", full)
-    with pytest.raises(OSError, match=r"file must be writable, but: no space for 1 tensors"):
-        save_bitmask({"b": torch.ones(3)}, file)
-    assert file.read_bytes() == before
-    assert [one.name for one in tmp_path.iterdir()] == ["file"]
-
-
-def test_file_is_replaced_and_as_open_as_others(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "file"
-    save_bitmask({"a": torch.ones(3)}, file)
-    save_bitmask({"b": torch.ones(3)}, file)
-    assert list(load_bitmask(file)) == ["b"]
-    (file.parent / "other").touch()
-    assert file.stat().st_mode == (file.parent / "other").stat().st_mode
 
 
 def test_names_that_would_be_stored_twice_are_refused() -> None:

@@ -20,12 +20,12 @@ from multiprune.export.card_text import EXAMPLES, GIVEN
 from multiprune.export.checkpoint import save_model
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.predictions import PredictedAnswer, PredictedLabels, PredictedTags
+from multiprune.metrics import Accuracy, ExactMatch
 from multiprune.models.encoder import Encoder
 from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.models.multitask import MultitaskModel
-from multiprune.tasks.answer_text import exact_match, squad
+from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.tagging import Tagging
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 COMMON: dict[str, Any] = {
     "text": ["sentence"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 TASKS: dict[str, Task] = {
@@ -47,7 +47,7 @@ TASKS: dict[str, Task] = {
     "number": Regression(minimum=0, maximum=5, **COMMON),
     "tags": Tagging(labels=["other", "agent", "place"], **COMMON | {"text": ["words"]}),
     "questions": QuestionAnswering(
-        **COMMON | {"text": ["question", "context"], "metrics": {"em": exact_match}},
+        **COMMON | {"text": ["question", "context"], "metrics": {"em": ExactMatch()}},
         label_start="start",
         normalize=squad,
     ),

@@ -31,13 +31,13 @@ from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.loading import load
 from multiprune.export.onnx import export_onnx
 from multiprune.export.shipped import ShippedModel
+from multiprune.metrics import Accuracy
 from multiprune.models.architectures import ARCHITECTURES, NEURONS, QUERY_KEY, VALUE
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import Layer, layers_of
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Task
 
@@ -47,7 +47,7 @@ PIECES = ["[UNK]", "[PAD]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
 COMMON: dict[str, Any] = {
     "text": ["sentence"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 TASKS: dict[str, Task] = {

@@ -26,13 +26,13 @@ from multiprune.export.predictions import (
     PredictedSpan,
     PredictedTags,
 )
+from multiprune.metrics import Accuracy, ExactMatch
 from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
-from multiprune.tasks.answer_text import exact_match, squad
-from multiprune.tasks.answers import answers_to, joined
+from multiprune.tasks.answer_text import squad
+from multiprune.tasks.answers import answers_to, decided, joined
 from multiprune.tasks.classification import MultiLabel
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.spans import SpanTagging
 from multiprune.tasks.task import Rows
@@ -41,12 +41,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from multiprune.export.shipped import ShippedModel
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
     from multiprune.tasks.task import Task
 
 COMMON: dict[str, Any] = {
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": TASKS["classes"].source,
 }
 ALL: dict[str, Task] = {
@@ -54,7 +54,7 @@ ALL: dict[str, Task] = {
     "sets": MultiLabel(text=["sentence"], labels=["short", "long"], **COMMON),
     "spans": SpanTagging(text=["tokens"], labels=["O", "B-X", "I-X"], overlap=4, **COMMON),
     "questions": QuestionAnswering(
-        **COMMON | {"text": ["question", "context"], "metrics": {"em": exact_match}},
+        **COMMON | {"text": ["question", "context"], "metrics": {"em": ExactMatch()}},
         label_start="start",
         normalize=squad,
         overlap=4,
@@ -101,7 +101,7 @@ def in_training(model: ShippedModel, name: str, columns: dict[str, list[Any]]) -
     )
     batches = [split.batch("test", [row]) for row in range(len(table))]
     parts = [answers_to(task, one, model(name, one.inputs)) for one in batches]
-    return task.combined(joined(parts)).sorted()
+    return decided(task, task.combined(joined(parts)).sorted())
 
 
 def test_classes_sets_and_numbers_are_those_of_training(model: ShippedModel) -> None:

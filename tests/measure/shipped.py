@@ -9,6 +9,7 @@ from torch import nn
 
 from multiprune.data.source import HubSource
 from multiprune.export.checkpoint import save_model
+from multiprune.metrics import Accuracy
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.encoder import Encoder
 from multiprune.models.from_scratch import character_tokenizer, from_scratch
@@ -17,7 +18,6 @@ from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -92,7 +92,7 @@ def ship(folder: Path, encoder: PreTrainedModel) -> Path:
         labels=["bad", "good"],
         text=["sentence"],
         label="label",
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=HubSource(path=None, mirror="nowhere"),
     )
     tasks = {"classes": task}

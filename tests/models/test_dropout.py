@@ -13,12 +13,12 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.models.encoder import pretrained, set_dropout
 from multiprune.models.factory import multitask_model
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.modeling_multiprune import dense_class
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SHAPE: dict[str, Any] = {"layers": 1, "hidden": 8, "heads": 2, "intermediate": 8
 COMMON: dict[str, Any] = {
     "text": ["text"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 TASKS = {kind.__name__: kind(labels=["a", "b"], **COMMON) for kind in (Classification, Tagging)}

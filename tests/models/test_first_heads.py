@@ -11,12 +11,12 @@ from masked_task import masked_task
 
 from multiprune.data.source import HubSource
 from multiprune.export.checkpoint import save_model
+from multiprune.metrics import Accuracy
 from multiprune.models.encoder import pretrained
 from multiprune.models.factory import multitask_model
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.tasks.classification import Classification, Regression
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 COMMON: dict[str, Any] = {
     "text": ["sentence"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 TASKS: dict[str, Task] = {

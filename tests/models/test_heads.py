@@ -5,16 +5,16 @@ import torch
 from torch import tensor
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.models.heads import SequenceHead, TokenHead, head_for, mean_of_tokens
 from multiprune.tasks.classification import Classification, Regression
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Task
 
 COMMON: dict[str, Any] = {
     "text": ["sentence"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 STATES = tensor([[[1.0, 2.0], [3.0, 6.0], [100.0, 100.0]], [[1.0, 0.0], [2.0, 0.0], [6.0, 3.0]]])

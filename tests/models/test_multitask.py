@@ -6,17 +6,17 @@ from torch import Tensor
 
 from multiprune.data.collate import collate
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Batch, Task
 
 COMMON: dict[str, Any] = {
     "text": ["sentence"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 TASKS: dict[str, Task] = {

@@ -13,13 +13,13 @@ from transformers import BertModel
 import multiprune
 from multiprune.data.source import HubSource
 from multiprune.export.checkpoint import save_model
+from multiprune.metrics import Accuracy
 from multiprune.models.encoder import pretrained
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.pretrained_tokenizer import pretrained_tokenizer
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +29,7 @@ TASKS = {
         text=["sentence"],
         label="label",
         labels=["a", "b"],
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=HubSource(path=None, mirror="nowhere"),
     )
 }

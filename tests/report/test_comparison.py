@@ -38,6 +38,12 @@ def row(folder: Path, change: dict[str, Any] | None = None, **described: Any) ->
         ("config.data.max_length", 64, "data.max_length, but it is 128 in {0} and 64 in"),
         ("config.task.rte.source.name", "mnli", "task.rte.source.name, but it is 'rte' in {0}"),
         ("config.task.rte.text", ["a", "b"], "task.rte.text, but"),
+        ("config.task.rte.metrics", {"f1": {}}, "first metric of rte, but it is 'accuracy' in {0}"),
+        (
+            "metrics.rte.accuracy",
+            {"name": "recall_at_k", "k": 2},
+            "metric of rte.name, but it is 'accuracy' in {0} and 'recall_at_k' in",
+        ),
         ("examples.rte", 99, "number of training examples of rte, but it is 100 in {0} and 99"),
     ],
 )
@@ -52,6 +58,11 @@ def test_difference_is_refused_naming_key_and_both_runs(
     assert said.format(first) in message
     way = "; `multiprune report --by-examples` is for such runs" if "examples" in dotted else ""
     assert message.endswith(f"in {second}{way}.")
+
+
+def test_where_the_code_of_metrics_is_and_what_else_is_measured_may_differ(tmp_path: Path) -> None:
+    others = {"accuracy": {"_target_": "elsewhere.Accuracy"}, "auroc": {"_target_": "x.AUROC"}}
+    comparable([row(tmp_path / "a"), row(tmp_path / "b", {"config.task.rte.metrics": others})])
 
 
 def test_caps_are_compared_where_runs_did_not_note_their_examples(tmp_path: Path) -> None:

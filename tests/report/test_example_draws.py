@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
-from run_folders import results, write, write_answers
+from run_folders import results, write, write_answers, write_decided
+from safetensors.torch import load_file, save_file
 from scipy import stats
+from sklearn.metrics import f1_score
 
 from multiprune.report.findings import example_draws
+from multiprune.report.findings.comparison import comparable
 from multiprune.report.findings.contender import Contender
 from multiprune.report.findings.difference import Difference, score_difference
-from multiprune.report.findings.example_draws import DRAWS, ExampleDraws
+from multiprune.report.findings.example_draws import ExampleDraws
+from multiprune.report.findings.resampling import DRAWS
 from multiprune.report.records.frame import Row, read_run
-from multiprune.runs.predictions import FILE, read_predictions, write_predictions
-from multiprune.tasks.answers import Answers
+from multiprune.runs.folder import RESULTS
+from multiprune.runs.predictions import FILE, Answers, read_predictions, write_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,10 +106,11 @@ def _width(found: Difference) -> float:
 def test_answers_to_one_example_are_drawn_together(tmp_path: Path) -> None:
     # 20 sentences of 10 words each, of which all are right or none.
     predictions = torch.tensor([1] * 100 + [0] * 100)
-    answers = Answers(predictions, torch.ones(200), torch.arange(20).repeat_interleave(10))
+    examples = torch.arange(20).repeat_interleave(10)
+    answers = Answers(predictions, torch.ones(200, dtype=torch.long), examples)
     run = answered(tmp_path / "run", words=first(100, of=200))
     apart = ExampleDraws([contender(run)]).of(run, "words", "test").scores
-    write_predictions(run.path, {"test": {"words": answers}})
+    write_decided(run.path, {"words": answers})
     together = ExampleDraws([contender(run)]).of(run, "words", "test").scores
     assert np.std(apart) == pytest.approx((0.25 / 200) ** 0.5, rel=0.1)
     assert np.std(together) == pytest.approx((0.25 / 20) ** 0.5, rel=0.1)
@@ -135,27 +141,115 @@ def test_what_cannot_be_resampled_says_why(tmp_path: Path) -> None:
     assert len(drawn.scores) == DRAWS
 
 
+@pytest.mark.parametrize("name", ["BinaryAUROC of torchmetrics", "Mine"])
+def test_metrics_of_others_are_not_resampled(name: str, tmp_path: Path) -> None:
+    row = answered(tmp_path / "run", easy=first(50))
+    answers = read_predictions(row.path)["test"]["easy"]
+    said = f"must be one of multiprune.metrics, but that of easy is {name}"
+    write_predictions(row.path, {"test": {"easy": answers_alone(answers)}})
+    assert said in reason(measured_by(row, {"name": name}))
+
+
+def test_settings_that_the_metric_does_not_have_are_one_sentence(tmp_path: Path) -> None:
+    row = answered(tmp_path / "run", easy=first(50))
+    wrong = measured_by(row, {"name": "accuracy", "k": 3})
+    assert reason(wrong).startswith("the metric 'accuracy' has no settings {'k': 3}")
+
+
+def measured_by(row: Row, measure: dict[str, Any]) -> Row:
+    easy = replace(row.record.tasks["easy"], metrics={"accuracy": measure})
+    return replace(row, record=replace(row.record, tasks={"easy": easy}))
+
+
 @pytest.mark.parametrize(
-    "definition",
+    ("changed", "said"),
     [
-        {"_target_": "hydra.utils.get_method", "path": "mine.accuracy"},
-        {"_target_": "hydra.utils.get_method", "path": "multiprune.tasks.metrics.other"},
-        {"_target_": "mine.Accuracy", "weight": 3},
+        ({"terms": torch.full((10, 2), torch.nan)}, "predictions do not give the score"),
+        ({"terms": torch.ones(10, 3)}, "holds of test/easy does not fit its metric: "),
+        ({"terms": torch.ones(9, 2)}, "9 terms are of 10 answers"),
+        ({"places": torch.arange(1, 11)}, "there are numbers of more than 10 examples"),
+        ({"units": torch.full((10,), 2**40)}, "there are numbers of more than 10 examples"),
+        ({"languages": torch.full((10,), -1)}, "there are numbers of more than 10 examples"),
+        (
+            {"draws": torch.zeros(10), "places": None, "terms": None},
+            "1000 draws of it are needed, but 10 are",
+        ),
     ],
 )
-def test_metrics_of_others_are_not_imported(definition: dict[str, Any], tmp_path: Path) -> None:
-    row = answered(tmp_path / "run", easy=first(50))
-    config = {"task": {"easy": {"metrics": {"accuracy": definition}}}}
-    record = replace(row.record, config=config)
-    assert "must be one of multiprune.tasks.metrics, but that of easy is" in reason(
-        replace(row, record=record)
-    )
+def test_terms_that_cannot_be_are_one_sentence(
+    changed: dict[str, torch.Tensor | None], said: str, tmp_path: Path
+) -> None:
+    row = answered(tmp_path / "run", easy=first(5, of=10))
+    file = row.path / FILE
+    named = {f"test/easy/{name}": one for name, one in changed.items()}
+    tensors = load_file(file) | named
+    save_file({name: one for name, one in tensors.items() if one is not None}, file)
+    assert said in reason(row)
+    assert "\n" not in reason(row)
 
 
-def test_runs_that_do_not_tell_languages_apart_are_not_resampled(tmp_path: Path) -> None:
+def answers_alone(answers: Answers) -> Answers:
+    return Answers(answers.predictions, answers.labels, answers.examples)
+
+
+def earlier(row: Row, path: str, name: str = "accuracy", **changed: Any) -> Row:
+    """Return a run as earlier versions recorded it: paths of functions, and answers alone."""
+    answers = read_predictions(row.path)["test"]["easy"]
+    write_predictions(row.path, {"test": {"easy": answers_alone(answers)}})
+    content = json.loads((row.path / RESULTS).read_text())
+    for key in ("schema", "method", "settings", "tasks"):
+        del content[key]
+    content["budget"]["of"] = content["budget"].pop("scope")
+    definition = {"_target_": "hydra.utils.get_method", "path": path}
+    content["config"]["task"]["easy"] |= {"metrics": {name: definition}, **changed}
+    content["test"]["easy"] = {name: row.test_score("easy")}
+    content["validation"]["easy"] = content["test"]["easy"]
+    (row.path / RESULTS).write_text(json.dumps(content))
+    return read_run(row.path)
+
+
+def test_runs_of_earlier_versions_are_compared_with_those_of_today(tmp_path: Path) -> None:
+    ours = answered(tmp_path / "ours", easy=first(80))
+    theirs = answered(tmp_path / "theirs", easy=first(60))
+    expected = difference([ours], [theirs])
+    before = earlier(theirs, "multiprune.tasks.metrics.accuracy")
+    comparable([ours, before])
+    assert expected.examples
+    assert difference([ours], [before]) == expected
+
+
+def test_earlier_answers_of_sets_and_numbers_are_resampled(tmp_path: Path) -> None:
+    labels = torch.arange(50) % 7
+    numbers = Answers((labels + torch.arange(50) % 3).float(), labels.float(), torch.arange(50))
+    bits = torch.stack([labels % 2, labels // 2 % 2, labels // 4], 1)
+    sets = Answers(bits[torch.arange(50) // 2], bits, torch.arange(50))
+    cases = {
+        "spearman": (numbers, stats.spearmanr(numbers.predictions, labels).statistic),
+        "macro_f1": (sets, f1_score(bits, sets.predictions, average="macro")),
+        "micro_f1": (sets, f1_score(bits, sets.predictions, average="micro")),
+    }
+    for name, (answers, score) in cases.items():
+        row = answered(tmp_path / name, score=float(score), easy=first(25, of=50))
+        row = earlier(row, f"multiprune.tasks.metrics.{name}", name)
+        write_predictions(row.path, {"test": {"easy": answers}})
+        drawn = ExampleDraws([contender(row)]).of(row, "easy", "test").scores
+        assert drawn.mean() == pytest.approx(float(score), abs=0.05), name
+        assert drawn.std() > 0.005
+
+
+def test_a_path_says_nothing_of_what_a_metric_is(tmp_path: Path) -> None:
     row = answered(tmp_path / "run", easy=first(50))
-    easy = replace(row.record.tasks["easy"], languages=["en", "de"])
-    said = reason(replace(row, record=replace(row.record, tasks={"easy": easy})))
+    expected = ExampleDraws([contender(row)]).of(row, "easy", "test").scores
+    mine = earlier(row, "mine.whatever")
+    found = ExampleDraws([contender(mine)]).of(mine, "easy", "test").scores
+    assert np.array_equal(found, expected)
+    own = earlier(answered(tmp_path / "own", easy=first(50)), "multiprune.tasks.metrics.f1", "own")
+    assert "must be one of multiprune.metrics, but that of easy is own" in reason(own)
+
+
+def test_earlier_runs_that_do_not_tell_languages_apart_are_not_resampled(tmp_path: Path) -> None:
+    row = answered(tmp_path / "run", easy=first(50))
+    said = reason(earlier(row, "multiprune.tasks.metrics.accuracy", languages=["en", "de"]))
     assert said == f"{row.path / FILE} does not say which answer to easy is in which language"
 
 
@@ -170,7 +264,7 @@ def test_runs_that_were_not_asked_the_same_have_an_interval_over_seeds(tmp_path:
         ),
         ("examples", replace(answers, examples=answers.examples + 1)),
     ):
-        write_predictions(theirs[1].path, {"test": {"easy": changed}})
+        write_decided(theirs[1].path, {"easy": changed})
         found = difference(ours, theirs)
         assert not found.examples, name
         assert found.reason == (

@@ -8,9 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from multiprune.runs.predictions import FILE, read_predictions, write_predictions
-from multiprune.tasks.answers import Answers
-from multiprune.tasks.score_terms import ScoreTerms
+from multiprune.metrics.terms import MetricTerms
+from multiprune.runs.predictions import FILE, Answers, read_predictions, write_predictions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,9 +39,9 @@ def test_several_answers_to_an_example_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_terms_of_scores_survive_beside_answers(tmp_path: Path) -> None:
-    terms = ScoreTerms(
-        torch.tensor([0.5, 0.0, 2.0]),
-        torch.tensor([1.0, 1.0, 3.0]),
+    terms = MetricTerms(
+        torch.tensor([[0.5, 1.0], [0.1, 1.0], [2.0, 3.0]], dtype=torch.double),
+        torch.tensor([0, 1, 2]),
         torch.tensor([0, 1, 0]),
         torch.tensor([0, 0, 1]),
     )
@@ -54,6 +53,25 @@ def test_terms_of_scores_survive_beside_answers(tmp_path: Path) -> None:
         assert vars(read["a"].terms)[name].tolist() == one.tolist()
     assert read["b"].terms is None
     assert read["a"].labels.tolist() == read["b"].labels.tolist() == [2, 3, 4]
+
+
+def test_terms_of_earlier_versions_are_those_of_a_quotient(tmp_path: Path) -> None:
+    fields = {
+        "predictions": torch.tensor([1, 2], dtype=torch.int8),
+        "labels": torch.tensor([1, 1], dtype=torch.int8),
+        "examples": torch.tensor([0, 4], dtype=torch.int8),
+        "numerators": torch.tensor([0.5, 2.0]),
+        "denominators": torch.tensor([1.0, 3.0]),
+        "languages": torch.tensor([0, 1], dtype=torch.int8),
+        "units": torch.tensor([0, 0], dtype=torch.int8),
+    }
+    save_file({f"test/qa/{name}": one for name, one in fields.items()}, tmp_path / FILE)
+    read = read_predictions(tmp_path)["test"]["qa"]
+    assert read.is_quotient
+    assert read.terms is not None
+    found = {name: one.tolist() for name, one in vars(read.terms).items()}
+    terms = [[0.5, 1.0], [2.0, 3.0]]
+    assert found == {"terms": terms, "places": [0, 1], "languages": [0, 1], "units": [0, 0]}
 
 
 @pytest.mark.parametrize("largest", [1, 127, 128, 40_000, 2**31, 2**40])

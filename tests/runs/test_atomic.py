@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
 import signal
@@ -11,10 +12,11 @@ import pytest
 import torch
 from full_disk import full_disk
 
-from multiprune.runs.atomic import atomic_file
+from multiprune.runs import atomic
+from multiprune.runs.atomic import atomic_file, leftovers
 from multiprune.runs.masks import write_masks
-from multiprune.runs.predictions import write_predictions
-from multiprune.tasks.answers import Answers
+from multiprune.runs.predictions import Answers, write_predictions
+from multiprune.training import teacher_logits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,13 +94,15 @@ def killed_while(write: Callable[[], None], *, after: int) -> None:
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGXFSZ
 
 
-@pytest.mark.parametrize("name", ["predictions", "masks"])
+@pytest.mark.parametrize("name", ["predictions", "masks", "logits"])
 def test_of_a_process_that_was_killed_while_it_wrote_the_next_leaves_nothing(
     name: str, tmp_path: Path
 ) -> None:
     def write() -> None:
         if name == "predictions":
             write_predictions(tmp_path, {"validation": {"rte": ANSWERS}})
+        elif name == "logits":
+            teacher_logits._write({"values": NUMBERS}, tmp_path / "logits.safetensors")
         else:
             write_masks(tmp_path, MASKS)
 
@@ -106,3 +110,64 @@ def test_of_a_process_that_was_killed_while_it_wrote_the_next_leaves_nothing(
     assert len(list(tmp_path.iterdir())) == 1
     write()
     assert [one.name for one in tmp_path.iterdir()] == [f"{name}.safetensors"]
+
+
+def test_of_a_killed_writer_of_a_shared_file_the_next_leaves_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+
+    def write() -> None:
+        with atomic_file(file, is_shared=True) as beside:
+            beside.write_bytes(b"a" * 1000)
+
+    # Of another name, although it begins with this one.
+    other = tmp_path / f".a.safetensors-b-{'0' * 32}"
+    other.touch()
+    for _ in range(2):
+        killed_while(write, after=500)
+        assert len({*tmp_path.iterdir()} - {other}) == 1
+        assert leftovers(tmp_path, file.name) == sorted({*tmp_path.iterdir()} - {other})
+    write()
+    assert {*tmp_path.iterdir()} == {file, other}
+
+
+def test_what_others_write_to_a_shared_file_stays(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+    with atomic_file(file, is_shared=True) as first:
+        first.write_text("first")
+        with atomic_file(file, is_shared=True) as second:
+            second.write_text("second")
+            assert leftovers(tmp_path) == []
+        assert file.read_text() == "second"
+    assert file.read_text() == "first"
+    assert [*tmp_path.iterdir()] == [file]
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_is_removed_is_taken_from_who_begins_to_write_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_folder: bool
+) -> None:
+    left, removed = tmp_path / f".a-{'0' * 32}", []
+    left.mkdir() if is_folder else left.touch()
+    remove = atomic._remove
+
+    def noted(path: Path) -> None:
+        if path == left:
+            # Its writer would wait for this lock, and then see that it is gone.
+            mark = os.open(path, os.O_RDONLY)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(mark)
+            removed.append(path)
+        remove(path)
+
+    monkeypatch.setattr(atomic, "_remove", noted)
+    with atomic_file(tmp_path / "a", is_shared=True):
+        assert removed == [left]
+        assert not left.exists()
+
+
+def test_a_shared_file_is_as_open_as_others(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "a", is_shared=True) as beside:
+        beside.write_text("a")
+    (tmp_path / "b").touch()
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode

@@ -37,7 +37,7 @@ def test_older_record_says_what_the_same_command_records_today(run: Path) -> Non
         "quantity": "number",
         "roles": "tags",
     }
-    assert old.tasks["quantity"].metrics == ["pearson", "spearman"]
+    assert [*old.tasks["quantity"].metrics] == ["pearson", "spearman"]
     content = json.loads(OLD.read_text())
     assert old.budget.scope == content["budget"]["of"]
     assert (old.score, old.validation) == (content["score"], content["validation"])

@@ -14,6 +14,7 @@ from masked_task import masked_task
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.export.shipped import ShippedModel
+from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.specialize.calibration_set import (
@@ -26,7 +27,6 @@ from multiprune.specialize.calibration_set import (
 from multiprune.specialize.specialist import validated
 from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import EXAMPLE, IGNORED
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _COMMON: dict[str, Any] = {
     "text": ["text"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 CLASSES = Classification(labels=["no", "yes", "maybe"], **_COMMON)

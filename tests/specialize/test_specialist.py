@@ -16,6 +16,7 @@ from multiprune.budget import CountBudget, FractionBudget
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.export.shipped import ShippedModel
+from multiprune.metrics import Accuracy
 from multiprune.models.architectures import NEURONS
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
@@ -25,7 +26,6 @@ from multiprune.specialize.calibration_set import CalibrationSet, Draw, calibrat
 from multiprune.specialize.methods import METHODS, Choice, Method
 from multiprune.specialize.specialist import Recipe, Specialist, specialized, validated
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 
 if TYPE_CHECKING:
     from multiprune.models.structure import Layer
@@ -41,7 +41,7 @@ def task() -> Classification:
         text=["text"],
         label="label",
         labels=["no", "yes"],
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=HubSource(path=None, mirror="nowhere"),
     )
 

@@ -352,7 +352,8 @@ def test_layers_that_cannot_be_cut_again_are_one_sentence(
     encoder = from_scratch(layers=2, hidden=16, heads=2, intermediate=12)
     pruned(encoder.model)
     results = json.loads((finished / "results.json").read_text())
-    tasks = {"agreement": instantiate(results["config"]["task"]["agreement"])}
+    config = results["config"]["task"]["agreement"]
+    tasks = {"agreement": instantiate(config, _convert_="all")}
     model = MultitaskModel(encoder.model, tasks)
     save_model(tmp_path / "run" / "model", model, encoder.tokenizer, tasks)
     shutil.copyfile(finished / "results.json", tmp_path / "run" / "results.json")

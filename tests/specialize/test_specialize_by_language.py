@@ -17,11 +17,12 @@ from torch import nn
 import multiprune
 from multiprune.cli import main
 from multiprune.export.checkpoint import save_model
+from multiprune.metrics import SpanF1
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.specialize import specialize as module
 from multiprune.specialize.calibration_set import calibration_set
-from multiprune.tasks.spans import span_f1, spans_of
+from multiprune.tasks.spans import spans_of
 from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:
@@ -54,10 +55,7 @@ def sentences(languages: list[str], seed: int) -> dict[str, list[Any]]:
 
 
 def task_config(**settings: Any) -> dict[str, Any]:
-    metric = {
-        name: {"_target_": "hydra.utils.get_method", "path": path}
-        for name, path in settings.pop("metrics").items()
-    }
+    metric = {name: {"_target_": path} for name, path in settings.pop("metrics").items()}
     source = {"_target_": "multiprune.data.source.HubSource", "path": None, "mirror": "corpus"}
     several = {"languages": ["en", "de", "sw", "el"], "train_languages": ["en"]}
     return {"metrics": metric, "source": source, **several, **settings}
@@ -69,14 +67,14 @@ TASKS = {
         text=["text"],
         label="label",
         labels=["no", "yes"],
-        metrics={"accuracy": "multiprune.tasks.metrics.accuracy"},
+        metrics={"accuracy": "multiprune.metrics.Accuracy"},
     ),
     "names": task_config(
         _target_="multiprune.tasks.spans.SpanTagging",
         text=["tokens"],
         label="tags",
         labels=TAGS,
-        metrics={"f1": "multiprune.tasks.spans.span_f1"},
+        metrics={"f1": "multiprune.metrics.SpanF1"},
     ),
 }
 
@@ -216,7 +214,7 @@ def scores_by_hand(folder: Path, language: str, task: str) -> dict[str, float]:
         # A token each, between two special ones.
         tags = model.logits("names", [row["tokens"]]).argmax(-1)[0, 1 : 1 + len(row["tokens"])]
         found.append(spans_of([TAGS[tag] for tag in tags.tolist()]))
-    return {"f1": span_f1(found, [spans_of(row["tags"]) for row in rows])}
+    return {"f1": SpanF1()(found, [spans_of(row["tags"]) for row in rows])}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -5,7 +5,8 @@ from random import Random
 import pytest
 from torchmetrics.functional.text import squad as official
 
-from multiprune.tasks.answer_text import exact_match, f1, mlqa, squad
+from multiprune.metrics import AnswerF1, ExactMatch
+from multiprune.tasks.answer_text import mlqa, squad
 
 WORDS = ["The", "a", "an", "dog", "Dog's", "co-op", "1,000", "(red)", "the,cat", "«Über»", "  "]
 
@@ -53,21 +54,21 @@ def test_language_that_mlqa_does_not_have_is_refused(language: str | None) -> No
 def test_best_of_several_right_answers_counts() -> None:
     # One word of two, of three: 2 * 1 / (2 + 3); and both of two, of three: 2 * 2 / (2 + 3).
     answers, right = ["red dog"], [["red green blue", "the", "big red dog"]]
-    assert f1(answers, right) == pytest.approx(0.8)
-    assert exact_match(answers, right) == 0
-    assert exact_match(["red dog"], [["dog", "red dog"]]) == 1
+    assert AnswerF1()(answers, right) == pytest.approx(0.8)
+    assert ExactMatch()(answers, right) == 0
+    assert ExactMatch()(["red dog"], [["dog", "red dog"]]) == 1
 
 
 def test_words_are_common_as_often_as_both_have_them() -> None:
-    assert f1(["dog dog cat"], [["dog bird"]]) == pytest.approx(2 * 1 / 5)
-    assert f1(["dog dog cat"], [["dog dog"]]) == pytest.approx(2 * 2 / 5)
+    assert AnswerF1()(["dog dog cat"], [["dog bird"]]) == pytest.approx(2 * 1 / 5)
+    assert AnswerF1()(["dog dog cat"], [["dog dog"]]) == pytest.approx(2 * 2 / 5)
 
 
 def test_nothing_in_common_is_0_and_a_mean_is_over_questions() -> None:
-    assert f1(["cat", "dog"], [["dog"], ["dog"]]) == 0.5
-    assert exact_match(["cat", "dog"], [["dog"], ["dog"]]) == 0.5
+    assert AnswerF1()(["cat", "dog"], [["dog"], ["dog"]]) == 0.5
+    assert ExactMatch()(["cat", "dog"], [["dog"], ["dog"]]) == 0.5
     # As in the scripts: two answers of articles only are the same, and have no word in common.
-    assert (exact_match([""], [[""]]), f1([""], [[""]])) == (1, 0)
+    assert (ExactMatch()([""], [[""]]), AnswerF1()([""], [[""]])) == (1, 0)
 
 
 def test_metrics_are_those_of_the_official_script() -> None:
@@ -88,6 +89,6 @@ def test_metrics_are_those_of_the_official_script() -> None:
     )
     ours = [squad(one, "en") for one in answers]
     theirs = [[squad(one, "en") for one in several] for several in right]
-    assert 100 * exact_match(ours, theirs) == pytest.approx(float(expected["exact_match"]))
-    assert 100 * f1(ours, theirs) == pytest.approx(float(expected["f1"]))
-    assert 0 < exact_match(ours, theirs) < f1(ours, theirs) < 1
+    assert 100 * ExactMatch()(ours, theirs) == pytest.approx(float(expected["exact_match"]))
+    assert 100 * AnswerF1()(ours, theirs) == pytest.approx(float(expected["f1"]))
+    assert 0 < ExactMatch()(ours, theirs) < AnswerF1()(ours, theirs) < 1

@@ -6,16 +6,16 @@ from datasets import Dataset
 from torch import tensor
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.task import Rows, Task
 
 TOKENIZER = character_tokenizer()
 COMMON: dict[str, Any] = {
     "text": ["sentence"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 CLASSES = Classification(labels=["bad", "fair", "good"], **COMMON)
@@ -152,14 +152,24 @@ def test_loss_is_computed_in_single_precision(task: Task, labels: torch.Tensor) 
 
 def test_predicted_class_has_the_largest_logit() -> None:
     labels = tensor([1, 2])
-    predictions, right = CLASSES.predictions(tensor([[0.0, 3, 1], [-1, -2, -3]]), labels)
-    assert predictions.tolist() == [1, 0]
+    logits = tensor([[0.0, 3, 1], [-1, -2, -3]])
+    predictions, right = CLASSES.predictions(logits, labels)
+    assert CLASSES.decided(predictions).tolist() == [1, 0]
+    expected = logits.double().exp() / logits.double().exp().sum(1, keepdim=True)
+    torch.testing.assert_close(predictions, expected)
     assert right.tolist() == [1, 2]
 
 
 def test_label_is_predicted_when_more_likely_than_not() -> None:
-    predictions, _ = SETS.predictions(tensor([[0.1, -0.1, 4.0]]), tensor([[0, 1, 1]]))
-    assert predictions.tolist() == [[1, 0, 1]]
+    logits = tensor([[0.1, -0.1, 4.0]])
+    predictions, _ = SETS.predictions(logits, tensor([[0, 1, 1]]))
+    assert SETS.decided(predictions).tolist() == [[1, 0, 1]]
+    torch.testing.assert_close(predictions, 1 / (1 + (-logits.double()).exp()))
+
+
+def test_classes_that_are_certain_keep_their_order() -> None:
+    predictions, _ = CLASSES.predictions(tensor([[0.0, 19, -9], [0, 20, -9]]), tensor([1, 1]))
+    assert predictions[0, 1] < predictions[1, 1] < 1
 
 
 def test_predicted_number_is_the_output_in_the_units_of_the_labels() -> None:

@@ -9,9 +9,9 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from multiprune.data.selection import labelled
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.tasks.classification import Classification, MultiLabel
 from multiprune.tasks.labels import checked_labels
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Rows, Task
 
@@ -24,7 +24,7 @@ def task(kind: Any, labels: list[Any] | None) -> Any:
         text=["text"],
         label="label",
         labels=labels,
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=HubSource(path=None, mirror="nowhere"),
     )
 

@@ -7,7 +7,7 @@ import torch
 from datasets import Dataset
 from multilingual_task import task
 
-from multiprune.tasks.answers import Answers
+from multiprune.runs.predictions import Answers
 from multiprune.tasks.languages import languages_of, with_averages
 from multiprune.tasks.scores import reads_rows, scores_of
 from multiprune.tasks.task import Rows
@@ -20,7 +20,7 @@ def rows(**columns: list[Any]) -> Rows:
 def test_mean_is_over_languages_not_over_examples() -> None:
     # Right are 1 of 1 in English, and 1 of 3 in Swahili; examples come in any order.
     answers = Answers(
-        torch.tensor([0, 1, 1, 1]), torch.tensor([1, 1, 0, 1]), torch.tensor([3, 0, 2, 1])
+        torch.eye(2)[[0, 1, 1, 1]], torch.tensor([1, 1, 0, 1]), torch.tensor([3, 0, 2, 1])
     )
     found = scores_of(
         task(language_groups={"others": ["de", "sw"], "none": ["de"]}),
@@ -33,7 +33,7 @@ def test_mean_is_over_languages_not_over_examples() -> None:
 
 
 def test_without_languages_all_examples_are_one() -> None:
-    answers = Answers(torch.tensor([0, 1]), torch.tensor([1, 1]), torch.tensor([0, 1]))
+    answers = Answers(torch.eye(2), torch.tensor([1, 1]), torch.tensor([0, 1]))
     plain = task(languages=[])
     assert not reads_rows(plain)
     assert reads_rows(task())

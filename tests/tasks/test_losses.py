@@ -9,12 +9,12 @@ import torch
 from tiny_text_to_text import tiny_tokenizer
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy, AnswerF1
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.models.hidden_states import LayerStates
-from multiprune.tasks.answer_text import f1, squad
+from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.masked_language import MaskedLanguage
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.packing import across_texts
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.tagging import Tagging
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 COMMON: dict[str, Any] = {
     "text": ["text"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 CLASSES = Classification(labels=["a", "b"], **COMMON)
-QUESTIONS = {"text": ["question", "text"], "metrics": {"f1": f1}, "label_start": "start"}
+QUESTIONS = {"text": ["question", "text"], "metrics": {"f1": AnswerF1()}, "label_start": "start"}
 
 #: For each kind of task, the shape of its logits and labels of which none is one.
 NOTHING: dict[str, tuple[Task, tuple[int, ...], Tensor]] = {

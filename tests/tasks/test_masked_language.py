@@ -15,12 +15,12 @@ from transformers import PreTrainedTokenizerFast
 
 from multiprune.data.batches import EncodedTask, EvaluationBatches, TrainBatches
 from multiprune.data.mixing import BatchPlan
+from multiprune.metrics import Perplexity, TokenAccuracy
+from multiprune.metrics.terms import MetricTerms
 from multiprune.models.from_scratch import character_tokenizer
-from multiprune.tasks.answers import Answers, answers_to
-from multiprune.tasks.metrics import accuracy, perplexity, token_accuracy
+from multiprune.tasks.answers import answers_to
 from multiprune.tasks.packing import beside_texts, within_texts
-from multiprune.tasks.score_terms import score_terms
-from multiprune.tasks.scores import scores_of
+from multiprune.tasks.scores import metric_terms, scores_of
 from multiprune.tasks.task import IGNORED, Batch, Rows
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def test_probability_out_of_range_is_refused(probability: float) -> None:
 
 def test_a_score_of_which_less_is_better_is_refused() -> None:
     with pytest.raises(ValueError, match="more must be better, but is 'perplexity'"):
-        task(metrics={"perplexity": perplexity, "accuracy": token_accuracy})
+        task(metrics={"perplexity": Perplexity(), "accuracy": TokenAccuracy()})
 
 
 def test_a_task_that_knows_no_tokenizer_says_so() -> None:
@@ -215,15 +215,14 @@ def test_scores_are_those_of_probabilities_by_hand() -> None:
     assert scores["accuracy"] == pytest.approx(2 / 3)
     assert scores["perplexity"] == pytest.approx((2 * 2 * 4) ** (1 / 3))
     assert scores["loss"] == pytest.approx(np.log(16) / 3)
-    terms = score_terms(task(), answers, None)
-    assert terms is not None
-    assert terms.numerators.tolist() == [1, 1]
-    assert terms.denominators.tolist() == [1, 2]
+    terms = metric_terms(task(), answers, None, lambda _: [])
+    assert isinstance(terms, MetricTerms)
+    assert terms.terms.tolist() == [[1, 1], [1, 2]]
 
 
 def test_perplexity_of_a_model_that_is_far_off_is_finite() -> None:
     far = torch.tensor([[1.0, 1e4]])
-    assert np.isfinite(np.float32(perplexity(far, far)))
+    assert np.isfinite(np.float32(Perplexity()(far, far)))
 
 
 def test_distillation_is_nothing_where_both_agree_and_counts_hidden_tokens_only() -> None:
@@ -242,9 +241,3 @@ def test_distillation_is_nothing_where_nothing_is_hidden() -> None:
     (gradient,) = torch.autograd.grad(loss, [logits])
     assert loss == 0
     assert gradient.shape == (0, 5)
-
-
-def test_answers_of_other_tasks_are_scored_as_before() -> None:
-    right = torch.tensor([1, 0, 1])
-    answers = Answers(right, right, torch.arange(3))
-    assert accuracy(answers.predictions, answers.labels) == 1.0

@@ -12,9 +12,10 @@ from transformers import ByT5Tokenizer
 from multiprune.data.batches import EncodedTask, capped, examples_of
 from multiprune.data.cache import encoded_rows
 from multiprune.data.source import HubSource
+from multiprune.metrics import AnswerF1, ExactMatch
 from multiprune.models.from_scratch import character_tokenizer
-from multiprune.tasks.answer_text import exact_match, f1, mlqa, squad
-from multiprune.tasks.answers import Answers
+from multiprune.runs.predictions import Answers
+from multiprune.tasks.answer_text import mlqa, squad
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.scores import scores_of
 from multiprune.tasks.task import IGNORED, Batch, Rows
@@ -30,7 +31,7 @@ def task(**changes: Any) -> QuestionAnswering:
         "label": "answers",
         "label_start": "starts",
         "normalize": squad,
-        "metrics": {"f1": f1, "exact_match": exact_match},
+        "metrics": {"f1": AnswerF1(), "exact_match": ExactMatch()},
         "source": HubSource(path=None, mirror="nowhere"),
     }
     return QuestionAnswering(**arguments | changes)

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.soft_targets import softened_cross_entropy, softened_divergence
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import IGNORED
@@ -23,7 +23,7 @@ TEMPERATURES = [0.5, 1.0, 2.0, 8.0]
 COMMON = {
     "text": ["text"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 

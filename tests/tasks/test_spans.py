@@ -12,11 +12,13 @@ from torch.nn.functional import one_hot
 
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
+from multiprune.metrics import SpanF1
+from multiprune.metrics.terms import MetricTerms
 from multiprune.models.from_scratch import character_tokenizer
-from multiprune.tasks.answers import Answers, answers_to, joined
-from multiprune.tasks.score_terms import score_terms
-from multiprune.tasks.scores import scores_of
-from multiprune.tasks.spans import SpanTagging, span_f1, spans_of
+from multiprune.runs.predictions import Answers
+from multiprune.tasks.answers import answers_to, joined
+from multiprune.tasks.scores import metric_terms, scores_of
+from multiprune.tasks.spans import SpanTagging, spans_of
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Rows
 
@@ -25,7 +27,7 @@ TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 COMMON: dict[str, Any] = {
     "text": ["words"],
     "label": "tags",
-    "metrics": {"f1": span_f1},
+    "metrics": {"f1": SpanF1()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 TASK = SpanTagging(labels=TAGS, **COMMON)
@@ -55,9 +57,9 @@ def test_only_whole_spans_of_the_right_kind_count() -> None:
     right = [spans_of(["B-PER", "I-PER", "O", "B-LOC"]), spans_of(["B-LOC", "O"])]
     found = [spans_of(["B-PER", "O", "O", "B-LOC"]), spans_of(["B-PER", "O"])]
     # One of three is found, by three answers.
-    assert span_f1(found, right) == pytest.approx(1 / 3)
-    assert span_f1(right, right) == 1
-    assert span_f1([set()], [set()]) == 0
+    assert SpanF1()(found, right) == pytest.approx(1 / 3)
+    assert SpanF1()(right, right) == 1
+    assert SpanF1()([set()], [set()]) == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -66,7 +68,7 @@ def test_f1_is_that_of_seqeval(seed: int) -> None:
     right, found = drawn(seed, lengths), drawn(seed + 100, lengths)
     expected = seqeval.metrics.f1_score(right, found, average="micro", zero_division=0)
     assert 0 < expected < 1
-    assert span_f1(list(map(spans_of, found)), list(map(spans_of, right))) == pytest.approx(
+    assert SpanF1()(list(map(spans_of, found)), list(map(spans_of, right))) == pytest.approx(
         expected
     )
 
@@ -80,7 +82,7 @@ def test_spans_end_with_their_example_whatever_order_answers_come_in() -> None:
         return torch.tensor([TAGS.index(tag) for row in order for tag in tags[row]])
 
     examples = torch.tensor([row for row in order for _ in range(lengths[row])])
-    score = scores_of(TASK, Answers(ids(found), ids(right), examples), None)
+    score = scores_of(TASK, Answers(one_hot(ids(found), len(TAGS)), ids(right), examples), None)
     assert score == pytest.approx({"f1": seqeval.metrics.f1_score(right, found)})
 
 
@@ -122,9 +124,9 @@ def test_f1_of_long_documents_is_that_of_seqeval_on_all_their_words(overlap: int
     expected = seqeval.metrics.f1_score(right, predicted)
     assert 0 < expected < 1
     assert scores_of(task, answers, None)["f1"] == pytest.approx(expected)
-    terms = score_terms(task, answers, None)
-    assert terms is not None
-    assert float(terms.numerators.sum() / terms.denominators.sum()) == pytest.approx(expected)
+    terms = metric_terms(task, answers, None, lambda _: [])
+    assert isinstance(terms, MetricTerms)
+    assert float(SpanF1().formula(terms.terms.sum(0))) == pytest.approx(expected)
     assert len(terms.units) == 4  # documents that have words
 
 

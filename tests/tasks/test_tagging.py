@@ -11,9 +11,9 @@ from torch.nn import functional
 from torch.nn.functional import one_hot
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
-from multiprune.tasks.answers import Answers
-from multiprune.tasks.metrics import accuracy
+from multiprune.runs.predictions import Answers
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.word_labels import tags_of, words_of
@@ -22,7 +22,7 @@ TOKENIZER = character_tokenizer()
 COMMON: dict[str, Any] = {
     "text": ["words"],
     "label": "tags",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 TASK = Tagging(labels=["other", "agent", "action"], **COMMON)
@@ -116,7 +116,7 @@ def test_every_word_is_answered_in_its_document_and_place(overlap: int, max_leng
     examples = tensor([columns[EXAMPLE][row] for row in order])
     counts = task.answers_by_example(labels)
     answers = task.combined(Answers(predictions, labelled, examples.repeat_interleave(counts)))
-    assert answers.labels.tolist() == answers.predictions.tolist() == [*chain(*right)]
+    assert answers.labels.tolist() == task.decided(answers.predictions).tolist() == [*chain(*right)]
     assert answers.examples.tolist() == [0] + [1] * 7 + [2] * 20
 
 
@@ -137,7 +137,8 @@ def test_words_that_are_not_read_count_as_none_or_as_wrong(
     predictions, right = task.predictions(logits, batch_labels)
     assert task.answers_by_example(batch_labels).tolist() == [3, 1]
     answers = task.combined(Answers(predictions, right, tensor([0, 0, 0, 1])))
-    assert answers.predictions.tolist() == [*expected, 2]
+    assert task.decided(answers.predictions).tolist() == [*expected, 2]
+    torch.testing.assert_close(answers.predictions.sum(1), torch.ones(4))
     assert answers.labels.tolist() == [2, 1, 0, 1]
     # They are not learned.
     assert task.loss_terms(logits, batch_labels).tolist() == [1, 1]
@@ -204,7 +205,7 @@ def test_loss_is_the_mean_over_labelled_tokens() -> None:
 def test_predictions_leave_out_ignored_tokens() -> None:
     logits = tensor([[[9.0, 0, 0], [0, 0, 1]], [[0, 1, 0], [9, 0, 0]]])
     predictions, labels = TASK.predictions(logits, tensor([[-100, 2], [0, -100]]))
-    assert predictions[:, 0].tolist() == [2, 1]
+    assert TASK.decided(predictions).tolist() == [2, 1]
     assert labels.tolist() == [2, 0]
 
 

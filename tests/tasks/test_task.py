@@ -6,9 +6,9 @@ import torch
 from datasets import Dataset
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import F1, Accuracy
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification, Regression
-from multiprune.tasks.metrics import accuracy, f1
 from multiprune.tasks.task import Batch, Rows, Task
 
 TOKENIZER = character_tokenizer()
@@ -24,7 +24,7 @@ def sentiment(**changes: Any) -> Task:
         "text": ["sentence"],
         "label": "label",
         "labels": ["bad", "good"],
-        "metrics": {"accuracy": accuracy},
+        "metrics": {"accuracy": Accuracy()},
         "source": NOWHERE,
     }
     return Classification(**arguments | changes)
@@ -57,7 +57,7 @@ def test_bounds_of_a_number_are_finite(bounds: tuple[float, float]) -> None:
         Regression(
             text=["sentence"],
             label="label",
-            metrics={"accuracy": accuracy},
+            metrics={"accuracy": Accuracy()},
             source=NOWHERE,
             minimum=bounds[0],
             maximum=bounds[1],
@@ -65,9 +65,15 @@ def test_bounds_of_a_number_are_finite(bounds: tuple[float, float]) -> None:
 
 
 @pytest.mark.parametrize("metric", [print, "accuracy", None])
-def test_metric_that_is_no_function_of_answers_is_refused(metric: Any) -> None:
-    with pytest.raises(ValueError, match="Metric 'x' must be a function of predictions and labels"):
+def test_metric_that_is_no_metric_is_refused(metric: Any) -> None:
+    with pytest.raises(ValueError, match=r"Metric 'x' must be an object such as {_target_: multip"):
         sentiment(metrics={"x": metric})
+
+
+@pytest.mark.parametrize("name", ["recall/5", "f1.en"])
+def test_metric_that_could_not_be_logged_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"must be without / and .* but is '{name}'"):
+        sentiment(metrics={name: Accuracy()})
 
 
 def test_loss_weight_may_be_0() -> None:
@@ -75,7 +81,7 @@ def test_loss_weight_may_be_0() -> None:
 
 
 def test_first_metric_is_the_score() -> None:
-    assert sentiment(metrics={"f1": f1, "accuracy": accuracy}).score_name == "f1"
+    assert sentiment(metrics={"f1": F1(), "accuracy": Accuracy()}).score_name == "f1"
 
 
 def test_single_text_is_wrapped_in_special_tokens() -> None:

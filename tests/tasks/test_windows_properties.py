@@ -14,9 +14,9 @@ from strategies import seeds, texts
 from torch.nn.functional import one_hot
 
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
-from multiprune.tasks.answers import Answers
-from multiprune.tasks.metrics import accuracy
+from multiprune.runs.predictions import Answers
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.windows import context_windows
@@ -77,7 +77,7 @@ def tagging(labels: list[str], overlap: int | None) -> Tagging:
     settings: dict[str, Any] = {"source": HubSource(path=None, mirror="nowhere")}
     return Tagging(
         text=["words"], label="tags", labels=labels, overlap=overlap,
-        metrics={"accuracy": accuracy}, **settings,
+        metrics={"accuracy": Accuracy()}, **settings,
     )  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def test_worded_task_keeps_what_the_task_was() -> None:
     assert (kept.text, kept.labels, kept.loss_weight) == (task.text, task.labels, 0.5)
     assert kept.metrics == task.metrics
     logits, labels = torch.tensor([[-1.0, -2.0], [-5.0, -4.0]]), torch.tensor([0, 0])
-    assert kept.predictions(logits, labels)[0].tolist() == [0, 1]
+    assert kept.decided(kept.predictions(logits, labels)[0]).tolist() == [0, 1]
 
 
 def test_loss_is_the_mean_over_the_tokens_of_the_right_words() -> None:

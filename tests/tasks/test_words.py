@@ -12,8 +12,8 @@ from typing_extensions import override
 from multiprune.data.cache import encoding_key
 from multiprune.data.source import HubSource
 from multiprune.data.tokenizer import train_tokenizer
+from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.words import needs_spaces, tokenize_words
 
@@ -109,7 +109,7 @@ def test_rows_that_were_encoded_otherwise_are_not_used_again(tmp_path: Path) -> 
         "text": ["words"],
         "label": "tags",
         "labels": ["a", "b"],
-        "metrics": {"accuracy": accuracy},
+        "metrics": {"accuracy": Accuracy()},
         "source": HubSource(path=None, mirror="nowhere"),
     }
     tokenizer = byte_level(tmp_path)

@@ -11,10 +11,10 @@ from datasets import Dataset
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.export.checkpoint import save_model
+from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import IGNORED
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _COMMON: dict[str, Any] = {
     "text": ["text"],
     "label": "label",
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 TASKS: dict[str, Task] = {

@@ -9,9 +9,9 @@ import torch
 from datasets import Dataset
 
 from multiprune.data.source import GeneratedSource
-from multiprune.tasks.answers import Answers
+from multiprune.metrics import Accuracy
+from multiprune.runs.predictions import Answers
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
-from multiprune.tasks.metrics import accuracy
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Rows, Task
 from multiprune.training.examples import worst_examples
@@ -19,7 +19,9 @@ from multiprune.training.examples import worst_examples
 
 def task(kind: type[Task], **options: Any) -> Task:
     source = GeneratedSource(generator=lambda *_: {}, rows={})
-    return kind(text=["text"], label="y", metrics={"accuracy": accuracy}, source=source, **options)
+    return kind(
+        text=["text"], label="y", metrics={"accuracy": Accuracy()}, source=source, **options
+    )
 
 
 def rows(*texts: Any) -> Rows:

@@ -13,10 +13,11 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from multiprune.data.source import GeneratedSource
+from multiprune.metrics import Accuracy, Metric, Pearson
+from multiprune.metrics.outputs import Classes
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.tasks.classification import Classification, Regression
-from multiprune.tasks.metrics import accuracy, pearson
 from multiprune.tasks.synthetic import agreement, quantity
 from multiprune.tasks.task import Batch, Task
 from multiprune.training.module import GatheredAnswers, MultitaskModule, ResumeError, mean_score
@@ -27,10 +28,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def share_of_ones(predictions: Tensor, labels: Tensor) -> float:
+class ShareOfOnes(Metric):
     """A second metric, which must not enter the score."""
-    assert predictions.shape == labels.shape == (len(labels),)
-    return float((labels == 1).float().mean())
+
+    accepts = (Classes,)
+
+    @override
+    def __call__(self, outputs: Tensor, labels: Tensor) -> float:
+        assert outputs.shape == (len(labels), 2)
+        return float((labels == 1).float().mean())
 
 
 def tasks(loss_weight: float = 1.0) -> dict[str, Task]:
@@ -39,7 +45,7 @@ def tasks(loss_weight: float = 1.0) -> dict[str, Task]:
             text=["sentence"],
             label="label",
             labels=["no", "yes"],
-            metrics={"accuracy": accuracy, "ones": share_of_ones},
+            metrics={"accuracy": Accuracy(), "ones": ShareOfOnes()},
             source=GeneratedSource(generator=agreement, rows={}),
             loss_weight=loss_weight,
         ),
@@ -48,7 +54,7 @@ def tasks(loss_weight: float = 1.0) -> dict[str, Task]:
             label="label",
             minimum=0,
             maximum=10,
-            metrics={"pearson": pearson},
+            metrics={"pearson": Pearson()},
             source=GeneratedSource(generator=quantity, rows={}),
         ),
     }
@@ -131,7 +137,7 @@ def test_the_last_answers_stay_with_the_examples_they_belong_to(tmp_path: Path) 
     trainer_in(tmp_path).validate(module, loader([first, second]), verbose=False)
     answers = module.answers["val"]["choice"]
     assert answers.examples.tolist() == [3, 7, 4, 7]
-    assert torch.equal(answers.predictions, expected)
+    assert torch.equal(answers.predictions.argmax(-1), expected)
     assert answers.labels.tolist() == [0, 1, 0, 1]
     assert "number" not in module.answers["val"]
 

@@ -16,13 +16,14 @@ from safetensors.torch import load_file
 
 import multiprune
 from multiprune.export.convert import ExportSettings, export_model
+from multiprune.metrics import AnswerF1, ExactMatch, SpanF1
 from multiprune.report.findings.contender import Contender
-from multiprune.report.findings.example_draws import DRAWS, ExampleDraws
+from multiprune.report.findings.example_draws import ExampleDraws
+from multiprune.report.findings.resampling import DRAWS
 from multiprune.report.records.frame import read_run
 from multiprune.runs.predictions import read_predictions
-from multiprune.tasks.answer_text import exact_match, f1
 from multiprune.tasks.question_answering import QuestionAnswering
-from multiprune.tasks.spans import span_f1, spans_of
+from multiprune.tasks.spans import spans_of
 from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:
@@ -169,9 +170,9 @@ def test_answers_by_example_give_the_scores_of_each_language(finished: Path, mir
     for language in ("en", "ko", "sw"):
         mine = np.flatnonzero(languages == language)
         pair = [words[one] for one in mine], [right[one] for one in mine]
-        assert results["validation"]["tydiqa"][f"f1.{language}"] == pytest.approx(f1(*pair))
+        assert results["validation"]["tydiqa"][f"f1.{language}"] == pytest.approx(AnswerF1()(*pair))
         found = results["validation"]["tydiqa"][f"exact_match.{language}"]
-        assert found == pytest.approx(exact_match(*pair))
+        assert found == pytest.approx(ExactMatch()(*pair))
 
     tags, gold = answers["panx"], column(mirror, "panx", "validation", "ner_tags")
     languages = np.array(column(mirror, "panx", "validation", "lang"))
@@ -181,7 +182,9 @@ def test_answers_by_example_give_the_scores_of_each_language(finished: Path, mir
     ]
     for language in ("en", "de", "yo"):
         mine = np.flatnonzero(languages == language)
-        expected = span_f1([by_example[one] for one in mine], [spans_of(gold[one]) for one in mine])
+        expected = SpanF1()(
+            [by_example[one] for one in mine], [spans_of(gold[one]) for one in mine]
+        )
         assert results["validation"]["panx"][f"f1.{language}"] == pytest.approx(expected)
 
 
@@ -244,7 +247,7 @@ def test_run_of_one_language_reads_and_scores_that_language_alone(
         for row in range(len(gold))
     ]
     assert [int((tags.examples == row).sum()) for row in range(len(gold))] == [*map(len, gold)]
-    assert scores["f1"] == pytest.approx(span_f1(found, [spans_of(one) for one in gold]))
+    assert scores["f1"] == pytest.approx(SpanF1()(found, [spans_of(one) for one in gold]))
 
 
 def test_language_that_cannot_be_is_refused_in_a_sentence(mirror: Path, tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from multiprune.budget import FractionBudget, FullBudget
 from multiprune.data.datamodule import MultitaskDataModule
 from multiprune.data.mixing import ProportionalMixing
 from multiprune.data.source import GeneratedSource
+from multiprune.metrics import Accuracy, Pearson
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.pruning.schedule import CubicSchedule
 from multiprune.tasks.classification import Classification, Regression
-from multiprune.tasks.metrics import accuracy, pearson
 from multiprune.tasks.synthetic import agreement, quantity
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
@@ -79,7 +79,7 @@ def tasks() -> dict[str, Task]:
             text=["sentence"],
             label="label",
             labels=["disagrees", "agrees"],
-            metrics={"accuracy": accuracy},
+            metrics={"accuracy": Accuracy()},
             source=GeneratedSource(generator=agreement, rows=rows),
         ),
         "quantity": Regression(
@@ -87,7 +87,7 @@ def tasks() -> dict[str, Task]:
             label="label",
             minimum=0,
             maximum=10,
-            metrics={"pearson": pearson},
+            metrics={"pearson": Pearson()},
             source=GeneratedSource(generator=quantity, rows=rows),
         ),
     }

@@ -23,7 +23,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from multiprune.runs.atomic import atomic_file
 from multiprune.runs.header import Header, check_names
 from multiprune.runs.masks import Mask
 
@@ -77,14 +76,14 @@ def decompress(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> di
 
 
 def save_bitmask(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write tensors to ``file``, all of it or nothing; the same tensors give the same bytes.
+    """Write tensors to ``file``; the same tensors give the same bytes.
 
     Dense tensors must not share memory: safetensors refuses them with a RuntimeError.
     """
+    # Without a copy of a large model in memory, as bytes to be written would be. A hidden file that
+    # safetensors leaves if it is killed goes with the exported folder, which is removed as a whole.
     stored, metadata = compress(tensors)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(file, is_shared=True) as beside:
-        save_file(stored, beside, metadata)
+    save_file(stored, file, metadata)
 
 
 def load_bitmask(file: Path) -> dict[str, Tensor]:

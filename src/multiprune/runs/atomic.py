@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import uuid
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError
@@ -26,29 +26,25 @@ def atomic_file(
     """Give a path beside ``file`` to write to, which takes its place once it is on the disk.
 
     What was there is moved to ``moved_to`` first, or else replaced. One that ``is_shared`` may be
-    written by several processes at once. Without ``sync`` a crash of the machine may lose it.
+    written by several processes at once: each has a path of its own, to which it must write in
+    place, and what those that were killed have left is removed. Without ``sync`` a crash of the
+    machine may lose the file.
 
     Raises:
         OSError: if it cannot be written; ``file`` is then as it was.
     """
-    beside = _beside(file) if is_shared else file.with_name(f"{file.name}.writing")
     try:
-        beside.touch()
-        mode = beside.stat().st_mode & 0o666
-        yield beside
-        # safetensors writes for the owner alone.
-        beside.chmod(mode)
-        if sync:
-            with beside.open("rb") as written:
-                # Some file systems tell only now that they are full.
-                os.fsync(written.fileno())
-        if moved_to is not None and file.exists():
-            file.replace(moved_to)
-        beside.replace(file)
+        with _marked(file, _new_file) if is_shared else _only_one(file) as beside:
+            yield beside
+            if sync:
+                with beside.open("rb") as written:
+                    # Some file systems tell only now that they are full.
+                    os.fsync(written.fileno())
+            if moved_to is not None and file.exists():
+                file.replace(moved_to)
+            beside.replace(file)
     except (OSError, SafetensorError) as error:
         raise OSError(f"{file} must be writable, but: {error}.") from error
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -63,71 +59,126 @@ def atomic_folder(folder: Path, *, claim: Callable[[Path], None] | None = None) 
         OSError: if something cannot be written, or there is something at ``folder`` already.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in leftovers(folder.parent, folder.name):
-        shutil.rmtree(leftover, ignore_errors=True)
-    beside, mark = _new_folder(folder)
     try:
-        yield beside
-        if claim is not None:
-            claim(beside)
-            _put_aside(folder)
-        _move(beside, folder)
+        with _marked(folder, _new_folder) as beside:
+            yield beside
+            if claim is not None:
+                claim(beside)
+                _put_aside(folder)
+            _move(beside, folder)
     except SafetensorError as error:
         raise OSError(f"{folder} must be writable, but: {error}.") from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-        os.close(mark)
 
 
 def leftovers(parent: Path, name: str | None = None) -> list[Path]:
-    """Return folders in ``parent`` that a process has begun to write, as ``name``, and never will.
+    """Return what a process has begun to write in ``parent``, as ``name``, and never will end.
 
-    Those that a living process writes to are none.
+    That are folders, and files that are shared. What a living process writes to is none.
     """
+    found = []
+    for path in _begun(parent, name):
+        with _unless_written(path) as is_left:
+            if is_left:
+                found.append(path)
+    return found
+
+
+def _begun(parent: Path, name: str | None) -> list[Path]:
     try:
-        found = [
-            one
-            for one in parent.iterdir()
-            if (match := _LEFTOVER.fullmatch(one.name)) and name in (None, match["name"])
-        ]
+        return sorted(
+            path
+            for path in parent.iterdir()
+            if (match := _LEFTOVER.fullmatch(path.name)) and name in (None, match["name"])
+        )
     except OSError:
         return []
-    return sorted(one for one in found if _is_abandoned(one))
 
 
-def _new_folder(folder: Path) -> tuple[Path, int]:
-    """Make a folder beside ``folder``, and mark it as written to for as long as this process is."""
+@contextmanager
+def _only_one(file: Path) -> Iterator[Path]:
+    """Give a path beside a file that one process writes at a time, always the same."""
+    beside = file.with_name(f"{file.name}.writing")
+    try:
+        beside.touch()
+        yield beside
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _marked(path: Path, new: Callable[[Path], int]) -> Iterator[Path]:
+    """Give what is ``new`` beside a path, marked as written to for as long as this process is."""
+    for left in _begun(path.parent, path.name):
+        with _unless_written(left) as is_left:
+            if is_left:
+                _remove(left)
+    beside, mark = _locked(path, new)
+    try:
+        yield beside
+    finally:
+        _remove(beside)
+        os.close(mark)
+
+
+def _locked(path: Path, new: Callable[[Path], int]) -> tuple[Path, int]:
     while True:
-        beside = _beside(folder)
-        beside.mkdir()
-        mark = os.open(beside, os.O_RDONLY)
+        beside = _beside(path)
+        mark = new(beside)
         try:
             fcntl.flock(mark, fcntl.LOCK_EX)
         except OSError:
             # Of a file system without locks, no leftovers are found either.
             return beside, mark
         # Another process may have taken it for a leftover before it was marked.
-        if beside.is_dir():
+        if beside.exists():
             return beside, mark
         os.close(mark)
 
 
-def _beside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+def _new_file(beside: Path) -> int:
+    return os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
 
 
-def _is_abandoned(folder: Path) -> bool:
+def _new_folder(beside: Path) -> int:
+    beside.mkdir()
+    return os.open(beside, os.O_RDONLY)
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+
+
+@contextmanager
+def _unless_written(path: Path) -> Iterator[bool]:
+    """Mark what a process has begun to write, unless one still writes it; tell which is so."""
+    # Over NFS, files are locked by those who could write to them.
+    access = os.O_RDONLY if path.is_dir() else os.O_RDWR
     try:
-        mark = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        mark = os.open(path, access | os.O_NOFOLLOW)
     except OSError:
-        return False
+        yield False
+        return
+    try:
+        yield _is_locked_by(mark)
+    finally:
+        os.close(mark)
+
+
+def _is_locked_by(mark: int) -> bool:
     try:
         fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
-    finally:
-        os.close(mark)
     return True
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, as far as that is possible."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
 
 
 def _put_aside(folder: Path) -> None:

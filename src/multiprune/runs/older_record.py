@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from multiprune.runs.schema import check_schema
 from multiprune.runs.settings import PRUNER, method_settings, settings_with
-from multiprune.targets import TARGET
+from multiprune.targets import GETTERS, TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +26,24 @@ _KINDS = {
     "QuestionAnswering": "span",
     "MaskedLanguage": "masked",
     "WordedClassification": "text",
+}
+
+
+# Metrics were functions, each of which is an object now.
+_METRICS = {
+    "multiprune.tasks.metrics.accuracy": "Accuracy",
+    "multiprune.tasks.metrics.f1": "F1",
+    "multiprune.tasks.metrics.macro_f1": "MacroF1",
+    "multiprune.tasks.metrics.micro_f1": "MicroF1",
+    "multiprune.tasks.metrics.matthews_correlation": "MatthewsCorrelation",
+    "multiprune.tasks.metrics.pearson": "Pearson",
+    "multiprune.tasks.metrics.spearman": "Spearman",
+    "multiprune.tasks.metrics.token_accuracy": "TokenAccuracy",
+    "multiprune.tasks.metrics.token_loss": "TokenLoss",
+    "multiprune.tasks.metrics.perplexity": "Perplexity",
+    "multiprune.tasks.spans.span_f1": "SpanF1",
+    "multiprune.tasks.answer_text.f1": "AnswerF1",
+    "multiprune.tasks.answer_text.exact_match": "ExactMatch",
 }
 
 
@@ -71,15 +89,34 @@ def upgraded(content: Any, *, name: str) -> Any:
 
 
 def _stage(content: Mapping[str, Any]) -> dict[str, Any]:
-    config, budget = content["config"], content["budget"]
+    config, budget = _of_today(content["config"]), content["budget"]
     settings = settings_with(config, _defaults)
     return {
         **content,
+        "config": config,
         "budget": {**budget, "scope": budget.get("of", "encoder_linear")},
         "settings": settings,
         "method": {"name": settings.get(PRUNER, ""), "settings": method_settings(settings)},
         "tasks": {name: _task(task) for name, task in config["task"].items()},
     }
+
+
+def _of_today(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with metrics that can be built."""
+    tasks = {
+        name: task
+        if "metrics" not in task
+        else {**task, "metrics": {key: _metric(node) for key, node in task["metrics"].items()}}
+        for name, task in config["task"].items()
+    }
+    return {**config, "task": tasks}
+
+
+def _metric(node: Any) -> Any:
+    if isinstance(node, dict) and node.get(TARGET) == GETTERS[0]:
+        now = _METRICS.get(str(node.get("path")))
+        return node if now is None else {TARGET: f"multiprune.metrics.{now}"}
+    return node
 
 
 def _task(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,7 +125,7 @@ def _task(config: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: config.get(key) for key in ("loss_weight", "languages", "train_languages")}
     return {
         "kind": _KINDS.get(name, name),
-        "metrics": [*config.get("metrics", {})],
+        "metrics": {name: {} for name in config.get("metrics", {})},
         **{key: value for key, value in given.items() if value is not None},
     }
 

@@ -66,14 +66,15 @@ class TaskRecord:
 
     Attributes:
         kind: what it answers with, as ``classes`` or ``tags``.
-        metrics: their names; the first is the task's score.
+        metrics: by name, what each is, its name in this package and its settings; empty for records
+            that did not note it. The first is the task's score.
         loss_weight: what its loss was multiplied with.
         languages: of its rows; empty for a task without that column.
         train_languages: those it was trained on; None is all.
     """
 
     kind: str
-    metrics: list[str]
+    metrics: Mapping[str, Mapping[str, Any]]
     loss_weight: float = 1.0
     languages: list[str] = field(default_factory=list)
     train_languages: list[str] | None = None

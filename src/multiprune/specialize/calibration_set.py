@@ -145,12 +145,12 @@ def _labelled(task: Task, model: ShippedModel, batch: Batch, draw: Draw) -> Weig
 
 def pseudo_labels(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
     """Return what the model answers in place of ``labels``, which say no more than where."""
-    answers, _ = task.predictions(logits, labels)
+    answers = task.decided(task.predictions(logits, labels)[0])
     if not task.per_token:
         return answers
     pseudo = labels.clone()
-    # Tokens stand beside their probability, and tags beside the place of their word.
-    pseudo[labels != IGNORED] = answers[:, 0].to(labels.dtype)
+    # Tokens stand beside their probability.
+    pseudo[labels != IGNORED] = answers.reshape(len(answers), -1)[:, 0].to(labels.dtype)
     return pseudo
 
 

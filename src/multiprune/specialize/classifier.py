@@ -16,10 +16,10 @@ from multiprune.export.classifier import (
     load_classifier,
     usable_positions,
 )
+from multiprune.metrics import Accuracy
 from multiprune.specialize.specialist import check_can_be_cut
 from multiprune.specialize.specialize import make
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def _encoded(
         text=request.text,
         label=request.label,
         labels=class_names(classifier),
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=FileSource(files={split: file for split, file in files.items() if file}),
     )
     splits, truncated = {}, 0

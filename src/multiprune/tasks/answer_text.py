@@ -1,7 +1,4 @@
-"""Answers in words: how they are normalised, and the two metrics that compare them.
-
-Both metrics take, for each question, a normalised answer and all normalised answers that are right.
-"""
+"""How answers in words are normalised before they are compared."""
 
 from __future__ import annotations
 
@@ -9,12 +6,7 @@ import re
 import string
 import sys
 import unicodedata
-from collections import Counter
 from functools import cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _ENGLISH_ARTICLES = r"\b(?:a|an|the)\b"
 _SQUAD_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -63,32 +55,9 @@ def mlqa(text: str, language: str | None) -> str:
     return " ".join(text.split())
 
 
-def exact_match(predictions: Sequence[str], labels: Sequence[Sequence[str]]) -> float:
-    """Return the share of answers that are one of the right ones."""
-    pairs = zip(predictions, labels, strict=True)
-    return _mean([float(answer in right) for answer, right in pairs])
-
-
-def f1(predictions: Sequence[str], labels: Sequence[Sequence[str]]) -> float:
-    """Return the mean over questions of the F1 of words, the highest over the right answers."""
-    pairs = zip(predictions, labels, strict=True)
-    return _mean([max(_word_f1(answer, one) for one in right) for answer, right in pairs])
-
-
-def _word_f1(answer: str, right: str) -> float:
-    """Return 2 common / (words + words), where a word is common as often as both have it."""
-    found, expected = answer.split(), right.split()
-    common = sum((Counter(found) & Counter(expected)).values())
-    return 2 * common / (len(found) + len(expected)) if common else 0.0
-
-
 @cache
 def _mlqa_punctuation() -> dict[int, None]:
     of_unicode = (
         code for code in range(sys.maxunicode) if unicodedata.category(chr(code))[0] == "P"
     )
     return dict.fromkeys([*of_unicode, *map(ord, string.punctuation)])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

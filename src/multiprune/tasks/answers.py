@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+
+from multiprune.runs.predictions import Answers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,29 +17,9 @@ if TYPE_CHECKING:
     from multiprune.tasks.task import Batch, Task
 
 
-@dataclass(frozen=True)
-class Answers:
-    """Decided predictions beside labels, one an example, or one a labelled token in tagging.
-
-    Attributes:
-        predictions: (answers,), or (answers, labels) of 0 and 1 in multi-label tasks, or
-            (answers, 2), the characters where a span starts and ends.
-        labels: of the same shape.
-        examples: (answers,), where in its split the example stands that an answer belongs to;
-            -1 if that is not known.
-    """
-
-    predictions: Tensor
-    labels: Tensor
-    examples: Tensor
-
-    def sorted(self) -> Answers:
-        """Return the same answers by example, those of one example in their order."""
-        return self.chosen(self.examples.argsort(stable=True))
-
-    def chosen(self, which: Tensor) -> Answers:
-        """Return the answers at some places, or where a mask is true."""
-        return Answers(self.predictions[which], self.labels[which], self.examples[which])
+def decided(task: Task, answers: Answers) -> Answers:
+    """Return answers with what their predictions come to."""
+    return replace(answers, predictions=task.decided(answers.predictions))
 
 
 def answers_to(task: Task, batch: Batch, logits: Tensor) -> Answers:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.metrics.outputs import Classes, LabelSets, Numbers, Output
 from multiprune.tasks.columns import Columns, check_lists
 from multiprune.tasks.labels import checked_labels, known, label_reader, marks_unlabelled
 from multiprune.tasks.losses import no_loss
@@ -49,6 +50,11 @@ class Classification(Task):
     @override
     def num_outputs(self) -> int:
         return len(known(self.labels))
+
+    @property
+    @override
+    def output(self) -> Output:
+        return Classes(self.num_outputs)
 
     @property
     @override
@@ -92,7 +98,11 @@ class Classification(Task):
 
     @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return logits.argmax(-1), labels
+        return logits.double().softmax(-1), labels
+
+    @override
+    def decided(self, predictions: Tensor) -> Tensor:
+        return predictions.argmax(-1)
 
     @override
     def shown(self, answers: Tensor) -> str:
@@ -122,6 +132,11 @@ class MultiLabel(Task):
     @override
     def num_outputs(self) -> int:
         return len(known(self.labels))
+
+    @property
+    @override
+    def output(self) -> Output:
+        return LabelSets(self.num_outputs)
 
     @property
     @override
@@ -169,7 +184,11 @@ class MultiLabel(Task):
 
     @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return (logits > 0).long(), labels
+        return logits.double().sigmoid(), labels
+
+    @override
+    def decided(self, predictions: Tensor) -> Tensor:
+        return (predictions > 0.5).long()
 
     @override
     def shown(self, answers: Tensor) -> str:
@@ -208,6 +227,11 @@ class Regression(Task):
     @override
     def marks_unlabelled(self) -> bool:
         return not self.minimum <= -1 <= self.maximum
+
+    @property
+    @override
+    def output(self) -> Output:
+        return Numbers()
 
     @property
     @override

@@ -11,8 +11,8 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.metrics.outputs import HiddenTokens, Output
 from multiprune.tasks.masking import MaskVocabulary, mask_vocabulary, masked, random_numbers
-from multiprune.tasks.metrics import perplexity, token_loss
 from multiprune.tasks.packing import Packing, beside_texts, check_knows_words, packed
 from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.task import IGNORED, Batch, Rows, Task
@@ -66,11 +66,6 @@ class MaskedLanguage(Task):
                 "`packing` must be a function, as by `packing.path=multiprune.tasks.packing."
                 f"beside_texts`, but is {self.packing!r}."
             )
-        if self.metrics[self.score_name] in (perplexity, token_loss):
-            raise ValueError(
-                "The first metric is the task's score, of which more must be better, but is "
-                f"{self.score_name!r}."
-            )
         if self.languages:
             raise ValueError(
                 "Masked language modelling joins texts of all languages to blocks, but has "
@@ -87,6 +82,11 @@ class MaskedLanguage(Task):
     @override
     def num_outputs(self) -> int:
         return len(self._vocabulary)
+
+    @property
+    @override
+    def output(self) -> Output:
+        return HiddenTokens()
 
     @property
     @override

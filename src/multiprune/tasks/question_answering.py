@@ -11,10 +11,11 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.metrics.outputs import AnswerTexts, Output
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.losses import no_loss
 from multiprune.tasks.soft_targets import softened_divergence
-from multiprune.tasks.task import EXAMPLE, IGNORED, Rows, Task
+from multiprune.tasks.task import EXAMPLE, IGNORED, Compared, Rows, Task
 from multiprune.tasks.windows import Spans, context_windows
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
 
 #: Takes a text and its language, and returns what is compared.
 Normalization = Callable[[str, str | None], str]
@@ -77,6 +78,11 @@ class QuestionAnswering(Task):
     @override
     def num_outputs(self) -> int:
         return 2
+
+    @property
+    @override
+    def output(self) -> Output:
+        return AnswerTexts()
 
     @property
     @override
@@ -183,7 +189,7 @@ class QuestionAnswering(Task):
         return True
 
     @override
-    def compared(self, answers: Answers, rows: Rows | None) -> tuple[Any, Any]:
+    def compared(self, answers: Answers, rows: Rows | None) -> Compared:
         """Return the answers in words, and lists of right ones, all normalised."""
         assert rows is not None
         contexts, right = rows.table[self.text[1]][:], rows.table[self.label][:]
@@ -196,7 +202,7 @@ class QuestionAnswering(Task):
         ):
             predicted.append(self.normalize(contexts[row][start:end], languages[row]))
             labels.append([self.normalize(one, languages[row]) for one in right[row]])
-        return predicted, labels
+        return Compared(predicted, labels, answers.examples)
 
     @override
     def shown(self, answers: Tensor) -> str:

@@ -1,22 +1,24 @@
-"""Named spans of words, as tags of the scheme IOB2 mark them, and their F1."""
+"""Named spans of words, as tags of the scheme IOB2 mark them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from typing_extensions import override
 
+from multiprune.metrics.outputs import NamedSpans, Output
 from multiprune.tasks.tagging import OUTSIDE, Tagging
+from multiprune.tasks.task import Compared
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
     from multiprune.tasks.task import Rows
 
 #: Spans of one example: what each is, its first word and the one after its last.
@@ -36,12 +38,18 @@ class SpanTagging(Tagging):
                 f"{', '.join(self.labels)}."
             )
 
+    @property
     @override
-    def compared(self, answers: Answers, rows: Rows | None) -> tuple[Any, Any]:
+    def output(self) -> Output:
+        return NamedSpans()
+
+    @override
+    def compared(self, answers: Answers, rows: Rows | None) -> Compared:
         answers = answers.sorted()
-        _, counts = torch.unique(answers.examples, return_counts=True)
+        examples, counts = torch.unique(answers.examples, return_counts=True)
         sizes: list[int] = counts.tolist()
-        return self._spans(answers.predictions, sizes), self._spans(answers.labels, sizes)
+        tags = self.decided(answers.predictions)
+        return Compared(self._spans(tags, sizes), self._spans(answers.labels, sizes), examples)
 
     def _spans(self, tags: Tensor, sizes: Sequence[int]) -> list[Spans]:
         """Return the spans of examples, from the tags of all their words and how many they have."""
@@ -71,10 +79,3 @@ def spans_of(tags: Sequence[str]) -> Spans:
         if prefix != "O" and not goes_on:
             opened, start = kind, place
     return spans
-
-
-def span_f1(predictions: Sequence[Spans], labels: Sequence[Spans]) -> float:
-    """Return the F1 of all spans pooled (micro), 0 if there is none; whole spans count only."""
-    right = sum(len(found & true) for found, true in zip(predictions, labels, strict=True))
-    total = sum(map(len, predictions)) + sum(map(len, labels))
-    return 2 * right / total if total else 0.0

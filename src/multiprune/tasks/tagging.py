@@ -10,6 +10,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.metrics.outputs import Classes, Output
 from multiprune.tasks.columns import check_lists
 from multiprune.tasks.labels import checked_labels, known, label_reader
 from multiprune.tasks.losses import no_loss
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
 
 #: The tag of words that are of no kind.
 OUTSIDE = "O"
@@ -70,6 +71,11 @@ class Tagging(Task):
     @override
     def num_outputs(self) -> int:
         return len(known(self.labels))
+
+    @property
+    @override
+    def output(self) -> Output:
+        return Classes(self.num_outputs)
 
     @property
     @override
@@ -166,15 +172,25 @@ class Tagging(Task):
 
     @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a tag for each word beside the word's place in its document, and the labels."""
+        """Return the probabilities of tags for each word, then its place in its document; labels.
+
+        What is not read has one tag for certain.
+        """
         tags = tags_of(labels)
         if OUTSIDE in self.labels:
             chosen = torch.full_like(tags, self.labels.index(OUTSIDE))
         else:
             chosen = (tags + 1) % len(self.labels)
-        chosen[:, : logits.shape[1]] = logits.argmax(-1)
         labelled = tags != IGNORED
-        return torch.stack([chosen, words_of(labels)], -1)[labelled], tags[labelled]
+        # In single precision, for words are many; places are exact up to 2^24.
+        probabilities = functional.one_hot(chosen, len(self.labels)).float()
+        probabilities[:, : logits.shape[1]] = logits.float().softmax(-1)
+        words = words_of(labels)[..., None]
+        return torch.cat([probabilities, words], -1)[labelled], tags[labelled]
+
+    @override
+    def decided(self, predictions: Tensor) -> Tensor:
+        return predictions[:, : len(self.labels)].argmax(-1)
 
     @override
     def answers_by_example(self, labels: Tensor) -> Tensor:
@@ -183,8 +199,8 @@ class Tagging(Task):
     @override
     def combined(self, answers: Answers) -> Answers:
         """Return the answers of all windows, in the order of documents and their words."""
-        answers = answers.chosen(answers.predictions[:, 1].argsort(stable=True)).sorted()
-        return replace(answers, predictions=answers.predictions[:, 0])
+        answers = answers.chosen(answers.predictions[:, -1].argsort(stable=True)).sorted()
+        return replace(answers, predictions=answers.predictions[:, :-1])
 
     @override
     def shown(self, answers: Tensor) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from inspect import isbuiltin
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from multiprune.arguments import check_number
+from multiprune.metrics.given import as_metric
 from multiprune.tasks.columns import Columns, check_present, check_texts, check_values
 from multiprune.tasks.languages import LANGUAGE, check_declaration
 
@@ -21,10 +21,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.tasks.answers import Answers
-
-#: Takes predictions and labels of many examples, as ``Task.compared`` gives them.
-Metric = Callable[[Any, Any], float]
+    from multiprune.metrics.metric import Metric
+    from multiprune.metrics.outputs import Output
+    from multiprune.runs.predictions import Answers
 
 #: Marks a token that has no label of its own: special tokens and the rest of a word.
 IGNORED = -100
@@ -81,6 +80,20 @@ class Batch:
         return replace(self, inputs=inputs, labels=self.labels.to(device, **options))
 
 
+class Compared(NamedTuple):
+    """What the metrics of a task take, one entry an answer, or one an example.
+
+    Attributes:
+        outputs: of the form that ``Task.output`` says.
+        labels: likewise.
+        examples: (entries,), where in its split the example stands that an entry is of.
+    """
+
+    outputs: Any
+    labels: Any
+    examples: Tensor
+
+
 @dataclass(kw_only=True)
 class Task(ABC):
     """One thing to learn from text.
@@ -88,7 +101,7 @@ class Task(ABC):
     Attributes:
         text: the columns that the encoder reads.
         label: the column that is learned.
-        metrics: by name; the first is the task's score.
+        metrics: by name, of this package or of torchmetrics; the first is the task's score.
         source: where the rows come from.
         loss_weight: what the task's loss is multiplied with.
         languages: of the rows, in their column ``lang``; empty for tasks without that column.
@@ -131,7 +144,7 @@ class Task(ABC):
             raise ValueError("A task needs at least one metric, but has none.")
         if not isinstance(self.metrics, Mapping):
             raise ValueError(
-                f"`metrics` must be functions by name, as in {{accuracy: …}}, but is "
+                "`metrics` must be metrics by name, as in {accuracy: …}, but is "
                 f"{self.metrics!r}."
             )
         if not hasattr(self.source, "load"):
@@ -139,12 +152,12 @@ class Task(ABC):
                 f"`source` must be where rows come from, such as a FileSource, but is "
                 f"{self.source!r}."
             )
-        for name, metric in self.metrics.items():
-            if not callable(metric) or isbuiltin(metric):
-                raise ValueError(
-                    f"Metric {name!r} must be a function of predictions and labels that returns a "
-                    f"number, such as multiprune.tasks.metrics.accuracy, but is {metric!r}."
-                )
+        self.metrics = {name: as_metric(name, one) for name, one in self.metrics.items()}
+        if self.metrics[self.score_name].lower_is_better:
+            raise ValueError(
+                "The first metric is the task's score, of which more must be better, but is "
+                f"{self.score_name!r}."
+            )
         check_number("loss_weight", self.loss_weight, at_least=0)
         check_declaration(self.languages, self.train_languages, self.language_groups)
         if self.parallel is not None and not self.languages:
@@ -164,6 +177,11 @@ class Task(ABC):
     @abstractmethod
     def num_outputs(self) -> int:
         """The number of outputs of the task's head."""
+
+    @property
+    @abstractmethod
+    def output(self) -> Output:
+        """What the task predicts, and in which form metrics are given that."""
 
     @property
     @abstractmethod
@@ -210,7 +228,11 @@ class Task(ABC):
 
     @abstractmethod
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return decided predictions and the labels to compare them with."""
+        """Return probabilities or values, and the labels to compare them with."""
+
+    def decided(self, predictions: Tensor) -> Tensor:
+        """Return the answers that predictions come to: classes, not their probabilities."""
+        return predictions
 
     def answers_by_example(self, labels: Tensor) -> Tensor:
         """Return how many answers ``predictions`` gives to each example of a batch."""
@@ -237,13 +259,13 @@ class Task(ABC):
         """Whether ``compared`` reads the rows that were answered."""
         return False
 
-    def compared(self, answers: Answers, rows: Rows | None) -> tuple[Any, Any]:  # noqa: ARG002
+    def compared(self, answers: Answers, rows: Rows | None) -> Compared:  # noqa: ARG002
         """Return predictions and labels as the metrics take them; ``rows`` are of the split."""
-        return answers.predictions, answers.labels
+        return Compared(answers.predictions, answers.labels, answers.examples)
 
     @abstractmethod
     def shown(self, answers: Tensor) -> str:
-        """Write the answers to one example, or its labels, as a person reads them."""
+        """Write the decided answers to one example, or its labels, as a person reads them."""
 
     @property
     def score_name(self) -> str:

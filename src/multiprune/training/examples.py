@@ -11,7 +11,7 @@ from multiprune.training.tracking import Table
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from multiprune.tasks.answers import Answers
+    from multiprune.runs.predictions import Answers
     from multiprune.tasks.task import Rows, Task
 
 

@@ -14,8 +14,9 @@ from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
 from multiprune.data.datamodule import MultitaskDataModule
+from multiprune.runs.predictions import Answers
 from multiprune.runs.settings import difference
-from multiprune.tasks.answers import Answers, answers_to
+from multiprune.tasks.answers import answers_to
 from multiprune.tasks.scores import reads_rows, scores_of
 from multiprune.training.distillation import NoDistillation
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -125,4 +125,4 @@ def _read(file: Path) -> dict[str, Tensor] | None:
 def _write(tensors: dict[str, Tensor], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(file, is_shared=True) as beside:
-        save_file(tensors, beside)
+        beside.write_bytes(save(tensors))

@@ -79,7 +79,8 @@ def history(stages: Sequence[Stage], ignore: Sequence[str] = ()) -> str:
 
 def _subject(row: Row, across_languages: bool) -> dict[str, Any]:
     """Return what must be the same, by the name that a difference is reported under."""
-    free = ("loss_weight", "train_languages") if across_languages else ("loss_weight",)
+    # Metrics are compared by what they are, not by where their code is.
+    free = ("loss_weight", "metrics", *(["train_languages"] if across_languages else []))
     own = row.record.settings
     subject: dict[str, Any] = {
         "encoder": {key: one for key, one in _encoder(row).items() if one is not False},
@@ -91,6 +92,9 @@ def _subject(row: Row, across_languages: bool) -> dict[str, Any]:
     subject |= {f"number of {part}": row.ledger.dense[part] for part in PARTS if part != "heads"}
     for task in row.tasks:
         subject[f"task.{task}"] = _without(_inside(own, f"task.{task}"), free)
+        subject[f"first metric of {task}"] = row.metrics[task]
+        if task in row.measures:
+            subject[f"metric of {task}"] = row.measures[task]
     return subject
 
 

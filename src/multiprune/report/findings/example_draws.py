@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
-from zlib import crc32
 
 import numpy as np
+import torch
+from torch.nn import functional
 
-from multiprune.report.findings.resampling import (
-    METRICS,
-    Resampled,
-    resampled_metric,
-    resampled_quotient,
-    resamples,
-)
+from multiprune.metrics import Accuracy, Pearson, Spearman
+from multiprune.metrics.catalogue import from_record
+from multiprune.metrics.terms import MetricDraws, MetricTerms, Resampled, resampled, terms_of
+from multiprune.report.findings.resampling import DRAWS, resamples_of
 from multiprune.report.records.frame import SPLITS
 from multiprune.runs.predictions import FILE, read_predictions
 
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from multiprune.metrics.catalogue import Known
     from multiprune.report.findings.contender import Contender
     from multiprune.report.findings.resampling import Numbers
     from multiprune.report.records.frame import Row
@@ -30,13 +29,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Resamples of the examples of each task.
-DRAWS = 1_000
-
 #: How far a score may be from what predictions give.
 TOLERANCE = 1e-4
 
-_MODULE = "multiprune.tasks.metrics"
+# Earlier versions had these alone, and recorded no more of them than what a user called them.
+_EARLIER = (
+    "accuracy", "f1", "macro_f1", "micro_f1", "matthews_correlation", "pearson", "spearman",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,8 @@ class ExampleDraws:
                 found[path] = error
         for size, runs in by_size.items():
             blocks = [
-                {path: one.metric(weights) for path, one in runs.items()}
-                # Examples of two tasks are drawn independently.
-                for weights in resamples(size, DRAWS, seed=crc32(f"{split}/{task}".encode()))
+                {path: one.metric(weights).numpy() for path, one in runs.items()}
+                for weights in resamples_of(split, task, size)
             ]
             for path, one in runs.items():
                 scores = np.concatenate([block[path] for block in blocks])
@@ -106,8 +104,13 @@ class ExampleDraws:
             raise ValueError(f"{row.path / FILE} has no answers to {split}/{task}")
         prepared = _prepare(row, task, answers)
         score = SPLITS[split](row, task)
-        found = float(prepared.metric(np.ones((1, prepared.units), np.float32))[0])
-        if score is None or abs(found - score) > TOLERANCE:
+        try:
+            found = float(prepared.metric(torch.ones(1, prepared.units))[0])
+        except (ValueError, IndexError, RuntimeError) as error:
+            raise ValueError(
+                f"what {row.path / FILE} holds of {split}/{task} does not fit its metric: {error}"
+            ) from error
+        if score is None or not abs(found - score) <= TOLERANCE:
             raise ValueError(
                 f"predictions do not give the score that results.json has: {found:.4f} and not "
                 f"{score} for {split}/{task} in {row.path}"
@@ -126,39 +129,60 @@ class ExampleDraws:
 
 
 def _prepare(row: Row, task: str, answers: Answered) -> _Prepared:
-    examples, which = np.unique(answers.examples.numpy(), return_inverse=True)
+    examples, which = torch.unique(answers.examples.long(), return_inverse=True)
     if examples[0] < 0:
         raise ValueError(f"{row.path / FILE} does not say which example an answer to {task} is of")
-    labels = answers.labels.numpy()
-    # In one type, since files hold integers in as few bytes as they take.
-    asked = [answers.examples.numpy().astype(np.int64), labels.astype(np.float64)]
-    if answers.terms is not None:
-        terms = answers.terms
-        kinds = [one.numpy().astype(np.int64) for one in (terms.languages, terms.units)]
-        metric = resampled_quotient(terms.numerators.numpy(), terms.denominators.numpy(), *kinds)
-        asked, units = [*asked, *kinds], int(kinds[1].max()) + 1
+    known: MetricTerms | MetricDraws
+    if answers.draws is not None:
+        known, metric = answers.draws, _replayed(answers.draws.draws)
+    elif answers.terms is not None:
+        known = answers.terms
+        # Which is what accuracy is, too.
+        kind = Accuracy() if answers.is_quotient else from_record(row.measures.get(task, {}))
+        metric = resampled(kind, known)
     else:
-        name, units = _metric(row, task), len(examples)
-        metric = resampled_metric(name, answers.predictions.numpy(), labels, which)
-    questions = hashlib.sha256(b"".join(one.tobytes() for one in asked)).hexdigest()
+        kind, known = _earlier(row, task, answers, which)
+        metric = resampled(kind, known)
+    units = int(known.units.max()) + 1
+    # In one type, since files hold integers in as few bytes as they take.
+    asked = [answers.examples.long(), answers.labels.double()]
+    if units < len(examples) or known.languages.any():
+        asked += [known.languages, known.units]
+    questions = hashlib.sha256(b"".join(one.numpy().tobytes() for one in asked)).hexdigest()
     return _Prepared(metric, units, questions)
 
 
-def _metric(row: Row, task: str) -> str:
-    """Return the name of the function that gives the score of ``task``."""
-    config = row.record.config["task"][task]
+def _replayed(draws: torch.Tensor) -> Resampled:
+    """Return scores in the order in which a run has drawn them: that of what is asked for here."""
+    if draws.shape != (1 + DRAWS,):
+        raise ValueError(
+            f"the score and {DRAWS} draws of it are needed, but {len(draws)} are there"
+        )
+    left = iter(draws)
+    return lambda weights: torch.stack([next(left) for _ in weights])
+
+
+def _earlier(
+    row: Row, task: str, answers: Answered, which: torch.Tensor
+) -> tuple[Known, MetricTerms]:
+    """Return the metric of a task and its terms from decided answers alone."""
+    record = row.measures.get(task, {"name": row.metrics[task]})
+    if task in row.measures or record["name"] not in _EARLIER:
+        raise ValueError(
+            f"a metric that is resampled must be one of multiprune.metrics, but that of {task} is "
+            f"{record.get('name')}"
+        )
     if row.record.tasks[task].languages:
         raise ValueError(
             f"{row.path / FILE} does not say which answer to {task} is in which language"
         )
-    definition = config["metrics"][row.metrics[task]]
-    path = str(definition.get("path", definition.get("_target_")))
-    module, _, name = path.rpartition(".")
-    if module != _MODULE or name not in METRICS:
-        raise ValueError(
-            f"a metric that is resampled must be one of {_MODULE}, but that of {task} is {path}"
-        )
-    return name
+    metric, labels, outputs = from_record(record), answers.labels, answers.predictions
+    if labels.dim() == 1 and not isinstance(metric, Pearson | Spearman):
+        classes = max(2, int(max(outputs.max(), labels.max())) + 1)
+        outputs, labels = functional.one_hot(outputs.long(), classes), labels.long()
+    count = int(which.max()) + 1
+    terms, places = terms_of(metric, outputs, labels, which, count)
+    return metric, MetricTerms(terms, places, torch.zeros(count).long(), torch.arange(count))
 
 
 def _given(value: T | ValueError) -> T:

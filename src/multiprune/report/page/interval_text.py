@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from multiprune.report.findings.difference import RESAMPLES
-from multiprune.report.findings.example_draws import DRAWS
+from multiprune.report.findings.resampling import DRAWS
 from multiprune.report.page.blocks import plural
 
 if TYPE_CHECKING:

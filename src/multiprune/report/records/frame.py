@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from multiprune.budget.ledger import PARTS, ParameterLedger, parts_of
 from multiprune.runs.command import command_of
@@ -43,6 +43,12 @@ class Row:
     def metrics(self) -> dict[str, str]:
         """By task, the name of the metric that is its score, the first one."""
         return {name: next(iter(task.metrics), "") for name, task in self.record.tasks.items()}
+
+    @property
+    def measures(self) -> dict[str, Mapping[str, Any]]:
+        """What that metric is, by task; without tasks of runs that did not note it."""
+        found = {name: self.record.tasks[name].metrics[own] for name, own in self.metrics.items()}
+        return {name: measure for name, measure in found.items() if measure}
 
     @property
     def budget(self) -> BudgetOutcome:
