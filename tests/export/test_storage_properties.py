@@ -96,7 +96,7 @@ def states(draw: st.DrawFn) -> dict[str, Tensor]:
 @given(states())
 def test_tensors_of_any_type_and_shape_come_back(folder: Path, state: dict[str, Tensor]) -> None:
     stored, metadata = compress(state)
-    again = decompress(stored, metadata)
+    again = decompress(stored.keys(), stored.__getitem__, metadata)
     save_bitmask({name: one.contiguous() for name, one in state.items()}, folder / "state")
     loaded = load_bitmask(folder / "state")
     assert set(again) == set(loaded) == set(state)

@@ -66,13 +66,19 @@ def compress(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str
     return stored, HEADER.write({name: asdict(entry) for name, entry in entries.items()})
 
 
-def decompress(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, Tensor]:
+def decompress(
+    names: Collection[str], read: Callable[[str], Tensor], metadata: Mapping[str, str]
+) -> dict[str, Tensor]:
     """Return the dense tensors that ``compress`` was given, bit for bit.
+
+    ``read`` is asked for what is stored under ``names``, one tensor's parts at a time.
 
     Raises a ValueError, one sentence, where a tensor is missing, is too many or was damaged, or
     where the version is not known.
     """
-    return _decompress(tensors.keys(), tensors.__getitem__, metadata)
+    entries = {name: Entry(**entry) for name, entry in HEADER.read(metadata).items()}
+    check_names(names, {part for name, entry in entries.items() for part in entry.parts(name)})
+    return {name: _restore(name, entry, read) for name, entry in entries.items()}
 
 
 def save_bitmask(tensors: Mapping[str, Tensor], file: Path) -> None:
@@ -94,7 +100,7 @@ def load_bitmask(file: Path) -> dict[str, Tensor]:
     try:
         with safe_open(file, "pt") as stored:
             # copies, because safetensors maps the file: writing to it would change the tensors
-            return _decompress(
+            return decompress(
                 stored.keys(), lambda name: stored.get_tensor(name).clone(), stored.metadata() or {}
             )
     except SafetensorError as error:
@@ -117,15 +123,6 @@ def _split(tensor: Tensor) -> list[Tensor]:
     if values.nbytes + len(written) >= dense:
         return [tensor]
     return [values, torch.frombuffer(bytearray(written), dtype=torch.uint8)]
-
-
-def _decompress(
-    names: Collection[str], read: Callable[[str], Tensor], metadata: Mapping[str, str]
-) -> dict[str, Tensor]:
-    """Return the dense tensors; ``read`` is asked for one tensor's parts at a time."""
-    entries = {name: Entry(**entry) for name, entry in HEADER.read(metadata).items()}
-    check_names(names, {part for name, entry in entries.items() for part in entry.parts(name)})
-    return {name: _restore(name, entry, read) for name, entry in entries.items()}
 
 
 def _restore(name: str, entry: Entry, read: Callable[[str], Tensor]) -> Tensor:
