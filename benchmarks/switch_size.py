@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from multiprune.export.dynamic import load_sizes
+from multiprune.export.loading import load_sizes
 from multiprune.measure.cost import tokens
 
 CLOCKS = {"wall": time.perf_counter, "process": time.process_time}

@@ -12,8 +12,9 @@ from application import ROOT, SMALL, run_in, save_untrained
 
 from multiprune.cli import main
 from multiprune.export.convert import ExportSettings, export_model
-from multiprune.export.dynamic import DynamicModel, load_sizes
-from multiprune.export.loading import ShippedModel, load
+from multiprune.export.dynamic import DynamicModel
+from multiprune.export.loading import load, load_sizes
+from multiprune.export.shipped import ShippedModel
 from multiprune.frontier import Size, frontier
 from multiprune.measure.cost import parameters
 from multiprune.models.encoder import Encoder

@@ -400,7 +400,7 @@ def test_saved_masks_are_the_weights_that_are_not_zero(finished: Path) -> None:
     assert masks.keys() == results_of(finished)["density"].keys()
     for path, mask in masks.items():
         kept = weights[path.removeprefix("model.encoder.")].numpy() != 0
-        np.testing.assert_array_equal(np.unpackbits(mask.bits)[: mask.size], kept.reshape(-1))
+        np.testing.assert_array_equal(mask.unpacked(), kept)
 
 
 @pytest.mark.parametrize(
@@ -417,7 +417,7 @@ def test_saved_masks_say_which_units_and_ranks_were_kept(
     masks, weights = recorded_masks(tmp_path), load_file(tmp_path / "model/model.safetensors")
     (path,) = [one for one in masks if one.endswith(f"layer.0.{kind}")]
     (weight,) = [one for name, one in weights.items() if name.endswith(f"{matrix}.weight")]
-    kept = int(np.unpackbits(masks[path].bits)[: masks[path].size].sum())
+    kept = int(masks[path].unpacked().sum())
     assert kept == len(weight)
     assert kept < masks[path].size == {"neurons": 32}.get(kind, 16)
 

@@ -21,7 +21,7 @@ from multiprune.config_errors import call_sentence
 from multiprune.data.read_labels import with_labels
 from multiprune.message import first_line
 from multiprune.models.encoder import Encoder
-from multiprune.models.text_to_text import multitask_model, tasks_for
+from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.outcome import is_job
 from multiprune.pruning.settings import unknown_setting
 from multiprune.runs.lineage import lineage_of

@@ -10,7 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from multiprune.export.dynamic import load_sizes
+from multiprune.export.loading import load_sizes
 from multiprune.measure.cost import parameters, without_embeddings
 from multiprune.models.encoder import Encoder
 from multiprune.report.records.ladder_file import FRONTIER, WEIGHTS

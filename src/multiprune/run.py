@@ -20,7 +20,7 @@ from multiprune.data.pieces import CorpusError
 from multiprune.data.read_labels import labels_of
 from multiprune.export.checkpoint import meaning_of, save_model
 from multiprune.export.dynamic import save_sizes
-from multiprune.export.loading import ShippedModel
+from multiprune.export.shipped import ShippedModel
 from multiprune.naming import describe
 from multiprune.outcome import (
     ended_by_sigterm,

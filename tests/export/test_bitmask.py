@@ -30,6 +30,10 @@ def same_bits(left: Tensor, right: Tensor) -> bool:
     return same_kind and torch.equal(left.view(integers), right.view(integers))
 
 
+def restored(stored: dict[str, Tensor], metadata: dict[str, str]) -> dict[str, Tensor]:
+    return decompress(stored.keys(), stored.__getitem__, metadata)
+
+
 def rewritten(
     stored: dict[str, Tensor], metadata: dict[str, str], changed: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -122,7 +126,9 @@ def test_random_masks_take_what_their_entropy_says(
     bits = -density * math.log2(density) - (1 - density) * math.log2(1 - density)
     bound = 1e6 * (bits / 8 + density * tensor.itemsize)
     size = (tmp_path / "file").stat().st_size
-    assert 0.98 * bound < size < 1.02 * bound
+    # Deflate takes a bit for eight zeros at least, which are less than one where few are kept.
+    more = 1.12 if density == 0.02 else 1.02
+    assert 0.98 * bound < size < more * bound
 
 
 def test_a_zero_costs_at_most_one_bit(tmp_path: Path) -> None:
@@ -261,13 +267,13 @@ def test_changed_part_is_named(part: str) -> None:
     changed = stored[part].clone()
     changed.view(torch.uint8)[1] ^= 4
     with pytest.raises(ValueError, match=rf"^Stored tensor `{part}` must match its checksum"):
-        decompress(stored | {part: changed}, metadata)
+        restored(stored | {part: changed}, metadata)
 
 
 def test_part_of_another_type_is_named() -> None:
     stored, metadata = compress({"b": torch.ones(3)})
     with pytest.raises(ValueError, match=r"^Stored tensor `b` must match its checksum"):
-        decompress({"b": stored["b"].view(torch.int32)}, metadata)
+        restored({"b": stored["b"].view(torch.int32)}, metadata)
 
 
 @pytest.mark.parametrize("part", ["a.values", "a.mask", "b"])
@@ -275,34 +281,34 @@ def test_missing_part_is_named(part: str) -> None:
     stored, metadata = compress({"a": pruned(99, 99, density=0.1), "b": torch.ones(3)})
     del stored[part]
     with pytest.raises(ValueError, match=rf"`{part}` is missing\.$"):
-        decompress(stored, metadata)
+        restored(stored, metadata)
 
 
 def test_tensor_that_nothing_is_said_of_is_refused() -> None:
     stored, metadata = compress({"a": pruned(99, 99, density=0.1)})
     with pytest.raises(ValueError, match=r"`other` is there besides\.$"):
-        decompress(stored | {"other": torch.ones(3)}, metadata)
+        restored(stored | {"other": torch.ones(3)}, metadata)
 
 
-@pytest.mark.parametrize("version", [2, "1", None])
+@pytest.mark.parametrize("version", [1, 3, "2", None])
 def test_unknown_version_is_refused(version: object) -> None:
     stored, metadata = compress({"a": torch.ones(3)})
     header = json.dumps(json.loads(metadata[KEY]) | {"version": version})
-    with pytest.raises(ValueError, match=rf"^Version of `{KEY}` must be 1, but is {version!r}\.$"):
-        decompress(stored, {KEY: header})
+    with pytest.raises(ValueError, match=rf"^Version of `{KEY}` must be 2, but is {version!r}: "):
+        restored(stored, {KEY: header})
 
 
 @pytest.mark.parametrize(
     ("header", "sentence"),
     [
         ("{", "must be JSON, but"),
-        ("[]", "must be 1, but is None"),
-        ('{"version": 1}', "must match their checksum"),
+        ("[]", "must be 2, but is None"),
+        ('{"version": 2}', "must match their checksum"),
     ],
 )
 def test_metadata_that_say_nothing_are_refused(header: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
-        decompress({}, {KEY: header})
+        restored({}, {KEY: header})
 
 
 def test_values_of_another_number_are_refused() -> None:
@@ -311,4 +317,4 @@ def test_values_of_another_number_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"^Mask of `a` must .*, but \d+ bits are set for \d+ values\.$"
     ):
-        decompress(*rewritten(stored, metadata, {"a.values": fewer}))
+        restored(*rewritten(stored, metadata, {"a.values": fewer}))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import pytest
+from run_folders import results, write
 from shipped_world import CUT, FAMILIES, TASKS, TOKENIZER, network
 from tiny_encoders import tiny_encoder
 
@@ -18,22 +18,21 @@ from multiprune.models.multitask import MultitaskModel
 if TYPE_CHECKING:
     from pathlib import Path
 
-RESULTS = {
+RESULTS = results({"classes": 0.87654, "number": -0.5}, kept=61000, seed=3) | {
     "examples": {"classes": 12345, "number": 678},
     "steps": 2540,
-    "seed": 3,
     "validation": {"classes": {"accuracy": 0.87654}, "number": {"pearson": -0.5, "spearman": 0.25}},
     "budget": {"of": "encoder_linear", "dense": 123456, "asked": 61728, "kept": 61000},
     "ledger": [
-        {"part": "embeddings", "dense": 7000, "kept": 7000},
-        {"part": "encoder_linear", "dense": 123456, "kept": 61000},
+        {"part": "embeddings", "dense": 7000, "kept": 7000, "in_scope": False},
+        {"part": "encoder_linear", "dense": 123456, "kept": 61000, "in_scope": True},
     ],
 }
 
 
 def card(folder: Path, family: str = "zeros", **settings: str) -> str:
     save_model(folder / "run" / "model", network(family), TOKENIZER, TASKS)
-    (folder / "run" / "results.json").write_text(json.dumps(RESULTS))
+    write(folder / "run", RESULTS)
     export_model(folder / "run", folder / "out", ExportSettings(**settings))
     return (folder / "out" / "README.md").read_text()
 
@@ -47,7 +46,8 @@ def test_scores_and_ledger_are_those_of_the_run(tmp_path: Path) -> None:
         "| embeddings | 7,000 | 7,000 |",
         "| encoder_linear | 123,456 | 61,000 |",
         "2,540 steps of the optimizer with seed 3, on examples of classes 12,345, number 678.",
-        "Asked for 61,728 and kept 61,000 of 123,456 (encoder_linear).",
+        "Asked for 61,728 and kept 61,000 of 123,456 parameters (encoder_linear), a density of "
+        "0.4941.",
     ):
         assert row in rows
 

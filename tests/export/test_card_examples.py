@@ -22,8 +22,8 @@ from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.predictions import PredictedAnswer, PredictedLabels, PredictedTags
 from multiprune.metrics import Accuracy, ExactMatch
 from multiprune.models.encoder import Encoder
+from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.models.multitask import MultitaskModel
-from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.question_answering import QuestionAnswering

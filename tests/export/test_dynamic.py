@@ -14,8 +14,9 @@ from shipped_world import READ, TASKS, TOKENIZER
 
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.digests import DIGESTS
-from multiprune.export.dynamic import DynamicModel, load_sizes, save_sizes
-from multiprune.export.loading import SIZES, ShippedModel, load
+from multiprune.export.dynamic import SIZES, DynamicModel, save_sizes
+from multiprune.export.loading import load, load_sizes
+from multiprune.export.shipped import ShippedModel
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.pruning.removal import HEADS, LAYERS, NEURONS

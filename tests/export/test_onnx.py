@@ -28,8 +28,9 @@ from multiprune.data.source import HubSource
 from multiprune.export import onnx as exporting
 from multiprune.export.checkpoint import save_model
 from multiprune.export.convert import ExportSettings, export_model
-from multiprune.export.loading import ShippedModel, load
+from multiprune.export.loading import load
 from multiprune.export.onnx import export_onnx
+from multiprune.export.shipped import ShippedModel
 from multiprune.metrics import Accuracy
 from multiprune.models.architectures import ARCHITECTURES, NEURONS, QUERY_KEY, VALUE
 from multiprune.models.low_rank import LowRankLinear
@@ -373,7 +374,7 @@ def test_model_that_torch_cannot_write_is_named_and_leaves_nothing(
         raise OnnxExporterError("many\nlines") from cause
 
     monkeypatch.setattr(torch.onnx, "export", refused)
-    with pytest.raises(SystemExit, match=rf"^error: .* this 'bert': {reason}$"):
+    with pytest.raises(SystemExit, match=rf"^error: .* this 'bert': {reason}\.$"):
         main(["export", str(run), "--out", str(tmp_path / "out"), "--format", "onnx"])
     assert not list(tmp_path.iterdir())
 

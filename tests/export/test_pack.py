@@ -19,7 +19,7 @@ from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.digests import DIGESTS
 from multiprune.export.kept import kept_weights
 from multiprune.export.pack import pack
-from multiprune.export.packed import MASKS, pack_bits, unpack_bits
+from multiprune.export.packed import MASKS
 from multiprune.export.switching import PackedModel
 from multiprune.measure.contestant import contestants
 from multiprune.models.from_scratch import from_scratch
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
 
 QUERY = "encoder.layer.0.attention.self.query.weight"
 SHARED = "shared.bitmask.safetensors"
@@ -292,14 +292,6 @@ def test_card_has_the_numbers_of_the_folder(runs: list[Path], pristine: Path) ->
     assert f"| 3 exports with `--storage bitmask` | {bitmask:,} |" in rows
 
 
-@pytest.mark.parametrize("size", [1, 7, 8, 9, 300])
-def test_bits_come_back(size: int) -> None:
-    mask = torch.rand(size, 3, generator=torch.Generator().manual_seed(size)) < 0.5
-    packed = pack_bits(mask)
-    assert packed.nbytes == -(-3 * size // 8)
-    assert torch.equal(unpack_bits(packed, mask.shape), mask)
-
-
 def test_a_single_run_is_refused(runs: list[Path], tmp_path: Path) -> None:
     assert "needs two runs or more, but has 1" in refused(runs[:1], tmp_path / "out")
 
@@ -385,7 +377,7 @@ def test_nothing_is_left_where_writing_fails(
     def full(*_: object) -> None:
         raise OSError("no space left on device")
 
-    monkeypatch.setattr("multiprune.export.packed.save_file", full)
+    monkeypatch.setattr("multiprune.runs.masks.save", full)
     assert "no space" in refused(runs, tmp_path / "out")
 
 

@@ -27,9 +27,9 @@ from multiprune.export.predictions import (
     PredictedTags,
 )
 from multiprune.metrics import Accuracy, ExactMatch
+from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
-from multiprune.models.text_to_text import multitask_model, tasks_for
 from multiprune.tasks.answer_text import squad
 from multiprune.tasks.answers import answers_to, decided, joined
 from multiprune.tasks.classification import MultiLabel
@@ -40,7 +40,7 @@ from multiprune.tasks.task import Rows
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
     from multiprune.runs.predictions import Answers
     from multiprune.tasks.task import Task
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +13,12 @@ from strategies import masks, names, refusal_with, seeds
 from trained_tokenizers import TOKENIZERS, TRAINING
 
 from multiprune.export.bitmask import compress, decompress, load_bitmask, save_bitmask
-from multiprune.export.mask import CODINGS, SPARSE, decode, encode
-from multiprune.export.packed import Kept, load_masks, pack_bits, save_masks, unpack_bits
+from multiprune.export.packed import Kept, load_masks, save_masks
+from multiprune.export.switching import SharedWeight
 from multiprune.export.tokenizer import FastTokenizer
+from multiprune.runs.masks import Mask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -37,43 +36,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("stored")
 
 
-def joined(decoded: Iterator[tuple[int, NDArray[np.int64]]]) -> NDArray[np.int64]:
-    return np.concatenate([np.zeros(0, np.int64), *(start + places for start, places in decoded)])
-
-
-@given(masks(SIZES), st.sampled_from(sorted(CODINGS)))
-def test_each_coding_finds_the_set_bits_again(mask: NDArray[np.bool_], name: str) -> None:
-    coded, count = CODINGS[name].encode(mask), int(mask.sum())
-    assert len(coded) <= CODINGS[name].length(len(mask), count)
-    decoded = decode(name, zlib.compress(coded), size=len(mask), count=count)
-    assert np.array_equal(joined(decoded), np.flatnonzero(mask))
-
-
 @given(masks(SIZES))
-def test_the_coding_that_is_taken_finds_them_and_is_the_smaller(mask: NDArray[np.bool_]) -> None:
-    name, written = encode(mask)
-    decoded = decode(name, written, size=len(mask), count=int(mask.sum()))
-    assert np.array_equal(joined(decoded), np.flatnonzero(mask))
-    for other, coding in CODINGS.items():
-        if other == "bits" or mask.sum() * SPARSE < len(mask):
-            assert len(written) <= len(zlib.compress(coding.encode(mask), 1))
+def test_a_mask_comes_back_from_its_bytes(mask: NDArray[np.bool_]) -> None:
+    found = Mask.inflated(Mask.of(mask).deflated(), mask.shape)
+    assert np.array_equal(found.unpacked(), mask)
+    # Eight bits to a byte, and what zlib adds where nothing can be deflated.
+    assert len(Mask.of(mask).deflated()) <= (len(mask) + 7) // 8 + 16
 
 
-@given(masks(SIZES), st.sampled_from(sorted(CODINGS)), seeds, st.integers(1, 3))
-def test_damaged_bytes_of_a_mask_give_another_mask_or_a_value_error(
-    mask: NDArray[np.bool_], name: str, seed: int, changes: int
+@given(masks(st.integers(1, 3000)), seeds, st.integers(1, 3))
+def test_damaged_bytes_of_a_mask_are_refused(
+    mask: NDArray[np.bool_], seed: int, changes: int
 ) -> None:
-    generator, written = np.random.default_rng(seed), bytearray(encode(mask)[1])
+    generator, written = np.random.default_rng(seed), bytearray(Mask.of(mask).deflated())
     for _ in range(changes):
         written[generator.integers(len(written))] ^= int(generator.integers(1, 256))
-    size, count = len(mask), int(mask.sum())
-    try:
-        found = joined(decode(name, bytes(written), size=size, count=count))
-    except ValueError:
-        return
-    assert len(found) == count
-    assert (np.diff(found, prepend=-1) > 0).all()
-    assert len(found) == 0 or found[-1] < size
+    with refusal_with(""):
+        # The bits that fill up the last byte before zlib's checksum say nothing.
+        found = Mask.inflated(bytes(written), mask.shape)
+        assert np.array_equal(found.unpacked(), mask)
 
 
 def stored_tensor(mask: NDArray[np.bool_], dtype: torch.dtype, seed: int) -> Tensor:
@@ -115,7 +96,7 @@ def states(draw: st.DrawFn) -> dict[str, Tensor]:
 @given(states())
 def test_tensors_of_any_type_and_shape_come_back(folder: Path, state: dict[str, Tensor]) -> None:
     stored, metadata = compress(state)
-    again = decompress(stored, metadata)
+    again = decompress(stored.keys(), stored.__getitem__, metadata)
     save_bitmask({name: one.contiguous() for name, one in state.items()}, folder / "state")
     loaded = load_bitmask(folder / "state")
     assert set(again) == set(loaded) == set(state)
@@ -144,17 +125,21 @@ def test_a_damaged_file_is_refused(
         assert all(same_bits(found[name], one) for name, one in state.items())
 
 
-@given(masks(st.integers(1, 400)), st.sampled_from([torch.bool, torch.int16, torch.int32]))
-def test_packed_bits_are_unpacked_as_masks_of_any_type(
-    mask: NDArray[np.bool_], dtype: torch.dtype
+@given(
+    masks(st.integers(1, 400)),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+    seeds,
+)
+def test_a_model_has_the_bits_of_those_weights_that_it_keeps(
+    mask: NDArray[np.bool_], dtype: torch.dtype, seed: int
 ) -> None:
-    tensor = torch.from_numpy(mask)
+    weight = stored_tensor(np.ones_like(mask), dtype, seed)
     for shape in [(len(mask),), (1, len(mask)), (len(mask), 1)]:
-        found = unpack_bits(pack_bits(tensor.view(shape)), shape, dtype)
-        assert found.dtype == dtype
-        assert torch.equal(found != 0, tensor.view(shape))
-        # All bits are set, so that a weight's bits go through.
-        assert dtype == torch.bool or set(found.view(-1).tolist()) <= {0, -1}
+        shared = SharedWeight(weight.view(shape), [None, Mask.of(mask.reshape(shape))])
+        assert same_bits(shared.part_of(0), weight.view(shape))
+        kept, found = shared.part_of(1).view(-1), torch.from_numpy(mask)
+        assert same_bits(kept[found], weight[found])
+        assert same_bits(kept[~found], torch.zeros_like(weight[~found]))
 
 
 @given(
@@ -168,23 +153,22 @@ def test_masks_of_shared_weights_come_back_where_weights_are_shared(
     kept = []
     for number, (seed, density) in enumerate(models):
         generator = np.random.default_rng(seed)
-        chosen = {
-            path: torch.from_numpy((generator.random(len(shared)) < density) & shared)
-            for path in weights
+        chosen = {path: (generator.random(len(shared)) < density) & shared for path in weights}
+        of_weights = {
+            path: Mask.of(one.reshape(weights[path].shape)) for path, one in chosen.items()
         }
-        of_weights = {path: pack_bits(chosen[path]) for path in weights}
         kept.append(Kept([f"task {number}"], of_weights))
     sizes = save_masks(kept, weights, folder / "masks")
     loaded = load_masks(folder / "masks", weights)
     assert len(sizes) == len(loaded) == len(kept)
     for model, again in zip(kept, loaded, strict=True):
         assert list(again.tasks) == list(model.tasks)
-        for path, packed in model.masks.items():
+        for path, mask in model.masks.items():
             if path in again.masks:
-                assert torch.equal(again.masks[path], packed)
+                assert np.array_equal(again.masks[path].unpacked(), mask.unpacked())
             else:
                 # All that is shared is kept.
-                assert torch.equal(unpack_bits(packed, shared.shape), torch.from_numpy(shared))
+                assert np.array_equal(mask.unpacked().reshape(-1), shared)
 
 
 #: Words of the training sentences, parts of them, and others.

@@ -20,7 +20,7 @@ from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.pack import pack
 from multiprune.export.text_to_text import ShippedTextToText
 from multiprune.measure.contestant import contestants
-from multiprune.models.text_to_text import multitask_model, tasks_for
+from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.tasks.task import Batch
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from transformers import PretrainedConfig
 from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy
 from multiprune.models.encoder import pretrained, set_dropout
+from multiprune.models.factory import multitask_model
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.modeling_multiprune import dense_class
-from multiprune.models.text_to_text import multitask_model
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.tagging import Tagging
 

@@ -13,9 +13,9 @@ from multiprune.data.source import HubSource
 from multiprune.export.checkpoint import save_model
 from multiprune.metrics import Accuracy
 from multiprune.models.encoder import pretrained
+from multiprune.models.factory import multitask_model
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
-from multiprune.models.text_to_text import multitask_model
 from multiprune.tasks.classification import Classification, Regression
 from multiprune.tasks.tagging import Tagging
 

@@ -20,9 +20,9 @@ from transformers import (
 
 from multiprune.export.checkpoint import save_model
 from multiprune.models.encoder import pretrained
+from multiprune.models.factory import multitask_model
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.models.heads import logits_of
-from multiprune.models.text_to_text import multitask_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,10 @@ from tiny_text_to_text import COMMON, PAIRS, SENTENCES, TASKS, saved_t5, tiny_t5
 from transformers import BartConfig, GPT2Config
 
 from multiprune.models.encoder import pretrained
+from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
-from multiprune.models.text_to_text import TextToTextModel, multitask_model, tasks_for
+from multiprune.models.text_to_text import TextToTextModel
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.task import Batch
 from multiprune.tasks.text_to_text import WordedClassification

@@ -13,10 +13,10 @@ from transformers import BertConfig, BertForMaskedLM, RobertaForMaskedLM
 from multiprune.budget import FractionBudget, ParameterLedger
 from multiprune.models.beside import READ_BESIDE, check_reads_beside, states_of
 from multiprune.models.encoder import Encoder
+from multiprune.models.factory import tasks_for
 from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.heads import VocabularyHead, embeddings_of, logits_of
 from multiprune.models.multitask import MultitaskModel
-from multiprune.models.text_to_text import tasks_for
 from multiprune.pruning.magnitude import Magnitude
 from multiprune.tasks.packing import beside_texts
 from multiprune.tasks.task import IGNORED, Batch

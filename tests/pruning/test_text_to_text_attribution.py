@@ -13,8 +13,9 @@ from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from multiprune.budget import FractionBudget
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
+from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.models.structure import layers_of
-from multiprune.models.text_to_text import LabelWords, multitask_model, tasks_for
+from multiprune.models.text_to_text import LabelWords
 from multiprune.pruning.attribution import (
     ActivationGradient,
     ActivationNorm,

@@ -166,8 +166,7 @@ def test_masks_of_any_shape_come_back(shape: tuple[int, ...], runs: Path) -> Non
     write_kept(row.path, dict.fromkeys(LAYERS, drawn))
     for one in read_masks(row.path, row.record.density).values():
         assert one.shape == shape
-        unpacked = np.unpackbits(one.bits)[: one.size].reshape(shape)
-        np.testing.assert_array_equal(unpacked, drawn)
+        np.testing.assert_array_equal(one.unpacked(), drawn)
 
 
 def test_damaged_masks_are_listed(runs: Path) -> None:

@@ -13,7 +13,7 @@ from masked_task import masked_task
 
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
-from multiprune.export.loading import ShippedModel
+from multiprune.export.shipped import ShippedModel
 from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.multitask import MultitaskModel

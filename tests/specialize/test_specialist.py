@@ -15,7 +15,7 @@ from typing_extensions import override
 from multiprune.budget import CountBudget, FractionBudget
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
-from multiprune.export.loading import ShippedModel
+from multiprune.export.shipped import ShippedModel
 from multiprune.metrics import Accuracy
 from multiprune.models.architectures import NEURONS
 from multiprune.models.from_scratch import from_scratch

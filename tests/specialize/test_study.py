@@ -33,7 +33,7 @@ from multiprune.specialize.study import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
 
 DENSITIES = (0.75, 0.5)
 SHAPE = ("encoder.layers=2", "encoder.hidden=16", "encoder.intermediate=32")

@@ -25,6 +25,7 @@ from multiprune.arguments import check_number
 from multiprune.launching.failures import end_failed_sweep
 from multiprune.runs.atomic import atomic_file
 from multiprune.runs.folder import RESULTS
+from multiprune.runs.json_value import value_at
 from multiprune.runs.status import GaveUpError
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class OptunaStudy(Sweeper):
         assert job.hydra_cfg is not None
         file = Path(job.hydra_cfg.hydra.runtime.output_dir) / RESULTS
         results = json.loads(file.read_text())
-        return [float(_at(results, key, file)) for key in self.objectives]
+        return [value_at(results, key, float, name=str(file)) for key in self.objectives]
 
     def _finish(self, study: Study, folder: Path) -> list[dict[str, Any]]:
         """Write and show the trials that no other beats in every objective."""
@@ -201,12 +202,3 @@ def interrupted(study: Study) -> list[list[FrozenTrial]]:
         else:
             batches.append([trial])
     return batches
-
-
-def _at(results: Mapping[str, Any], dotted: str, file: Path) -> Any:
-    value: Any = results
-    for key in dotted.split("."):
-        if not isinstance(value, dict) or key not in value:
-            raise ValueError(f"An objective must be a number in {file}, but `{dotted}` is not.")
-        value = value[key]
-    return value

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from multiprune.export.loading import ShippedModel
     from multiprune.export.predictions import Prediction
     from multiprune.export.requests import Request
+    from multiprune.export.shipped import ShippedModel
 
 # Texts that are tokenized at a time.
 _TEXTS = 1024

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
     from multiprune.runs.budget_outcome import BudgetOutcome, LedgerRow
     from multiprune.runs.record import RunRecord, Scores
 

@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from typing_extensions import override
 
 from multiprune.export.checkpoint import write_config
-from multiprune.export.loading import ShippedModel
+from multiprune.export.shipped import ShippedModel
 from multiprune.models.architectures import ARCHITECTURES
 from multiprune.models.encoder import Encoder
 from multiprune.models.matching_weights import check_report, is_of_encoder, load_reported

@@ -16,10 +16,10 @@ from multiprune.export.checkpoint import (
     save_heads,
     write_config,
 )
-from multiprune.export.dynamic import DynamicModel, load_sizes
+from multiprune.export.dynamic import DynamicModel
 from multiprune.export.exported_folder import exported_folder
 from multiprune.export.given_texts import DocumentOfWords
-from multiprune.export.loading import load
+from multiprune.export.loading import load, load_sizes
 from multiprune.export.vocabulary import prune_vocabulary
 from multiprune.runs.folder import RESULTS
 from multiprune.runs.record import RunRecord
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
 
 FORMATS = ("transformers", "onnx")
 STORAGES = ("dense", "bitmask")

@@ -19,12 +19,11 @@ from multiprune.export.checkpoint import (
     load_weights,
 )
 from multiprune.export.exported_folder import exported_folder
-from multiprune.export.loading import SIZES, ShippedModel, load, load_tokenizer
+from multiprune.export.shipped import ShippedModel, load_tokenizer
 from multiprune.models.nested import LayerOrder, RemovalOrder
 from multiprune.models.resize import Resizable, sort_units
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
-from multiprune.runs.folder import SIZES_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +33,10 @@ if TYPE_CHECKING:
 
     from multiprune.models.structure import Layer
     from multiprune.models.task_heads import TaskHeads
+
+
+#: Holds the order in which units go, beside a model of many sizes.
+SIZES = "sizes.safetensors"
 
 
 class DynamicModel(ShippedModel):
@@ -144,22 +147,6 @@ class DynamicModel(ShippedModel):
         with self._whole():  # which is what is moved or cast
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         return self
-
-
-def load_sizes(run: Path) -> DynamicModel:
-    """Load a run's model of many sizes, or an exported one.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    folder = run / SIZES_FOLDER
-    model = load(folder if folder.is_dir() else run)
-    if not isinstance(model, DynamicModel):
-        raise FileNotFoundError(
-            f"{run} must hold a model of many sizes, of a run with pruner=dynamic_sparsification, "
-            "but holds one of a single size."
-        )
-    return model
 
 
 def save_sizes(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch.onnx import ONNXProgram
 
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
 
 FILE = "model.onnx"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")

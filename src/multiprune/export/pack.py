@@ -15,10 +15,11 @@ from multiprune.export.checkpoint import (
     save_heads,
 )
 from multiprune.export.exported_folder import exported_folder
-from multiprune.export.loading import load, load_tokenizer
+from multiprune.export.loading import load
 from multiprune.export.packed import MASKS, save_masks
 from multiprune.export.packed_sizes import Apart, size_tables
 from multiprune.export.shared import SharedWeights
+from multiprune.export.shipped import load_tokenizer
 from multiprune.export.text_to_text import check_is_encoder
 from multiprune.models.task_heads import TaskHeads
 

@@ -11,7 +11,7 @@ from multiprune.budget.ledger import owned_parameters
 from multiprune.export.bitmask import compress
 from multiprune.export.card import table
 from multiprune.export.checkpoint import HEADS, SHARED_WEIGHTS
-from multiprune.export.packed import MASKS, unpack_bits
+from multiprune.export.packed import MASKS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from multiprune.export.loading import ShippedModel
     from multiprune.export.packed import Kept
+    from multiprune.export.shipped import ShippedModel
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,9 @@ def size_tables(
 
 def linear_density(encoder: nn.Module, model: Kept) -> float:
     """Return what a model keeps of the weights of the encoder's linear layers, as a fraction."""
-    linear = [one for one in owned_parameters(encoder) if one.part == "encoder_linear"]
-    kept = sum(
-        int(unpack_bits(model.masks[one.path], one.parameter.shape).count_nonzero())
-        for one in linear
-    )
-    return kept / sum(one.parameter.numel() for one in linear)
+    linear = [one.path for one in owned_parameters(encoder) if one.part == "encoder_linear"]
+    kept = sum(int(model.masks[path].unpacked().sum()) for path in linear)
+    return kept / sum(model.masks[path].size for path in linear)
 
 
 def _bytes(module: nn.Module) -> int:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from multiprune.export.packed import Kept, pack_bits, unpack_bits
+from multiprune.export.packed import Kept
+from multiprune.runs.masks import Mask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
 
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
 
 #: Entries of a configuration that make no difference to what a trained encoder computes.
 _WITHOUT_EFFECT = ("transformers_version", "_name_or_path")
@@ -53,8 +54,11 @@ class SharedWeights:
         self._check_same("the encoder", _kinds(weights), _kinds(self.weights), run)
         for path, weight in weights.items():
             self._merge(run, path, weight)
-        matrices = {path: weight for path, weight in weights.items() if weight.dim() == 2}
-        masks = {path: pack_bits(weight != 0) for path, weight in matrices.items()}
+        masks = {
+            path: Mask.of((weight != 0).numpy())
+            for path, weight in weights.items()
+            if weight.dim() == 2
+        }
         self.models.append(Kept(list(model.meaning), masks))
         self._runs.append(run)
 
@@ -75,10 +79,7 @@ class SharedWeights:
     def _first_with(self, path: str, moved: Tensor) -> str:
         """Return the first run that keeps a weight of those that another one has otherwise."""
         for run, model in zip(self._runs, self.models, strict=True):
-            if (
-                path not in model.masks
-                or (unpack_bits(model.masks[path], moved.shape) & moved).any()
-            ):
+            if path not in model.masks or (model.masks[path].unpacked() & moved.numpy()).any():
                 return run
         raise AssertionError("what is shared was kept by some run")
 

@@ -10,8 +10,8 @@ from typing_extensions import override
 
 from multiprune.export.bitmask import INTEGERS
 from multiprune.export.checkpoint import MEANING, load_encoder, load_heads
-from multiprune.export.loading import ShippedModel, load_tokenizer
-from multiprune.export.packed import MASKS, Kept, load_masks, unpack_bits
+from multiprune.export.packed import MASKS, load_masks
+from multiprune.export.shipped import ShippedModel, load_tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,16 +19,21 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from multiprune.export.packed import Kept
     from multiprune.models.task_heads import TaskHeads
+    from multiprune.runs.masks import Mask
+
+#: What each byte of a packed mask stands for, shape (256, 8): -1 where a bit is set, or else 0.
+_ENTRIES = -((torch.arange(256).unsqueeze(-1) >> torch.arange(8)) & 1)
 
 
 class SharedWeight(nn.Module):
     """A tensor of which each of several models keeps a part, noted in one bit a weight."""
 
-    def __init__(self, weight: Tensor, masks: Sequence[Tensor | None]) -> None:
+    def __init__(self, weight: Tensor, masks: Sequence[Mask | None]) -> None:
         super().__init__()
         whole = torch.full([-(-weight.numel() // 8)], 255, dtype=torch.uint8)
-        rows = [whole if mask is None else mask for mask in masks]
+        rows = [whole if mask is None else torch.from_numpy(mask.bits) for mask in masks]
         self.weight: Tensor
         self.masks: Tensor
         # Not parameters, which would be counted and trained; moved and cast as they are.
@@ -39,7 +44,9 @@ class SharedWeight(nn.Module):
         """Return the tensor as a model has it."""
         # Bits of weights and mask meet as integers, some four times as fast as `torch.where`.
         integer = INTEGERS[self.weight.itemsize]
-        part = unpack_bits(self.masks[number], self.weight.shape, integer)
+        entries = _ENTRIES.to(self.masks.device, integer)
+        rows = entries.index_select(0, self.masks[number].int())
+        part = rows.view(-1)[: self.weight.numel()].view(self.weight.shape)
         return part.bitwise_and_(self.weight.view(integer)).view(self.weight.dtype)
 
 

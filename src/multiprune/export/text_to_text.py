@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from multiprune.export.checkpoint import MEANING, load_meaning
-from multiprune.export.loading import ShippedModel, load_tokenizer
+from multiprune.export.shipped import ShippedModel, load_tokenizer
 from multiprune.models.task_heads import TaskHeads
 from multiprune.models.text_to_text import LabelWords
 from multiprune.tasks.text_to_text import Wording, label_tokens

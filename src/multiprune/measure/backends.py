@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from multiprune.export.loading import ShippedModel
 from multiprune.export.onnx import FILE, export_onnx
+from multiprune.export.shipped import ShippedModel
 from multiprune.measure.onnx_encoder import OnnxEncoder
 from multiprune.models.task_heads import TaskHeads
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from multiprune.export.loading import load_tokenizer
 from multiprune.export.onnx import FILE, check_packages
+from multiprune.export.shipped import load_tokenizer
 from multiprune.measure.reference import Blueprint
 from multiprune.message import first_line
 from multiprune.models.bound import Stored, check_fits

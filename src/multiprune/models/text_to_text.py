@@ -9,16 +9,12 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from multiprune.models.beside import check_reads_beside
-from multiprune.models.first_heads import begin_heads
 from multiprune.models.multitask import MultitaskModel
-from multiprune.tasks.masked_language import MaskedLanguage
-from multiprune.tasks.text_to_text import WordedClassification, worded
+from multiprune.tasks.text_to_text import WordedClassification
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from multiprune.models.encoder import Encoder
     from multiprune.tasks.task import Batch, Task
 
 
@@ -94,28 +90,3 @@ class TextToTextModel(MultitaskModel):
         """Return the log-probabilities of the labels of ``batch``, shape (examples, labels)."""
         logits: Tensor = self.heads[batch.task](self.encoder, batch.inputs)
         return logits
-
-
-def tasks_for(encoder: Encoder, tasks: Mapping[str, Task]) -> dict[str, Task]:
-    """Return tasks as an encoder reads them, or, put in words, an encoder-decoder.
-
-    Raises:
-        ValueError: if a task cannot be put in words, or needs what tokenizer or encoder lack.
-    """
-    if not encoder.is_text_to_text:
-        if any(isinstance(one, MaskedLanguage) and one.reads_beside for one in tasks.values()):
-            check_reads_beside(encoder.model)
-        return {name: task.read_by(encoder.tokenizer) for name, task in tasks.items()}
-    return {name: worded(name, task, encoder.tokenizer) for name, task in tasks.items()}
-
-
-def multitask_model(encoder: Encoder, tasks: Mapping[str, Task]) -> MultitaskModel:
-    """Return the model of several tasks that goes with an encoder or an encoder-decoder.
-
-    Heads begin as those that lie beside the encoder.
-    """
-    kind = TextToTextModel if encoder.is_text_to_text else MultitaskModel
-    model = kind(encoder.model, tasks, head_dropout=encoder.head_dropout)
-    if encoder.source is not None:
-        begin_heads(model, tasks, encoder.source)
-    return model

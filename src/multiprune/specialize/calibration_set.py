@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multiprune.data.batches import EncodedTask
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
     from multiprune.tasks.task import Batch, Task
 
 GOLD, PSEUDO = "gold", "pseudo"

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 
 from multiprune.data.datamodule import EACH
 from multiprune.data.read_labels import with_labels
-from multiprune.models.text_to_text import tasks_for
+from multiprune.models.factory import tasks_for
 from multiprune.outcome import sentence
 from multiprune.runs.folder import RESULTS
 from multiprune.runs.record import RunRecord

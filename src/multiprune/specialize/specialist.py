@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from multiprune.budget import Budget, ParameterLedger
     from multiprune.data.batches import EncodedTask
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
     from multiprune.pruning.importance import Scores
     from multiprune.runs.budget_outcome import BudgetOutcome
     from multiprune.specialize.calibration_set import CalibrationSet, WeighedBatch

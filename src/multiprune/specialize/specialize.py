@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from multiprune.data.batches import EncodedTask
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
     from multiprune.runs.budget_outcome import BudgetOutcome
     from multiprune.specialize.calibration_set import Draw
     from multiprune.specialize.origin import Origin

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multiprune.data.batches import EncodedTask
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
     from multiprune.specialize.calibration_set import Draw
     from multiprune.specialize.origin import Origin
     from multiprune.specialize.specialist import Recipe

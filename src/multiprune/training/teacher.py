@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.export.loading import ShippedModel
+    from multiprune.export.shipped import ShippedModel
     from multiprune.tasks.task import Task
 
 # What a task's column of labels is called, and in what windows it is read, changes no answer.

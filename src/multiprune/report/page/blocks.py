@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from multiprune.report.findings.contender import Statistic
     from multiprune.report.findings.difference import Difference
+    from multiprune.report.records.frame import LeftOut
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,16 @@ def setting_table(facts: Mapping[str, str]) -> Table:
         columns=["", "value"],
         rows=[[text(name), text(value)] for name, value in facts.items()],
         sortable=False,
+    )
+
+
+def left_out_table(
+    name: str, caption: str, left_out: Sequence[LeftOut], *, of: str = "run"
+) -> Table:
+    """List runs, or what else is read, that are not used."""
+    rows = [[text(str(one.path)), text(one.reason)] for one in left_out]
+    return Table(
+        name=name, caption=caption, columns=[of, "reason"], rows=rows, folded=len(rows) > 12
     )
 
 

@@ -35,6 +35,17 @@ class Line:
     points: Sequence[tuple[int, Statistic]] = field(default_factory=list)
 
 
+def ends(lines: Sequence[Line], at: str, shown: Callable[[int], str]) -> str:
+    """Say where curves begin and end: sizes or numbers of examples stand behind the word ``at``."""
+
+    def end(point: tuple[int, Statistic]) -> str:
+        return f"{point[1].mean:.3f} {at} {shown(point[0])}"
+
+    return "; ".join(
+        f"{line.label} from {end(line.points[0])} to {end(line.points[-1])}" for line in lines
+    )
+
+
 @dataclass(frozen=True)
 class Level:
     """A dashed line across a figure that curves are held against; grey without a ``color``."""

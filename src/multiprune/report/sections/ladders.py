@@ -8,7 +8,7 @@ from multiprune.report.findings.contender import statistic_of
 from multiprune.report.findings.ladder_pairs import APART, scores_of, seconds_of
 from multiprune.report.page import blocks
 from multiprune.report.page.blocks import Figure, Section, Table
-from multiprune.report.page.plots import Line, frontier, short
+from multiprune.report.page.plots import Line, ends, frontier, short
 
 if TYPE_CHECKING:
     from multiprune.report.findings.ladders import Ladders, ManySizes
@@ -21,7 +21,13 @@ def ladder_section(overview: Overview) -> list[Section]:
     found = overview.ladders
     if found is None:
         return []
-    tables = [_pairs(overview, found), _cost(found), _sizes(overview, found), _left_out(found)]
+    not_used = "Not used in this section, and why"
+    tables = [
+        _pairs(overview, found),
+        _cost(found),
+        _sizes(overview, found),
+        blocks.left_out_table("ladders-left-out", not_used, found.left_out, of="run or file"),
+    ]
     return [
         Section(
             name="ladders",
@@ -80,20 +86,15 @@ def _figure(overview: Overview, index: int, one: ManySizes) -> Figure:
     for color, each in enumerate(one.separate, 1):
         scores = [scores_of(model, one.tasks, one.split) for model in each.models]
         sizes = [model.contender.parameters for model in each.models]
-        ends = [statistic_of(list(by_seed.values())) for by_seed in scores]
-        line = Line(f"a run each, {each.method}", color, "--", list(zip(sizes, ends, strict=True)))
+        means = [statistic_of(list(by_seed.values())) for by_seed in scores]
+        line = Line(f"a run each, {each.method}", color, "--", list(zip(sizes, means, strict=True)))
         lines.append(line)
-    seen = [
-        f"{line.label} from {line.points[0][1].mean:.3f} at {short(line.points[0][0])} to "
-        f"{line.points[-1][1].mean:.3f} at {short(line.points[-1][0])}"
-        for line in lines
-    ]
     label = f"{one.split} score" + ", mean" * (len(one.tasks) > 1)
     return Figure(
         name=f"ladders-{index}",
         caption=f"{', '.join(one.tasks)}, on {one.split} data: a point is the mean over seeds, a "
         "band goes from the lowest to the highest seed.",
-        alt=f"Scores over kept parameters: {'; '.join(seen)}.",
+        alt=f"Scores over kept parameters: {ends(lines, 'at', short)}.",
         draw=lambda: frontier(lines, overview.dense, label, wide=True),
     )
 
@@ -174,15 +175,4 @@ def _sizes(overview: Overview, found: Ladders) -> Table:
     caption = "Every size of one run, with the lowest and highest seed"
     return Table(
         name="ladders-sizes", caption=caption, columns=columns, rows=rows, folded=len(rows) > 12
-    )
-
-
-def _left_out(found: Ladders) -> Table:
-    rows = [[blocks.text(str(one.path)), blocks.text(one.reason)] for one in found.left_out]
-    return Table(
-        name="ladders-left-out",
-        caption="Not used in this section, and why",
-        columns=["run or file", "reason"],
-        rows=rows,
-        folded=len(rows) > 12,
     )

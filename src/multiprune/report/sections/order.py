@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from multiprune.report.findings.by_examples import ByExamples
     from multiprune.report.findings.overlap import Overlaps
     from multiprune.report.findings.overview import Overview
-    from multiprune.report.records.frame import LeftOut, Row
+    from multiprune.report.records.frame import Row
 
 
 def sections(overview: Overview, overlaps: Overlaps | None) -> list[Section]:
@@ -57,13 +57,6 @@ def sections_by_examples(overview: Overview, found: ByExamples) -> list[Section]
     ]
 
 
-def left_out_table(name: str, caption: str, runs: Sequence[LeftOut]) -> Table:
-    """List runs that are not used."""
-    rows = [[blocks.text(str(one.path)), blocks.text(one.reason)] for one in runs]
-    columns = ["run", "reason"]
-    return Table(name=name, caption=caption, columns=columns, rows=rows, folded=len(rows) > 12)
-
-
 def _compared(overview: Overview) -> Section:
     rows = overview.all_rows
     facts = {
@@ -79,7 +72,7 @@ def _compared(overview: Overview) -> Section:
         _tasks(overview),
     ]
     if overview.left_out:
-        tables.append(left_out_table("left-out", "Runs left out", overview.left_out))
+        tables.append(blocks.left_out_table("left-out", "Runs left out", overview.left_out))
     text = []
     if overview.by_language is not None:
         text.append(

@@ -22,7 +22,10 @@ def overlap_section(overlaps: Overlaps | None) -> Section:
     if overlaps is None:
         text = ["Masks were not read: ask for it with --masks."]
         return Section(name="masks", title=_TITLE, text=text)
-    tables = [_pairs(overlaps), _positions(overlaps), _left_out(overlaps)]
+    without = blocks.left_out_table(
+        "mask-left-out", "Runs without a mask to compare", overlaps.left_out
+    )
+    tables = [_pairs(overlaps), _positions(overlaps), without]
     if not overlaps.found:
         text = ["No two runs of one method and size have masks that can be compared."]
     else:
@@ -146,14 +149,3 @@ def _cells(shared: Shared | None) -> list[Cell]:
     if shared is None:
         return [blocks.EMPTY, blocks.EMPTY]
     return [blocks.number(shared.jaccard), blocks.number(shared.chance)]
-
-
-def _left_out(overlaps: Overlaps) -> Table:
-    rows = [[blocks.text(str(one.path)), blocks.text(one.reason)] for one in overlaps.left_out]
-    return Table(
-        name="mask-left-out",
-        caption="Runs without a mask to compare",
-        columns=["run", "reason"],
-        rows=rows,
-        folded=len(rows) > 12,
-    )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from multiprune.report.page import blocks
 from multiprune.report.page.blocks import Figure, Section, Table
-from multiprune.report.page.plots import Level, Line, over_examples, short
+from multiprune.report.page.plots import Level, Line, ends, over_examples, short
 from multiprune.report.specialists.curve import overlapping
 from multiprune.report.specialists.files import Setting
 from multiprune.report.specialists.size_section import WHOLE, style_of
@@ -79,17 +79,12 @@ def _of_sizes(found: Specialists, curve: Curve, labels: str) -> Figure:
 
 def _figure(found: Specialists, name: str, caption: str, lines: Sequence[Line]) -> Figure:
     lines = [line for line in lines if line.points]
-    seen = [
-        f"{line.label} from {line.points[0][1].mean:.3f} with {line.points[0][0]:,} to "
-        f"{line.points[-1][1].mean:.3f} with {line.points[-1][0]:,}"
-        for line in lines
-    ]
     level = Level(WHOLE, found.whole())
     xlabel = "calibration examples of each task"
     return Figure(
         name=name,
         caption=f"{caption}, by number of calibration examples; dashed: {WHOLE}.",
-        alt=f"Scores over calibration examples: {'; '.join(seen)}.",
+        alt=f"Scores over calibration examples: {ends(lines, 'with', '{:,}'.format)}.",
         draw=lambda: over_examples(lines, "mean score", xlabel=xlabel, levels=[level]),
     )
 

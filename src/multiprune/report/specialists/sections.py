@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from multiprune.report.page import blocks
 from multiprune.report.page.blocks import Section, Table
-from multiprune.report.sections.order import left_out_table
 from multiprune.report.specialists.examples_section import number_section
 from multiprune.report.specialists.labels_section import labels_section
 from multiprune.report.specialists.overlap_section import overlap_section
@@ -58,7 +57,7 @@ def _compared(found: Specialists) -> Section:
         ),
     ]
     if found.left_out:
-        tables.append(left_out_table("left-out", "Jobs left out", found.left_out))
+        tables.append(blocks.left_out_table("left-out", "Jobs left out", found.left_out))
     return Section(name="compared", title="What was compared", text=[], tables=tables)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from multiprune.report.page import blocks
 from multiprune.report.page.blocks import Cell, Figure, Section, Table
 from multiprune.report.page.drawing import SERIES
-from multiprune.report.page.plots import Level, Line, frontier, short
+from multiprune.report.page.plots import Level, Line, ends, frontier, short
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,16 +102,11 @@ def by_size(
     found: Specialists, name: str, caption: str, lines: Sequence[Line], whole: float, ylabel: str
 ) -> Figure:
     """Draw scores over kept parameters, beside that of the whole model."""
-    seen = [
-        f"{line.label} from {line.points[0][1].mean:.3f} at {short(line.points[0][0])} to "
-        f"{line.points[-1][1].mean:.3f} at {short(line.points[-1][0])}"
-        for line in lines
-    ]
     wide = name == "specialists"
     return Figure(
         name=name,
         caption=f"{caption}; dashed: {WHOLE}.",
-        alt=f"{caption}: {'; '.join(seen)}; {WHOLE} {whole:.3f}.",
+        alt=f"{caption}: {ends(lines, 'at', short)}; {WHOLE} {whole:.3f}.",
         draw=lambda: frontier(lines, found.dense, ylabel, wide=wide, levels=[Level(WHOLE, whole)]),
         wide=wide,
     )

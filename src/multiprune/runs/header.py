@@ -2,8 +2,7 @@
 
 The header's metadata has one key (safetensors writes several in random order). Its value is JSON
 with ``version``; ``tensors``, a description that is the format's own; and ``checksum``, the CRC-32
-of ``tensors`` as compact JSON with sorted keys. The checksum of a stored tensor is the CRC-32 of
-its dtype, its shape and its bytes.
+of ``tensors`` as compact JSON with sorted keys.
 """
 
 from __future__ import annotations
@@ -13,12 +12,8 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
-
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,10 @@ class Header:
             raise ValueError(f"Metadata `{self.key}` must be JSON, but {error}.") from error
         version = header.get("version") if isinstance(header, dict) else None
         if version != self.version:
-            raise ValueError(f"Version of `{self.key}` must be {self.version}, but is {version!r}.")
+            raise ValueError(
+                f"Version of `{self.key}` must be {self.version}, but is {version!r}: write the "
+                "file anew with this multiprune, from the run that it is of."
+            )
         described: dict[str, Any] = header.get("tensors")
         if _crc(described) != header.get("checksum"):
             raise ValueError(f"Metadata `{self.key}` must match their checksum, but were changed.")
@@ -62,20 +60,6 @@ def check_names(found: Collection[str], described: Collection[str]) -> None:
         raise ValueError(
             f"Stored tensors must be those that the metadata name, but `{name}` {wrong}."
         )
-
-
-def check_stored(name: str, stored: Tensor, expected: int) -> None:
-    """Raise a ValueError if a stored tensor has not the checksum that the metadata name."""
-    if checksum(stored) != expected:
-        raise ValueError(f"Stored tensor `{name}` must match its checksum, but was changed.")
-
-
-def checksum(stored: Tensor) -> int:
-    """Return the CRC-32 of a tensor's dtype, shape and bytes."""
-    kind = f"{stored.dtype} {list(stored.shape)}".encode()
-    # a tensor without elements may have strides that a view refuses
-    content = stored.reshape(-1).view(torch.uint8).numpy().data if stored.numel() else b""
-    return zlib.crc32(content, zlib.crc32(kind))
 
 
 def _crc(described: object) -> int:
