@@ -9,7 +9,6 @@ from typing_extensions import override
 
 from multiprune.budget import CountBudget
 from multiprune.budget.ledger import parts_of
-from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.pruner import Pruner
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Combined(Pruner):
         asked = dense - self.element_wise.excess
         between = CountBudget(count=round((asked * dense) ** 0.5), of=self.budget.of)
         self.structured = self._make_structured(budget=self._structured_budget or between)
-        if isinstance(self.structured, DynamicSparsification):
+        if self.structured.parts() is not None:
             raise ValueError(
                 "Single weights can be pruned of a network of one size, but dynamic sparsification "
                 "trains many: give `structured` another pruner."
