@@ -97,7 +97,7 @@ class Contestant:
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Return the loss of the model, and of its parts if the pruner trains such."""
-        if (parts := self.pruner.parts()) is None:
+        if (parts := self.pruner.trained_parts()) is None:
             return self.loss_of_pass(tokens)
         with shared_embeddings(self.model):
             loss = self.loss_of_pass(tokens)

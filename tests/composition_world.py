@@ -189,7 +189,7 @@ def started(
     model, pruner = Network(), pruner_of(family, **settings)
     before(model)
     pruner.prepare(model, model.encoder)
-    model.parts = pruner.parts()
+    model.parts = pruner.trained_parts()
     after(model)
     return Run(family, model, pruner, optimizer(model))
 
@@ -204,7 +204,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         self.model, self.pruner = Network(), pruner_of(self.family)
-        self.model.parts = self.pruner.parts()
+        self.model.parts = self.pruner.trained_parts()
         schedule = LinearSchedule(start=0.0, stop=STOP_STEP / STEPS)
         self.pruning = Pruning(self.pruner, schedule, every_n_steps=1, encoder="encoder")
 

@@ -200,7 +200,7 @@ def losses_of(
 ) -> Iterator[Tensor]:
     """Yield the loss of a model, and of its parts where the pruner trains parts."""
     yield model(**inputs).loss
-    if (parts := pruner.parts()) is None:
+    if (parts := pruner.trained_parts()) is None:
         return
     for part in parts.parts_of_step(step):
         with parts.part(part):

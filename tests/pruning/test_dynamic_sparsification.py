@@ -262,7 +262,8 @@ def test_what_is_left_at_the_end_is_the_smallest_and_the_whole_beside_it(
     assert not model.encoder._forward_hooks
     assert not model.encoder._load_state_dict_post_hooks
 
-    assert (sizes := pruner.sizes()) is not None
+    sizes = pruner.sizes()
+    assert sizes is not None
     kept: Any = sizes.encoder
     model.encoder = kept
     torch.testing.assert_close(model.eval()(batch), whole)

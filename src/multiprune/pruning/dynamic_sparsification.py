@@ -192,7 +192,7 @@ class DynamicSparsification(Structured):
         return None if self.whole is None else EverySize(self.whole, self.current_order())
 
     @override
-    def parts(self) -> Parts:
+    def trained_parts(self) -> Parts:
         return self
 
     def parts_of_step(self, step: int) -> list[int]:

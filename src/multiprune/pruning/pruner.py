@@ -82,7 +82,7 @@ class Pruner(ABC):
     def forget_passes(self) -> None:  # noqa: B027
         """Forget what passes that lead to no step have left."""
 
-    def parts(self) -> Parts | None:
+    def trained_parts(self) -> Parts | None:
         """Return what a training step must run besides the whole encoder, if there is any."""
         return None
 

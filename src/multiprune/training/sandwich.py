@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 def trained_with(distillation: Distillation, pruner: Pruner) -> Distillation:
     """Return what a model is trained on that a pruner prunes: of many sizes, all of them."""
-    parts = pruner.parts()
+    parts = pruner.trained_parts()
     return distillation if parts is None else Sandwich(distillation, parts)
 
 
