@@ -99,8 +99,8 @@ class _Watched:
         if not self._wanted or not layer.training or not torch.is_grad_enabled():
             return
         squares = squares_of(inputs[0].detach(), self.target.buffer(SQUARES).dtype)
-        if not output.requires_grad:
-            self._count(squares)
+        if torch.compiler.is_compiling() or not output.requires_grad:
+            self._count(squares)  # torch.compile follows no hooks of tensors
             return
         left = [squares]
 

@@ -20,10 +20,10 @@ class Wanda(ElementWisePruner):
     """Scores a weight by ``|W[i, j]| * norm(x[j])``, the norm over all tokens that were read.
 
     The paper prunes once, without training, from 128 calibration texts; here the norms are those of
-    the training batches since the start, and pruning follows the schedule. The paper compares the
-    weights of one output row only, which is ``groups=Rows()`` with ``per_layer=True``; by default
-    all layers are ranked together. Padding counts, and layers that have read nothing go by
-    magnitude. A pruned weight never comes back.
+    the training batches since the start, and pruning follows the schedule. The paper compares only
+    the weights of one output, which is ``groups=Rows()``; by default all layers are ranked
+    together, where a norm says how often a layer is read, too. Padding counts, and a layer that has
+    read nothing goes by magnitude. A pruned weight never comes back.
     """
 
     reads_gradients = False
