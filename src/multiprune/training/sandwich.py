@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from typing_extensions import override
 
-from multiprune.training.distillation import Distillation
+from multiprune.training.objective import Objective
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from multiprune.pruning.pruner import Pruner
     from multiprune.pruning.sizes import Parts
     from multiprune.tasks.task import Batch, Task
-    from multiprune.training.distillation import Losses
+    from multiprune.training.objective import Losses
 
 
-def trained_with(distillation: Distillation, pruner: Pruner) -> Distillation:
+def trained_with(objective: Objective, pruner: Pruner) -> Objective:
     """Return what a model is trained on that a pruner prunes: of many sizes, all of them."""
     parts = pruner.trained_parts()
-    return distillation if parts is None else Sandwich(distillation, parts)
+    return objective if parts is None else Sandwich(objective, parts)
 
 
-class Sandwich(Distillation):
+class Sandwich(Objective):
     """The loss of the whole encoder, and that of its parts, which are distilled from it in place.
 
     The sandwich rule and inplace distillation of Yu & Huang (2019), "Universally Slimmable
@@ -41,7 +41,7 @@ class Sandwich(Distillation):
     which no gradient is taken. Losses are summed. In one step all processes train the same sizes.
     """
 
-    def __init__(self, inner: Distillation, parts: Parts) -> None:
+    def __init__(self, inner: Objective, parts: Parts) -> None:
         self.inner, self.parts = inner, parts
         self._trainer: pl.Trainer | None = None
 
