@@ -33,7 +33,6 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
 from multiprune.budget import Budget, FractionBudget, FullBudget
-from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.training.sandwich import shared_embeddings
 
 if TYPE_CHECKING:
@@ -98,12 +97,12 @@ class Contestant:
 
     def loss(self, tokens: Tensor) -> Tensor:
         """Return the loss of the model, and of its parts if the pruner trains such."""
-        if not isinstance(self.pruner, DynamicSparsification):
+        if (parts := self.pruner.trained_parts()) is None:
             return self.loss_of_pass(tokens)
         with shared_embeddings(self.model):
             loss = self.loss_of_pass(tokens)
-            for part in self.pruner.parts_of_step(len(self.steps)):
-                with self.pruner.part(part):
+            for part in parts.parts_of_step(len(self.steps)):
+                with parts.part(part):
                     loss = loss + self.loss_of_pass(tokens)
         return loss
 

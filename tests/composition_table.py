@@ -28,12 +28,14 @@ UNITS = ("structured", "structured_magnitude", "structured_l0", "attribution", "
 NESTED = ("dynamic_sparsification",)
 RANKS = ("low_rank", "low_rank_gradual")
 LEARNED = ("movement", "frozen_movement", "soft_movement", "platon")
-FAMILIES = ("magnitude", "fixed", *LEARNED, *RANKS, *UNITS, *NESTED)
+FAMILIES = ("magnitude", "wanda", "fixed", *LEARNED, *RANKS, *UNITS, *NESTED)
 
 #: A fixed mask has met its budget before the first step.
 PRUNING = tuple(family for family in FAMILIES if family != "fixed")
 BY_GRADIENT = tuple(
-    family for family in FAMILIES if family not in ("magnitude", "fixed", "structured_magnitude")
+    family
+    for family in FAMILIES
+    if family not in ("magnitude", "wanda", "fixed", "structured_magnitude")
 )
 #: Of those that go the same way through a model, the ones that the fast tier leaves out.
 ALIKE = ("frozen_movement", "soft_movement", "low_rank_gradual", "structured_magnitude")
@@ -60,6 +62,7 @@ FROZEN = {
     "is frozen and has none: train it, or choose a pruner that goes by magnitude": BY_GRADIENT
 }
 LOW = {"keep the model in float32 and train with autocast": BY_GRADIENT}
+LOW_AFTER = LOW | {"cast it before pruner.prepare(model), or train with autocast": ("wanda",)}
 COMPUTED = {
     "is computed from others, as by torch.nn.utils.parametrize or weight_norm: remove that first": (
         FAMILIES
@@ -136,9 +139,13 @@ ROWS = (
     Row(
         "`to(torch.bfloat16)` after `prepare`",
         lambda family, _: ways.cast(family, dtype=torch.bfloat16),
-        LOW,
+        LOW_AFTER,
     ),
-    Row("`half()` after `prepare`", lambda family, _: ways.cast(family, dtype=torch.float16), LOW),
+    Row(
+        "`half()` after `prepare`",
+        lambda family, _: ways.cast(family, dtype=torch.float16),
+        LOW_AFTER,
+    ),
     Row(
         "`weight_norm` (parametrize) of a layer before `prepare`",
         lambda family, _: ways.parametrized(family, when="before"),

@@ -19,7 +19,6 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from multiprune.budget import FractionBudget
-from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fixed import Fixed
 from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.schedule import LinearSchedule
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from pytorch_lightning.utilities.types import OptimizerLRScheduler
 
     from multiprune.pruning.pruner import Pruner
+    from multiprune.pruning.sizes import Parts
 
 CONF = Path(__file__).parents[1] / "conf" / "pruner"
 
@@ -66,7 +66,7 @@ class Network(pl.LightningModule):
         torch.manual_seed(0)
         self.head = nn.Linear(HIDDEN, 3)
         self.learning_rate, self.batch_size = 0.01, 3
-        self.sizes: DynamicSparsification | None = None
+        self.parts: Parts | None = None
 
     @override
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -77,9 +77,9 @@ class Network(pl.LightningModule):
     def loss(self, batch: Mapping[str, Tensor], step: int) -> Tensor:
         """Return the loss of a batch, summed over the sizes that are trained."""
         loss = self._loss(batch)
-        for part in [] if self.sizes is None else self.sizes.parts_of_step(step):
-            assert self.sizes is not None
-            with self.sizes.part(part):
+        for part in [] if self.parts is None else self.parts.parts_of_step(step):
+            assert self.parts is not None
+            with self.parts.part(part):
                 loss = loss + self._loss(batch)
         return loss
 
@@ -189,8 +189,7 @@ def started(
     model, pruner = Network(), pruner_of(family, **settings)
     before(model)
     pruner.prepare(model, model.encoder)
-    if isinstance(pruner, DynamicSparsification):
-        model.sizes = pruner
+    model.parts = pruner.trained_parts()
     after(model)
     return Run(family, model, pruner, optimizer(model))
 
@@ -205,8 +204,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         self.model, self.pruner = Network(), pruner_of(self.family)
-        if isinstance(self.pruner, DynamicSparsification):
-            self.model.sizes = self.pruner
+        self.model.parts = self.pruner.trained_parts()
         schedule = LinearSchedule(start=0.0, stop=STOP_STEP / STEPS)
         self.pruning = Pruning(self.pruner, schedule, every_n_steps=1, encoder="encoder")
 

@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from multiprune.runs.record import EarlierRun
     from multiprune.runs.status import StatusFile
     from multiprune.tasks.task import Task
-    from multiprune.training.distillation import Distillation
     from multiprune.training.give_up import GiveUp
+    from multiprune.training.objective import Objective
     from multiprune.training.optim import AdamWRecipe
 
 
@@ -72,19 +72,19 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     pl.seed_everything(config.seed, verbose=False)
     loggers = build_loggers(config)
     recipe: AdamWRecipe = instantiate(config.optimizer, _convert_="all")
-    distillation: Distillation = instantiate(config.distillation, _convert_="all")
+    objective: Objective = instantiate(config.distillation, _convert_="all")
     pruning = build_pruning(config)
-    distillation = trained_with(distillation, pruning.pruner)
+    objective = trained_with(objective, pruning.pruner)
     stated = build_tasks(config)
     encoder: Encoder = instantiate(config.encoder)
     check_is(Encoder, "what multiprune.models.encoder.pretrained returns", encoder=encoder)
     tasks = tasks_for(encoder, stated)
-    module = build_module(config, encoder, tasks, recipe, distillation)
+    module = build_module(config, encoder, tasks, recipe, objective)
     # Refuses what the optimizer does, before any data are read.
     recipe.build(module.model.encoder, module.model.heads, total_steps=1)
     pruning.prepare(module)
     # After the student: what it starts from does not depend on whether there is a teacher.
-    distillation.prepare(encoder, tasks, max_length(config, encoder))
+    objective.prepare(encoder, tasks, max_length(config, encoder))
     optional = [*giving_up(config, pruning), *retrieving(config, encoder)]
     best, stopwatch = BestFinished(folder / "checkpoints", pruning), Stopwatch()
     callbacks = [pruning, stopwatch, best, *build_callbacks(config, status), *optional]
@@ -146,7 +146,7 @@ def build_module(
     encoder: Encoder,
     tasks: dict[str, Task],
     recipe: AdamWRecipe,
-    distillation: Distillation,
+    objective: Objective,
 ) -> MultitaskModule:
     """Build the model of the tasks, and what trains and evaluates it."""
     model = multitask_model(encoder, tasks)
@@ -159,7 +159,7 @@ def build_module(
         model,
         tasks,
         recipe,
-        distillation=distillation,
+        objective=objective,
         seed=config.seed,
         config=recorded(config),
     )

@@ -29,7 +29,6 @@ from multiprune.outcome import (
     refused,
     reported,
 )
-from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_digest
 from multiprune.pruning.pruner import UnfinishedPruningError
 from multiprune.quiet import quiet_libraries
@@ -257,13 +256,13 @@ def terms_of(
 
 def save_every_size(experiment: Experiment, folder: RunFolder) -> None:
     """Write the model of all sizes, where the smallest is not the only one."""
-    pruner, model = experiment.pruning.pruner, experiment.module.model
-    if not isinstance(pruner, DynamicSparsification) or pruner.whole is None:
+    pruner, heads = experiment.pruning.pruner, experiment.module.model.heads
+    if (sizes := pruner.sizes()) is None:
         return
     meaning = meaning_of(experiment.tasks, experiment.data.max_length)
-    whole = ShippedModel(pruner.whole, model.heads, meaning, experiment.data.tokenizer)
-    order, claim = pruner.current_order(), folder.claim(SIZES_FOLDER)
-    save_sizes(folder.path / SIZES_FOLDER, whole, order, pruner.budget.of, claim=claim)
+    whole = ShippedModel(sizes.encoder, heads, meaning, experiment.data.tokenizer)
+    claim = folder.claim(SIZES_FOLDER)
+    save_sizes(folder.path / SIZES_FOLDER, whole, sizes.order, pruner.budget.of, claim=claim)
 
 
 def track(experiment: Experiment, record: RunRecord, validation: Mapping[str, Answers]) -> None:

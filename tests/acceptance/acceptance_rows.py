@@ -22,6 +22,7 @@ KINDS = {
     "movement": ELEMENTS,
     "platon": ELEMENTS,
     "soft_movement": ELEMENTS,
+    "wanda": ELEMENTS,
     "attribution": UNITS,
     "dynamic_sparsification": UNITS,
     "structured": UNITS,

@@ -200,9 +200,10 @@ def losses_of(
 ) -> Iterator[Tensor]:
     """Yield the loss of a model, and of its parts where the pruner trains parts."""
     yield model(**inputs).loss
-    parts_of_step: Any = getattr(pruner, "parts_of_step", None)
-    for part in parts_of_step(step) if parts_of_step else ():
-        with pruner.part(part):  # type: ignore[attr-defined]
+    if (parts := pruner.trained_parts()) is None:
+        return
+    for part in parts.parts_of_step(step):
+        with parts.part(part):
             yield model(**inputs).loss
 
 

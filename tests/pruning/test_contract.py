@@ -24,7 +24,7 @@ from multiprune.pruning.combined import Combined
 from multiprune.pruning.element_wise import ElementWisePruner
 from multiprune.pruning.fixed import Fixed
 from multiprune.pruning.gradual import GradualPruning
-from multiprune.pruning.groups import Blocks, Groups, NofM
+from multiprune.pruning.groups import Blocks, Groups, NofM, Rows
 from multiprune.pruning.none import NoPruning
 from multiprune.pruning.pruner import Pruner, UnfinishedPruningError
 from multiprune.pruning.ranks import RankPruner
@@ -42,8 +42,8 @@ KEPT_PER_LAYER = [14, 12]
 
 TOTAL_STEPS, STOP_STEP, EVERY_N_STEPS = 12, 9, 3
 
-# What a method may also keep together; one block costs 4, and N:M patterns are exact.
-GROUPS: dict[str, Groups] = {"blocks": Blocks(size=2), "n_of_m": NofM(n=1, m=2)}
+# What a method may also keep together; one block costs 4, the others are exact.
+GROUPS: dict[str, Groups] = {"blocks": Blocks(size=2), "n_of_m": NofM(n=1, m=2), "rows": Rows()}
 
 
 @dataclass(frozen=True)

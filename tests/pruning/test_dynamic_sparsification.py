@@ -251,6 +251,7 @@ def test_what_is_left_at_the_end_is_the_smallest_and_the_whole_beside_it(
     weights = weights_of(model)
     order = pruner.current_order()
     ledger = pruner.ledger()
+    assert pruner.sizes() is None
     pruner.finalize()
     torch.testing.assert_close(model(batch), smallest)
     torch.testing.assert_close(model.train()(batch), smallest)
@@ -261,15 +262,15 @@ def test_what_is_left_at_the_end_is_the_smallest_and_the_whole_beside_it(
     assert not model.encoder._forward_hooks
     assert not model.encoder._load_state_dict_post_hooks
 
-    assert pruner.whole is not None
-    kept: Any = pruner.whole
+    sizes = pruner.sizes()
+    assert sizes is not None
+    kept: Any = sizes.encoder
     model.encoder = kept
     torch.testing.assert_close(model.eval()(batch), whole)
     torch.testing.assert_close(model.train()(batch), whole)
     assert_same(model.state_dict(), weights)
-    after = pruner.current_order()
     assert_same(
-        {key: one for key, one in positions(after).items() if key != "sizes"},
+        {key: one for key, one in positions(sizes.order).items() if key != "sizes"},
         {key: one for key, one in positions(order).items() if key != "sizes"},
     )
 

@@ -10,7 +10,7 @@ from torch.ao.pruning.sparsifier.weight_norm_sparsifier import WeightNormSparsif
 from multiprune.budget import Budget, CountBudget, FractionBudget, FullBudget
 from multiprune.pruning.element_wise import ElementWisePruner
 from multiprune.pruning.gradual import GradualPruning
-from multiprune.pruning.groups import Blocks, Elements, Groups, NofM
+from multiprune.pruning.groups import Blocks, Elements, Groups, NofM, Rows, row_shares
 from multiprune.pruning.magnitude import Magnitude
 from multiprune.pruning.movement import Movement
 from multiprune.pruning.platon import Platon
@@ -212,6 +212,48 @@ def test_2_of_4_magnitudes_are_those_of_torch() -> None:
     assert torch.equal(layer.weight, theirs)
 
 
+# Rows.
+
+
+def test_rows_by_hand() -> None:
+    scores = torch.tensor([[9.0, 8.0, 7.0, 6.0], [1.0, 3.0, 3.0, 3.0]])
+    kept = {
+        0: [[0, 0, 0, 0], [0, 0, 0, 0]],
+        1: [[1, 0, 0, 0], [0, 0, 0, 0]],
+        4: [[1, 1, 0, 0], [0, 1, 1, 0]],
+        5: [[1, 1, 1, 0], [0, 1, 1, 0]],
+        8: [[1, 1, 1, 1], [1, 1, 1, 1]],
+    }
+    for count, expected in kept.items():
+        assert Rows().select([scores], count)[0].int().tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_keep_their_best_and_the_same_fraction(seed: int) -> None:
+    scores = integers(RAGGED, seed)
+    dense = weights(scores)
+    for kept in range(dense + 1):
+        masks = Rows().select(scores, kept)
+        assert kept_in(masks) == kept
+        for score, mask in zip(scores, masks, strict=True):
+            for row, chosen in zip(score, mask, strict=True):
+                share = int(chosen.sum())
+                assert abs(share - kept * len(row) / dense) <= 1
+                best = row.sort(descending=True, stable=True).indices[:share]
+                assert sorted(best.tolist()) == chosen.nonzero()[:, 0].tolist()
+
+
+def test_no_share_of_a_row_falls_when_more_is_shared() -> None:
+    sizes = [7, 3, 3, 2, 7, 5]
+    before = [0] * len(sizes)
+    for total in range(1, sum(sizes) + 1):
+        shares = row_shares(total, sizes)
+        assert sum(shares) == total
+        assert all(one <= other for one, other in zip(before, shares, strict=True))
+        before = shares
+    assert before == sizes
+
+
 # What all of them promise.
 
 
@@ -223,8 +265,9 @@ def test_2_of_4_magnitudes_are_those_of_torch() -> None:
         (Blocks(size=3), RAGGED),
         (NofM(n=2, m=4), DIVISIBLE),
         (NofM(n=1, m=2), DIVISIBLE),
+        (Rows(), RAGGED),
     ],
-    ids=["elements", "blocks_2", "blocks_3", "2_of_4", "1_of_2"],
+    ids=["elements", "blocks_2", "blocks_3", "2_of_4", "1_of_2", "rows"],
 )
 def test_what_is_pruned_and_scores_0_stays_pruned(
     groups: Groups, shapes: list[tuple[int, int]]
@@ -330,7 +373,7 @@ def test_gradual_magnitude_pruning_ends_in_whole_blocks() -> None:
 def test_full_budget_prunes_nothing_with_any_groups(
     method: Callable[[Groups | None], ElementWisePruner],
 ) -> None:
-    for groups in (None, Elements(), Blocks(size=4), NofM(n=2, m=4)):
+    for groups in (None, Elements(), Blocks(size=4), NofM(n=2, m=4), Rows()):
         pruner = method(groups)
         pruner.prepare(network())
         pruner.prune(1.0)
@@ -365,7 +408,7 @@ def test_pattern_that_is_none_is_an_error(n: int, m: int) -> None:
         NofM(n=n, m=m)
 
 
-@pytest.mark.parametrize("groups", [Blocks(size=2), NofM(n=2, m=4)])
+@pytest.mark.parametrize("groups", [Blocks(size=2), NofM(n=2, m=4), Rows()])
 def test_vectors_have_no_blocks_or_patterns(groups: Groups) -> None:
     budget = FractionBudget(fraction=0.5, of="total")
     pruner = Magnitude(budget=budget, parts=("encoder_linear", "encoder_other"), groups=groups)

@@ -131,3 +131,10 @@ def test_what_is_incidental_makes_no_difference() -> None:
     study = {"run": "runs/one", "seed": 0, "mirror": None}
     assert difference(study, study | {"mirror": "elsewhere"}) is None
     assert difference(study, study | {"run": "runs/two"}) == ("run", "runs/one", "runs/two")
+
+
+def test_class_that_was_renamed_is_the_same_setting() -> None:
+    before = {"distillation": {"_target_": "multiprune.training.distillation.NoDistillation"}}
+    now = {"distillation": plain(composed("distillation=none").distillation)}
+    assert now != before
+    assert difference(before, now) is None

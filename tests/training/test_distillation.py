@@ -16,11 +16,11 @@ from multiprune.tasks.task import Batch
 from multiprune.training.distillation import (
     HiddenDistillation,
     LogitDistillation,
-    NoDistillation,
     hidden_state_loss,
     layer_pairs,
 )
 from multiprune.training.module import MultitaskModule
+from multiprune.training.objective import PlainLoss
 from multiprune.training.optim import AdamWRecipe
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def teacher_of(distillation: LogitDistillation, task: str) -> Any:
 def test_no_teacher_leaves_the_loss_of_the_task() -> None:
     model = MultitaskModel(encoder_of().model, TASKS).eval()
     batch = encoded("classes").batch("train", ROWS)
-    losses = NoDistillation().losses(model, TASKS["classes"], batch)
+    losses = PlainLoss().losses(model, TASKS["classes"], batch)
     assert torch.equal(losses.total, functional.cross_entropy(model(batch), batch.labels))
     assert losses.terms == {"loss": losses.total}
 
@@ -155,7 +155,7 @@ def test_the_teacher_is_no_part_of_the_module(kind: str, tmp_path: Path) -> None
     distillation, model = started(tmp_path, kind)
     recipe = AdamWRecipe(learning_rate=1, head_learning_rate=1, weight_decay=0, warmup=0)
     plain = MultitaskModule(model, TASKS, recipe)
-    module = MultitaskModule(model, TASKS, recipe, distillation=distillation)
+    module = MultitaskModule(model, TASKS, recipe, objective=distillation)
     assert list(module.state_dict()) == list(plain.state_dict())
     assert [id(one) for one in module.parameters()] == [id(one) for one in plain.parameters()]
     module.train()

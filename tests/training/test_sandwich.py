@@ -25,7 +25,7 @@ from multiprune.pruning.importance import WeightMagnitude
 from multiprune.pruning.layer_state import STATE
 from multiprune.pruning.removal import GRANULARITIES
 from multiprune.tasks.task import IGNORED, Batch
-from multiprune.training.distillation import Distillation, Losses, NoDistillation
+from multiprune.training.objective import Losses, Objective, PlainLoss
 from multiprune.training.sandwich import Sandwich, shared_embeddings
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class World:
             **options,
         )
         self.pruner.prepare(self.model, self.model.encoder)
-        self.sandwich = Sandwich(NoDistillation(), self.pruner)
+        self.sandwich = Sandwich(PlainLoss(), self.pruner)
 
     @property
     def order(self) -> RemovalOrder:
@@ -169,7 +169,7 @@ def test_gradients_are_the_sum_of_those_of_cut_copies_and_none_flows_through_the
         torch.testing.assert_close(found, expected[path], rtol=1e-4, atol=1e-6, msg=path)
 
 
-class Recorded(Distillation):
+class Recorded(Objective):
     """Notes what it was asked."""
 
     def __init__(self) -> None:
@@ -185,13 +185,13 @@ class Recorded(Distillation):
 
     @override
     def losses(self, model: Any, task: Any, batch: Any) -> Losses:
-        losses = NoDistillation().losses(model, task, batch)
+        losses = PlainLoss().losses(model, task, batch)
         return replace(
             losses, total=5 * losses.total, terms=dict(losses.terms) | {"own": losses.total}
         )
 
 
-def test_whole_learns_what_the_inner_distillation_says() -> None:
+def test_whole_learns_what_the_inner_objective_says() -> None:
     world = World()
     world.pruner.prune(1.0)
     alone = world.losses("classes")

@@ -24,8 +24,8 @@ from multiprune.tasks.classification import Classification, Regression
 from multiprune.tasks.synthetic import agreement, quantity
 from multiprune.training import Pruning
 from multiprune.training.checkpoints import BestFinished, Last
-from multiprune.training.distillation import NoDistillation
 from multiprune.training.module import MultitaskModule
+from multiprune.training.objective import PlainLoss
 from multiprune.training.optim import AdamWRecipe
 from multiprune.training.sandwich import trained_with
 from multiprune.training.stop import Stop
@@ -123,7 +123,7 @@ def tiny_run(
         MultitaskModel(encoder.model, data.tasks),
         data.tasks,
         recipe,
-        distillation=trained_with(NoDistillation(), pruner),
+        objective=trained_with(PlainLoss(), pruner),
     )
     pruning = Pruning(
         pruner, CubicSchedule(start=0.1, stop=0.7), every_n_steps=2, encoder="model.encoder"

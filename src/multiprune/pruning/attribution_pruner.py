@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
 from typing_extensions import override
 
 from multiprune.arguments import check_is
+from multiprune.pruning.all_ranks import summed
 from multiprune.pruning.attribution import Attribution
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.recorder import Recorder
@@ -128,13 +128,8 @@ class AttributionPruner(UnitPruner):
 
 
 def _of_all_ranks(measured: list[Scores]) -> list[Scores]:
-    """Return the sums over all processes: each has seen its own part of the batch."""
-    if not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1:
-        return measured
+    """Return the sums over all processes."""
     parts = [part for one in measured for part in vars(one).values()]
-    flat = torch.cat([part.reshape(-1) for part in parts])
-    torch.distributed.all_reduce(flat)
-    pieces = torch.split(flat, [part.numel() for part in parts])
-    sums = [piece.view(part.shape) for piece, part in zip(pieces, parts, strict=True)]
-    by_layer = len(vars(measured[0]))
+    by_layer = len(parts) // len(measured) if measured else 1
+    sums = summed(parts)
     return [Scores(*sums[at : at + by_layer]) for at in range(0, len(sums), by_layer)]

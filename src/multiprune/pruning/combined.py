@@ -9,7 +9,6 @@ from typing_extensions import override
 
 from multiprune.budget import CountBudget
 from multiprune.budget.ledger import parts_of
-from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.pruner import Pruner
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Combined(Pruner):
         asked = dense - self.element_wise.excess
         between = CountBudget(count=round((asked * dense) ** 0.5), of=self.budget.of)
         self.structured = self._make_structured(budget=self._structured_budget or between)
-        if isinstance(self.structured, DynamicSparsification):
+        if self.structured.trained_parts() is not None:
             raise ValueError(
                 "Single weights can be pruned of a network of one size, but dynamic sparsification "
                 "trains many: give `structured` another pruner."
@@ -67,6 +66,7 @@ class Combined(Pruner):
         self.progress = self.structured.progress
         self.progress.belong_to(self)
         self.element_wise.progress.detach()
+        self.element_wise.progress = self.progress
         if self.structured.excess > self.element_wise.excess:
             raise ValueError(
                 f"The structured budget must not be below the final one, but leaves "
@@ -81,6 +81,7 @@ class Combined(Pruner):
     @override
     def forget_passes(self) -> None:
         self.structured.forget_passes()
+        self.element_wise.forget_passes()
 
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:

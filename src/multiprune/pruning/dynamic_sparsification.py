@@ -17,6 +17,7 @@ from multiprune.pruning.layer_state import STATE
 from multiprune.pruning.ready import NotReadyError
 from multiprune.pruning.removal import HEADS, NEURONS, Kept
 from multiprune.pruning.removal_order import removal_order
+from multiprune.pruning.sizes import EverySize, Parts
 from multiprune.pruning.structured import Structured
 
 if TYPE_CHECKING:
@@ -186,6 +187,14 @@ class DynamicSparsification(Structured):
         super()._make_permanent()
         self.order = RemovalOrder(order.layers, order.sizes + self._fixed)
 
+    @override
+    def sizes(self) -> EverySize | None:
+        return None if self.whole is None else EverySize(self.whole, self.current_order())
+
+    @override
+    def trained_parts(self) -> Parts:
+        return self
+
     def parts_of_step(self, step: int) -> list[int]:
         """Return which parts a training step runs besides the whole: removals, smallest part first.
 
@@ -222,8 +231,8 @@ class DynamicSparsification(Structured):
                 "layers again when they are whole: disable it."
             )
 
-    def check_parts_have_run(self) -> None:
-        """Raise a RuntimeError if there are parts, but none was run since the last step."""
+    @override
+    def check_passes(self) -> None:
         if self.current_order().smallest and not self._has_run:
             raise RuntimeError(
                 "Each training step must run parts of the encoder, within `part(removals)` for "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,7 +12,9 @@ from multiprune.arguments import check_is
 from multiprune.budget.ledger import PARTS, ParameterLedger, owned_parameters, parts_of
 from multiprune.pruning.finite import refuse_nan
 from multiprune.pruning.groups import Elements, Groups
+from multiprune.pruning.inputs import InputSquares
 from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,52 +23,6 @@ if TYPE_CHECKING:
 
     from multiprune.budget import Budget
     from multiprune.pruning.ready import Weight
-
-
-@dataclass(frozen=True)
-class Target:
-    """A parameter in scope, and the buffers that a method keeps beside it in its module."""
-
-    path: str
-    module: nn.Module
-    name: str
-
-    @property
-    def weight(self) -> Tensor:
-        """The parameter, outside autograd; its ``grad`` is ``Target.gradient``."""
-        return self._parameter.data
-
-    @property
-    def gradient(self) -> Tensor | None:
-        """The dense gradient that backward has left, if the parameter took part."""
-        return self._parameter.grad
-
-    def drop_gradient(self) -> None:
-        """Leave no gradient: optimizers pass such a parameter by, with momentum and decay."""
-        self._parameter.grad = None
-
-    @property
-    def mask(self) -> Tensor:
-        """What is kept: boolean, of the parameter's shape, one byte a weight."""
-        return self.buffer("mask")
-
-    def add(self, kind: str, tensor: Tensor) -> None:
-        """Register a buffer ``<name>_<kind>`` beside the parameter."""
-        self.module.register_buffer(f"{self.name}_{kind}", tensor)
-
-    def buffer(self, kind: str) -> Tensor:
-        """Look a buffer up, anew each time, since moving a model replaces its buffers."""
-        tensor: Tensor = getattr(self.module, f"{self.name}_{kind}")
-        return tensor
-
-    def remove(self, kind: str) -> None:
-        """Delete a buffer."""
-        delattr(self.module, f"{self.name}_{kind}")
-
-    @property
-    def _parameter(self) -> nn.Parameter:
-        parameter: nn.Parameter = getattr(self.module, self.name)
-        return parameter
 
 
 class ElementWisePruner(Pruner):
@@ -82,6 +37,8 @@ class ElementWisePruner(Pruner):
 
     #: Kinds of buffers that a method keeps beside each target, the mask first.
     state: tuple[str, ...] = ("mask",)
+    #: Whether ``scores`` asks for ``input_norms``, which are gathered while the model trains.
+    reads_activations = False
 
     def __init__(
         self,
@@ -108,6 +65,7 @@ class ElementWisePruner(Pruner):
         #: How many parameters it has taken that the budget counts, and that are no targets here.
         self.removed_elsewhere = 0
         self.targets: list[Target] = []
+        self._inputs = InputSquares()
         self._final_masks: dict[str, Tensor] = {}
 
     @abstractmethod
@@ -128,6 +86,8 @@ class ElementWisePruner(Pruner):
         for target in self.targets:
             target.add("mask", torch.ones_like(target.weight, dtype=torch.bool))
             self.add_state(target)
+        if self.reads_activations:
+            self._inputs.watch(self.targets, inside)
         ledger = self.ledger()
         asked = self.budget.resolve(ledger)
         self._dense = sum(target.weight.numel() for target in self.targets)
@@ -183,16 +143,38 @@ class ElementWisePruner(Pruner):
         return scores
 
     @override
+    def check_ready(self) -> None:
+        super().check_ready()
+        self._inputs.check_ready(type(self).__name__)
+
+    @override
+    def forget_passes(self) -> None:
+        self._inputs.forget(wanted=self.progress.goes_on)
+
+    @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         self.mask_gradients()
+        self._inputs.close_step()
 
     @override
     def after_step(self) -> None:
         self.apply_masks()
+        if self.progress.goes_on:
+            self._inputs.add()
+        self.forget_passes()
 
     @override
     def skip_step(self) -> None:
         self.apply_masks()
+        self.forget_passes()
+
+    def input_norms(self, target: Target) -> Tensor:
+        """Return the Euclidean norms of a target's inputs in training, of shape (in,).
+
+        For methods with ``reads_activations``, over all tokens of the steps that were taken while
+        weights were pruned; a method that overrides what is called at a step must call this one's.
+        """
+        return self._inputs.norms(target)
 
     @torch.no_grad()
     def apply_masks(self) -> None:
@@ -214,6 +196,7 @@ class ElementWisePruner(Pruner):
         for target in self.targets:
             for kind in self.state:
                 target.remove(kind)
+        self._inputs.remove()
         self.targets = []
 
     @override

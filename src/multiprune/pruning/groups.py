@@ -1,8 +1,9 @@
-"""What is kept or pruned as one: single weights, square blocks, or a pattern of N of M weights."""
+"""What is kept or pruned together: single weights, of rows, in blocks, or as N of M weights."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -57,6 +58,58 @@ class Elements(Groups):
     @override
     def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
         return keep_largest(scores, kept)
+
+
+class Rows(Groups):
+    """The same fraction of every row of every matrix: only weights of one row are compared.
+
+    A row holds what leads to one output. Exact to the weight; ties are broken by position.
+    """
+
+    @override
+    def check(self, shapes: Mapping[str, Sequence[int]], kept: int) -> None:
+        for path, shape in shapes.items():
+            _require_matrix("Rows", path, shape)
+
+    @override
+    def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+        shares = row_shares(kept, [score.shape[1] for score in scores for _ in range(len(score))])
+        by_matrix = torch.tensor(shares).split([len(score) for score in scores])
+        return [
+            self.largest(score, share.to(score.device)[:, None])
+            for score, share in zip(scores, by_matrix, strict=True)
+        ]
+
+    def largest(self, scores: Tensor, shares: Tensor) -> Tensor:
+        """Return the mask of as many largest scores of every row, the first of equals first."""
+        best = scores.topk(int(shares.max()), dim=1).values
+        if not best.numel():
+            return torch.zeros_like(scores, dtype=torch.bool)
+        threshold = best.gather(1, (shares - 1).clamp(min=0))
+        above, equal = scores > threshold, scores == threshold
+        left = shares - above.sum(1, keepdim=True)
+        return (above | (equal & (equal.cumsum(1) <= left))) & (shares > 0)
+
+
+def row_shares(total: int, sizes: Sequence[int]) -> list[int]:
+    """Split ``total`` in proportion to ``sizes``, so that no share falls when ``total`` grows.
+
+    The method of Webster and Sainte-Lague, in which the first of equals come first.
+    """
+    rows = Counter(sizes)
+    levels = sorted(((2 * level + 1) / size, size) for size in rows for level in range(size))
+    shares, last = dict.fromkeys(rows, 0), 0
+    for _, size in levels:
+        if rows[size] > total:
+            last = size
+            break
+        total -= rows[size]
+        shares[size] += 1
+    found = [shares[size] for size in sizes]
+    some = [row for row, size in enumerate(sizes) if size == last]
+    for row in some[:total]:
+        found[row] += 1
+    return found
 
 
 class Blocks(Groups):

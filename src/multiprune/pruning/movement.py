@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.pruning.element_wise import ElementWisePruner, Target
+from multiprune.pruning.element_wise import ElementWisePruner
 from multiprune.pruning.straight_through import STATE, StraightThroughScores, hide, show
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from multiprune.budget import Budget
     from multiprune.pruning.groups import Groups
+    from multiprune.pruning.target import Target
 
 
 class Movement(ElementWisePruner):

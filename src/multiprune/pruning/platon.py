@@ -13,7 +13,7 @@ import torch
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.pruning.element_wise import ElementWisePruner, Target
+from multiprune.pruning.element_wise import ElementWisePruner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from multiprune.budget import Budget
     from multiprune.pruning.groups import Groups
+    from multiprune.pruning.target import Target
 
 
 def smooth(previous: Tensor, value: Tensor, beta: float) -> Tensor:

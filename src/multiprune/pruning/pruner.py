@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from multiprune.budget import ParameterLedger
     from multiprune.pruning.ready import Weight
+    from multiprune.pruning.sizes import EverySize, Parts
 
 
 # Here, as an average may be made before there is a pruner.
@@ -81,6 +82,13 @@ class Pruner(ABC):
     def forget_passes(self) -> None:  # noqa: B027
         """Forget what passes that lead to no step have left."""
 
+    def trained_parts(self) -> Parts | None:
+        """Return what a training step must run besides the whole encoder, if there is any."""
+        return None
+
+    def check_passes(self) -> None:  # noqa: B027
+        """Raise a RuntimeError unless the passes since the last step are those that are needed."""
+
     @abstractmethod
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         """Read or rewrite the gradients: they are complete (accumulated, reduced, unscaled).
@@ -123,6 +131,10 @@ class Pruner(ABC):
     @abstractmethod
     def _make_permanent(self) -> None:
         """Leave plain layers that hold what is kept."""
+
+    def sizes(self) -> EverySize | None:
+        """Return every size of the encoder, to be saved, after ``finalize``; None if it has one."""
+        return None
 
     def check_budget(self) -> None:
         """Raise an UnfinishedPruningError unless the model keeps what the budget asks for.

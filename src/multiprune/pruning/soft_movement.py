@@ -14,7 +14,7 @@ import torch
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.pruning.element_wise import ElementWisePruner, Target
+from multiprune.pruning.element_wise import ElementWisePruner
 from multiprune.pruning.groups import Elements, Groups
 from multiprune.pruning.select import keep_largest
 from multiprune.pruning.straight_through import STATE, StraightThroughScores, hide, show
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multiprune.budget import Budget
+    from multiprune.pruning.target import Target
 
 
 def sigmoid_gradient(scores: Tensor) -> Tensor:

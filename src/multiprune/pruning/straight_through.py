@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from multiprune.pruning.element_wise import Target
+    from multiprune.pruning.target import Target
 
 STATE = ("mask", "hidden", "scores", "scores_mean", "scores_variance", "scores_step")
 

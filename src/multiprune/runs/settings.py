@@ -32,6 +32,9 @@ _PACKAGES = ("multiprune", "pytorch_lightning", "torchmetrics")
 # Of these, and of this package, a class is known by its name alone: its module may move.
 _OURS = "multiprune."
 
+# Classes whose names have changed; runs that were begun before are of the same settings.
+_RENAMED = {"NoDistillation": "PlainLoss"}
+
 #: Settings that make no other method, beside those that are incidental: what is learned and from
 #: what, the size, how tasks of a multitask run are mixed, the runs that a teacher or a mask come
 #: from, and on what a run runs.
@@ -152,7 +155,8 @@ def _short(node: Mapping[str, Any], target: str) -> dict[str, str]:
     """Return the keys of a node that name something of this package, without its module."""
     keys = (TARGET, "path") if target in GETTERS else (TARGET,)
     names = {key: str(node.get(key, "")) for key in keys}
-    return {key: name.rpartition(".")[2] for key, name in names.items() if name.startswith(_OURS)}
+    ours = {key: name.rpartition(".")[2] for key, name in names.items() if name.startswith(_OURS)}
+    return {key: _RENAMED.get(name, name) for key, name in ours.items()}
 
 
 @cache

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +13,7 @@ from multiprune.models.beside import states_of
 from multiprune.models.heads import logits_at
 from multiprune.models.hidden_states import recorded_states
 from multiprune.models.structure import architecture_of
+from multiprune.training.objective import Losses, Objective
 from multiprune.training.teacher import load_teachers
 from multiprune.training.teacher_logits import teacher_logits
 
@@ -32,58 +31,7 @@ if TYPE_CHECKING:
     from multiprune.training.teacher_logits import TeacherLogits
 
 
-@dataclass(frozen=True)
-class Losses:
-    """What a batch is trained on, the terms that it is made of, by name, and the model's logits."""
-
-    logits: Tensor
-    total: Tensor
-    terms: Mapping[str, Tensor]
-
-
-class Distillation(ABC):
-    """Says what the model is trained on.
-
-    It is no module: what it holds is in no checkpoint, no optimizer and no ledger.
-    """
-
-    @abstractmethod
-    def prepare(self, encoder: Encoder, tasks: Mapping[str, Task], max_length: int) -> None:
-        """Load what is learned from; ``max_length`` is that of texts, in tokens.
-
-        Raises:
-            FileNotFoundError: if there is no teacher.
-            ValueError: if this student cannot learn these tasks from it.
-        """
-
-    @abstractmethod
-    def start(self, trainer: pl.Trainer) -> None:
-        """Training is about to start, on all ranks: prepare what it reads in every step."""
-
-    @abstractmethod
-    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
-        """Run the model on a batch of a task, and return what it is trained on."""
-
-
-class NoDistillation(Distillation):
-    """Labels alone, so that nothing branches on "is there a teacher?"."""
-
-    @override
-    def prepare(self, encoder: Encoder, tasks: Mapping[str, Task], max_length: int) -> None:
-        pass
-
-    @override
-    def start(self, trainer: pl.Trainer) -> None:
-        pass
-
-    @override
-    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
-        logits = model(batch)
-        loss = task.loss(logits, batch.labels)
-        return Losses(logits, loss, {"loss": loss})
-
-
-class LogitDistillation(Distillation):
+class LogitDistillation(Objective):
     """The logits of a teacher: ``(1 - weight) * loss + weight * distillation``.
 
     The sum is that of Sanh et al. (2020); the second term is the task's ``distillation_loss``.

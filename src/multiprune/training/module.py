@@ -18,7 +18,7 @@ from multiprune.runs.predictions import Answers
 from multiprune.runs.settings import difference
 from multiprune.tasks.answers import answers_to
 from multiprune.tasks.scores import reads_rows, scores_of
-from multiprune.training.distillation import NoDistillation
+from multiprune.training.objective import PlainLoss
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from multiprune.models.multitask import MultitaskModel
     from multiprune.tasks.task import Batch, Rows, Task
-    from multiprune.training.distillation import Distillation
+    from multiprune.training.objective import Objective
     from multiprune.training.optim import AdamWRecipe
 
 
@@ -74,7 +74,7 @@ class MultitaskModule(pl.LightningModule):
     Logs ``train/<task>/loss``, ``val/<task>/<metric>`` and ``val/score``, the mean of the tasks'
     scores (each the first metric of its task); the same with ``test``. A task in several languages
     has ``<metric>`` as a mean over them, ``<metric>.<language>`` and ``<metric>.<group>``. The
-    terms that a distillation adds to the loss of a task are logged beside it.
+    terms that an objective adds to the loss of a task are logged beside it.
 
     What is random in a training step (dropout) depends on the seed, the rank and the number of the
     batch alone, so that a resumed run repeats it without saved random states.
@@ -88,7 +88,7 @@ class MultitaskModule(pl.LightningModule):
         tasks: Mapping[str, Task],
         optimizer: AdamWRecipe,
         *,
-        distillation: Distillation | None = None,
+        objective: Objective | None = None,
         seed: int = 0,
         config: Mapping[str, Any] | None = None,
     ) -> None:
@@ -99,7 +99,7 @@ class MultitaskModule(pl.LightningModule):
         self.tasks = dict(tasks)
         self.recipe = optimizer
         # Not a module: a teacher has no place among this one's parameters and in its checkpoints.
-        self.distillation = distillation or NoDistillation()
+        self.objective = objective or PlainLoss()
         self.seed = seed
         self.gathered = {
             split: {name: GatheredAnswers() for name in tasks} for split in ("val", "test")
@@ -118,7 +118,7 @@ class MultitaskModule(pl.LightningModule):
 
     @override
     def on_fit_start(self) -> None:
-        self.distillation.start(self.trainer)
+        self.objective.start(self.trainer)
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -128,7 +128,7 @@ class MultitaskModule(pl.LightningModule):
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         task = self.tasks[batch.task]
-        losses = self.distillation.losses(self.model, task, batch)
+        losses = self.objective.losses(self.model, task, batch)
         loss = losses.total
         if not torch.isfinite(loss):
             raise FloatingPointError(

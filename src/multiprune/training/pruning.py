@@ -10,7 +10,6 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 from typing_extensions import override
 
 from multiprune.arguments import check_is, check_number
-from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.fingerprint import mask_checksums
 from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.none import NoPruning
@@ -119,8 +118,7 @@ class Pruning(pl.Callback):
     ) -> None:
         # Lightning runs backward inside `optimizer.step`, after the optimizer's own pre-hooks.
         assert self._gradual is not None
-        if isinstance(self.pruner, DynamicSparsification):
-            self.pruner.check_parts_have_run()
+        self.pruner.check_passes()
         self._gradual.before_step(optimizer)
 
     @override

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from typing_extensions import override
 
-from multiprune.pruning.dynamic_sparsification import DynamicSparsification
-from multiprune.training.distillation import Distillation
+from multiprune.training.objective import Objective
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,18 +21,18 @@ if TYPE_CHECKING:
     from multiprune.models.encoder import Encoder
     from multiprune.models.multitask import MultitaskModel
     from multiprune.pruning.pruner import Pruner
+    from multiprune.pruning.sizes import Parts
     from multiprune.tasks.task import Batch, Task
-    from multiprune.training.distillation import Losses
+    from multiprune.training.objective import Losses
 
 
-def trained_with(distillation: Distillation, pruner: Pruner) -> Distillation:
+def trained_with(objective: Objective, pruner: Pruner) -> Objective:
     """Return what a model is trained on that a pruner prunes: of many sizes, all of them."""
-    if isinstance(pruner, DynamicSparsification):
-        return Sandwich(distillation, pruner)
-    return distillation
+    parts = pruner.trained_parts()
+    return objective if parts is None else Sandwich(objective, parts)
 
 
-class Sandwich(Distillation):
+class Sandwich(Objective):
     """The loss of the whole encoder, and that of its parts, which are distilled from it in place.
 
     The sandwich rule and inplace distillation of Yu & Huang (2019), "Universally Slimmable
@@ -42,8 +41,8 @@ class Sandwich(Distillation):
     which no gradient is taken. Losses are summed. In one step all processes train the same sizes.
     """
 
-    def __init__(self, inner: Distillation, pruner: DynamicSparsification) -> None:
-        self.inner, self.pruner = inner, pruner
+    def __init__(self, inner: Objective, parts: Parts) -> None:
+        self.inner, self.parts = inner, parts
         self._trainer: pl.Trainer | None = None
 
     @override
@@ -57,7 +56,7 @@ class Sandwich(Distillation):
 
     @override
     def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
-        parts = self.pruner.parts_of_step(self._step)
+        parts = self.parts.parts_of_step(self._step)
         if not parts:
             return self.inner.losses(model, task, batch)
         with shared_embeddings(model.encoder):
@@ -69,12 +68,12 @@ class Sandwich(Distillation):
     def _loss_of_part(
         self, part: int, model: MultitaskModel, task: Task, batch: Batch, expected: Tensor
     ) -> Tensor:
-        with self.pruner.part(part):
+        with self.parts.part(part):
             logits = model(batch)
         loss = task.distillation_loss(
-            logits, expected.detach(), batch.labels, self.pruner.temperature
+            logits, expected.detach(), batch.labels, self.parts.temperature
         )
-        if weight := self.pruner.label_weight:
+        if weight := self.parts.label_weight:
             loss = (1 - weight) * loss + weight * task.loss(logits, batch.labels)
         return loss
 

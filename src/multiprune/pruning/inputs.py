@@ -1,0 +1,157 @@
+"""What linear layers read while a model trains: squares of inputs, summed up by feature."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from multiprune.pruning.all_ranks import summed
+from multiprune.pruning.ready import NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.utils.hooks import RemovableHandle
+
+    from multiprune.pruning.target import Target
+
+#: The kind of buffer beside a weight that holds the sums.
+SQUARES = "input_squares"
+
+
+class InputSquares:
+    """Sums up the squares of what layers read, over the steps that are taken, by input feature.
+
+    The sums are buffers beside the weights, of shape (in,). What the passes of a step say is held
+    back until it is known that the optimizer took the step. A pass counts when it is
+    differentiated, so once however often gradient checkpointing runs it, and in training mode
+    alone. Every token counts, those of padding too. With several processes, those of all count.
+    """
+
+    def __init__(self) -> None:
+        self._watched: list[_Watched] = []
+        self._wanted = True
+
+    def watch(self, targets: Sequence[Target], inside: nn.Module) -> None:
+        """Begin to read what the layers of some weights read, all within ``inside``."""
+        self._watched = [_Watched(target, _owners(target, inside)) for target in targets]
+
+    def norms(self, target: Target) -> Tensor:
+        """Return the Euclidean norm of each input of a layer; of one that read nothing, ones."""
+        squares = target.buffer(SQUARES)
+        return torch.where(squares.any(), squares.sqrt(), 1.0)
+
+    def close_step(self) -> None:
+        """All passes of a step have run, in all processes."""
+        if not self._wanted:
+            return
+        for watched, total in zip(
+            self._watched, summed([one.of_step for one in self._watched]), strict=True
+        ):
+            watched.of_step = total
+
+    def add(self) -> None:
+        """Add what was held back to the sums: the step was taken."""
+        for watched in self._watched:
+            watched.target.buffer(SQUARES).add_(watched.of_step)
+
+    def forget(self, *, wanted: bool) -> None:
+        """Drop what was held back; ``wanted`` says whether what is read from now on counts."""
+        self._wanted = wanted
+        for watched in self._watched:
+            watched.forget(wanted=wanted)
+
+    def check_ready(self, method: str) -> None:
+        """Raise a NotReadyError if the sums have too few bits to add to."""
+        for watched in self._watched:
+            dtype = watched.target.buffer(SQUARES).dtype
+            if torch.finfo(dtype).bits < 32:
+                raise NotReadyError(
+                    f"{method} sums up what layers read, in buffers that the model was cast to "
+                    f"{str(dtype).removeprefix('torch.')} with: cast it before "
+                    "pruner.prepare(model), or train with autocast, as precision='bf16-mixed' does."
+                )
+
+    def remove(self) -> None:
+        """Leave neither buffers nor hooks."""
+        for watched in self._watched:
+            watched.remove()
+        self._watched = []
+
+
+class _Watched:
+    """One weight, and what its layers have read since the last step."""
+
+    def __init__(self, target: Target, owners: Sequence[nn.Linear]) -> None:
+        weight = target.weight
+        precision = torch.promote_types(weight.dtype, torch.float32)
+        target.add(SQUARES, weight.new_zeros(weight.shape[1], dtype=precision))
+        self.target, self._wanted = target, True
+        self._of_step: Tensor | None = None
+        self._handles: list[RemovableHandle] = [
+            owner.register_forward_hook(self) for owner in owners
+        ]
+
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """Read a pass; count it once it is differentiated, or now if nothing will tell."""
+        if not self._wanted or not layer.training or not torch.is_grad_enabled():
+            return
+        squares = squares_of(inputs[0].detach(), self.target.buffer(SQUARES).dtype)
+        if torch.compiler.is_compiling() or not output.requires_grad:
+            self._count(squares)  # torch.compile follows no hooks of tensors
+            return
+        left = [squares]
+
+        def count(_: Any) -> None:
+            while left:  # a graph may be differentiated twice
+                self._count(left.pop())
+
+        output.register_hook(count)  # type: ignore[no-untyped-call]
+
+    @property
+    def of_step(self) -> Tensor:
+        """What the passes of this step have read."""
+        if self._of_step is None:
+            return torch.zeros_like(self.target.buffer(SQUARES))
+        return self._of_step
+
+    @of_step.setter
+    def of_step(self, total: Tensor) -> None:
+        self._of_step = total
+
+    def forget(self, *, wanted: bool) -> None:
+        self._of_step, self._wanted = None, wanted
+
+    def remove(self) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        self.target.remove(SQUARES)
+
+    def _count(self, squares: Tensor) -> None:
+        if squares.shape == self.target.buffer(SQUARES).shape:  # not of a layer that was cut
+            self._of_step = squares if self._of_step is None else self._of_step + squares
+
+
+def squares_of(inputs: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the sum of squares by feature, the last dimension, over all others."""
+    # Squares of fp16 overflow from 256 on; of bf16 they are rounded, which evens out.
+    inputs = inputs.to(dtype) if inputs.dtype == torch.float16 else inputs
+    return inputs.square().flatten(0, -2).sum(0, dtype=dtype)
+
+
+def _owners(target: Target, inside: nn.Module) -> list[nn.Linear]:
+    """Return the linear layers that have this weight: several, if it is tied."""
+    weight = getattr(target.module, target.name)
+    owners = [
+        module
+        for module in inside.modules()
+        if isinstance(module, nn.Linear) and module.weight is weight
+    ]
+    if not owners:
+        raise ValueError(
+            f"Norms of inputs are those of linear layers, but {target.path} is the weight of none: "
+            "leave its part out of `parts`."
+        )
+    return owners

@@ -1,0 +1,55 @@
+"""A parameter that is pruned weight by weight, and the buffers beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Target:
+    """A parameter in scope, and the buffers that a method keeps beside it in its module."""
+
+    path: str
+    module: nn.Module
+    name: str
+
+    @property
+    def weight(self) -> Tensor:
+        """The parameter, outside autograd; its ``grad`` is ``Target.gradient``."""
+        return self._parameter.data
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """The dense gradient that backward has left, if the parameter took part."""
+        return self._parameter.grad
+
+    def drop_gradient(self) -> None:
+        """Leave no gradient: optimizers pass such a parameter by, with momentum and decay."""
+        self._parameter.grad = None
+
+    @property
+    def mask(self) -> Tensor:
+        """What is kept: boolean, of the parameter's shape, one byte a weight."""
+        return self.buffer("mask")
+
+    def add(self, kind: str, tensor: Tensor) -> None:
+        """Register a buffer ``<name>_<kind>`` beside the parameter."""
+        self.module.register_buffer(f"{self.name}_{kind}", tensor)
+
+    def buffer(self, kind: str) -> Tensor:
+        """Look a buffer up, anew each time, since moving a model replaces its buffers."""
+        tensor: Tensor = getattr(self.module, f"{self.name}_{kind}")
+        return tensor
+
+    def remove(self, kind: str) -> None:
+        """Delete a buffer."""
+        delattr(self.module, f"{self.name}_{kind}")
+
+    @property
+    def _parameter(self) -> nn.Parameter:
+        parameter: nn.Parameter = getattr(self.module, self.name)
+        return parameter

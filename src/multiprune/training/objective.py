@@ -1,0 +1,62 @@
+"""What a model is trained on: the interface, and labels alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from typing_extensions import override
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pytorch_lightning as pl
+    from torch import Tensor
+
+    from multiprune.models.encoder import Encoder
+    from multiprune.models.multitask import MultitaskModel
+    from multiprune.tasks.task import Batch, Task
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a batch is trained on, the terms that it is made of, by name, and the model's logits."""
+
+    logits: Tensor
+    total: Tensor
+    terms: Mapping[str, Tensor]
+
+
+class Objective(ABC):
+    """Says what the model is trained on.
+
+    It is no module: what it holds is in no checkpoint, no optimizer and no ledger.
+    """
+
+    def prepare(  # noqa: B027
+        self, encoder: Encoder, tasks: Mapping[str, Task], max_length: int
+    ) -> None:
+        """Load what is learned from; ``max_length`` is that of texts, in tokens.
+
+        Raises:
+            FileNotFoundError: if there is no teacher.
+            ValueError: if this student cannot learn these tasks from it.
+        """
+
+    def start(self, trainer: pl.Trainer) -> None:  # noqa: B027
+        """Training is about to start, on all ranks: prepare what it reads in every step."""
+
+    @abstractmethod
+    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
+        """Run the model on a batch of a task, and return what it is trained on."""
+
+
+class PlainLoss(Objective):
+    """The task's loss on labels alone."""
+
+    @override
+    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
+        logits = model(batch)
+        loss = task.loss(logits, batch.labels)
+        return Losses(logits, loss, {"loss": loss})
