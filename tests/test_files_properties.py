@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from run_folders import record_with
 from strategies import json_values, names, refusal_with, seeds, texts
 
-from multiprune.data.tables import read_table
 from multiprune.launching.slurm_queue import parse
 from multiprune.runs.atomic import atomic_file
 from multiprune.runs.json_value import value_at
@@ -24,6 +23,7 @@ from multiprune.runs.record import SCHEMA, RunRecord
 from multiprune.runs.schema import check_schema, checked, read_json
 from multiprune.runs.status_record import StatusRecord
 from multiprune.tasks.columns import Columns
+from whole_tables import read_table
 from multiprune.training.csv_logger import MetricsCsv
 
 if TYPE_CHECKING:

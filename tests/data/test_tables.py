@@ -10,8 +10,8 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from multiprune.data.tables import read_table
 from multiprune.tasks.columns import Columns
+from whole_tables import read_table
 
 if TYPE_CHECKING:
     from pathlib import Path

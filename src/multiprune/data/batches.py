@@ -51,12 +51,11 @@ class EncodedTask:
         return self.task.corrupted(replace(batch, rows=rows, examples=examples), draw)
 
 
-def examples_of(table: Dataset) -> Sequence[int]:
+def examples_of(table: Dataset) -> NDArray[np.int64]:
     """Return which example each encoded row is of."""
     if EXAMPLE not in table.column_names:
-        return range(len(table))
-    examples: list[int] = table[EXAMPLE][:]
-    return examples
+        return np.arange(len(table))
+    return np.asarray(table.with_format("arrow")[EXAMPLE][:], dtype=np.int64)
 
 
 def token_counts(table: Dataset) -> NDArray[np.int64]:

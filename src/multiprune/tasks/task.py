@@ -35,11 +35,15 @@ EXAMPLE = "example"
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one split, where they came from, and a hash of what they hold."""
+    """The rows of one split, where they came from, and a hash of what they hold.
+
+    ``first`` is the number of the first one, where they are a part of the rows of a split.
+    """
 
     table: Dataset
     origin: str
     fingerprint: str
+    first: int = 0
 
 
 class Source(Protocol):
@@ -250,10 +254,16 @@ class Task(ABC):
         """The name of the metric that is the task's score."""
         return next(iter(self.metrics))
 
+    def reading(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Task:  # noqa: ARG002
+        """Return this task as it encodes parts of ``rows``, where that depends on all of them."""
+        return self
+
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> tuple[dict[str, list[Any]], int]:
-        """Tokenize all rows; return the columns of the encoded rows, and how many were truncated.
+        """Tokenize rows; return the columns of the encoded rows, and how many were truncated.
+
+        Where examples are rows, they may be a part of those of a split: see ``reading``.
 
         Raises:
             ValueError: if a column is missing or a value does not fit (names file and column).
