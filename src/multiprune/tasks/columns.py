@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 # So many rows are Python objects at a time.
-_ROWS = 1000
+_ROWS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
