@@ -1,6 +1,6 @@
 """How much memory reading and encoding a task takes, by how many rows its file has.
 
-    python benchmarks/data_memory.py                               # writes benchmarks/results/data_memory.json
+    python benchmarks/data_memory.py                     # writes results/data_memory.json
     python benchmarks/data_memory.py --rows 1000 10000 --kinds csv
 
 Each file of pairs is made from a seed and measured in a process of its own, which starts with an

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from run_folders import record_with
 from strategies import json_values, names, refusal_with, seeds, texts
+from whole_tables import read_table
 
 from multiprune.launching.slurm_queue import parse
 from multiprune.runs.atomic import atomic_file
@@ -23,7 +24,6 @@ from multiprune.runs.record import SCHEMA, RunRecord
 from multiprune.runs.schema import check_schema, checked, read_json
 from multiprune.runs.status_record import StatusRecord
 from multiprune.tasks.columns import Columns
-from whole_tables import read_table
 from multiprune.training.csv_logger import MetricsCsv
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow
 import pytest
 from pyarrow import parquet
+from whole_tables import read_table
 
 from multiprune.tasks.columns import Columns
-from whole_tables import read_table
 
 if TYPE_CHECKING:
     from pathlib import Path

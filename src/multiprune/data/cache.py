@@ -16,8 +16,6 @@ from filelock import FileLock
 
 from multiprune.data.rows_file import RowsFile
 from multiprune.runs.atomic import atomic_folder
-from multiprune.tasks.columns import row_slices
-from multiprune.tasks.task import EXAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -27,9 +25,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from multiprune.tasks.task import Rows, Task
-
-    #: Columns of some rows, and how many of these were truncated.
-    Part = tuple[Mapping[str, Any], int]
 
 log = logging.getLogger(__name__)
 
@@ -60,22 +55,7 @@ def encoded_rows(
     files are cleared away, is written anew.
     """
     key = encoding_key(task, rows.fingerprint, tokenizer, max_length)
-    return stored(folder / key, lambda: encoded_parts(task, rows, tokenizer, max_length))
-
-
-def encoded_parts(
-    task: Task, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
-) -> Iterator[Part]:
-    """Yield the columns of encoded rows, some rows at a time, and how many were truncated."""
-    if not task.examples_are_rows:
-        yield task.encode(rows, tokenizer, max_length)
-        return
-    reader = task.reading(rows, tokenizer)
-    for part in row_slices(rows):
-        columns, truncated = reader.encode(part, tokenizer, max_length)
-        if EXAMPLE in columns:
-            columns[EXAMPLE] = [part.first + example for example in columns[EXAMPLE]]
-        yield columns, truncated
+    return stored(folder / key, lambda: task.encode_parts(rows, tokenizer, max_length))
 
 
 def stored(

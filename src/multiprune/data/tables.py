@@ -209,9 +209,7 @@ def _joined(file: Path, known: Schema, new: Schema) -> Schema:
     return pyarrow.unify_schemas([known, new], promote_options="permissive")
 
 
-def _chosen(
-    file: Path, number: int, line: str, columns: Columns | None
-) -> _Chosen:
+def _chosen(file: Path, number: int, line: str, columns: Columns | None) -> _Chosen:
     """Return the values of a line that are asked for, and the names of the others."""
     try:
         row = json.loads(line)

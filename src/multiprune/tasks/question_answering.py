@@ -19,7 +19,7 @@ from multiprune.tasks.task import EXAMPLE, IGNORED, Rows, Task
 from multiprune.tasks.windows import Spans, context_windows, longest_question
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
@@ -52,7 +52,8 @@ class QuestionAnswering(Task):
         overlap: tokens of a context that neighbouring windows share; at most half of a window.
         question_length: tokens of a question that are read.
         answer_length: tokens that an answer may have.
-        longest_question: tokens of the longest of all questions; known from ``reading`` on.
+        longest_question: tokens of the longest of all questions; known while rows are encoded in
+            parts.
     """
 
     label_start: str
@@ -119,13 +120,16 @@ class QuestionAnswering(Task):
         ]
 
     @override
-    def reading(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> QuestionAnswering:
+    def encode_parts(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Iterator[tuple[dict[str, list[Any]], int]]:
         longest = 0
         for part in row_slices(rows):
             self.check_columns(part)
             questions = part.table[self.text[0]][:]
             longest = max(longest, longest_question(questions, tokenizer, self.question_length))
-        return replace(self, longest_question=longest)
+        knowing = replace(self, longest_question=longest)
+        yield from super(QuestionAnswering, knowing).encode_parts(rows, tokenizer, max_length)
 
     @override
     def encode(

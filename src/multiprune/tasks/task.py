@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import isbuiltin
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from multiprune.arguments import check_number
-from multiprune.tasks.columns import Columns, check_present, check_texts, check_values
+from multiprune.tasks.columns import Columns, check_present, check_texts, check_values, row_slices
 from multiprune.tasks.languages import LANGUAGE, check_declaration
 
 if TYPE_CHECKING:
@@ -254,16 +254,10 @@ class Task(ABC):
         """The name of the metric that is the task's score."""
         return next(iter(self.metrics))
 
-    def reading(self, rows: Rows, tokenizer: PreTrainedTokenizerBase) -> Task:  # noqa: ARG002
-        """Return this task as it encodes parts of ``rows``, where that depends on all of them."""
-        return self
-
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> tuple[dict[str, list[Any]], int]:
         """Tokenize rows; return the columns of the encoded rows, and how many were truncated.
-
-        Where examples are rows, they may be a part of those of a split: see ``reading``.
 
         Raises:
             ValueError: if a column is missing or a value does not fit (names file and column).
@@ -279,6 +273,16 @@ class Task(ABC):
         columns = {name: list(values) for name, values in encoding.items()}
         truncated = sum(bool(one.overflowing) for one in encoding.encodings or [])
         return columns | {"labels": labels}, truncated
+
+    def encode_parts(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Iterator[tuple[dict[str, list[Any]], int]]:
+        """Yield what ``encode`` returns of all rows, for some of them at a time."""
+        for part in row_slices(rows):
+            columns, truncated = self.encode(part, tokenizer, max_length)
+            if EXAMPLE in columns:
+                columns[EXAMPLE] = [part.first + example for example in columns[EXAMPLE]]
+            yield columns, truncated
 
     def texts(self, rows: Rows) -> list[list[Any]]:
         """Return what the tokenizer reads of all rows: one list, or two whose entries are pairs."""
