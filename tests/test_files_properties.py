@@ -14,8 +14,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from run_folders import record_with
 from strategies import json_values, names, refusal_with, seeds, texts
+from whole_tables import read_table
 
-from multiprune.data.tables import read_table
 from multiprune.launching.slurm_queue import parse
 from multiprune.runs.atomic import atomic_file
 from multiprune.runs.json_value import value_at

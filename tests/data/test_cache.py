@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from datasets import Dataset
 from filelock import FileLock
+from pyarrow import Table
 from transformers import PreTrainedTokenizerBase
 
 from multiprune.data.cache import default_cache_folder, encoded_rows
+from multiprune.data.rows_file import RowsFile
 from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
@@ -128,12 +130,12 @@ def test_failing_encode_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_failing_write_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_table: Dataset, folder: Path, **_: Any) -> None:
-        (folder / "state.json").write_text("half")
+    def full(rows: RowsFile, _part: Table) -> None:
+        rows.file.write_text("half")
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Dataset, "save_to_disk", full)
+        patch.setattr(RowsFile, "write", full)
         with pytest.raises(OSError, match="No space left"):
             read(counting_task(), tmp_path)
     assert not visible(tmp_path)
@@ -143,12 +145,12 @@ def test_failing_write_leaves_nothing_behind(
 def test_what_a_killed_process_has_half_written_is_gone_once_the_rows_are_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(_table: Dataset, folder: Path, **_: Any) -> None:
-        (folder / "state.json").write_text("half")
+    def killed(rows: RowsFile, _part: Table) -> None:
+        rows.file.write_text("half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Dataset, "save_to_disk", killed)
+        patch.setattr(RowsFile, "write", killed)
         # As after ``kill -9``, nothing is done on the way out.
         patch.setattr(shutil, "rmtree", lambda *_, **__: None)
         with pytest.raises(KeyboardInterrupt):
@@ -190,7 +192,7 @@ def test_without_locks_rows_that_another_process_wrote_meanwhile_are_read(
     assert "may be tokenized by several runs at once: FileSystem does not" in caplog.text
 
 
-@pytest.mark.parametrize("lost", ["truncated.json", "state.json", "*.arrow"])
+@pytest.mark.parametrize("lost", ["counts.json", "rows.arrow"])
 def test_rows_of_which_a_file_has_vanished_are_written_anew(lost: str, tmp_path: Path) -> None:
     expected = read(counting_task(), tmp_path)
     (file,) = tmp_path.rglob(lost)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow
 import pytest
 from pyarrow import parquet
+from whole_tables import read_table
 
-from multiprune.data.tables import read_table
 from multiprune.tasks.columns import Columns
 
 if TYPE_CHECKING:

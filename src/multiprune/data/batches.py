@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
     from numpy.typing import NDArray
+    from pyarrow import ChunkedArray
 
     from multiprune.data.mixing import BatchPlan
     from multiprune.data.stream import EncodedStream
@@ -45,18 +48,37 @@ class EncodedTask:
         the same.
         """
         streamed = self.stream if split == "train" else None
-        columns = dict(self.splits[split][rows] if streamed is None else streamed[rows])
+        columns = self._columns(split, rows) if streamed is None else dict(streamed[rows])
         examples = columns.pop(EXAMPLE, rows)
         batch = collate(self.name, self.task, columns, padding_token=self.padding_token)
         return self.task.corrupted(replace(batch, rows=rows, examples=examples), draw)
 
+    def _columns(self, split: str, rows: Sequence[int]) -> dict[str, Sequence[Any]]:
+        table = self._arrow[split][rows]
+        return {
+            name: table[name].to_pylist() if name in ("labels", EXAMPLE) else _arrays(table[name])
+            for name in table.column_names
+        }
 
-def examples_of(table: Dataset) -> Sequence[int]:
+    @cached_property
+    def _arrow(self) -> dict[str, Dataset]:
+        """The splits, without making a Python number of each token that is read."""
+        return {split: table.with_format("arrow") for split, table in self.splits.items()}
+
+
+def _arrays(column: ChunkedArray) -> list[NDArray[np.int64]]:
+    """Return the lists of numbers of a column."""
+    rows = column.combine_chunks()
+    values = np.array(rows.flatten(), dtype=np.int64)
+    ends = np.cumsum(rows.value_lengths()).tolist()
+    return [values[first:last] for first, last in pairwise([0, *ends])]
+
+
+def examples_of(table: Dataset) -> NDArray[np.int64]:
     """Return which example each encoded row is of."""
     if EXAMPLE not in table.column_names:
-        return range(len(table))
-    examples: list[int] = table[EXAMPLE][:]
-    return examples
+        return np.arange(len(table))
+    return np.asarray(table.with_format("arrow")[EXAMPLE][:], dtype=np.int64)
 
 
 def token_counts(table: Dataset) -> NDArray[np.int64]:

@@ -7,26 +7,31 @@ import json
 import logging
 import os
 import shutil
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from multiprune.data.rows_file import RowsFile
 from multiprune.runs.atomic import atomic_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from datasets import Dataset
+    from pyarrow import Table
     from transformers import PreTrainedTokenizerBase
 
     from multiprune.tasks.task import Rows, Task
 
 log = logging.getLogger(__name__)
 
+_ROWS, _COUNTS = "rows.arrow", "counts.json"
+
 # Part of every key: raise it when encoded rows change their meaning.
-_FORMAT = 2
+_FORMAT = 3
 
 
 def default_cache_folder() -> Path:
@@ -44,17 +49,22 @@ def encoded_rows(
 ) -> tuple[Dataset, int]:
     """Return the encoded rows of a split and how many of them were truncated.
 
-    Tokenizes (on all cores) and writes below ``folder`` what is not there yet; of several processes
-    that need the same, one does and the others wait. A reader never sees half-written rows: they
-    are written beside, then renamed. What cannot be read, as where old files are cleared away, is
-    written anew.
+    Tokenizes (on all cores), some rows at a time, and writes below ``folder`` what is not there
+    yet; of several processes that need the same, one does and the others wait. A reader never sees
+    half-written rows: they are written beside, then renamed. What cannot be read, as where old
+    files are cleared away, is written anew.
     """
     key = encoding_key(task, rows.fingerprint, tokenizer, max_length)
-    return stored(folder / key, lambda: task.encode(rows, tokenizer, max_length))
+    return stored(folder / key, lambda: task.encode_parts(rows, tokenizer, max_length))
 
 
-def stored(place: Path, make: Callable[[], tuple[Mapping[str, Any], int]]) -> tuple[Dataset, int]:
-    """Return the rows in the folder ``place``, which one process makes if they are not there."""
+def stored(
+    place: Path, make: Callable[[], Iterable[tuple[Table | Mapping[str, Any], int]]]
+) -> tuple[Dataset, int]:
+    """Return the rows in the folder ``place``, which one process makes if they are not there.
+
+    They are mapped to memory, not read. ``make`` gives them in parts.
+    """
     if (found := _read(place)) is not None:
         return found
     with _alone(place):
@@ -62,33 +72,44 @@ def stored(place: Path, make: Callable[[], tuple[Mapping[str, Any], int]]) -> tu
             return found
         # What others wrote before is damaged.
         shutil.rmtree(place, ignore_errors=True)
-        _write(place, *make())
+        _write(place, make())
         found = _read(place)
     if found is None:
-        raise OSError(f"Encoded rows must be readable, but those just written to {place} are not.")
+        raise OSError(f"Rows must be readable, but those just written to {place} are not.")
     return found
 
 
 def _read(place: Path) -> tuple[Dataset, int] | None:
-    from datasets import load_from_disk
+    from datasets import Dataset
 
     if not place.is_dir():
         return None
     try:
-        truncated = int(json.loads((place / "truncated.json").read_text()))
-        return load_from_disk(place), truncated
+        counts = json.loads((place / _COUNTS).read_text())
+        table = Dataset.from_file(str(place / _ROWS))
+        # A file that ends between two parts can be read.
+        if len(table) != counts["rows"]:
+            raise ValueError(f"{counts['rows']:,} rows were written, but {len(table):,} are there")
+        return table, counts["truncated"]
     except (OSError, ValueError) as error:
         log.warning("%s is written anew, because it cannot be read: %s", place, error)
         return None
 
 
-def _write(place: Path, columns: Mapping[str, Any], truncated: int) -> None:
+def _write(place: Path, parts: Iterable[tuple[Table | Mapping[str, Any], int]]) -> None:
     from datasets import Dataset
 
     try:
-        with atomic_folder(place) as beside:
-            Dataset.from_dict(dict(columns)).save_to_disk(beside, num_shards=1)
-            (beside / "truncated.json").write_text(json.dumps(truncated))
+        with atomic_folder(place) as beside, closing(RowsFile(beside / _ROWS)) as file:
+            counts = {"rows": 0, "truncated": 0}
+            for part, truncated in parts:
+                table = part
+                if isinstance(part, Mapping):
+                    table = Dataset.from_dict(dict(part)).data.table
+                file.write(table)
+                counts["rows"] += len(table)
+                counts["truncated"] += truncated
+            (beside / _COUNTS).write_text(json.dumps(counts))
     except OSError:
         # Without a lock, another process may have written the same rows in the meantime.
         if not place.is_dir():

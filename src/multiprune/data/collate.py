@@ -20,13 +20,13 @@ def collate(
 ) -> Batch:
     """Pad the encoded rows of one task on the right to the longest of them.
 
-    ``columns`` holds ``labels`` and lists of token numbers by name of the encoder's input; all but
-    ``input_ids``, which are padded with ``padding_token``, are padded with zeros.
+    ``columns`` holds ``labels`` and token numbers, a list or array a row, by name of the encoder's
+    input; all but ``input_ids``, which are padded with ``padding_token``, are padded with zeros.
     """
     tokens = {key: values for key, values in columns.items() if key != "labels"}
     inputs = {
         key: pad_sequence(
-            [torch.tensor(value) for value in values],
+            [torch.as_tensor(value, dtype=torch.long) for value in values],
             batch_first=True,
             padding_value=padding_token if key == "input_ids" else 0,
         )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytorch_lightning as pl
 from typing_extensions import override
 
@@ -148,7 +149,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         return {
             name: self._streamed[name].examples_per_epoch
             if name in self._streamed
-            else len(set(examples_of(one.splits["train"])))
+            else len(np.unique(examples_of(one.splits["train"])))
             for name, one in self.encoded.items()
         }
 

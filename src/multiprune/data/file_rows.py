@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multiprune.data.tables import read_table
+from multiprune.data.cache import stored
+from multiprune.data.tables import table_parts
+from multiprune.tasks.columns import row_slices
 from multiprune.tasks.labels import class_names
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from datasets import Dataset
     from pyarrow import Table
 
     from multiprune.tasks.columns import Columns
+
+# Part of every key: raise it when files are read in another way.
+_FORMAT = 1
 
 
 def matching_files(pattern: str | Path, split: str) -> list[Path]:
@@ -54,7 +60,7 @@ def read_rows(files: Sequence[Path], columns: Columns | None, *, origin: str) ->
         with file.open("rb") as stream:
             found = hashlib.file_digest(stream, "sha256")
         digest.update(found.digest())
-        tables.append(_dataset(read_table(file, columns), file))
+        tables.append(_dataset(file, columns, found.hexdigest()))
     if len(files) == 1:
         digest = found
     table = joined(tables, origin)
@@ -87,18 +93,43 @@ def joined(tables: Sequence[Dataset], origin: str) -> Dataset:
         ) from error
 
 
-def _dataset(table: Table, file: Path) -> Dataset:
-    from datasets import Dataset, Features
+def rows_folder() -> Path:
+    """Return where rows of files lie, beside the data sets of the hub."""
+    from datasets import config
+
+    return Path(config.HF_DATASETS_CACHE) / "multiprune"
+
+
+def _dataset(file: Path, columns: Columns | None, digest: str) -> Dataset:
+    """Return the rows of a file, whose content has this digest, where they lie on the disk."""
+    import pyarrow
+
+    chosen = None if columns is None else [columns.names, [*columns.text]]
+    key = json.dumps([_FORMAT, digest, file.suffix.lower(), chosen])
+    place = rows_folder() / hashlib.sha256(key.encode()).hexdigest()[:32]
+    try:
+        return stored(place, lambda: ((part, 0) for part in _readable(file, columns)))[0]
+    except pyarrow.ArrowException as error:
+        raise ValueError(
+            f"The columns of {file} must hold values of one type, but: {error}."
+        ) from error
+
+
+def _readable(file: Path, columns: Columns | None) -> Iterator[Table]:
+    from datasets import Features
     from pyarrow import schema
 
-    for field in table.schema:
-        try:
-            Features.from_arrow_schema(schema([field]))
-        except (ValueError, NotImplementedError) as error:
-            raise ValueError(
-                f"Column {field.name!r} of {file} holds {field.type}, which cannot be read."
-            ) from error
-    return Dataset(table)
+    seen = None
+    for part in table_parts(file, columns):
+        for field in part.schema if part.schema != seen else ():
+            try:
+                Features.from_arrow_schema(schema([field]))
+            except (ValueError, NotImplementedError) as error:
+                raise ValueError(
+                    f"Column {field.name!r} of {file} holds {field.type}, which cannot be read."
+                ) from error
+        seen = part.schema
+        yield part
 
 
 def part_of(rows: Rows, share: float, *, seed: int, classes: str | None, set_aside: bool) -> Rows:
@@ -107,8 +138,7 @@ def part_of(rows: Rows, share: float, *, seed: int, classes: str | None, set_asi
     The choice depends on the seed and the values of the column ``classes`` alone, each of which has
     its share in both parts, as far as whole rows go, and a row at least in what is left.
     """
-    values = [None] * len(rows.table) if classes is None else rows.table[classes][:]
-    aside = _set_aside(values, share, seed)
+    aside = _set_aside(_numbered(rows, classes), share, seed)
     table = rows.table.select(np.flatnonzero(aside == set_aside))
     which = "validation" if set_aside else "training"
     if len(table) == 0:
@@ -125,16 +155,26 @@ def part_of(rows: Rows, share: float, *, seed: int, classes: str | None, set_asi
     )
 
 
-def _set_aside(values: Sequence[Any], share: float, seed: int) -> np.ndarray[Any, Any]:
-    """Return which rows are set aside: evenly spaced ones, of all rows in the order of classes."""
+def _numbered(rows: Rows, classes: str | None) -> np.ndarray[Any, Any]:
+    """Return a number for each row, the same for those of a class."""
+    if classes is None:
+        return np.zeros(len(rows.table), int)
     numbers: dict[str, int] = {}
-    of_class = np.array([numbers.setdefault(str(one), len(numbers)) for one in values])
-    shuffled = np.random.default_rng(seed).permutation(len(values))
+    parts = [
+        [numbers.setdefault(str(one), len(numbers)) for one in part.table[classes][:]]
+        for part in row_slices(rows)
+    ]
+    return np.concatenate(parts)
+
+
+def _set_aside(of_class: np.ndarray[Any, Any], share: float, seed: int) -> np.ndarray[Any, Any]:
+    """Return which rows are set aside: evenly spaced ones, of all rows in the order of classes."""
+    shuffled = np.random.default_rng(seed).permutation(len(of_class))
     ordered = shuffled[np.argsort(of_class[shuffled], kind="stable")]
     # The only row of a class is needed to learn it.
     ordered = ordered[np.bincount(of_class)[of_class[ordered]] > 1]
     due = np.floor(np.arange(len(ordered) + 1) * share + 0.5)
-    aside = np.zeros(len(values), bool)
+    aside = np.zeros(len(of_class), bool)
     aside[ordered[np.diff(due) > 0]] = True
     # Of few rows, a large share may be all of them.
     _, first, counts = np.unique(of_class, return_index=True, return_counts=True)

@@ -44,7 +44,7 @@ class PieceEncoder:
         """
         return stored(
             self._place(piece),
-            lambda: (packed(piece.texts(), self.packing, self.tokenizer, self.max_length)[0], 0),
+            lambda: [(packed(piece.texts(), self.packing, self.tokenizer, self.max_length)[0], 0)],
         )[0]
 
     def has(self, piece: Piece) -> bool:

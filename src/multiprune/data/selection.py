@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from multiprune.tasks.columns import row_slices
 from multiprune.tasks.labels import UNLABELLED
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
 
     from multiprune.tasks.task import Task
 
@@ -63,7 +68,10 @@ def labelled(rows: Rows, task: Task) -> Rows | None:
     """Leave out rows whose label is not public, and a split that has no others."""
     if task.label not in rows.table.column_names or not task.marks_unlabelled:
         return rows
-    known = [row for row, label in enumerate(rows.table[task.label][:]) if label != UNLABELLED]
+    marked = [
+        [label == UNLABELLED for label in part.table[task.label][:]] for part in row_slices(rows)
+    ]
+    known = np.flatnonzero(~np.concatenate([np.zeros(0, bool), *marked]))
     return _selected(rows, known, "labelled")
 
 
@@ -79,7 +87,7 @@ def in_languages(rows: Rows, task: Task, split: str) -> Rows | None:
     if split != "train" or task.train_languages is None:
         return rows
     wanted = task.train_languages
-    kept = [row for row, language in enumerate(found) if language in wanted]
+    kept = np.flatnonzero([language in wanted for language in found])
     return _selected(rows, kept, f"in {' '.join(wanted)}")
 
 
@@ -90,8 +98,8 @@ def in_language(rows: Rows, task: Task, split: str, language: str) -> Rows | Non
         ValueError: if none is left to train or to validate with.
     """
     found = languages_of(rows, task.languages)
-    kept = [row for row, one in enumerate(found) if one == language]
-    if not kept and split in _REQUIRED:
+    kept = np.flatnonzero([one == language for one in found])
+    if not len(kept) and split in _REQUIRED:
         there = [one for one in task.languages if one in set(found)]
         raise ValueError(
             f"There must be {split} rows in {language}, but {rows.origin} has only such in "
@@ -102,14 +110,15 @@ def in_language(rows: Rows, task: Task, split: str, language: str) -> Rows | Non
 
 def without(rows: Rows, left_out: Sequence[int], which: str) -> Rows | None:
     """Leave out some rows; None if no others are there."""
-    others = set(left_out)
-    kept = [row for row in range(len(rows.table)) if row not in others]
+    is_kept = np.ones(len(rows.table), bool)
+    is_kept[left_out] = False
+    kept = np.flatnonzero(is_kept)
     return _selected(rows, kept, f"without {which}")
 
 
-def _selected(rows: Rows, kept: Sequence[int], which: str) -> Rows | None:
+def _selected(rows: Rows, kept: NDArray[np.int64], which: str) -> Rows | None:
     if len(kept) == len(rows.table):
         return rows
-    if not kept:
+    if not len(kept):
         return None
     return Rows(rows.table.select(kept), rows.origin, f"{rows.fingerprint} {which}")

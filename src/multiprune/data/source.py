@@ -14,7 +14,7 @@ from multiprune.data.file_rows import joined, matching_files, part_of, read_rows
 from multiprune.data.hub import HubLayout
 from multiprune.data.mirror import mirrored_folder
 from multiprune.own_parts import calling
-from multiprune.tasks.columns import check_present, check_values
+from multiprune.tasks.columns import check_present, check_values, row_slices
 from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.task import Rows
 
@@ -202,7 +202,8 @@ class FileSource:
             return rows
         if columns is not None:
             # Now, while rows have the numbers that they have in the file.
-            check_values(rows, columns.names)
+            for part in row_slices(rows):
+                check_values(part, columns.names)
         classes = None if columns is None else columns.classes
         return part_of(
             rows, self.validation, seed=self.seed, classes=classes, set_aside=split != "train"

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiprune.data.cache import stored
+from multiprune.data.file_rows import rows_folder
 from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from multiprune.tasks.columns import Columns
+
+# So many lines are read at a time.
+_LINES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +46,6 @@ class TextSource:
             FileNotFoundError: if no file fits the pattern.
             ValueError: if a file is not UTF-8, or there are no lines.
         """
-        from datasets import Dataset
-
         if split not in self.files:
             return None
         pattern = Path(self.files[split]).expanduser()
@@ -49,13 +53,30 @@ class TextSource:
         if not files:
             raise FileNotFoundError(f"A split must be text files, but {pattern} does not exist.")
         digest = hashlib.sha256()
-        lines: list[str] = []
         for file in files:
-            digest.update(hashlib.sha256(file.read_bytes()).digest())
-            lines += lines_of(file)
-        if not lines:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        place = rows_folder() / f"lines-{digest.hexdigest()[:32]}"
+        table, _ = stored(place, lambda: (({"text": part}, 0) for part in _parts(files)))
+        if not len(table):
             raise ValueError(f"A split must have rows, but {pattern} is empty.")
-        return Rows(Dataset.from_dict({"text": lines}), str(pattern), digest.hexdigest())
+        return Rows(table, str(pattern), digest.hexdigest())
+
+
+def _parts(files: Sequence[Path]) -> Iterator[list[str]]:
+    """Yield some lines at a time: one part at least."""
+    yield []
+    for file in files:
+        try:
+            # As in `split_lines`, nothing else ends a line.
+            with file.open(encoding="utf-8", newline="\n") as stream:
+                lines = (line.removesuffix("\n").removesuffix("\r") for line in stream)
+                while part := [*islice(lines, _LINES)]:
+                    yield part
+        except UnicodeDecodeError:
+            # Says in which line.
+            lines_of(file)
+            raise
 
 
 def lines_of(file: Path) -> list[str]:

@@ -165,7 +165,7 @@ def _check_numbers(encoded: EncodedTask, draw: Draw) -> None:
             f"Specialists need the training examples of a task, but those of {encoded.name} are "
             "streamed."
         )
-    available = len(set(examples_of(encoded.splits["train"])))
+    available = len(np.unique(examples_of(encoded.splits["train"])))
     classes = _classes(encoded.task)
     if draw.examples > available:
         raise ValueError(

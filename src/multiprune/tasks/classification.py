@@ -151,7 +151,7 @@ class MultiLabel(Task):
 
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
-        sets = enumerate(rows.table[self.label][:])
+        sets = enumerate(rows.table[self.label][:], rows.first)
         if self.indicators:
             return [self._indicators(values, rows, row) for row, values in sets]
         reader = label_reader(rows, self.label, known(self.labels))
@@ -242,7 +242,7 @@ class Regression(Task):
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
         values = rows.table[self.label][:]
-        for row, value in enumerate(values):
+        for row, value in enumerate(values, rows.first):
             number = isinstance(value, int | float) and math.isfinite(value)
             if not number or not self.minimum <= value <= self.maximum:
                 raise ValueError(

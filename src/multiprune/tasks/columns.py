@@ -6,9 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from multiprune.tasks.task import Rows
+
+
+# So many rows are Python objects at a time.
+_ROWS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +40,13 @@ class Columns:
         return replace(self, others=[one for one in self.others if one != name])
 
 
+def row_slices(rows: Rows) -> Iterator[Rows]:
+    """Yield some rows at a time, which know where among all of them they begin."""
+    for first in range(0, len(rows.table), _ROWS):
+        table = rows.table.select(range(first, min(first + _ROWS, len(rows.table))))
+        yield replace(rows, table=table, first=rows.first + first)
+
+
 def check_present(names: Sequence[str], present: Sequence[str], origin: str) -> None:
     """Raise a ValueError if a table lacks a column."""
     for name in names:
@@ -51,7 +62,7 @@ def check_values(rows: Rows, names: Sequence[str]) -> None:
         if None in values:
             raise ValueError(
                 f"Column {name!r} of {rows.origin} must hold a value in each row, but row "
-                f"{values.index(None)} is null."
+                f"{rows.first + values.index(None)} is null."
             )
 
 

@@ -93,11 +93,13 @@ class LabelReader:
         labels: the label space.
         by_integer: the id of each integer that data may hold.
         where: the column, as messages name it.
+        first: the number of the row that is read first.
     """
 
     labels: Labels
     by_integer: Mapping[float, int]
     where: str
+    first: int = 0
 
     def ids(self, values: Sequence[Any], *, row: int | None = None) -> list[int]:
         """Return the ids of labels; all are of one ``row`` if that is given.
@@ -116,7 +118,7 @@ class LabelReader:
                 raise ValueError(
                     f"{self.where} must hold one of {len(self.labels)} labels "
                     f"({', '.join(self.labels)}){position}, but row "
-                    f"{place if row is None else row} is {value!r}."
+                    f"{self.first + place if row is None else row} is {value!r}."
                 )
             found.append(index)
         return found
@@ -149,7 +151,7 @@ def label_reader(rows: Rows, column: str, labels: Labels) -> LabelReader:
     else:
         _check_positions(rows, column, labels, where)
         by_integer = {index: index for index in range(len(labels))}
-    return LabelReader(labels, by_integer, where)
+    return LabelReader(labels, by_integer, where, rows.first)
 
 
 def _check_positions(rows: Rows, column: str, labels: Labels, where: str) -> None:

@@ -12,13 +12,14 @@ from typing_extensions import override
 
 from multiprune.arguments import check_number
 from multiprune.metrics.outputs import HiddenTokens, Output
+from multiprune.tasks.columns import row_slices
 from multiprune.tasks.masking import MaskVocabulary, mask_vocabulary, masked, random_numbers
-from multiprune.tasks.packing import Packing, beside_texts, check_knows_words, packed
+from multiprune.tasks.packing import Packing, beside_texts, check_knows_words, packed_parts
 from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.task import IGNORED, Batch, Rows, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
@@ -118,17 +119,32 @@ class MaskedLanguage(Task):
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> tuple[dict[str, list[Any]], int]:
         """Return the columns of blocks; nothing is lost where texts are cut."""
-        self.check_columns(rows)
-        texts = rows.table[self.text[0]][:]
-        columns, count = packed(texts, self.packing, tokenizer, max_length)
+        columns: dict[str, list[Any]] = {}
+        for part, _ in self.encode_parts(rows, tokenizer, max_length):
+            for name, values in part.items():
+                columns.setdefault(name, []).extend(values)
+        return columns, 0
+
+    @override
+    def encode_parts(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Iterator[tuple[dict[str, list[Any]], int]]:
+        count = 0
+        texts = self._all_texts(rows)
+        for columns, count in packed_parts(texts, self.packing, tokenizer, max_length):  # noqa: B007
+            yield columns, 0
         if not count:
             raise ValueError(
                 f"Column {self.text[0]!r} of {rows.origin} must hold text that the tokenizer "
-                f"knows, but all {len(texts):,} rows are empty or unknown to it."
+                f"knows, but all {len(rows.table):,} rows are empty or unknown to it."
             )
-        if empty := len(texts) - count:
+        if empty := len(rows.table) - count:
             log.warning("%s: %d rows without text left out.", rows.origin, empty)
-        return columns, 0
+
+    def _all_texts(self, rows: Rows) -> Iterator[str]:
+        for part in row_slices(rows):
+            self.check_columns(part)
+            yield from part.table[self.text[0]][:]
 
     @override
     def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:

@@ -5,8 +5,9 @@ A text is a pair of arrays: its tokens, and for each of them where in the text i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Numbers = NDArray[np.int32]
+
+# So many blocks are Python objects at a time, and so many tokens are cut to blocks.
+_BLOCKS, _TOKENS = 1000, 1 << 16
 
 # So many texts, or texts of so many characters, are tokenized at a time: what the tokenizer says of
 # a text takes a hundred times its space.
@@ -76,39 +80,52 @@ class Block:
 
 
 #: Takes texts, the frame, and the most tokens of a block.
-Packing = Callable[[Sequence[TokenizedText], Frame, int], Iterator[Block]]
+Packing = Callable[[Iterator[TokenizedText], Frame, int], Iterator[Block]]
 
 
-def across_texts(texts: Sequence[TokenizedText], frame: Frame, length: int) -> Iterator[Block]:
+def across_texts(texts: Iterable[TokenizedText], frame: Frame, length: int) -> Iterator[Block]:
     """Fill blocks with one text behind another, whatever texts they begin and end in.
 
     The ``FULL-SENTENCES`` of Liu et al. (2019), section 4.2: a separator is put between texts, and
     tokens attend to all of their block. The last block is as long as what is left.
     """
     between = _special([] if frame.between is None else [frame.between])
+    room = length - len(frame)
     parts: list[TokenizedText] = []
+    size = 0
     for text in texts:
-        parts += [between, text] if parts else [text]
+        more = [between, text] if parts else [text]
+        parts += more
+        size += sum(map(len, more))
+        if size >= max(_TOKENS, room):
+            whole, full = _behind_each_other(parts), size // room * room
+            for block in _pieces(whole.part(0, full), room):
+                yield Block(frame.around(block))
+            parts, size = [whole.part(full, room)], size - full
+    if parts:
+        for block in _pieces(_behind_each_other(parts), room):
+            yield Block(frame.around(block))
+
+
+def _behind_each_other(parts: Sequence[TokenizedText]) -> TokenizedText:
     starts = np.cumsum([0, *map(len, parts)], dtype=np.int64)[:-1]
     words = [
         np.where(one.words == IGNORED, IGNORED, one.words + start)
         for one, start in zip(parts, starts, strict=True)
     ]
-    whole = TokenizedText(
+    return TokenizedText(
         np.concatenate([one.tokens for one in parts]), np.concatenate(words).astype(np.int64)
     )
-    for block in _pieces(whole, length - len(frame)):
-        yield Block(frame.around(block))
 
 
-def within_texts(texts: Sequence[TokenizedText], frame: Frame, length: int) -> Iterator[Block]:
+def within_texts(texts: Iterable[TokenizedText], frame: Frame, length: int) -> Iterator[Block]:
     """Give each text blocks of its own: long ones are cut, short ones stand alone."""
     for text in texts:
         for piece in _pieces(text, length - len(frame)):
             yield Block(frame.around(piece))
 
 
-def beside_texts(texts: Sequence[TokenizedText], frame: Frame, length: int) -> Iterator[Block]:
+def beside_texts(texts: Iterable[TokenizedText], frame: Frame, length: int) -> Iterator[Block]:
     """Put texts beside each other in blocks, each with a frame and positions of its own.
 
     The encoder is told by the positions that tokens attend to none of another text. Texts keep
@@ -154,7 +171,7 @@ def check_knows_words(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
-def tokenized(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenizedText]:
+def tokenized(texts: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[TokenizedText]:
     """Split texts into tokens, without special ones around them; leave out those without any."""
     special = np.array(tokenizer.all_special_ids, np.int32)
     for some in _batches(texts):
@@ -172,27 +189,57 @@ def tokenized(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Itera
 
 
 def packed(
-    texts: Sequence[str], packing: Packing, tokenizer: PreTrainedTokenizerBase, max_length: int
+    texts: Iterable[str], packing: Packing, tokenizer: PreTrainedTokenizerBase, max_length: int
 ) -> tuple[dict[str, list[Any]], int]:
     """Return the columns of the blocks of texts, and how many texts have tokens.
 
     There are none, and no blocks, where no token is one that could be predicted.
     """
-    frame = frame_of(tokenizer, max_length)
-    found = list(tokenized(texts, tokenizer))
-    if all((one.words == IGNORED).all() for one in found):
-        found = []
-    blocks = list(packing(found, frame, max_length)) if found else []
-    columns: dict[str, list[Any]] = {
-        "input_ids": [one.text.tokens for one in blocks],
-        "labels": [one.text.words for one in blocks],
-    }
-    if blocks and blocks[0].positions is not None:
-        columns["position_ids"] = [one.positions for one in blocks]
-    return columns, len(found)
+    columns: dict[str, list[Any]] = {"input_ids": [], "labels": []}
+    count = 0
+    for part, count in packed_parts(texts, packing, tokenizer, max_length):  # noqa: B007
+        for name, values in part.items():
+            columns.setdefault(name, []).extend(values)
+    return columns, count
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+def packed_parts(
+    texts: Iterable[str], packing: Packing, tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> Iterator[tuple[dict[str, list[Any]], int]]:
+    """Yield the columns of some blocks at a time, and how many texts had tokens so far."""
+    count = 0
+
+    def counted() -> Iterator[TokenizedText]:
+        nonlocal count
+        for text in _if_words(tokenized(texts, tokenizer)):
+            count += 1
+            yield text
+
+    blocks = iter(packing(counted(), frame_of(tokenizer, max_length), max_length))
+    while part := [*islice(blocks, _BLOCKS)]:
+        columns: dict[str, list[Any]] = {
+            "input_ids": [one.text.tokens for one in part],
+            "labels": [one.text.words for one in part],
+        }
+        if part[0].positions is not None:
+            columns["position_ids"] = [one.positions for one in part]
+        yield columns, count
+
+
+def _if_words(texts: Iterator[TokenizedText]) -> Iterator[TokenizedText]:
+    """Yield texts, unless all tokens of all of them are special."""
+    waiting = []
+    for text in texts:
+        waiting.append(text)
+        if not (text.words == IGNORED).all():
+            break
+    else:
+        return
+    yield from waiting
+    yield from texts
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
     batch: list[str] = []
     characters = 0
     for text in texts:

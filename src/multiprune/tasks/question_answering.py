@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -12,14 +12,15 @@ from typing_extensions import override
 
 from multiprune.arguments import check_number
 from multiprune.metrics.outputs import AnswerTexts, Output
+from multiprune.tasks.columns import row_slices
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.losses import no_loss
 from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.task import EXAMPLE, IGNORED, Compared, Rows, Task
-from multiprune.tasks.windows import Spans, context_windows
+from multiprune.tasks.windows import Spans, context_windows, longest_question
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
@@ -52,6 +53,8 @@ class QuestionAnswering(Task):
         overlap: tokens of a context that neighbouring windows share; at most half of a window.
         question_length: tokens of a question that are read.
         answer_length: tokens that an answer may have.
+        longest_question: tokens of the longest of all questions; known while rows are encoded in
+            parts.
     """
 
     label_start: str
@@ -59,6 +62,7 @@ class QuestionAnswering(Task):
     overlap: int = 128
     question_length: int = 64
     answer_length: int = 30
+    longest_question: int | None = None
 
     per_token: ClassVar[bool] = True
     text_columns: ClassVar[Sequence[int]] = (2,)
@@ -118,8 +122,20 @@ class QuestionAnswering(Task):
         values = zip(*(rows.table[column][:] for column in columns), strict=True)
         return [
             _first_span(context, answers, starts, f"row {row} of {rows.origin}")
-            for row, (context, answers, starts) in enumerate(values)
+            for row, (context, answers, starts) in enumerate(values, rows.first)
         ]
+
+    @override
+    def encode_parts(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Iterator[tuple[dict[str, list[Any]], int]]:
+        longest = 0
+        for part in row_slices(rows):
+            self.check_columns(part)
+            questions = part.table[self.text[0]][:]
+            longest = max(longest, longest_question(questions, tokenizer, self.question_length))
+        knowing = replace(self, longest_question=longest)
+        yield from super(QuestionAnswering, knowing).encode_parts(rows, tokenizer, max_length)
 
     @override
     def encode(
@@ -136,6 +152,7 @@ class QuestionAnswering(Task):
             max_length=max_length,
             overlap=self.overlap,
             question_length=self.question_length,
+            longest=self.longest_question,
         )
         return {**windows.inputs, EXAMPLE: windows.examples, "labels": windows.labels}, windows.cut
 

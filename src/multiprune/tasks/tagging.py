@@ -92,7 +92,8 @@ class Tagging(Task):
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
         reader = label_reader(rows, self.label, known(self.labels))
-        return [reader.ids(tags, row=row) for row, tags in enumerate(rows.table[self.label][:])]
+        tagged = enumerate(rows.table[self.label][:], rows.first)
+        return [reader.ids(tags, row=row) for row, tags in tagged]
 
     @override
     def wordless(self, rows: Rows) -> list[int]:
@@ -108,7 +109,7 @@ class Tagging(Task):
         super().check_columns(rows)
         check_lists(rows, self.label)
         pairs = zip(rows.table[self.text[0]][:], rows.table[self.label][:], strict=True)
-        for row, (words, tags) in enumerate(pairs):
+        for row, (words, tags) in enumerate(pairs, rows.first):
             if len(words) != len(tags):
                 raise ValueError(
                     f"Column {self.label!r} of {rows.origin} must hold one tag a word, but row "

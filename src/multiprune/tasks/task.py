@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from multiprune.arguments import check_number
 from multiprune.metrics.given import as_metric
-from multiprune.tasks.columns import Columns, check_present, check_texts, check_values
+from multiprune.tasks.columns import Columns, check_present, check_texts, check_values, row_slices
 from multiprune.tasks.languages import LANGUAGE, check_declaration
 
 if TYPE_CHECKING:
@@ -34,11 +34,15 @@ EXAMPLE = "example"
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows of one split, where they came from, and a hash of what they hold."""
+    """The rows of one split, where they came from, and a hash of what they hold.
+
+    ``first`` is the number of the first one, where they are a part of the rows of a split.
+    """
 
     table: Dataset
     origin: str
     fingerprint: str
+    first: int = 0
 
 
 class Source(Protocol):
@@ -275,7 +279,7 @@ class Task(ABC):
     def encode(
         self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
     ) -> tuple[dict[str, list[Any]], int]:
-        """Tokenize all rows; return the columns of the encoded rows, and how many were truncated.
+        """Tokenize rows; return the columns of the encoded rows, and how many were truncated.
 
         Raises:
             ValueError: if a column is missing or a value does not fit (names file and column).
@@ -291,6 +295,16 @@ class Task(ABC):
         columns = {name: list(values) for name, values in encoding.items()}
         truncated = sum(bool(one.overflowing) for one in encoding.encodings or [])
         return columns | {"labels": labels}, truncated
+
+    def encode_parts(
+        self, rows: Rows, tokenizer: PreTrainedTokenizerBase, max_length: int
+    ) -> Iterator[tuple[dict[str, list[Any]], int]]:
+        """Yield what ``encode`` returns of all rows, for some of them at a time."""
+        for part in row_slices(rows):
+            columns, truncated = self.encode(part, tokenizer, max_length)
+            if EXAMPLE in columns:
+                columns[EXAMPLE] = [part.first + example for example in columns[EXAMPLE]]
+            yield columns, truncated
 
     def texts(self, rows: Rows) -> list[list[Any]]:
         """Return what the tokenizer reads of all rows: one list, or two whose entries are pairs."""

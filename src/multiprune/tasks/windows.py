@@ -46,11 +46,12 @@ def context_windows(
     max_length: int,
     overlap: int,
     question_length: int,
+    longest: int | None = None,
 ) -> Windows:
     """Tokenize each question with its context, in as many windows as that takes.
 
     Neighbouring windows share ``overlap`` tokens of the context, or half of what the longest
-    question leaves for it.
+    question leaves for it, which has ``longest`` tokens if these are not all questions.
 
     Raises:
         ValueError: if the tokenizer does not tell which characters a token is made of, or windows
@@ -61,7 +62,8 @@ def context_windows(
             "Question answering needs a tokenizer that tells which characters a token is made of, "
             f"but a {type(tokenizer).__name__} does not."
         )
-    shortened, longest = _shortened(questions, tokenizer, question_length)
+    shortened, longest_here = _shortened(questions, tokenizer, question_length)
+    longest = longest_here if longest is None else longest
     room = max_length - longest - tokenizer.num_special_tokens_to_add(pair=True)
     if room < 1:
         raise ValueError(
@@ -97,6 +99,13 @@ def context_windows(
     inputs = {name: list(values) for name, values in encoding.items()}
     cut = sum(ours != theirs for ours, theirs in zip(shortened, questions, strict=True))
     return Windows(inputs, examples, labels, cut)
+
+
+def longest_question(
+    questions: Sequence[str], tokenizer: PreTrainedTokenizerBase, most: int
+) -> int:
+    """Return how many tokens are read of the longest of some questions, at most ``most``."""
+    return _shortened(questions, tokenizer, most)[1]
 
 
 def _shortened(
