@@ -44,7 +44,7 @@ def of(name: str) -> str:
         (
             ["logger.csv._target_=test_failing_parts.nothing"],
             "error: `logger.csv` must be a Logger such as "
-            "multiprune.training.csv_logger.MetricsCsv, but is None.",
+            "multiprune.tracking.csv.MetricsCsv, but is None.",
         ),
         (
             ["encoder._target_=test_failing_parts.nothing"],

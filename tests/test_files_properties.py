@@ -24,7 +24,7 @@ from multiprune.runs.record import SCHEMA, RunRecord
 from multiprune.runs.schema import check_schema, checked, read_json
 from multiprune.runs.status_record import StatusRecord
 from multiprune.tasks.columns import Columns
-from multiprune.training.csv_logger import MetricsCsv
+from multiprune.tracking.csv import MetricsCsv
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from multiprune.training.tracking import Description
+    from multiprune.tracking.tracker import Description
 
 
 def described(*overrides: str, folder: Path, sweep: Path | None = None) -> Description:

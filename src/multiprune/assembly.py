@@ -107,7 +107,7 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
 def build_loggers(config: DictConfig) -> list[Logger]:
     """Build what metrics are written to."""
     named = dict(instantiate(config.logger))
-    example = "multiprune.training.csv_logger.MetricsCsv"
+    example = "multiprune.tracking.csv.MetricsCsv"
     check_is(Logger, example, **{f"logger.{name}": one for name, one in named.items()})
     return list(named.values())
 

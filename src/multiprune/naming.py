@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from multiprune.job_name import job_name
-from multiprune.training.tracking import Description
+from multiprune.tracking.tracker import Description
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

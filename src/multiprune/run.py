@@ -43,12 +43,12 @@ from multiprune.runs.settings import packages_of, settings_of
 from multiprune.runs.status import StatusFile
 from multiprune.tasks.answers import decided
 from multiprune.tasks.scores import metric_terms, metrics_of, reads_rows
+from multiprune.tracking.tracker import Outcome, Table, conclude, tracked, trackers
 from multiprune.training.checkpoint_file import read_checkpoint
 from multiprune.training.checkpoints import checkpoint_to_continue
 from multiprune.training.examples import worst_examples
 from multiprune.training.lost_rank import watched
 from multiprune.training.module import ResumeError
-from multiprune.training.tracking import Outcome, Table, conclude, tracked, trackers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

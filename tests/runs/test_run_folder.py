@@ -20,7 +20,7 @@ from multiprune.cli import main
 from multiprune.launching.lock import lock, one_run_in
 from multiprune.runs.folder import MODEL, RUN_LOCK, WRITTEN, RunFolder, digest
 from multiprune.runs.status import read_status
-from multiprune.training.tracking import Tracker
+from multiprune.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -241,7 +241,7 @@ def test_trackers_are_told_of_a_killed_run_what_they_are_told_of_another(
 SCRIPT = """
 import os, signal
 from pathlib import Path
-from multiprune.training.tensorboard_logger import TensorBoardTracker
+from multiprune.tracking.tensorboard import TensorBoardTracker
 
 def killed(self, summary, step):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tiny_run import assert_same, tiny_run
 
-from multiprune.training.csv_logger import MetricsCsv
+from multiprune.tracking.csv import MetricsCsv
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

@@ -11,7 +11,7 @@ from application import SMALL, run_in
 from tiers import slow
 
 from multiprune import run as whole_run
-from multiprune.training.csv_logger import MetricsCsv
+from multiprune.tracking.csv import MetricsCsv
 from multiprune.training.module import MultitaskModule
 
 if TYPE_CHECKING:

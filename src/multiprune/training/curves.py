@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytorch_lightning as pl
 from typing_extensions import override
 
-from multiprune.training.csv_logger import MetricsCsv
+from multiprune.tracking.csv import MetricsCsv
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

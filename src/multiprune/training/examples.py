@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from multiprune.training.tracking import Table
+from multiprune.tracking.tracker import Table
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,8 +10,8 @@ from pytorch_lightning.loggers.logger import DummyLogger
 from tracked_world import description, outcome
 from typing_extensions import override
 
-from multiprune.training import tracking
-from multiprune.training.tracking import Tracker, conclude, tracked
+from multiprune.tracking import tracker as tracking
+from multiprune.tracking.tracker import Tracker, conclude, tracked
 
 if TYPE_CHECKING:
     from pathlib import Path

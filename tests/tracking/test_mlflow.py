@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tracked_world import description, outcome
 
-from multiprune.training.tracking import conclude, tracked
+from multiprune.tracking.tracker import conclude, tracked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ mlflow = pytest.importorskip("mlflow", reason="MLflow is large, and an extra of 
 
 
 def run(folder: Path, *, fail: bool = False, **changed: Any) -> None:
-    from multiprune.training.mlflow_logger import MlflowTracker
+    from multiprune.tracking.mlflow import MlflowTracker
 
     for name in ("run", "model"):
         (folder / name).mkdir(exist_ok=True)

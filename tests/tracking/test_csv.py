@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from multiprune.training import csv_logger
-from multiprune.training.csv_logger import MetricsCsv
+from multiprune.tracking import csv as csv_logger
+from multiprune.tracking.csv import MetricsCsv
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-from multiprune.training.tracking import Tracker, require
+from multiprune.tracking.tracker import Tracker, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from PIL.Image import Image
 
-    from multiprune.training.tracking import Description, Table
+    from multiprune.tracking.tracker import Description, Table
 
 
 class TensorBoardTracker(TensorBoardLogger, Tracker):

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import plugin_data_pb2
 from tracked_world import description, outcome
 
-from multiprune.training.tensorboard_logger import TensorBoardTracker, as_markdown
-from multiprune.training.tracking import Table, conclude, tracked
+from multiprune.tracking.tensorboard import TensorBoardTracker, as_markdown
+from multiprune.tracking.tracker import Table, conclude, tracked
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,14 +14,14 @@ from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
 from multiprune.redact import redacted
-from multiprune.training.tracking import Tracker
+from multiprune.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from PIL.Image import Image
 
-    from multiprune.training.tracking import Description, Table
+    from multiprune.tracking.tracker import Description, Table
 
 #: Holds the id of the W&B run, beside W&B's own folder.
 RUN_ID = "wandb-run-id.txt"

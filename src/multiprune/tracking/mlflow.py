@@ -10,14 +10,14 @@ from pytorch_lightning.loggers import MLFlowLogger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-from multiprune.training.tracking import Tracker, require
+from multiprune.tracking.tracker import Tracker, require
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from PIL.Image import Image
 
-    from multiprune.training.tracking import Description, Table
+    from multiprune.tracking.tracker import Description, Table
 
 #: Holds the id of the MLflow run in the run's folder.
 RUN_ID = "mlflow-run-id.txt"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import wandb
 from PIL import Image
 
-from multiprune.training.tracking import Description, Outcome, Table
+from multiprune.tracking.tracker import Description, Outcome, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,8 +21,8 @@ from tracked_world import (
 )
 
 from multiprune.tasks.classification import Classification
-from multiprune.training.tracking import conclude, tracked
-from multiprune.training.wandb_logger import RUN_ID, WandbTracker
+from multiprune.tracking.tracker import conclude, tracked
+from multiprune.tracking.wandb import RUN_ID, WandbTracker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

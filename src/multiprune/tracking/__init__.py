@@ -1,0 +1,1 @@
+"""Experiment trackers: W&B, MLflow, TensorBoard and a CSV file, all told of a run in one way."""
