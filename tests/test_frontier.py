@@ -101,7 +101,7 @@ def test_model_of_the_run_is_the_smallest_and_meets_the_budget(run: Path) -> Non
 def test_sizes_of_the_run_go_from_the_whole_to_its_budget(run: Path) -> None:
     model, budget = load(run / "sizes"), results_of(run)["budget"]
     assert isinstance(model, DynamicModel)
-    assert model.of == budget["of"]
+    assert model.of == budget["scope"]
     assert int(model.order.sizes[0]) == budget["dense"]
     assert int(model.order.sizes[-1]) == budget["kept"]
     model.set_density(model.smallest_density)
