@@ -74,7 +74,7 @@ class Rows(Groups):
     @override
     def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
         shares = row_shares(kept, [score.shape[1] for score in scores for _ in range(len(score))])
-        by_matrix = torch.tensor(shares).split([len(score) for score in scores])
+        by_matrix = torch.split(torch.tensor(shares), [len(score) for score in scores])
         return [
             self.largest(score, share.to(score.device)[:, None])
             for score, share in zip(scores, by_matrix, strict=True)
