@@ -1,6 +1,6 @@
 """How many sequences a second are made to batches, by their length, in the process that trains.
 
-    python benchmarks/loader_throughput.py                        # writes results/loader_throughput.json
+    python benchmarks/loader_throughput.py            # writes results/loader_throughput.json
 
 Rows are drawn from a seed, and so are the batches of 32 of them; processor time counts, the best of
 some rounds.
@@ -18,9 +18,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +29,9 @@ from multiprune.data.cache import stored
 from multiprune.data.source import HubSource
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.metrics import accuracy
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 RESULTS = Path(__file__).parent / "results" / "loader_throughput.json"
 SEED, ROWS, PART, BATCH, BATCHES = 0, 20_000, 500, 32, 40
