@@ -80,7 +80,7 @@ class Block:
 
 
 #: Takes texts, the frame, and the most tokens of a block.
-Packing = Callable[[Iterator[TokenizedText], Frame, int], Iterator[Block]]
+Packing = Callable[[Iterable[TokenizedText], Frame, int], Iterator[Block]]
 
 
 def across_texts(texts: Iterable[TokenizedText], frame: Frame, length: int) -> Iterator[Block]:
