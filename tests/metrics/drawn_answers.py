@@ -38,7 +38,7 @@ numbers = st.lists(
     st.tuples(st.floats(-5, 5, width=32) | _few, st.floats(0, 5, width=32) | _few),
     min_size=1,
     max_size=12,
-).map(lambda drawn: tuple(tensor(drawn).unbind(1)))
+).map(lambda drawn: (tensor(drawn)[:, 0], tensor(drawn)[:, 1]))
 
 #: For each text the tags predicted and right of each word.
 tagged = st.lists(

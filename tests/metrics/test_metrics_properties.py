@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from drawn_answers import Compared
 
 
-def close(value: float) -> Any:
+def close(value: Any) -> Any:
     return pytest.approx(value, rel=1e-9, abs=1e-9)
 
 

@@ -72,7 +72,7 @@ SETTINGS: dict[str, st.SearchStrategy[dict[str, Any]]] = {
 every_kind = pytest.mark.parametrize("kind", NAMES)
 
 
-def close(value: float) -> Any:
+def close(value: Any) -> Any:
     return pytest.approx(value, rel=1e-9, abs=1e-9)
 
 
@@ -196,7 +196,7 @@ def test_scores_of_several_languages_are_their_mean(
     for place, found in zip(of, right, strict=True):
         by_language.setdefault(drawn[place][0], []).append(found)
     means = {language: float(np.mean(own)) for language, own in by_language.items()}
-    expected = {"score": np.mean([*means.values()])}
+    expected: dict[str, Any] = {"score": np.mean([*means.values()])}
     expected |= {f"score.{language}": mean for language, mean in means.items()}
     assert scores_of(task, answers, rows) == pytest.approx(expected)
     known = metric_terms(task, answers, rows, lambda _: [])
