@@ -134,12 +134,12 @@ def measured(file: Path) -> dict[str, float]:
     """Read and encode a file as training does, up to the first batch."""
     import datasets  # noqa: F401
     import pyarrow.parquet
-    from multiprune.tasks.metrics import accuracy
 
     from multiprune.data.datamodule import MultitaskDataModule
     from multiprune.data.mixing import ProportionalMixing
     from multiprune.data.source import FileSource
     from multiprune.data.tokenizer import train_tokenizer
+    from multiprune.metrics import Accuracy
     from multiprune.tasks.classification import Classification
 
     small = file.with_name("small.parquet")
@@ -154,7 +154,7 @@ def measured(file: Path) -> dict[str, float]:
             text=["sentence1", "sentence2"],
             label="label",
             labels=["no", "yes"],
-            metrics={"accuracy": accuracy},
+            metrics={"accuracy": Accuracy()},
             source=FileSource(files={"train": train, "validation": small}),
         )
         data = MultitaskDataModule(

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from multiprune.tasks.metrics import accuracy
 from rich.console import Console
 from rich.table import Table
 
@@ -28,7 +29,6 @@ from multiprune.data.batches import EncodedTask
 from multiprune.data.cache import stored
 from multiprune.data.source import HubSource
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.metrics import accuracy
 
 if TYPE_CHECKING:
     from datasets import Dataset

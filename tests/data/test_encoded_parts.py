@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from datasets import Dataset
 from masked_task import masked_task
-from multiprune.tasks.metrics import accuracy
 
 from multiprune.data.cache import encoded_rows
 from multiprune.data.rows_file import RowsFile
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy, AnswerF1
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks import columns as columns_of_tasks
 from multiprune.tasks import packing
-from multiprune.tasks.answer_text import f1, squad
+from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.packing import across_texts, beside_texts, within_texts
 from multiprune.tasks.question_answering import QuestionAnswering
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 TOKENIZER = character_tokenizer()
 COUNT = 11
 COMMON: dict[str, Any] = {
-    "metrics": {"accuracy": accuracy},
+    "metrics": {"accuracy": Accuracy()},
     "source": HubSource(path=None, mirror="nowhere"),
 }
 
@@ -90,7 +90,7 @@ TASKS: dict[str, Task] = {
         label_start="starts",
         normalize=squad,
         overlap=9,
-        **COMMON | {"metrics": {"f1": f1}},
+        **COMMON | {"metrics": {"f1": AnswerF1()}},
     ),
 }
 

@@ -79,7 +79,7 @@ def test_nothing_is_lost(way: Packing) -> None:
         text(generator.integers(5, 99, size).tolist(), list(range(size)))
         for size in generator.integers(1, 40, 30)
     ]
-    blocks = list(way(texts, FRAME, 16))
+    blocks = list(way(iter(texts), FRAME, 16))
     found = np.concatenate([one.text.tokens[one.text.words != IGNORED] for one in blocks])
     assert found.tolist() == [token for one in texts for token in one.tokens]
     assert max(len(one.text) for one in blocks) == 16
