@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from multiprune.tasks.metrics import accuracy
 from rich.console import Console
 from rich.table import Table
 
 from multiprune.data.batches import EncodedTask
 from multiprune.data.cache import stored
 from multiprune.data.source import HubSource
+from multiprune.metrics import Accuracy
 from multiprune.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def encoded(place: Path, length: int) -> EncodedTask:
         text=["text"],
         label="label",
         labels=["no", "yes"],
-        metrics={"accuracy": accuracy},
+        metrics={"accuracy": Accuracy()},
         source=HubSource(path=None, mirror="nowhere"),
     )
     return EncodedTask(

@@ -265,7 +265,7 @@ def test_processes_that_share_one_model_are_refused() -> None:
         ),
         (
             ["pruner=structured", "+pruner.importance.foo=1"],
-            "`pruner.importance.foo` is not a setting of GateFisher, which has smoothing",
+            "`pruner.importance.foo` is no setting of GateGradient",
         ),
         (["pruner=low_rank", "+pruner.foo=1"], "`pruner.foo` is not a setting of LowRankL0, which"),
         (["+pruner.parts=[encoder_linear,heads]"], "What is pruned must be what the budget counts"),

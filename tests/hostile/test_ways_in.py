@@ -13,7 +13,7 @@ from application import NARROW, composed, save_untrained
 from malformed_files import separated
 from malformed_world import ACCEPTED, SMALL, check, multiprune_command, train
 from payloads import PAYLOADS
-from run_folders import results, write
+from run_folders import record_with, results, write
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 from ways_in import WAYS, shards_outside
@@ -81,7 +81,7 @@ def foreign(theirs: Path, model: Path, name: str, **data: str) -> Path:
     meaning.write_text(json.dumps({name: json.loads(meaning.read_text())["agreement"]}))
     config = plain(composed(*SMALL))
     stated = {"task": {name: config["task"]["agreement"]}, "data": config["data"] | data, "seed": 0}
-    (theirs / "results.json").write_text(json.dumps({"config": stated}))
+    record_with(config=stated).write(theirs)
     return theirs
 
 

@@ -16,6 +16,7 @@ from malformed_folders import changed
 from malformed_world import ACCEPTED
 from payloads import PAYLOADS, Bomb
 from pyarrow import parquet
+from run_folders import record_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -109,9 +110,15 @@ def results(**config: Any) -> Plant:
         strike = json.loads(PAYLOADS["target"][0](mark))
         filled = {key: strike if value == "MARK" else value for key, value in config.items()}
         content = {"task": {"agreement": strike}, "data": {}, "seed": 0} | filled
-        (folder / "results.json").write_text(json.dumps({"config": content}))
+        record_with(config=content).write(folder)
 
     return plant
+
+
+def part_of_results(folder: Path, mark: Path) -> None:
+    strike = json.loads(PAYLOADS["target"][0](mark))
+    content = {"config": {"task": {"agreement": strike}, "data": {}, "seed": 0}}
+    (folder / "results.json").write_text(json.dumps(content))
 
 
 def getter(folder: Path, mark: Path) -> None:
@@ -149,7 +156,7 @@ WAYS: dict[str, Way] = {
     "weights of a pickle": Way(_PICKLED_WEIGHTS, _TRAIN, "THEIRS"),
     "weights of another folder": Way(shards_outside, _TRAIN, "../secret.safetensors"),
     "a template of an encoder": Way(_TEMPLATE, _TRAIN),
-    "results beside an encoder": Way(results(), _TRAIN, "results.json must hold the results"),
+    "results beside an encoder": Way(part_of_results, _TRAIN, "results.json must hold the results"),
     "a tokenizer of a pickle": Way(file("tokenizer.json", "pickle"), _TRAIN, "THEIRS"),
     "a kernel of the hub": Way(
         entries("config.json", attn_implementation="nobody/kernel"),
@@ -218,6 +225,6 @@ WAYS: dict[str, Way] = {
         both(file("run/.hydra/overrides.yaml", "yaml"), file("run/status.json", "target")),
         "status THEIRS",
     ),
-    "results in an allocation": Way(results(), "allocate THEIRS --budget 0.5", "THEIRS"),
+    "results in an allocation": Way(part_of_results, "allocate THEIRS --budget 0.5", "THEIRS"),
     "results of a pickle": Way(file("results.json", "pickle"), "report THEIRS --out OUT", "THEIRS"),
 }

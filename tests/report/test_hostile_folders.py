@@ -110,7 +110,6 @@ def set_at(content: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
         ("config.data", None),
         ("config.encoder", []),
         ("config.task.a", None),
-        ("config.task.a.metrics", {}),
         ("budget.dense", 0),
         ("budget.kept", int("9" * 400)),
         ("budget.kept", True),

@@ -55,7 +55,7 @@ def moved(node: Any) -> Any:
     if isinstance(node, dict):
         return {
             key: f"multiprune.moved.{value.rpartition('.')[2]}"
-            if key in ("_target_", "path") and str(value).startswith("multiprune.")
+            if key == "_target_" and str(value).startswith("multiprune.")
             else moved(value)
             for key, value in node.items()
         }

@@ -34,6 +34,10 @@ _FILES = (
 )
 
 
+class TooLargeError(ValueError):
+    """What ``config.json`` asks for is far larger than its weights."""
+
+
 @dataclass(frozen=True)
 class Stored:
     """What the header of a file of weights says: how many tensors, of how many elements."""
@@ -61,13 +65,19 @@ def check_fits(build: Callable[[], nn.Module], config: Any, stored: Stored) -> N
     """Refuse a model that is far larger than its file before any memory is taken.
 
     Raises:
-        ValueError: if it is.
+        TooLargeError: if it is.
     """
-    with torch.device("meta"), bounded(config, stored.tensors, stored.file):
-        outline = build()
+    try:
+        with torch.device("meta"), bounded(config, stored.tensors, stored.file):
+            outline = build()
+    except (TooLargeError, MemoryError):
+        raise
+    except Exception:
+        # What cannot be built at all is for whoever builds it.
+        return
     asked = sum(one.numel() for one in outline.parameters())
     if asked > _MORE * stored.elements + _FEW_ELEMENTS:
-        raise ValueError(
+        raise TooLargeError(
             f"config.json asks for {asked:,} parameters, far more than {stored.file.name} holds, "
             f"which are {stored.elements:,}."
         )
@@ -108,7 +118,7 @@ def bounded(config: Any, stored: int, file: Path) -> Iterator[None]:
     """Stop building a model that has far more parameters than ``file`` has tensors, ``stored``.
 
     Raises:
-        ValueError: if it has.
+        TooLargeError: if it has.
     """
     dropped = (getattr(config, KEY, None) or {}).get("dropped") or ()
     most = _REPLACED * stored + _FEW
@@ -120,7 +130,7 @@ def bounded(config: Any, stored: int, file: Path) -> Iterator[None]:
         nonlocal built
         built += 1
         if built > most:
-            raise ValueError(
+            raise TooLargeError(
                 f"config.json asks for far more layers than {file.name} has tensors for, which are "
                 f"{stored:,}."
             )
