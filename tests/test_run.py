@@ -47,7 +47,7 @@ def test_results_hold_what_the_run_was_asked_for(finished: Path) -> None:
     # One layer of width 16: four projections of 16 x 16, two of 16 x 32.
     dense = 4 * 16 * 16 + 2 * 16 * 32
     assert results["budget"] == {
-        "of": "encoder_linear",
+        "scope": "encoder_linear",
         "dense": dense,
         "asked": int(0.3 * dense),
         "kept": int(0.3 * dense),
@@ -265,7 +265,7 @@ def test_processes_that_share_one_model_are_refused() -> None:
         ),
         (
             ["pruner=structured", "+pruner.importance.foo=1"],
-            "`pruner.importance.foo` is no setting of GateGradient",
+            "`pruner.importance.foo` is not a setting of GateGradient",
         ),
         (["pruner=low_rank", "+pruner.foo=1"], "`pruner.foo` is not a setting of LowRankL0, which"),
         (["+pruner.parts=[encoder_linear,heads]"], "What is pruned must be what the budget counts"),

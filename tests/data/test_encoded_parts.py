@@ -6,12 +6,15 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from datasets import Dataset
 from masked_task import masked_task
 
+from multiprune.data.batches import EncodedTask
 from multiprune.data.cache import encoded_rows
+from multiprune.data.collate import collate
 from multiprune.data.rows_file import RowsFile
-from multiprune.data.source import HubSource
+from multiprune.data.source import FileSource, HubSource
 from multiprune.metrics import Accuracy, AnswerF1
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks import columns as columns_of_tasks
@@ -191,3 +194,42 @@ def test_parts_of_several_types_become_what_all_values_are(
     assert found.schema.equals(expected.schema)
     assert found.to_pydict() == expected.to_pydict()
     assert [one.name for one in tmp_path.iterdir()] == ["rows.arrow"]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_batches_are_those_of_lists_of_numbers(name: str, tmp_path: Path) -> None:
+    task = TASKS[name]
+    table, _ = encoded_rows(task, ROWS, TOKENIZER, max_length=24, folder=tmp_path)
+    chosen = [7, 0, 3, 3]
+    encoded = EncodedTask(
+        name="task", task=task, splits={"train": table}, truncated=0, padding_token=5
+    )
+    found = encoded.batch("train", chosen)
+    lists = dict(table[chosen])
+    lists.pop(EXAMPLE, None)
+    expected = collate("task", task, lists, padding_token=5)
+    assert found.inputs.keys() == expected.inputs.keys()
+    for key, tensor in expected.inputs.items():
+        assert found.inputs[key].dtype == tensor.dtype
+        assert torch.equal(found.inputs[key], tensor)
+    assert torch.equal(found.labels, expected.labels)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_rows_of_files_and_encoded_rows_are_mapped_to_memory(ending: str, tmp_path: Path) -> None:
+    ROWS.table.select_columns(["text", "class"]).to_pandas().pipe(
+        {
+            "csv": lambda table, file: table.to_csv(file, index=False),
+            "jsonl": lambda table, file: table.to_json(file, orient="records", lines=True),
+            "parquet": lambda table, file: table.to_parquet(file),
+        }[ending],
+        tmp_path / f"x.{ending}",
+    )
+    source = FileSource(files={"train": tmp_path / f"x.{ending}"})
+    rows = source.load("train", mirror=None, columns=TASKS["classes"].columns)
+    assert rows is not None
+    encoded, _ = encoded_rows(TASKS["classes"], rows, TOKENIZER, max_length=9, folder=tmp_path)
+    for table in (rows.table, encoded):
+        (file,) = table.cache_files
+        assert file["filename"].endswith("rows.arrow")
+    assert rows.table["text"][:] == ROWS.table["text"][:]

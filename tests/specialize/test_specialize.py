@@ -83,7 +83,7 @@ def test_model_of_one_task_is_really_smaller_and_answers(
     assert model.logits(*("agreement", *TEXTS["agreement"])).shape == (1, 2)
     written = outcome(out / "agreement")
     assert written["budget"] == {
-        "of": "encoder_linear", "dense": DENSE, "asked": DENSE // 2, "kept": kept,
+        "scope": "encoder_linear", "dense": DENSE, "asked": DENSE // 2, "kept": kept,
     }  # fmt: skip
     said = capsys.readouterr()
     assert said.err == ""

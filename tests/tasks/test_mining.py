@@ -168,7 +168,7 @@ def test_languages_are_mined_apart() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"neighbors": -1}, "`neighbors` must be at least 0, but is -1"),
+        ({"neighbors": -1}, "`neighbors` must be a whole number of at least 0, but is -1"),
         ({"text": ["a"]}, r"must name 2 columns, but names \['a'\]"),
         ({"languages": []}, "needs `languages`"),
     ],
