@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from application import composed
+from run_folders import record_with
 
 from multiprune.config import plain
 from multiprune.runs.settings import difference, settings_of
@@ -94,7 +94,7 @@ def test_tasks_and_data_of_every_own_configuration_are_allowed() -> None:
 
 def test_no_way_to_read_a_run_imports_what_it_names(tmp_path: Path, payload: Path) -> None:
     theirs = {"task": {"a": node("payload.Kind")}, "data": {}, "seed": 0}
-    (tmp_path / "results.json").write_text(json.dumps({"config": theirs}))
+    record_with(config=theirs).write(tmp_path)
     with pytest.raises(ValueError, match=r"task\.a\._target_ names payload\.Kind"):
         read_origin(tmp_path)
     # Nor does asking in what runs differ.

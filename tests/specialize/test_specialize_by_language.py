@@ -12,6 +12,7 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from pyarrow import parquet
+from run_folders import record_with
 from torch import nn
 
 import multiprune
@@ -123,7 +124,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "cache": str(folder / "cache"),
     }
     config = {"task": TASKS, "data": data, "seed": 0}
-    (folder / "results.json").write_text(json.dumps({"config": config}))
+    record_with(config=config).write(folder)
     return folder
 
 

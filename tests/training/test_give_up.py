@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from application import SMALL, run_in
+from run_folders import record_with
 
+from multiprune.runs.budget_outcome import BudgetOutcome
 from multiprune.runs.status import GaveUpError
 from multiprune.training.give_up import GiveUp, Rival, better_rivals, read_rivals
 
@@ -45,7 +46,8 @@ def test_only_smaller_and_clearly_better_ones_count(
 
 def write_rival(folder: Path, kept: int) -> None:
     folder.mkdir()
-    (folder / "results.json").write_text(json.dumps({"steps": 20, "budget": {"kept": kept}}))
+    budget = BudgetOutcome(scope="encoder_linear", dense=1000, asked=1000, kept=kept)
+    record_with(steps=20, budget=budget).write(folder)
     # Training rows have no score; the step of the last evaluation is that of the last row.
     (folder / "metrics.csv").write_text("step,loss,val/score\n5,1.0,\n10,0.5,0.6\n20,0.2,0.8\n")
 
