@@ -11,6 +11,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Value
 from pyarrow import parquet
 
+from multiprune.data.file_rows import rows_folder
 from multiprune.data.source import FileSource, HubSource, JoinedSource
 from multiprune.tasks.columns import Columns
 
@@ -162,3 +163,14 @@ def test_columns_that_no_task_reads_do_not_matter(tmp_path: Path) -> None:
     assert rows.table.to_dict() == expected
     with pytest.raises(ValueError, match=r"Column 'map' of .*train\.parquet holds map<"):
         loaded(FileSource(files={"train": file}), "train", None)
+
+
+def test_rows_lie_elsewhere_where_the_cache_of_datasets_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "file" / "datasets")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    assert rows_folder() == tmp_path / "own" / "multiprune" / "rows"
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub")
+    assert rows_folder() == tmp_path / "hub" / "multiprune"

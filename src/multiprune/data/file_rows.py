@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from multiprune.data.cache import stored
+from multiprune.data.cache import default_cache_folder, stored
 from multiprune.data.tables import table_parts
 from multiprune.tasks.columns import row_slices
 from multiprune.tasks.labels import class_names
@@ -94,10 +95,16 @@ def joined(tables: Sequence[Dataset], origin: str) -> Dataset:
 
 
 def rows_folder() -> Path:
-    """Return where rows of files lie, beside the data sets of the hub."""
+    """Return where rows of files lie: beside the data sets of the hub, if one may write there."""
     from datasets import config
 
-    return Path(config.HF_DATASETS_CACHE) / "multiprune"
+    beside = Path(config.HF_DATASETS_CACHE) / "multiprune"
+    return beside if _is_writable(beside) else default_cache_folder() / "rows"
+
+
+def _is_writable(folder: Path) -> bool:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def _dataset(file: Path, columns: Columns | None, digest: str) -> Dataset:
