@@ -115,7 +115,9 @@ def plans(names: Sequence[str], seed: int, *, commands: bool) -> Iterator[Plan]:
     """Yield what to kill, without end."""
     draw = random.Random(seed)
     for number in itertools.count():
-        moments = [Moment(PARTS[number % len(PARTS)], draw.random(), draw.random())]
+        # In each round of all pruners, each is killed in the next part.
+        part = PARTS[(number + number // len(names)) % len(PARTS)]
+        moments = [Moment(part, draw.random(), draw.random())]
         if number % _RUNS_KILLED_TWICE == _RUNS_KILLED_TWICE - 1:
             # Of what is left after the first, any part.
             moments.append(Moment(draw.choice(PARTS), draw.random(), draw.random() / 3))

@@ -118,7 +118,7 @@ def test_wrong_input_is_one_sentence(runs: Path, capsys: pytest.CaptureFixture[s
     shared = ("--of", "total", "--embeddings", "shared")
     assert "only if they were frozen" in refusal(capsys, runs, "--budget", "0.5", *shared)
     nowhere = runs / "nowhere"
-    assert f"{nowhere} is none" in refusal(capsys, nowhere, "--budget", "0.5")
+    assert f"{nowhere} is not a directory" in refusal(capsys, nowhere, "--budget", "0.5")
 
 
 def test_runs_of_another_encoder_are_refused(

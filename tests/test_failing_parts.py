@@ -9,6 +9,8 @@ import pytest
 from application import SMALL, refused, run_in
 
 from multiprune.data.source import GeneratedSource
+from multiprune.metrics.metric import Metric
+from multiprune.metrics.outputs import Classes
 from multiprune.own_parts import OwnPartError, calling
 from multiprune.runs.status import read_status
 from multiprune.tasks.synthetic import agreement
@@ -21,8 +23,11 @@ def looks_up(_: int, __: int) -> dict[str, list[Any]]:
     raise KeyError("sentence")
 
 
-def of_one_argument(predictions: Any) -> float:
-    return float(len(predictions))
+class OfNothing(Metric):
+    accepts = (Classes,)
+
+    def __call__(self, outputs: Any, labels: Any) -> float:  # noqa: ARG002
+        return float(len(self.missing))  # type: ignore[attr-defined]
 
 
 def nothing(**_: Any) -> None:
@@ -39,7 +44,7 @@ def of(name: str) -> str:
         (
             [f"task.agreement.source.generator={of('looks_up')}"],
             "error: The generator of rows looks_up (train, seed 0) failed with KeyError: "
-            "'sentence'",
+            "'sentence'.",
         ),
         (
             ["logger.csv._target_=test_failing_parts.nothing"],
@@ -61,14 +66,17 @@ def test_what_fails_before_training_is_named(
 
 def test_a_metric_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as error:
-        run_in(tmp_path, *SMALL, f"task.agreement.metrics.accuracy={of('of_one_argument')}")
+        run_in(
+            tmp_path, *SMALL, "+task.agreement.metrics.own._target_=test_failing_parts.OfNothing"
+        )
     assert str(error.value) == (
-        "error: The metric 'accuracy', which `metrics` of a task names, failed with TypeError: "
-        "of_one_argument() takes 1 positional argument but 2 were given"
+        "error: The metric 'own', which `metrics` of a task names, failed with AttributeError: "
+        "'OfNothing' object has no attribute 'missing'."
     )
     status = read_status(tmp_path)
     assert status is not None
-    assert (status.state, status.reason) == ("failed", str(error.value).removeprefix("error: "))
+    said = str(error.value).removeprefix("error: ").removesuffix(".")
+    assert (status.state, status.reason) == ("failed", said)
 
 
 def test_a_defect_of_this_package_stays_one() -> None:

@@ -47,4 +47,4 @@ def test_no_command_ends_with_an_empty_message(
     with pytest.raises(SystemExit) as ended:
         main(["status", str(tmp_path)])
     said = "why" if "why" in str(error) else type(error).__name__
-    assert str(ended.value) == f"error: {said}"
+    assert str(ended.value) == f"error: {said}."

@@ -17,6 +17,7 @@ from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.runs.predictions import Answers
+from multiprune.tasks.answers import decided
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.windows import context_windows
@@ -118,7 +119,7 @@ def test_answers_come_back_in_the_order_of_words_whatever_windows_they_are_in(
             other = 0 if labels[0] == "O" else (tag + 1) % len(labels)
             expected.append(tokens[0] % len(labels) if is_read else other)
     assert answers.labels.tolist() == np.concatenate(tags).tolist()
-    assert answers.predictions.tolist() == expected
+    assert decided(task, answers).predictions.tolist() == expected
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**16 - 1), st.integers(0, 2**20)), min_size=1))

@@ -68,7 +68,8 @@ def test_scores_are_those_of_the_probabilities(finished: Path) -> None:
 
 
 def test_what_they_are_is_recorded_without_any_path(finished: Path) -> None:
-    assert results_of(finished)["metrics"] == {
+    recorded = results_of(finished)["tasks"]
+    assert {name: task["metrics"] for name, task in recorded.items()} == {
         "agreement": {
             "auroc": {"name": "auroc"},
             "theirs": {"name": "BinaryAUROC of torchmetrics"},

@@ -67,10 +67,10 @@ def resize_on_load(
         return
     if not any(key.startswith(f"{prefix}{STATE}.") for key in state_dict):
         return  # not the state of an encoder that is being pruned
-    layers = layers_of(encoder)
     if _is_cut_already(encoder):
         _check_same_cut(encoder, state_dict, prefix)
         return
+    layers = layers_of(encoder)
     if not any(_was_cut(layer, state_dict, prefix) for layer in layers):
         return
     for number, layer in enumerate(layers):
