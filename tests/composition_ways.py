@@ -160,8 +160,12 @@ def freeze(model: Network) -> None:
 def frozen(family: str, *, when: str) -> None:
     run = with_a_stop(family, **{when: freeze})
     first = run.model.encoder.encoder.layer[0].output.dense.weight
-    kept = first != 0
-    assert torch.equal(first[kept], Network().encoder.encoder.layer[0].output.dense.weight[kept])
+    before = Network().encoder.encoder.layer[0].output.dense.weight
+    if first.shape == before.shape:
+        kept = first != 0
+        assert torch.equal(first[kept], before[kept])
+    else:  # neurons were cut, each a column
+        assert all((before.T == column).all(1).any() for column in first.T)
     assert_run(run)
 
 

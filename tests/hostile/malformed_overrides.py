@@ -117,7 +117,7 @@ MORE_OVERRIDES = {
     "task.agreement.source.rows=5": "`rows`",
     "distillation=logits;distillation.teacher=5": "`distillation.teacher`",
     "budget._target_=5": "`budget` must name its class",
-    "task.agreement.metrics.accuracy.path=nowhere.accuracy": "names nowhere.accuracy, which",
+    "task.agreement.metrics.accuracy._target_=nowhere.accuracy": "names nowhere.accuracy, which",
     "task.agreement.label=nothing": "'nothing'",
     "encoder.tokenizer=/nowhere": "/nowhere/tokenizer.json",
     "pruner=fixed;pruner.mask.run=/nowhere": "/nowhere",
