@@ -165,7 +165,7 @@ def frozen(family: str, *, when: str) -> None:
         kept = first != 0
         assert torch.equal(first[kept], before[kept])
     else:  # neurons were cut, each a column
-        assert all((before.T == column).all(1).any() for column in first.T)
+        assert all((column == before.T).all(1).any() for column in first.T)
     assert_run(run)
 
 
