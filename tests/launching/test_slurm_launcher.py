@@ -336,7 +336,7 @@ def train(folder: Path, *overrides: str) -> list[str]:
 def left_by(folder: Path) -> dict[str, Any]:
     """Return what a run has left that must not depend on how it came about."""
     results = json.loads((folder / "results.json").read_text())
-    for key in ("wall_seconds", "seconds_per_step", "config"):
+    for key in ("wall_seconds", "seconds_per_step", "config", "settings"):
         del results[key]
     with (folder / "metrics.csv").open() as file:
         # A row repeats the last loss of tasks that its step did not train, as far as it is known.
