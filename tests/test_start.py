@@ -29,7 +29,7 @@ WRONG = {
     "distillation=logits distillation.teacher=gone": "of an exported model, but gone",
     "pruner=fixed pruner.mask.run=gone": "`pruner.mask.run` must be the folder of a finished run",
     "experiment=campos2022_domain": "needs a value of encoder.path",
-    "logger=null": "must be given one by name, as in logger=csv, but is logger=null",
+    "logger=null": "one of its options, as in budget=fraction, but one of logger=null gives null",
 }
 
 SCRIPT = """

@@ -41,7 +41,7 @@ def composition_sentence(error: BaseException, arguments: Sequence[str]) -> str:
         groups = [one for one in arguments if "=" in one and "." not in one.partition("=")[0]]
         return (
             "A group must be given the name of one of its options, as in budget=fraction, but one "
-            f"of {', '.join(groups)} gives {found[1]}."
+            f"of {', '.join(groups)} gives {'null' if found[1] == 'NoneType' else found[1]}."
         )
     return _joined(text, error.__cause__)
 
