@@ -170,7 +170,10 @@ def replaced(node: Any, value: Any, generator: np.random.Generator) -> Any:
 
 
 def read_record(content: Any) -> None:
-    checked(RunRecord, upgraded(content, name="file.json"), name="file.json")
+    whole = upgraded(content, name="file.json")
+    found = asdict(checked(RunRecord, whole, name="file.json"))
+    # What is read is what stands there, and nothing else.
+    assert all(found[key] == value for key, value in whole.items() if key in ("score", "config"))
 
 
 def read_status(content: Any) -> None:

@@ -18,11 +18,11 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from multiprune.config_errors import call_sentence, composition_sentence, construction_sentence
-from multiprune.own_parts import OwnPartError
 from multiprune.redact import redact_text
 from multiprune.refusal import DEFECT, FailedSweep, Refusal
 from multiprune.runs.folder import RUN_LOCK, WRITTEN
 from multiprune.runs.status import STATUS, GaveUpError
+from multiprune.user_code import UserCodeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,7 +109,7 @@ def reported(status: StatusFile) -> Iterator[None]:
     except GaveUpError as error:
         status.end("given up", reason=str(error))
         raise
-    except (OSError, OwnPartError) as error:
+    except (OSError, UserCodeError) as error:
         # A full disk, data that have vanished, or code of the user: where in this program they were
         # met says nothing about that.
         status.end("failed", reason=sentence(error))

@@ -157,3 +157,15 @@ def test_fraction_that_keeps_nothing_is_refused_with_the_smallest_that_keeps_som
     smallest = float(str(error.value).split()[-1].rstrip("."))
     assert FractionBudget(fraction=smallest).parameters(dense) == 1
     assert smallest < 1.1 / dense or dense < 10
+
+
+def test_outcome_tells_what_was_asked_from_what_was_kept() -> None:
+    kept = DENSE | {"encoder_linear": 1_400, "embeddings": 900}
+    ledger = ParameterLedger(dense=DENSE, kept=kept, prunable={"encoder_linear": 3_000})
+    linear = FractionBudget(fraction=0.5).outcome(ledger)
+    assert (linear.scope, linear.dense, linear.asked, linear.kept) == (
+        *("encoder_linear", 3_000),
+        *(1_500, 1_400),
+    )
+    assert linear.density == 1_400 / 3_000
+    assert CountBudget(count=2_500, of="encoder").outcome(ledger).kept == 900 + 1_400 + 200

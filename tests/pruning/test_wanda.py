@@ -16,7 +16,7 @@ from multiprune.pruning.combined import Combined
 from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.groups import Rows
 from multiprune.pruning.importance import WeightMagnitude
-from multiprune.pruning.inputs import SQUARES
+from multiprune.pruning.input_norms import SQUARES
 from multiprune.pruning.ready import NotReadyError
 from multiprune.pruning.schedule import LinearSchedule
 from multiprune.pruning.structured import Structured

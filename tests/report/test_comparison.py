@@ -62,7 +62,10 @@ def test_difference_is_refused_naming_key_and_both_runs(
 
 def test_where_the_code_of_metrics_is_and_what_else_is_measured_may_differ(tmp_path: Path) -> None:
     others = {"accuracy": {"_target_": "elsewhere.Accuracy"}, "auroc": {"_target_": "x.AUROC"}}
-    comparable([row(tmp_path / "a"), row(tmp_path / "b", {"config.task.rte.metrics": others})])
+    first, second = row(tmp_path / "a"), row(tmp_path / "b", {"config.task.rte.metrics": others})
+    assert first.record.settings != second.record.settings
+    assert first.metrics == second.metrics
+    comparable([first, second])
 
 
 def test_caps_are_compared_where_runs_did_not_note_their_examples(tmp_path: Path) -> None:

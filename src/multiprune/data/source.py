@@ -13,10 +13,10 @@ from multiprune.arguments import check_number
 from multiprune.data.file_rows import joined, matching_files, part_of, read_rows
 from multiprune.data.hub import HubLayout
 from multiprune.data.mirror import mirrored_folder
-from multiprune.own_parts import calling
 from multiprune.tasks.columns import check_present, check_values, row_slices
 from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.task import Rows
+from multiprune.user_code import calling
 
 if TYPE_CHECKING:
     from datasets import Dataset

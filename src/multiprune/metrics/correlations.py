@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,42 +17,46 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Pearson(WholeMetric):
+class _Correlation(WholeMetric):
+    """The correlation of outputs and labels, each put on the scale of a metric."""
+
+    accepts = (Numbers,)
+
+    @override
+    def terms(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return torch.stack([outputs.double(), labels.double()], 1)
+
+    @override
+    def scores(self, terms: Tensor, weights: Tensor) -> Tensor:
+        weights = weights.double()
+        x, y = (self.scaled(side, weights) for side in terms.double().unbind(1))
+        return correlation(x, y, weights)
+
+    @abstractmethod
+    def scaled(self, values: Tensor, weights: Tensor) -> Tensor:
+        """Return centred values in each resample, shape (resamples, values)."""
+
+
+@dataclass(frozen=True)
+class Pearson(_Correlation):
     """Pearson's correlation.
 
     Sums of squares would give it, but not of numbers that differ little beside how large they are:
     of those, digits cancel unless the mean is subtracted first, which each resample has its own of.
     """
 
-    accepts = (Numbers,)
-
     @override
-    def terms(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return torch.stack([outputs.double(), labels.double()], 1)
-
-    @override
-    def scores(self, terms: Tensor, weights: Tensor) -> Tensor:
-        weights = weights.double()
-        x, y = (centred(one, weights) for one in terms.double().unbind(1))
-        return correlation(x, y, weights)
+    def scaled(self, values: Tensor, weights: Tensor) -> Tensor:
+        return centred(values, weights)
 
 
 @dataclass(frozen=True)
-class Spearman(WholeMetric):
+class Spearman(_Correlation):
     """Spearman's rank correlation; equal values, repeated examples too, share the mean rank."""
 
-    accepts = (Numbers,)
-
     @override
-    def terms(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return torch.stack([outputs.double(), labels.double()], 1)
-
-    @override
-    def scores(self, terms: Tensor, weights: Tensor) -> Tensor:
-        weights = weights.double()
-        middle = (weights.sum(1, keepdim=True) + 1) / 2
-        x, y = (ranks(one, weights) - middle for one in terms.unbind(1))
-        return correlation(x, y, weights)
+    def scaled(self, values: Tensor, weights: Tensor) -> Tensor:
+        return ranks(values, weights) - (weights.sum(1, keepdim=True) + 1) / 2
 
 
 def centred(values: Tensor, weights: Tensor) -> Tensor:

@@ -62,18 +62,10 @@ def from_scratch(
     """
     from transformers import BertConfig, BertModel
 
-    # With more, memory would run out before anything is said.
-    check_number("encoder.layers", layers, at_least=1, at_most=1000, whole=True)
-    check_number("encoder.hidden", hidden, at_least=1, at_most=2**16, whole=True)
-    check_number("encoder.heads", heads, at_least=1, at_most=hidden, whole=True)
-    check_number("encoder.intermediate", intermediate, at_least=1, at_most=2**20, whole=True)
+    _check_sizes(layers=layers, hidden=hidden, heads=heads, intermediate=intermediate)
     check_number("encoder.initializer_range", initializer_range, at_least=0)
     if position_amplitude is not None:
         check_number("encoder.position_amplitude", position_amplitude, at_least=0)
-    if hidden % heads:
-        raise ValueError(
-            f"`encoder.hidden` must be a multiple of the {heads} `encoder.heads`, but is {hidden}."
-        )
     of_heads = dropout_of_heads(head_dropout, dropout)
     chosen = character_tokenizer() if tokenizer is None else _tokenizer_in(Path(str(tokenizer)))
     config = BertConfig(
@@ -96,6 +88,18 @@ def from_scratch(
     if freeze_embeddings:
         freeze_embeddings_of(model)
     return Encoder(model=model, tokenizer=chosen, head_dropout=of_heads)
+
+
+def _check_sizes(*, layers: int, hidden: int, heads: int, intermediate: int) -> None:
+    # With more, memory would run out before anything is said.
+    check_number("encoder.layers", layers, at_least=1, at_most=1000, whole=True)
+    check_number("encoder.hidden", hidden, at_least=1, at_most=2**16, whole=True)
+    check_number("encoder.heads", heads, at_least=1, at_most=hidden, whole=True)
+    check_number("encoder.intermediate", intermediate, at_least=1, at_most=2**20, whole=True)
+    if hidden % heads:
+        raise ValueError(
+            f"`encoder.hidden` must be a multiple of the {heads} `encoder.heads`, but is {hidden}."
+        )
 
 
 def sinusoids(positions: int, size: int) -> Tensor:

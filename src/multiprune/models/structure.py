@@ -88,7 +88,7 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
 
     Raises:
         ValueError: if the architecture has no entry here, the encoder is wrapped in another module,
-            a layer was dropped already.
+            or a layer was dropped already.
     """
     found = []
     for architecture in architectures_of(encoder):

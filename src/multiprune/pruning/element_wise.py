@@ -12,7 +12,7 @@ from multiprune.arguments import check_is
 from multiprune.budget.ledger import PARTS, ParameterLedger, owned_parameters, parts_of
 from multiprune.pruning.finite import refuse_nan
 from multiprune.pruning.groups import Elements, Groups
-from multiprune.pruning.inputs import InputSquares
+from multiprune.pruning.input_norms import InputSquares
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.target import Target
 

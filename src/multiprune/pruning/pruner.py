@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from multiprune.arguments import check_is
 from multiprune.budget import Budget
 from multiprune.budget.ledger import check_owned
-from multiprune.pruning.averages import watch_averages
 from multiprune.pruning.progress import Progress
 from multiprune.pruning.ready import refuse_without_gradients
+from multiprune.pruning.weight_averaging import watch_averages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

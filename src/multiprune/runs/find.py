@@ -1,4 +1,4 @@
-"""Which folders are those of runs."""
+"""Find the folders of runs."""
 
 from __future__ import annotations
 

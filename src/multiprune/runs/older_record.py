@@ -25,9 +25,7 @@ _KINDS = {
     "SpanTagging": "tags",
     "QuestionAnswering": "span",
     "MaskedLanguage": "masked",
-    "WordedClassification": "text",
 }
-
 
 # Metrics were functions, each of which is an object now.
 _METRICS = {
@@ -76,10 +74,12 @@ class _Record(_Earlier):
 
 
 def upgraded(content: Any, *, name: str) -> Any:
-    """Return what a record holds as the present version writes it.
+    """Return what a record without a number holds as the present version writes it.
+
+    Others are returned as they are.
 
     Raises:
-        ValueError: if it cannot be understood, as one of a later version.
+        ValueError: if it lacks what that needs.
     """
     number = content.get("schema") if isinstance(content, dict) else None
     if number is not None or not isinstance(content, dict):

@@ -193,7 +193,7 @@ def check_unfinished(folder: Path, config: Mapping[str, Any]) -> None:
 
 def read_score(folder: Path) -> float:
     """Return the score of a finished run."""
-    return float(json.loads((folder / RESULTS).read_text())["score"])
+    return RunRecord.read(folder).score
 
 
 def scores_by_task(logged: Mapping[str, Any], split: str) -> dict[str, dict[str, float]]:
@@ -218,8 +218,8 @@ def _content(folder: Path) -> Any:
 
 
 def _difference(folder: Path, config: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    content = _content(folder)
-    return difference(content["config"], config, recorded=content["settings"])
+    record = RunRecord.read(folder)
+    return difference(record.config, config, recorded=record.settings)
 
 
 def _versions() -> dict[str, str]:

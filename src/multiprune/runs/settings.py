@@ -29,7 +29,7 @@ INCIDENTAL = (
 # Configurations may be those of somebody else: of other packages nothing is imported.
 _PACKAGES = ("multiprune", "pytorch_lightning", "torchmetrics")
 
-# Of these, and of this package, a class is known by its name alone: its module may move.
+# A class of this package is known by its name alone: its module may move.
 _OURS = "multiprune."
 
 # Classes whose names have changed; runs that were begun before are of the same settings.
@@ -102,13 +102,9 @@ def method_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if not is_below(key, NO_METHOD)}
 
 
+@cache
 def is_below(key: str, patterns: tuple[str, ...]) -> bool:
     """Whether a dotted key is one of ``patterns``, in which ``*`` is anything, or below one."""
-    return _is_below(key, patterns)
-
-
-@cache
-def _is_below(key: str, patterns: tuple[str, ...]) -> bool:
     return any(
         fnmatchcase(key, pattern) or fnmatchcase(key, f"{pattern}.*") for pattern in patterns
     )

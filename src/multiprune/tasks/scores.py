@@ -12,8 +12,8 @@ from multiprune.metrics.catalogue import is_known, recorded
 from multiprune.metrics.metric import SumMetric, WholeMetric
 from multiprune.metrics.repeated import Repeated
 from multiprune.metrics.terms import MetricDraws, MetricTerms, resampled, terms_of
-from multiprune.own_parts import calling
 from multiprune.tasks.languages import languages_of, with_averages
+from multiprune.user_code import calling
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

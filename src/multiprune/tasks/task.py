@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from multiprune.arguments import check_number
-from multiprune.metrics.given import as_metric
+from multiprune.metrics.as_metric import as_metric
 from multiprune.tasks.columns import Columns, check_present, check_texts, check_values, row_slices
 from multiprune.tasks.languages import LANGUAGE, check_declaration
 

@@ -1,4 +1,4 @@
-"""Functions and classes that a configuration names: one of the user's own may fail."""
+"""Code of the user that a configuration names: where it fails, that is said in one sentence."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class OwnPartError(ValueError):
+class UserCodeError(ValueError):
     """What the configuration names has failed, or was called with what it does not take."""
 
 
@@ -20,7 +20,7 @@ def calling(part: object, what: str) -> Iterator[None]:
     """Say of an error in here that it is of ``part``, unless that is this package's.
 
     Raises:
-        OwnPartError: one sentence, which begins with ``what``.
+        UserCodeError: one sentence, which begins with ``what``.
     """
     try:
         yield
@@ -29,7 +29,7 @@ def calling(part: object, what: str) -> Iterator[None]:
         if _module(part).partition(".")[0] == "multiprune":
             raise
         kind = type(error).__name__
-        raise OwnPartError(f"{what} failed with {kind}: {first_line(error)}") from error
+        raise UserCodeError(f"{what} failed with {kind}: {first_line(error)}") from error
 
 
 def _module(part: object) -> str:

@@ -11,9 +11,9 @@ from application import SMALL, refused, run_in
 from multiprune.data.source import GeneratedSource
 from multiprune.metrics.metric import Metric
 from multiprune.metrics.outputs import Classes
-from multiprune.own_parts import OwnPartError, calling
 from multiprune.runs.status import read_status
 from multiprune.tasks.synthetic import agreement
+from multiprune.user_code import UserCodeError, calling
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,7 +35,7 @@ def nothing(**_: Any) -> None:
 
 
 def of(name: str) -> str:
-    return f"{{_target_: hydra.utils.get_method, path: test_failing_parts.{name}}}"
+    return f"{{_target_: hydra.utils.get_method, path: test_user_code.{name}}}"
 
 
 @pytest.mark.parametrize(
@@ -47,12 +47,12 @@ def of(name: str) -> str:
             "'sentence'.",
         ),
         (
-            ["logger.csv._target_=test_failing_parts.nothing"],
+            ["logger.csv._target_=test_user_code.nothing"],
             "error: `logger.csv` must be a Logger such as "
             "multiprune.tracking.csv.MetricsCsv, but is None.",
         ),
         (
-            ["encoder._target_=test_failing_parts.nothing"],
+            ["encoder._target_=test_user_code.nothing"],
             "error: `encoder` must be an Encoder such as what multiprune.models.encoder.pretrained "
             "returns, but is None.",
         ),
@@ -66,9 +66,7 @@ def test_what_fails_before_training_is_named(
 
 def test_a_metric_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as error:
-        run_in(
-            tmp_path, *SMALL, "+task.agreement.metrics.own._target_=test_failing_parts.OfNothing"
-        )
+        run_in(tmp_path, *SMALL, "+task.agreement.metrics.own._target_=test_user_code.OfNothing")
     assert str(error.value) == (
         "error: The metric 'own', which `metrics` of a task names, failed with AttributeError: "
         "'OfNothing' object has no attribute 'missing'."
@@ -84,7 +82,7 @@ def test_a_defect_of_this_package_stays_one() -> None:
         with pytest.raises(KeyError), calling(part, "It"):
             raise KeyError("sentence")
     with (
-        pytest.raises(OwnPartError, match=r"^It failed with KeyError: 'sentence'$"),
+        pytest.raises(UserCodeError, match=r"^It failed with KeyError: 'sentence'$"),
         calling(partial(looks_up, 1), "It"),
     ):
         raise KeyError("sentence")
