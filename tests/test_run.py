@@ -53,6 +53,14 @@ def test_results_hold_what_the_run_was_asked_for(finished: Path) -> None:
         "kept": int(0.3 * dense),
     }
     assert results["config"]["pruner"]["score_learning_rate"] == 0.01
+    recorded = {name: (task["kind"], [*task["metrics"]]) for name, task in results["tasks"].items()}
+    assert recorded == {
+        "agreement": ("classes", ["accuracy"]),
+        "entailment": ("classes", ["accuracy"]),
+        "quantity": ("number", ["pearson", "spearman"]),
+        "roles": ("tags", ["macro_f1", "accuracy"]),
+    }
+    assert results["method"]["name"] == "Movement"
     assert results["seed"] == 0
     assert results["steps"] == 12
     assert results["versions"]["torch"] == torch.__version__

@@ -138,3 +138,18 @@ def test_class_that_was_renamed_is_the_same_setting() -> None:
     now = {"distillation": plain(composed("distillation=none").distillation)}
     assert now != before
     assert difference(before, now) is None
+
+
+def test_a_keyword_that_has_come_since_a_run_makes_no_difference_unless_it_is_given() -> None:
+    before = plain(composed())
+    recorded = settings_of(before)
+    del recorded["data.sort_window"]
+    quiet, given = (
+        plain(composed(*overrides))
+        for overrides in (
+            ["trainer.log_every_n_steps=1"],
+            ["trainer.log_every_n_steps=1", "+data.sort_window=7"],
+        )
+    )
+    assert difference(before, quiet, recorded=recorded) is None
+    assert difference(before, given, recorded=recorded) == ("data.sort_window", None, 7)
