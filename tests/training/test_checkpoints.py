@@ -19,7 +19,7 @@ from full_disk import full_disk
 from payload import put_payload_in
 from pytorch_lightning.plugins import MixedPrecision
 from resumed_world import assert_same_end, fit, logged_run
-from tiny_run import InterruptionError
+from tiny_run import InterruptionError, tiny_run
 from typing_extensions import override
 
 from multiprune.training.checkpoint_file import damage
@@ -223,6 +223,18 @@ def test_a_full_disk_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> None
 def test_steps_between_checkpoints_must_be_counted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="`every_n_steps` must be a whole number"):
         Last(tmp_path, every_n_steps=0)
+
+
+def test_what_the_best_checkpoint_remembers_of_evaluations_is_all_continued(tmp_path: Path) -> None:
+    pruner = ROOT / "conf" / "pruner" / "none.yaml"
+    stopped = tiny_run(tmp_path, pruner, stop_at=9)
+    with pytest.raises(InterruptionError):
+        stopped.trainer.fit(stopped.module, stopped.data)
+    remembered = stopped.best.state_dict()
+    assert remembered["current_score"] is not None
+    resumed = tiny_run(tmp_path, pruner)
+    resumed.best.load_state_dict(remembered)
+    assert resumed.best.state_dict() == remembered
 
 
 def test_ranks_that_see_different_checkpoints_do_not_train(tmp_path: Path) -> None:

@@ -55,6 +55,12 @@ class BestFinished(ModelCheckpoint):
         if self._pruning.finished:
             super().on_validation_end(trainer, pl_module)
 
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        # Lightning leaves it out, and would save None in the next checkpoint.
+        self.current_score = state_dict["current_score"]
+
 
 class Last(Checkpoint):
     """Keeps ``last.ckpt``, everything that a run needs to continue, and the one before it.
