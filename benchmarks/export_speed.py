@@ -42,11 +42,11 @@ from multiprune.measure.table import print_machine
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.encoder import Encoder
 from multiprune.models.from_scratch import character_tokenizer, from_scratch
-from multiprune.models.heads import head
 from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
 from multiprune.models.task_heads import TaskHeads
+from multiprune.tasks.outputs.heads import SequenceHead
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -144,7 +144,7 @@ def write(folder: Path, encoder: PreTrainedModel) -> None:
     """Write a model as a run does."""
     folder.mkdir()
     save_encoder(folder, encoder)
-    heads = TaskHeads({"task": head(encoder.config.hidden_size, 2, per_token=False)})
+    heads = TaskHeads({"task": SequenceHead(encoder.config.hidden_size, 2, dropout=0.1)})
     save_heads(folder, heads, {"task": {"kind": "classes", "labels": ["no", "yes"]}})
     character_tokenizer().save_pretrained(folder)
 

@@ -83,7 +83,7 @@ def test_every_task_instantiates(name: str) -> None:
     assert tasks
     for task in tasks.values():
         assert isinstance(task, Task)
-        assert task.read_by(character_tokenizer()).num_outputs >= 1
+        assert task.read_by(character_tokenizer()).output.description["kind"]
         assert task.score_name in task.metrics
 
 

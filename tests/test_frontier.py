@@ -76,7 +76,7 @@ def scored(run: Path, model: ShippedModel, split: str) -> dict[str, dict[str, fl
         for row in range(len(encoded.splits[split])):
             batch = encoded.batch(split, [row])
             answers.append(answers_to(encoded.task, batch, model(name, batch.inputs)))
-        together = encoded.task.combined(joined(answers))
+        together = encoded.task.output.combined(joined(answers))
         found[name] = scores_of(encoded.task, together, encoded.evaluated.get(split))
     return found
 

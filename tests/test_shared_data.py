@@ -11,7 +11,8 @@ from hydra.utils import instantiate
 
 from multiprune.data.selection import in_languages
 from multiprune.data.streamed_source import StreamedSource
-from multiprune.tasks.classification import MultiLabel
+from multiprune.tasks.classification import MultiLabel, Regression
+from multiprune.tasks.labelled import LabelledTask
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.question_answering import QuestionAnswering
@@ -66,7 +67,8 @@ def test_task_fits_its_data(name: str) -> None:
         if task.languages:
             languages |= set(languages_of(rows, task.languages))
     assert languages == set(task.languages)
-    assert isinstance(task, MaskedLanguage) or len(classes) == max(2, task.num_outputs)
+    expected = len(task.labels) if isinstance(task, LabelledTask) else 2
+    assert isinstance(task, MaskedLanguage) or len(classes) == expected
 
 
 @pytest.mark.skipif(not MIRROR.is_dir(), reason=f"there is no mirror at {MIRROR}")
@@ -87,7 +89,7 @@ def classes_of(task: Task, labels: list[Any]) -> set[Any]:
         return {*chain(*labels)}
     if isinstance(task, MultiLabel):
         return {index for present in labels for index, one in enumerate(present) if one}
-    return {label > 2.5 for label in labels} if task.num_outputs == 1 else set(labels)
+    return {label > 2.5 for label in labels} if isinstance(task, Regression) else set(labels)
 
 
 @pytest.mark.skipif(not ENCODER.is_dir(), reason=f"there is no encoder at {ENCODER}")

@@ -10,7 +10,7 @@ from application import SMALL, refused, run_in
 
 from multiprune.data.source import GeneratedSource
 from multiprune.metrics.metric import Metric
-from multiprune.metrics.outputs import Classes
+from multiprune.metrics.predicted import Classes
 from multiprune.runs.status import read_status
 from multiprune.tasks.synthetic import agreement
 from multiprune.user_code import UserCodeError, calling

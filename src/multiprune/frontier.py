@@ -126,7 +126,7 @@ def _scores(
             logits = model(encoded.name, batch.inputs, batch.labels)
             found.append(answers_to(task, batch, logits))
     return [
-        scores_of(task, task.combined(joined(found)), encoded.evaluated.get(split))
+        scores_of(task, task.output.combined(joined(found)), encoded.evaluated.get(split))
         for found in answers
     ]
 

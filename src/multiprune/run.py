@@ -208,7 +208,8 @@ def tasks_of(experiment: Experiment) -> dict[str, TaskRecord]:
     """Return what is recorded of each task."""
     return {
         name: TaskRecord(
-            kind=task.definition["kind"],
+            kind=task.output.kind,
+            has_labels=bool(task.label_columns),
             metrics=metrics_of(task),
             loss_weight=task.loss_weight,
             languages=[*task.languages],

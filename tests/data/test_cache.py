@@ -18,7 +18,8 @@ from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification
-from multiprune.tasks.task import Rows, Task
+from multiprune.tasks.rows import Rows
+from multiprune.tasks.task import Task
 
 Encoded = tuple[dict[str, list[Any]], int]
 

@@ -7,7 +7,7 @@ import pytest
 from datasets import Dataset
 
 from multiprune.data.comparable import ComparableCorpus
-from multiprune.tasks.task import Rows
+from multiprune.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,9 +17,10 @@ from multiprune.data.wordless import wordless_rows
 from multiprune.metrics import Accuracy, Pearson
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification, Regression
+from multiprune.tasks.rows import Rows
 from multiprune.tasks.synthetic import WORDS, agreement
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import Rows, Task
+from multiprune.tasks.task import Task
 
 TOKENIZER = character_tokenizer()
 SPLITS = {"train": 23, "validation": 7, "test": 5}

@@ -23,10 +23,10 @@ from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.packing import across_texts, beside_texts, within_texts
 from multiprune.tasks.question_answering import QuestionAnswering
+from multiprune.tasks.rows import EXAMPLE, Rows
 from multiprune.tasks.spans import SpanTagging
 from multiprune.tasks.synthetic import WORDS
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import EXAMPLE, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ from multiprune.data.source import FileSource, HubSource, JoinedSource
 from multiprune.tasks.columns import Columns
 
 if TYPE_CHECKING:
-    from multiprune.tasks.task import Rows, Source
+    from multiprune.tasks.rows import Rows, Source
 
 COLUMNS = Columns(text=["text"], others=["label"], classes="label")
 

@@ -28,7 +28,7 @@ from multiprune.data.mixing import ProportionalMixing
 from multiprune.data.selection import wanted_languages
 from multiprune.data.source import HubSource
 from multiprune.models.from_scratch import character_tokenizer
-from multiprune.tasks.task import Rows
+from multiprune.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -24,7 +24,7 @@ from multiprune.data.mixing import (
     TemperatureMixing,
     UniformMixing,
 )
-from multiprune.tasks.task import EXAMPLE, Rows
+from multiprune.tasks.rows import EXAMPLE, Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -20,7 +20,7 @@ from multiprune.tasks.tagging import Tagging
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from multiprune.tasks.task import Source
+    from multiprune.tasks.rows import Source
 
 
 def task(source: Source, kind: Any = Classification, **changes: Any) -> Any:

@@ -5,7 +5,7 @@ from datasets import Dataset
 from multilingual_task import task
 
 from multiprune.data.selection import check_language, in_languages, labelled, used_rows
-from multiprune.tasks.task import Rows
+from multiprune.tasks.rows import Rows
 
 COLUMNS = {"sentence": ["a", "b", "c"], "label": [1, -1, 0], "lang": ["en", "de", "sw"]}
 ROWS = Rows(Dataset.from_dict(COLUMNS), "corpus.parquet", "fingerprint")

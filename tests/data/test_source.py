@@ -10,8 +10,8 @@ from pyarrow import parquet
 
 from multiprune.data.source import GeneratedSource, HubSource, SplitSource
 from multiprune.tasks.columns import Columns
+from multiprune.tasks.rows import Rows, Source
 from multiprune.tasks.synthetic import agreement
-from multiprune.tasks.task import Rows, Source
 
 SOURCE = HubSource(path="owner/repository", mirror="cola")
 COLUMNS: dict[str, list[Any]] = {"sentence": ["the dog runs", "cats"], "label": [1, 0]}

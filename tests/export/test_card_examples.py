@@ -16,16 +16,18 @@ from transformers import RobertaConfig, RobertaModel
 import multiprune
 from multiprune.data.source import HubSource
 from multiprune.data.tokenizer import train_tokenizer
-from multiprune.export.card_text import EXAMPLES, GIVEN
+from multiprune.export.card_text import GIVEN
 from multiprune.export.checkpoint import save_model
 from multiprune.export.convert import ExportSettings, export_model
-from multiprune.export.predictions import PredictedAnswer, PredictedLabels, PredictedTags
 from multiprune.metrics import Accuracy, ExactMatch
 from multiprune.models.encoder import Encoder
 from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.models.multitask import MultitaskModel
 from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
+from multiprune.tasks.outputs.label_set import PredictedLabels
+from multiprune.tasks.outputs.span import PredictedAnswer
+from multiprune.tasks.outputs.tags import PredictedTags
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.tagging import Tagging
 
@@ -157,7 +159,7 @@ def test_examples_run_with_onnx_whose_outputs_are_named_as_in_heads_json(
     assert [line.split()[1] for line in shown.splitlines()] == tags.tags
     for task, one in TASKS.items():
         given = ", ".join(f'["{text}"]' for text in GIVEN[: len(one.text)])
-        code = EXAMPLES[one.definition["kind"]].format(task=task, given=given)
+        code = one.output.card_example.format(task=task, given=given)
         assert_answer(card.printed(code), tmp_path, task)
 
 

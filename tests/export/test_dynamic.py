@@ -39,7 +39,7 @@ def shipped(seed: int = 0, **shape: int) -> ShippedModel:
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    meaning = {name: task.definition for name, task in TASKS.items()}
+    meaning = {name: task.description for name, task in TASKS.items()}
     return ShippedModel(model.encoder, model.heads, meaning, TOKENIZER).eval()
 
 

@@ -132,7 +132,7 @@ def dense(name: str) -> ShippedModel:
 
 
 def shipped(model: MultitaskModel, name: str) -> ShippedModel:
-    meaning = {task: dict(TASKS[task].definition) for task in TASKS}
+    meaning = {task: dict(TASKS[task].description) for task in TASKS}
     return ShippedModel(model.encoder, model.heads, meaning, tokenizer_of(name)).eval()
 
 

@@ -18,14 +18,6 @@ import multiprune
 from multiprune.data.batches import EncodedTask
 from multiprune.export.checkpoint import save_model
 from multiprune.export.pack import pack
-from multiprune.export.predictions import (
-    PredictedAnswer,
-    PredictedLabel,
-    PredictedLabels,
-    PredictedNumber,
-    PredictedSpan,
-    PredictedTags,
-)
 from multiprune.metrics import Accuracy, ExactMatch
 from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.models.from_scratch import from_scratch
@@ -33,9 +25,14 @@ from multiprune.models.multitask import MultitaskModel
 from multiprune.tasks.answer_text import squad
 from multiprune.tasks.answers import answers_to, decided, joined
 from multiprune.tasks.classification import MultiLabel
+from multiprune.tasks.outputs.label_set import PredictedLabels
+from multiprune.tasks.outputs.number import PredictedNumber
+from multiprune.tasks.outputs.one_class import PredictedLabel
+from multiprune.tasks.outputs.span import PredictedAnswer
+from multiprune.tasks.outputs.tags import PredictedSpan, PredictedTags
 from multiprune.tasks.question_answering import QuestionAnswering
+from multiprune.tasks.rows import Rows
 from multiprune.tasks.spans import SpanTagging
-from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -101,7 +98,7 @@ def in_training(model: ShippedModel, name: str, columns: dict[str, list[Any]]) -
     )
     batches = [split.batch("test", [row]) for row in range(len(table))]
     parts = [answers_to(task, one, model(name, one.inputs)) for one in batches]
-    return decided(task, task.combined(joined(parts)).sorted())
+    return decided(task, task.output.combined(joined(parts)).sorted())
 
 
 def test_classes_sets_and_numbers_are_those_of_training(model: ShippedModel) -> None:
@@ -132,15 +129,15 @@ def test_classes_sets_and_numbers_are_those_of_training(model: ShippedModel) -> 
 @pytest.mark.parametrize("name", ["tags", "spans"])
 def test_every_word_of_a_long_text_has_the_tag_of_training(model: ShippedModel, name: str) -> None:
     words = [text.split() for text in TEXTS]
-    labels: Any = ALL[name].definition["labels"]
+    labels: Any = ALL[name].description["labels"]
     columns: dict[str, list[Any]] = {"tokens": words, "label": [[0] * len(one) for one in words]}
     expected = [labels[tag] for tag in in_training(model, name, columns).predictions]
     # Strings without signs are split into the same words.
     for given in (words, TEXTS):
         found = model.predict(name, given, batch_size=2)
         assert all(isinstance(one, PredictedTags) for one in found)
-        assert [tag for one in found for tag in one.tags] == expected  # type: ignore[union-attr]
-        assert [one.words for one in found] == words  # type: ignore[union-attr]
+        assert [tag for one in found for tag in one.tags] == expected  # type: ignore[attr-defined]
+        assert [one.words for one in found] == words  # type: ignore[attr-defined]
     assert len({*expected}) > 1
 
 

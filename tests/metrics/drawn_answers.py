@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import integers
 from torch import tensor
 
-from multiprune.tasks.spans import spans_of
+from multiprune.tasks.iob2 import spans_of
 
 #: Outputs and labels.
 Compared = tuple[Any, Any]

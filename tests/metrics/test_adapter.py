@@ -21,14 +21,14 @@ from multiprune.metrics import (
 )
 from multiprune.metrics.adapter import TorchMetric
 from multiprune.metrics.catalogue import recorded
-from multiprune.metrics.outputs import (
+from multiprune.metrics.predicted import (
     AnswerTexts,
     Classes,
     HiddenTokens,
     LabelSets,
     NamedSpans,
     Numbers,
-    Output,
+    Predicted,
 )
 
 
@@ -48,7 +48,7 @@ from multiprune.metrics.outputs import (
     ],
     ids=str,
 )
-def test_scores_are_those_of_our_own(theirs: Any, ours: Metric, output: Output) -> None:
+def test_scores_are_those_of_our_own(theirs: Any, ours: Metric, output: Predicted) -> None:
     metric = TorchMetric(theirs)
     metric.check(output)
     for seed in (0, 1):
@@ -81,7 +81,7 @@ def test_texts_are_compared() -> None:
     ids=str,
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_in_one_sentence(
-    theirs: Any, output: Output, said: str
+    theirs: Any, output: Predicted, said: str
 ) -> None:
     with pytest.raises(ValueError, match=said) as error:
         TorchMetric(theirs).check(output)

@@ -29,7 +29,7 @@ from sklearn import metrics as reference
 from torch import Tensor, tensor
 
 from multiprune import metrics as ours
-from multiprune.tasks.spans import spans_of
+from multiprune.tasks.iob2 import spans_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

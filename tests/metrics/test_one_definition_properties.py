@@ -33,10 +33,10 @@ from multiprune.metrics.catalogue import CATALOGUE, from_record, recorded
 from multiprune.metrics.metric import SumMetric
 from multiprune.metrics.terms import MetricTerms, resampled, terms_of
 from multiprune.runs.predictions import Answers
+from multiprune.tasks.rows import Rows
 from multiprune.tasks.scores import metric_terms, scores_of
 from multiprune.tasks.spans import SpanTagging
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
     from drawn_answers import Compared

@@ -72,7 +72,7 @@ def mean_loss(sentences: list[str]) -> float:
         for row, place in enumerate(inner):
             hidden[row, place] = model.tokenizer.mask_token_id
         states = model.encoder(hidden).last_hidden_state[range(len(inner)), inner]
-        logits = model.heads["mlm"](states, model.encoder.get_input_embeddings().weight)
+        logits = model.heads["mlm"](states, None, model.encoder.get_input_embeddings().weight)
         losses.append(functional.cross_entropy(logits.float(), tokens[1:-1], reduction="none"))
     return float(torch.cat(losses).mean())
 

@@ -6,8 +6,9 @@ from torch import tensor
 
 from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy
-from multiprune.models.heads import SequenceHead, TokenHead, head_for, mean_of_tokens
+from multiprune.models.from_scratch import from_scratch
 from multiprune.tasks.classification import Classification, Regression
+from multiprune.tasks.outputs.heads import SequenceHead, TokenHead, mean_of_tokens
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Task
 
@@ -58,9 +59,10 @@ def test_token_head_maps_each_token() -> None:
     ids=["classes", "number", "tags"],
 )
 def test_head_fits_the_task(task: Task, kind: type, outputs: int) -> None:
-    head = head_for(task, 6)
+    encoder = from_scratch(layers=1, hidden=8, heads=2, intermediate=8).model
+    head = task.output.head(encoder)
     assert type(head) is kind
-    assert head.get_parameter("output.weight").shape == (outputs, 6)
+    assert head.get_parameter("output.weight").shape == (outputs, 8)
 
 
 def test_dropout_is_off_in_evaluation_only() -> None:

@@ -117,8 +117,9 @@ def test_model_learns_to_answer_with_words() -> None:
         loss = tasks["classes"].loss(model(one), one.labels)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    predictions, _ = tasks["classes"].predictions(model(one), one.labels)
-    assert tasks["classes"].decided(predictions).tolist() == [2, 1]
+    output = tasks["classes"].output
+    predictions, _ = output.predictions(model(one), one.labels)
+    assert output.decided(predictions).tolist() == [2, 1]
     assert float(loss.detach()) < 0.1
 
 

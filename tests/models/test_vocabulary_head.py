@@ -15,11 +15,13 @@ from multiprune.models.beside import READ_BESIDE, check_reads_beside, states_of
 from multiprune.models.encoder import Encoder
 from multiprune.models.factory import tasks_for
 from multiprune.models.from_scratch import character_tokenizer, from_scratch
-from multiprune.models.heads import VocabularyHead, embeddings_of, logits_of
+from multiprune.models.heads import embeddings_of, logits_of
 from multiprune.models.multitask import MultitaskModel
 from multiprune.pruning.magnitude import Magnitude
+from multiprune.tasks.outputs.vocabulary import VocabularyHead
 from multiprune.tasks.packing import beside_texts
-from multiprune.tasks.task import IGNORED, Batch
+from multiprune.tasks.rows import IGNORED
+from multiprune.tasks.task import Batch
 
 
 def test_the_loss_is_that_of_transformers_with_the_same_weights() -> None:
@@ -104,7 +106,7 @@ def test_loss_and_predictions_of_a_batch_without_hidden_tokens_are_defined() -> 
     labels = torch.full((2, 3), IGNORED)
     logits = torch.zeros(0, 7, requires_grad=True)
     assert task().loss(logits, labels) == 0
-    predictions, right = task().predictions(logits, labels)
+    predictions, right = task().output.predictions(logits, labels)
     assert predictions.shape == right.shape == (0, 2)
 
 

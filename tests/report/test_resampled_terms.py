@@ -13,17 +13,17 @@ from typing_extensions import override
 
 from multiprune.data.source import HubSource
 from multiprune.metrics import AUROC, Accuracy, AnswerF1, ExactMatch, MacroF1, Metric, SpanF1
-from multiprune.metrics.outputs import Classes
+from multiprune.metrics.predicted import Classes
 from multiprune.metrics.terms import MetricDraws, MetricTerms, resampled
 from multiprune.report.findings.resampling import resamples
 from multiprune.runs.predictions import Answers
 from multiprune.tasks import answer_text
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.question_answering import QuestionAnswering
+from multiprune.tasks.rows import Rows
 from multiprune.tasks.scores import metric_terms, scores_of
 from multiprune.tasks.spans import SpanTagging
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,7 +149,7 @@ def test_languages_without_an_example_in_a_resample_do_not_count() -> None:
     of_two, of_one = torch.ones(EXAMPLES), torch.zeros(EXAMPLES)
     of_two[::3], of_one[1] = 0, 2
     found = drawn(Accuracy(), terms, torch.stack([of_two, of_one]))
-    right = (task.decided(answers.predictions) == answers.labels).double()
+    right = (task.output.decided(answers.predictions) == answers.labels).double()
     expected = [float(right[1::3].mean() + right[2::3].mean()) / 2, float(right[1])]
     assert found == pytest.approx(expected)
     assert 0 < found[0] < 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,14 @@ import pytest
 from application import composed
 
 from multiprune.config import recorded
-from multiprune.runs.record import Method, RunRecord, check_unfinished, is_finished
+from multiprune.runs.record import (
+    SCHEMA,
+    Method,
+    RunRecord,
+    Stage,
+    check_unfinished,
+    is_finished,
+)
 from multiprune.runs.settings import settings_of
 
 #: What ``python train.py`` with these has left before records had a number.
@@ -77,7 +85,22 @@ def test_a_class_that_has_moved_changes_nothing(run: Path) -> None:
 
 
 def test_record_of_a_later_version_is_refused_with_its_number(run: Path) -> None:
-    content = json.loads(OLD.read_text()) | {"schema": 3}
+    content = json.loads(OLD.read_text()) | {"schema": SCHEMA + 1}
     (run / "results.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="has schema 3, but this version reads up to 2"):
+    with pytest.raises(
+        ValueError, match=f"has schema {SCHEMA + 1}, but this version reads up to {SCHEMA}"
+    ):
         RunRecord.read(run)
+
+
+def test_tasks_of_schema_2_were_learned_from_labels_unless_tokens_were_hidden(run: Path) -> None:
+    today = RunRecord.read(run)
+    stage = {**asdict(today), "schema": 2}
+    name = next(iter(today.tasks))
+    for task in stage["tasks"].values():
+        del task["has_labels"]
+    earlier = {key: stage[key] for key in (one.name for one in fields(Stage))}
+    hidden = {name: {**stage["tasks"][name], "kind": "masked"}}
+    lineage = [{**earlier, "tasks": hidden}, {**earlier, "tasks": {**stage["tasks"], **hidden}}]
+    (run / "results.json").write_text(json.dumps({**stage, "lineage": lineage}))
+    assert [one.pretrains for one in RunRecord.read(run).chain] == [True, False, False]

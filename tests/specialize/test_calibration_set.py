@@ -21,15 +21,13 @@ from multiprune.specialize.calibration_set import (
     Draw,
     batches_by_length,
     calibration_set,
-    log_probabilities,
-    pseudo_labels,
 )
 from multiprune.specialize.specialist import validated
 from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.question_answering import QuestionAnswering
+from multiprune.tasks.rows import EXAMPLE, IGNORED
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import EXAMPLE, IGNORED
 from multiprune.tasks.word_labels import unread, word_label
 
 if TYPE_CHECKING:
@@ -65,7 +63,7 @@ def model(task: Task = CLASSES) -> ShippedModel:
     for module in made.heads.modules():
         if isinstance(module, torch.nn.Linear):
             torch.nn.init.normal_(module.weight, std=5)
-    meaning = {"task": dict(task.definition)}
+    meaning = {"task": dict(task.description)}
     return ShippedModel(made.encoder, made.heads, meaning, encoder.tokenizer).eval()
 
 
@@ -172,6 +170,11 @@ def test_fewer_examples_than_classes_are_refused(labels: str) -> None:
         calibration_set(encoded(), model(), Draw(examples=2, labels=labels))
 
 
+def answered(task: Task, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return what logits answer, in place of labels."""
+    return task.output.as_labels(task.output.predictions(logits, labels)[0], labels)
+
+
 def test_pseudo_labels_are_the_models_own_answers_whatever_the_labels() -> None:
     answering = model()
     drawn = calibration_set(encoded(), answering, Draw(examples=ROWS, labels="pseudo"))
@@ -205,13 +208,13 @@ def test_pseudo_tags_are_where_words_are() -> None:
     logits = torch.zeros(2, 4, 2)
     logits[..., 1] = 1
     expected = torch.tensor([[IGNORED, 1, 1, IGNORED], [IGNORED, 1, IGNORED, IGNORED]])
-    assert torch.equal(pseudo_labels(TAGS, logits, labels), expected)
+    assert torch.equal(answered(TAGS, logits, labels), expected)
 
 
 def test_pseudo_sets_are_what_is_likelier_than_not() -> None:
     logits = torch.tensor([[2.0, -1.0], [0.5, 3.0]])
     labels = torch.zeros(2, 2, dtype=torch.long)
-    assert pseudo_labels(SETS, logits, labels).tolist() == [[1, 0], [1, 1]]
+    assert answered(SETS, logits, labels).tolist() == [[1, 0], [1, 1]]
 
 
 def test_confidence_is_the_probability_of_the_label() -> None:
@@ -228,13 +231,13 @@ def test_confidence_is_the_probability_of_the_label() -> None:
 def test_log_probability_of_a_class_is_that_of_the_softmax() -> None:
     logits, labels = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
     expected = logits.log_softmax(-1)[range(4), labels]
-    torch.testing.assert_close(log_probabilities(CLASSES, logits, labels), expected)
+    torch.testing.assert_close(CLASSES.log_probabilities(logits, labels), expected)
 
 
 def test_log_probability_of_tags_is_the_sum_over_words() -> None:
     logits = torch.randn(2, 3, 2, requires_grad=True)
     labels = torch.tensor([[IGNORED, 0, 1], [IGNORED, IGNORED, IGNORED]])
-    found = log_probabilities(TAGS, logits, labels)
+    found = TAGS.log_probabilities(logits, labels)
     rows = logits.log_softmax(-1)
     torch.testing.assert_close(found[0], rows[0, 1, 0] + rows[0, 2, 1])
     assert found[1] == 0
@@ -246,14 +249,14 @@ def test_log_probability_of_tags_is_the_sum_over_words() -> None:
 def test_log_probability_of_a_number_falls_with_the_square_of_the_error() -> None:
     # On the scale of the outputs 0, 2.5 and 5 are -1, 0 and 1.
     logits, labels = torch.tensor([[0.0], [0.5]]), torch.tensor([2.5, 5.0])
-    assert log_probabilities(NUMBER, logits, labels).tolist() == [0, -0.25]
+    assert NUMBER.log_probabilities(logits, labels).tolist() == [0, -0.25]
 
 
 @pytest.mark.parametrize("task", [CLASSES, SETS, NUMBER], ids=["classes", "sets", "number"])
 def test_gradient_is_that_of_the_loss(task: Task) -> None:
     labels = torch.tensor([[0, 1], [1, 1]]) if task is SETS else torch.tensor([1, 2])
-    logits = torch.randn(2, task.num_outputs, requires_grad=True)
-    log_probabilities(task, logits, labels).sum().backward()  # type: ignore[no-untyped-call]
+    logits = torch.randn(2, 1 if task is NUMBER else 2, requires_grad=True)
+    task.log_probabilities(logits, labels).sum().backward()  # type: ignore[no-untyped-call]
     found, logits.grad = logits.grad, None
     task.loss(logits, labels).backward()  # type: ignore[no-untyped-call]
     assert found is not None
@@ -277,10 +280,10 @@ def test_hidden_tokens_are_answered_by_the_likeliest_and_add_up_by_example() -> 
     task = masked_task().read_by(character_tokenizer())
     labels = torch.tensor([[IGNORED, 4, 2], [IGNORED, IGNORED, IGNORED], [1, IGNORED, 3]])
     torch.manual_seed(0)
-    logits = torch.randn(4, task.num_outputs)
-    answers = pseudo_labels(task, logits, labels)
+    logits = torch.randn(4, 12)
+    answers = answered(task, logits, labels)
     assert torch.equal(answers[labels != IGNORED], logits.argmax(-1))
     assert torch.equal(answers == IGNORED, labels == IGNORED)
     chosen = logits.log_softmax(-1)[range(4), labels[labels != IGNORED]]
     expected = torch.stack([chosen[0] + chosen[1], torch.tensor(0.0), chosen[2] + chosen[3]])
-    torch.testing.assert_close(log_probabilities(task, logits, labels), expected)
+    torch.testing.assert_close(task.log_probabilities(logits, labels), expected)

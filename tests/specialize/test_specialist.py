@@ -62,7 +62,7 @@ def two_tasks() -> ShippedModel:
             weight = model.heads[name].get_parameter("output.weight")
             nn.init.normal_(weight)
             weight[:, 8 * (1 - number) : 8 * (2 - number)] = 0
-    meaning = {name: dict(task().definition) for name in TASKS}
+    meaning = {name: dict(task().description) for name in TASKS}
     return ShippedModel(model.encoder, model.heads, meaning, encoder.tokenizer).eval()
 
 
@@ -71,7 +71,7 @@ def of_two_layers() -> ShippedModel:
     torch.manual_seed(0)
     encoder = from_scratch(layers=2, hidden=16, heads=2, intermediate=8)
     model = MultitaskModel(encoder.model, {"first": task()})
-    meaning = {"first": dict(task().definition)}
+    meaning = {"first": dict(task().description)}
     return ShippedModel(model.encoder, model.heads, meaning, encoder.tokenizer).eval()
 
 

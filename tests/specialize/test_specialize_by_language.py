@@ -23,7 +23,7 @@ from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.specialize import specialize as module
 from multiprune.specialize.calibration_set import calibration_set
-from multiprune.tasks.spans import spans_of
+from multiprune.tasks.iob2 import spans_of
 from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from multiprune.cli import main
 from multiprune.export.text_to_text import ShippedTextToText
 from multiprune.models.encoder import Encoder
 from multiprune.models.structure import layers_of
-from multiprune.specialize.calibration_set import Draw, calibration_set, log_probabilities
+from multiprune.specialize.calibration_set import Draw, calibration_set
 from multiprune.specialize.methods import METHODS
 from multiprune.specialize.origin import read_origin
 from multiprune.specialize.specialist import Recipe, specialized
@@ -113,5 +113,5 @@ def test_answers_are_log_probabilities_of_all_words_of_a_label(finished: Path) -
     (one,) = calibration_set(encoded, model, Draw(examples=16, labels="pseudo")).batches
     with torch.no_grad():
         logits = model("agreement", one.batch.inputs)
-    found = log_probabilities(encoded.task, logits, one.batch.labels)
+    found = encoded.task.log_probabilities(logits, one.batch.labels)
     torch.testing.assert_close(found, logits.amax(-1))

@@ -9,7 +9,8 @@ from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
-from multiprune.tasks.task import Rows, Task
+from multiprune.tasks.rows import Rows
+from multiprune.tasks.task import Task
 
 TOKENIZER = character_tokenizer()
 COMMON: dict[str, Any] = {
@@ -47,7 +48,11 @@ def test_bounds_in_the_wrong_order_are_refused(bounds: tuple[float, float]) -> N
 
 
 def test_head_has_one_output_a_label_and_one_for_a_number() -> None:
-    assert (CLASSES.num_outputs, SETS.num_outputs, NUMBER.num_outputs) == (3, 3, 1)
+    assert (CLASSES.output.num_outputs, SETS.output.num_outputs, NUMBER.output.num_outputs) == (
+        3,
+        3,
+        1,
+    )
 
 
 def test_classes_are_encoded_from_names_or_ids() -> None:
@@ -144,7 +149,7 @@ def test_loss_of_numbers_does_not_depend_on_their_unit() -> None:
     ids=["classes", "sets", "number"],
 )
 def test_loss_is_computed_in_single_precision(task: Task, labels: torch.Tensor) -> None:
-    logits = torch.randn(2, task.num_outputs).bfloat16()
+    logits = torch.randn(2, 1 if task is NUMBER else 3).bfloat16()
     loss = task.loss(logits, labels)
     assert loss.dtype == torch.float32
     torch.testing.assert_close(loss, task.loss(logits.float(), labels))
@@ -153,8 +158,8 @@ def test_loss_is_computed_in_single_precision(task: Task, labels: torch.Tensor) 
 def test_predicted_class_has_the_largest_logit() -> None:
     labels = tensor([1, 2])
     logits = tensor([[0.0, 3, 1], [-1, -2, -3]])
-    predictions, right = CLASSES.predictions(logits, labels)
-    assert CLASSES.decided(predictions).tolist() == [1, 0]
+    predictions, right = CLASSES.output.predictions(logits, labels)
+    assert CLASSES.output.decided(predictions).tolist() == [1, 0]
     expected = logits.double().exp() / logits.double().exp().sum(1, keepdim=True)
     torch.testing.assert_close(predictions, expected)
     assert right.tolist() == [1, 2]
@@ -162,19 +167,21 @@ def test_predicted_class_has_the_largest_logit() -> None:
 
 def test_label_is_predicted_when_more_likely_than_not() -> None:
     logits = tensor([[0.1, -0.1, 4.0]])
-    predictions, _ = SETS.predictions(logits, tensor([[0, 1, 1]]))
-    assert SETS.decided(predictions).tolist() == [[1, 0, 1]]
+    predictions, _ = SETS.output.predictions(logits, tensor([[0, 1, 1]]))
+    assert SETS.output.decided(predictions).tolist() == [[1, 0, 1]]
     torch.testing.assert_close(predictions, 1 / (1 + (-logits.double()).exp()))
 
 
 def test_classes_that_are_certain_keep_their_order() -> None:
-    predictions, _ = CLASSES.predictions(tensor([[0.0, 19, -9], [0, 20, -9]]), tensor([1, 1]))
+    predictions, _ = CLASSES.output.predictions(
+        tensor([[0.0, 19, -9], [0, 20, -9]]), tensor([1, 1])
+    )
     assert predictions[0, 1] < predictions[1, 1] < 1
 
 
 def test_predicted_number_is_the_output_in_the_units_of_the_labels() -> None:
     labels = tensor([1.0, 2.0, 3.0, 4.0])
-    predictions, right = NUMBER.predictions(tensor([[-1.0], [0.0], [1.0], [1.5]]), labels)
+    predictions, right = NUMBER.output.predictions(tensor([[-1.0], [0.0], [1.0], [1.5]]), labels)
     assert predictions.tolist() == [0.0, 2.5, 5.0, 6.25]
     assert right.tolist() == labels.tolist()
 
@@ -182,7 +189,7 @@ def test_predicted_number_is_the_output_in_the_units_of_the_labels() -> None:
 def test_right_number_has_no_loss() -> None:
     number = Regression(minimum=-3.0, maximum=7.0, **COMMON)
     logits = tensor([[-1.0], [-0.25], [0.0], [1.0]])
-    predictions, _ = number.predictions(logits, torch.zeros(4))
+    predictions, _ = number.output.predictions(logits, torch.zeros(4))
     assert number.loss(logits, predictions).item() == pytest.approx(0, abs=1e-12)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
@@ -12,8 +12,11 @@ from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy
 from multiprune.tasks.classification import Classification, MultiLabel
 from multiprune.tasks.labels import checked_labels
+from multiprune.tasks.rows import Rows
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import Rows, Task
+
+if TYPE_CHECKING:
+    from multiprune.tasks.task import Task
 
 KINDS: list[Any] = [Classification, MultiLabel, Tagging]
 kinds = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -70,8 +73,8 @@ def test_integers_are_values_of_integer_labels_and_positions_of_names(
 ) -> None:
     one = task(kind, labels)
     assert ids(one, rows_of(kind, values)) == expected
-    assert one.definition["labels"] == list(map(str, labels))
-    assert one.definition.get("values") == (labels if isinstance(labels[0], int) else None)
+    assert one.cache_key["labels"] == list(map(str, labels))
+    assert one.cache_key.get("values") == (labels if isinstance(labels[0], int) else None)
 
 
 @kinds
@@ -167,4 +170,4 @@ def test_label_space_that_is_none_is_refused(labels: Any, said: str) -> None:
 @kinds
 def test_labels_that_were_not_read_are_told_in_a_sentence(kind: Any) -> None:
     with pytest.raises(ValueError, match="must be read from the training data"):
-        _ = task(kind, None).num_outputs
+        _ = task(kind, None).output

@@ -9,8 +9,8 @@ from multilingual_task import task
 
 from multiprune.runs.predictions import Answers
 from multiprune.tasks.languages import languages_of, with_averages
+from multiprune.tasks.rows import Rows
 from multiprune.tasks.scores import reads_rows, scores_of
-from multiprune.tasks.task import Rows
 
 
 def rows(**columns: list[Any]) -> Rows:

@@ -17,13 +17,15 @@ from multiprune.tasks.classification import Classification, MultiLabel, Regressi
 from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.packing import across_texts
 from multiprune.tasks.question_answering import QuestionAnswering
+from multiprune.tasks.rows import IGNORED
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import IGNORED, Task
 from multiprune.tasks.text_to_text import worded
 from multiprune.training.distillation import hidden_state_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from multiprune.tasks.task import Task
 
 COMMON: dict[str, Any] = {
     "text": ["text"],

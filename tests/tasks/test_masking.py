@@ -11,7 +11,7 @@ from transformers import GPT2Tokenizer
 
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.masking import MaskVocabulary, mask_vocabulary, masked, random_numbers
-from multiprune.tasks.task import IGNORED
+from multiprune.tasks.rows import IGNORED
 
 MASK = 4
 VOCABULARY = MaskVocabulary(MASK, torch.arange(5, 105))

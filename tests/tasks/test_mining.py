@@ -13,7 +13,7 @@ from multiprune.data.source import HubSource
 from multiprune.tasks import mining
 from multiprune.tasks.mining import Mined, Mining, mine
 from multiprune.tasks.retrieval import EncodedRows
-from multiprune.tasks.task import Rows
+from multiprune.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from torch import Tensor

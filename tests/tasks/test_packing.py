@@ -18,7 +18,7 @@ from multiprune.tasks.packing import (
     tokenized,
     within_texts,
 )
-from multiprune.tasks.task import IGNORED
+from multiprune.tasks.rows import IGNORED
 
 TOKENIZER = character_tokenizer()
 X = IGNORED

@@ -16,7 +16,7 @@ from multiprune.tasks.packing import (
     beside_texts,
     within_texts,
 )
-from multiprune.tasks.task import IGNORED
+from multiprune.tasks.rows import IGNORED
 
 #: Tokens of texts, each with the number of its word; None marks a special token.
 token_lists = st.lists(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -17,8 +17,11 @@ from multiprune.models.from_scratch import character_tokenizer
 from multiprune.runs.predictions import Answers
 from multiprune.tasks.answer_text import mlqa, squad
 from multiprune.tasks.question_answering import QuestionAnswering
+from multiprune.tasks.rows import IGNORED, Rows
 from multiprune.tasks.scores import scores_of
-from multiprune.tasks.task import IGNORED, Batch, Rows
+
+if TYPE_CHECKING:
+    from multiprune.tasks.task import Batch
 
 TOKENIZER = character_tokenizer()
 #: A token a word, but "fox", which becomes f ##o ##x.
@@ -73,8 +76,8 @@ def pointing(labels: Tensor) -> Tensor:
 
 def answered(one: EncodedTask, logits: Tensor) -> Answers:
     batch = whole(one)
-    answers = Answers(*one.task.predictions(logits, batch.labels), tensor(batch.examples))
-    return one.task.combined(answers)
+    answers = Answers(*one.task.output.predictions(logits, batch.labels), tensor(batch.examples))
+    return one.task.output.combined(answers)
 
 
 def tokens_of(one: EncodedTask) -> list[list[str]]:
@@ -152,7 +155,7 @@ def test_what_is_marked_is_what_is_answered(max_length: int) -> None:
     assert answers.predictions.tolist() == answers.labels.tolist()
     # An article alone is nothing, which is right, but has no word in common with itself.
     assert scores_of(one.task, answers, known) == {"f1": 0.8, "exact_match": 1.0}
-    assert one.task.shown(answers.predictions[:1]) == "characters 15 to 26"
+    assert one.task.output.shown(answers.predictions[:1]) == "characters 15 to 26"
 
 
 def test_best_span_is_that_of_all_windows_and_of_allowed_lengths() -> None:

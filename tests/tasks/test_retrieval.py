@@ -9,7 +9,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from multiprune.data.source import HubSource
 from multiprune.tasks.retrieval import EncodedRows, Retrieval, accuracy
-from multiprune.tasks.task import Rows
+from multiprune.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,9 +10,9 @@ from torch.nn import functional
 from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
+from multiprune.tasks.rows import IGNORED
 from multiprune.tasks.soft_targets import softened_cross_entropy, softened_divergence
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,10 +17,11 @@ from multiprune.metrics.terms import MetricTerms
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.runs.predictions import Answers
 from multiprune.tasks.answers import answers_to, joined
+from multiprune.tasks.iob2 import spans_of
+from multiprune.tasks.rows import Rows
 from multiprune.tasks.scores import metric_terms, scores_of
-from multiprune.tasks.spans import SpanTagging, spans_of
+from multiprune.tasks.spans import SpanTagging
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import Rows
 
 TOKENIZER = character_tokenizer()
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
@@ -114,7 +115,7 @@ def test_f1_of_long_documents_is_that_of_seqeval_on_all_their_words(overlap: int
         batch = encoded.batch("test", [row])
         logits = one_hot(batch.inputs["input_ids"] % len(TAGS), len(TAGS))
         parts.append(answers_to(task, batch, logits))
-    answers = task.combined(joined(parts))
+    answers = task.output.combined(joined(parts))
     if overlap is None:
         assert cut == 3
         for document, tags in zip(words, predicted, strict=True):
@@ -137,4 +138,4 @@ def test_other_schemes_are_refused(labels: list[str]) -> None:
 
 
 def test_all_but_the_score_is_as_in_tagging() -> None:
-    assert TASK.definition == Tagging(labels=TAGS, **COMMON).definition
+    assert TASK.cache_key == Tagging(labels=TAGS, **COMMON).cache_key

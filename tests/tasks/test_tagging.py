@@ -14,8 +14,8 @@ from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.runs.predictions import Answers
+from multiprune.tasks.rows import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.word_labels import tags_of, words_of
 
 TOKENIZER = character_tokenizer()
@@ -112,11 +112,17 @@ def test_every_word_is_answered_in_its_document_and_place(overlap: int, max_leng
     order = rng.sample(range(len(columns["labels"])), len(columns["labels"]))
     labels = task.label_tensor([columns["labels"][row] for row in order], max_length)
     logits = one_hot(tags_of(labels).clamp(min=0), 3).float()
-    predictions, labelled = task.predictions(logits, labels)
+    predictions, labelled = task.output.predictions(logits, labels)
     examples = tensor([columns[EXAMPLE][row] for row in order])
-    counts = task.answers_by_example(labels)
-    answers = task.combined(Answers(predictions, labelled, examples.repeat_interleave(counts)))
-    assert answers.labels.tolist() == task.decided(answers.predictions).tolist() == [*chain(*right)]
+    counts = task.output.answers_by_example(labels)
+    answers = task.output.combined(
+        Answers(predictions, labelled, examples.repeat_interleave(counts))
+    )
+    assert (
+        answers.labels.tolist()
+        == task.output.decided(answers.predictions).tolist()
+        == [*chain(*right)]
+    )
     assert answers.examples.tolist() == [0] + [1] * 7 + [2] * 20
 
 
@@ -134,10 +140,10 @@ def test_words_that_are_not_read_count_as_none_or_as_wrong(
     batch_labels = task.label_tensor([*columns["labels"], [IGNORED, 1]], 6)
     logits = torch.zeros(2, 6, 3)
     logits[..., 2] = 1
-    predictions, right = task.predictions(logits, batch_labels)
-    assert task.answers_by_example(batch_labels).tolist() == [3, 1]
-    answers = task.combined(Answers(predictions, right, tensor([0, 0, 0, 1])))
-    assert task.decided(answers.predictions).tolist() == [*expected, 2]
+    predictions, right = task.output.predictions(logits, batch_labels)
+    assert task.output.answers_by_example(batch_labels).tolist() == [3, 1]
+    answers = task.output.combined(Answers(predictions, right, tensor([0, 0, 0, 1])))
+    assert task.output.decided(answers.predictions).tolist() == [*expected, 2]
     torch.testing.assert_close(answers.predictions.sum(1), torch.ones(4))
     assert answers.labels.tolist() == [2, 1, 0, 1]
     # They are not learned.
@@ -204,11 +210,11 @@ def test_loss_is_the_mean_over_labelled_tokens() -> None:
 
 def test_predictions_leave_out_ignored_tokens() -> None:
     logits = tensor([[[9.0, 0, 0], [0, 0, 1]], [[0, 1, 0], [9, 0, 0]]])
-    predictions, labels = TASK.predictions(logits, tensor([[-100, 2], [0, -100]]))
-    assert TASK.decided(predictions).tolist() == [2, 1]
+    predictions, labels = TASK.output.predictions(logits, tensor([[-100, 2], [0, -100]]))
+    assert TASK.output.decided(predictions).tolist() == [2, 1]
     assert labels.tolist() == [2, 0]
 
 
 def test_task_answers_for_each_token() -> None:
-    assert TASK.per_token
-    assert TASK.num_outputs == 3
+    assert TASK.output.per_token
+    assert TASK.output.num_outputs == 3

@@ -9,7 +9,8 @@ from multiprune.data.source import HubSource
 from multiprune.metrics import F1, Accuracy
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.tasks.classification import Classification, Regression
-from multiprune.tasks.task import Batch, Rows, Task
+from multiprune.tasks.rows import Rows
+from multiprune.tasks.task import Batch, Task
 
 TOKENIZER = character_tokenizer()
 NOWHERE = HubSource(path=None, mirror="nowhere")

@@ -18,8 +18,8 @@ from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.runs.predictions import Answers
 from multiprune.tasks.answers import decided
+from multiprune.tasks.rows import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.windows import context_windows
 from multiprune.tasks.word_labels import tags_of, unread, word_label, words_of
 from multiprune.tasks.word_windows import NO_WORD, word_windows
@@ -101,12 +101,12 @@ def test_answers_come_back_in_the_order_of_words_whatever_windows_they_are_in(
         ids = torch.tensor([columns["input_ids"][window]])
         padded = task.label_tensor([columns["labels"][window]], ids.shape[1])
         logits = one_hot(ids % len(labels), len(labels)).float()
-        chosen, known = task.predictions(logits, padded)
-        assert len(chosen) == int(task.answers_by_example(padded))
+        chosen, known = task.output.predictions(logits, padded)
+        assert len(chosen) == int(task.output.answers_by_example(padded))
         predictions.append(chosen)
         right.append(known)
         examples += [columns[EXAMPLE][window]] * len(chosen)
-    answers = task.combined(
+    answers = task.output.combined(
         Answers(torch.cat(predictions), torch.cat(right), torch.tensor(examples, dtype=torch.long))
     )
     # By hand: the first token decides; a word that is not read is outside, or wrong.

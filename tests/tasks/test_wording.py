@@ -12,8 +12,8 @@ from hydra.utils import instantiate
 from tiny_text_to_text import COMMON, TASKS, tiny_tokenizer
 
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
+from multiprune.tasks.rows import Rows
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import Rows
 from multiprune.tasks.text_to_text import WordedClassification, default_template, worded
 
 TOKENIZER = tiny_tokenizer()
@@ -75,9 +75,9 @@ def test_wording_is_a_part_of_what_encoded_rows_depend_on() -> None:
         worded("pairs", task, TOKENIZER)
         for task in (classes(), classes(template="{premise} {hypothesis}"))
     )
-    assert classes(template="{premise} {hypothesis}").definition == classes().definition
-    assert plain.definition != other.definition
-    assert classes().definition.items() <= plain.definition.items()
+    assert classes(template="{premise} {hypothesis}").cache_key == classes().cache_key
+    assert plain.cache_key != other.cache_key
+    assert classes().cache_key.items() <= plain.cache_key.items()
 
 
 def test_worded_task_keeps_what_the_task_was() -> None:
@@ -86,7 +86,7 @@ def test_worded_task_keeps_what_the_task_was() -> None:
     assert (kept.text, kept.labels, kept.loss_weight) == (task.text, task.labels, 0.5)
     assert kept.metrics == task.metrics
     logits, labels = torch.tensor([[-1.0, -2.0], [-5.0, -4.0]]), torch.tensor([0, 0])
-    assert kept.decided(kept.predictions(logits, labels)[0]).tolist() == [0, 1]
+    assert kept.output.decided(kept.output.predictions(logits, labels)[0]).tolist() == [0, 1]
 
 
 def test_loss_is_the_mean_over_the_tokens_of_the_right_words() -> None:

@@ -100,8 +100,8 @@ class Earlier(Tagging):
 
     @property
     @override
-    def definition(self) -> Mapping[str, Any]:
-        return {key: value for key, value in super().definition.items() if key != "overlap"}
+    def cache_key(self) -> Mapping[str, Any]:
+        return {key: value for key, value in super().cache_key.items() if key != "overlap"}
 
 
 def test_rows_that_were_encoded_otherwise_are_not_used_again(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
+from multiprune.tasks.rows import IGNORED
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

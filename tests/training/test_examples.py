@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -12,9 +12,12 @@ from multiprune.data.source import GeneratedSource
 from multiprune.metrics import Accuracy
 from multiprune.runs.predictions import Answers
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
+from multiprune.tasks.rows import Rows
 from multiprune.tasks.tagging import Tagging
-from multiprune.tasks.task import Rows, Task
 from multiprune.training.examples import worst_examples
+
+if TYPE_CHECKING:
+    from multiprune.tasks.task import Task
 
 
 def task(kind: type[Task], **options: Any) -> Task:

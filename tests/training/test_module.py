@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from multiprune.data.source import GeneratedSource
 from multiprune.metrics import Accuracy, Metric, Pearson
-from multiprune.metrics.outputs import Classes
+from multiprune.metrics.predicted import Classes
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.tasks.classification import Classification, Regression

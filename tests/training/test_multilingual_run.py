@@ -22,8 +22,8 @@ from multiprune.report.findings.example_draws import ExampleDraws
 from multiprune.report.findings.resampling import DRAWS
 from multiprune.report.records.frame import read_run
 from multiprune.runs.predictions import read_predictions
+from multiprune.tasks.iob2 import spans_of
 from multiprune.tasks.question_answering import QuestionAnswering
-from multiprune.tasks.spans import spans_of
 from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from multiprune.pruning.dynamic_sparsification import ORDER, DynamicSparsificati
 from multiprune.pruning.importance import WeightMagnitude
 from multiprune.pruning.layer_state import STATE
 from multiprune.pruning.removal import GRANULARITIES
-from multiprune.tasks.task import IGNORED, Batch
+from multiprune.tasks.rows import IGNORED
+from multiprune.tasks.task import Batch
 from multiprune.training.objective import Losses, Objective, PlainLoss
 from multiprune.training.sandwich import Sandwich, shared_embeddings
 

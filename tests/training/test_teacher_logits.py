@@ -51,7 +51,7 @@ def test_kept_logits_are_those_that_the_teacher_gives(
         found = kept.of(batch.rows)
         assert found.shape == expected.shape
         real = batch.inputs["attention_mask"].bool()
-        if TASKS[name].per_token:
+        if TASKS[name].output.per_token:
             found, expected = found[real], expected[real]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
 

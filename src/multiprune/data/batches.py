@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from multiprune.data.collate import collate
-from multiprune.tasks.task import EXAMPLE
+from multiprune.tasks.rows import EXAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from multiprune.data.mixing import BatchPlan
     from multiprune.data.stream import EncodedStream
-    from multiprune.tasks.task import Batch, Rows, Task
+    from multiprune.tasks.rows import Rows
+    from multiprune.tasks.task import Batch, Task
 
 
 @dataclass(frozen=True, kw_only=True)

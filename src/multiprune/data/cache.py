@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from pyarrow import Table
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.tasks.task import Rows, Task
+    from multiprune.tasks.rows import Rows
+    from multiprune.tasks.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -149,5 +150,5 @@ def encoding_key(
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    parts = [_FORMAT, dict(task.definition), fingerprint, backend.to_str(), max_length]
+    parts = [_FORMAT, dict(task.cache_key), fingerprint, backend.to_str(), max_length]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from multiprune.tasks.columns import check_present
 from multiprune.tasks.languages import LANGUAGE
-from multiprune.tasks.task import Rows
+from multiprune.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from multiprune.tasks.columns import Columns
-    from multiprune.tasks.task import Source
+    from multiprune.tasks.rows import Source
 
 #: What the rows of a language are dealt out to, one after the other.
 _SPLITS = ("validation", "test")

@@ -29,7 +29,8 @@ from multiprune.tasks.scores import reads_rows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.tasks.task import Rows, Task
+    from multiprune.tasks.rows import Rows
+    from multiprune.tasks.task import Task
 
 #: Stands for every task that ``cap`` does not name, but for streamed ones.
 EACH = "each"

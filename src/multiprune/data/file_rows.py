@@ -15,7 +15,7 @@ from multiprune.data.cache import default_cache_folder, stored
 from multiprune.data.tables import table_parts
 from multiprune.tasks.columns import row_slices
 from multiprune.tasks.labels import class_names
-from multiprune.tasks.task import Rows
+from multiprune.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -8,15 +8,15 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from multiprune.data.selection import in_language, in_languages, wanted_languages
-from multiprune.tasks.classification import Classification, MultiLabel
+from multiprune.tasks.labelled import LabelledTask
 from multiprune.tasks.labels import UNLABELLED, class_names, known
-from multiprune.tasks.tagging import Tagging
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from multiprune.tasks.task import Rows, Task
+    from multiprune.tasks.rows import Rows
+    from multiprune.tasks.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def with_labels(
     found = {}
     for name, task in tasks.items():
         found[name] = task
-        if isinstance(task, Classification | MultiLabel | Tagging) and task.labels is None:
+        if isinstance(task, LabelledTask) and task.labels is None:
             rows = _training_rows(name, task, mirror, language)
             labels = _labels(name, task, rows)
             shown = ", ".join(map(str, labels))
@@ -52,7 +52,7 @@ def labels_of(tasks: Mapping[str, Task]) -> dict[str, list[Any]]:
     """Return the labels of those tasks that have some, as ``labels`` may be given."""
     found: dict[str, list[Any]] = {}
     for name, task in tasks.items():
-        if isinstance(task, Classification | MultiLabel | Tagging):
+        if isinstance(task, LabelledTask):
             labels = known(task.labels)
             found[name] = [*(labels.values or labels)]
     return found
@@ -74,11 +74,9 @@ def _training_rows(name: str, task: Task, mirror: Path | None, language: str | N
     return rows
 
 
-def _labels(
-    name: str, task: Classification | MultiLabel | Tagging, rows: Rows
-) -> Sequence[str | int]:
+def _labels(name: str, task: LabelledTask, rows: Rows) -> Sequence[str | int]:
     where = f"Column {task.label!r} of {rows.origin}"
-    if isinstance(task, MultiLabel) and task.indicators:
+    if not task.names_labels:
         raise ValueError(f"`labels` of {name} must name the labels that `indicators` stand for.")
     labels: Sequence[str | int] = class_names(rows.table, task.label)
     if not labels:

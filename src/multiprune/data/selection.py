@@ -9,7 +9,7 @@ import numpy as np
 from multiprune.tasks.columns import row_slices
 from multiprune.tasks.labels import UNLABELLED
 from multiprune.tasks.languages import languages_of
-from multiprune.tasks.task import Rows
+from multiprune.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -15,14 +15,14 @@ from multiprune.data.hub import HubLayout
 from multiprune.data.mirror import mirrored_folder
 from multiprune.tasks.columns import check_present, check_values, row_slices
 from multiprune.tasks.languages import LANGUAGE
-from multiprune.tasks.task import Rows
+from multiprune.tasks.rows import Rows
 from multiprune.user_code import calling
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from multiprune.tasks.columns import Columns
-    from multiprune.tasks.task import Source
+    from multiprune.tasks.rows import Source
 
 Generator = Callable[[int, int], Mapping[str, list[Any]]]
 

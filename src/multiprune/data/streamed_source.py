@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from multiprune.tasks.columns import Columns
-    from multiprune.tasks.task import Rows, Source
+    from multiprune.tasks.rows import Rows, Source
 
 
 @dataclass(frozen=True, kw_only=True)

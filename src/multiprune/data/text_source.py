@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from multiprune.data.cache import stored
 from multiprune.data.file_rows import rows_folder
-from multiprune.tasks.task import Rows
+from multiprune.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.tasks.task import Rows, Task
+    from multiprune.tasks.rows import Rows
+    from multiprune.tasks.task import Task
 
 
 def wordless_rows(rows: Rows, task: Task, tokenizer: PreTrainedTokenizerBase) -> list[int]:

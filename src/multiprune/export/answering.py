@@ -15,9 +15,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from multiprune.export.predictions import Prediction
-    from multiprune.export.requests import Request
     from multiprune.export.shipped import ShippedModel
+    from multiprune.tasks.outputs.output import Prediction, Request
 
 # Texts that are tokenized at a time.
 _TEXTS = 1024

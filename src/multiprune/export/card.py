@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from multiprune.export import card_text as text
-from multiprune.export.checkpoint import OVER_VOCABULARY
 from multiprune.export.classifier import ShippedClassifier, usable_positions
 from multiprune.models.encoder import has_pooler
+from multiprune.tasks.outputs.described import output_from
 from multiprune.tasks.words import needs_spaces
 
 if TYPE_CHECKING:
@@ -88,7 +88,6 @@ def _how_to_load(folder: Path, model: ShippedModel) -> list[str]:
         options += ", add_pooling_layer=False"
     length = max(map(model.max_length, model.meaning))
     is_encoder_decoder = model.encoder.config.is_encoder_decoder
-    masked = [task for task, one in model.meaning.items() if one["kind"] == OVER_VOCABULARY]
     example = _example(model.meaning)
     if is_encoder_decoder:
         plain = text.PLAIN_TEXT_TO_TEXT.format(options=options, max_length=length, example=example)
@@ -96,27 +95,38 @@ def _how_to_load(folder: Path, model: ShippedModel) -> list[str]:
         logits = _read(model, "pt") + text.PLAIN_LOGITS if example else ""
         plain = text.PLAIN.format(options=options, logits=logits, example=example)
     dense = text.DENSE.format(kind="model" if is_encoder_decoder else "encoder")
-    more = [text.PLAIN_MASKED.format(tasks=", ".join(masked), max_length=length)] if masked else []
-    return [text.CUT if cut else dense, "", plain, *more, *ours]
+    return [text.CUT if cut else dense, "", plain, *_other_heads(model.meaning, length), *ours]
 
 
 def _read(model: ShippedModel, tensors: str) -> str:
-    has_tags = any(one["kind"] == "tags" for one in model.meaning.values())
-    spaced = text.SPACED if has_tags and needs_spaces(model.tokenizer) else ""
+    has_words = any(output_from(one).reads_words for one in model.meaning.values())
+    spaced = text.SPACED if has_words and needs_spaces(model.tokenizer) else ""
     return text.READ.format(spaced=spaced, tensors=tensors)
 
 
 def _example(meaning: Mapping[str, Mapping[str, Any]]) -> str:
     """Return how the logits of the first task that has some are turned into its answer."""
     for task, one in meaning.items():
-        if one["kind"] in text.EXAMPLES:
-            return text.EXAMPLES[one["kind"]].format(task=task, given=_given(one))
+        if example := output_from(one).card_example:
+            return example.format(task=task, given=_given(one))
     return ""
+
+
+def _other_heads(meaning: Mapping[str, Mapping[str, Any]], length: int) -> list[str]:
+    """Return how the logits of heads are computed that are not one linear layer."""
+    tasks: dict[str, list[str]] = {}
+    for task, one in meaning.items():
+        tasks.setdefault(output_from(one).card_head, []).append(task)
+    return [
+        code.format(tasks=", ".join(those), max_length=length)
+        for code, those in tasks.items()
+        if code
+    ]
 
 
 def _ours(meaning: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for task, one in meaning.items():
-        if one["kind"] != OVER_VOCABULARY:
+        if not output_from(one).over_vocabulary:
             return [text.OURS.format(task=task, given=_given(one))]
     return []
 
@@ -127,21 +137,13 @@ def _given(one: Mapping[str, Any]) -> str:
 
 def _tasks(meaning: Mapping[str, Mapping[str, Any]]) -> list[str]:
     rows = [
-        [task, one["kind"], one.get("template") or ", ".join(one.get("text", [])), _outputs(one)]
+        [
+            *(task, one["kind"], one.get("template") or ", ".join(one.get("text", []))),
+            output_from(one).meaning,
+        ]
         for task, one in meaning.items()
     ]
     return ["## Tasks\n", table(["task", "kind", "reads", "outputs"], rows)]
-
-
-def _outputs(one: Mapping[str, Any]) -> str:
-    if "bounds" in one:
-        low, high = one["bounds"]
-        return f"a number, -1 for {low} and 1 for {high}"
-    if one["kind"] == "span":
-        return "scores of each token as the start and as the end of the answer"
-    if one["kind"] == OVER_VOCABULARY:
-        return "scores of all tokens of the vocabulary, by the embeddings, at each token"
-    return ", ".join(map(str, one.get("words") or one.get("labels", [])))
 
 
 def _results(measured: Measured, model: ShippedModel) -> list[str]:

@@ -30,7 +30,7 @@ def read(task, texts, pairs=None):
 {spaced}    return tokenizer(
         texts,
         pairs,
-        is_split_into_words=tasks[task]["kind"] == "tags",  # lists of words; first tokens answer
+        is_split_into_words=tasks[task].get("reads_words", False),  # its first token answers a word
         truncation=True,
         max_length=tasks[task]["max_length"],
         padding=True,
@@ -39,7 +39,7 @@ def read(task, texts, pairs=None):
 """
 
 SPACED = """\
-    if tasks[task]["kind"] == "tags":  # words have the tokens that they have behind a space
+    if tasks[task].get("reads_words", False):  # words have the tokens that they have behind a space
         texts = [[" " + one.lstrip() if one.strip() else one for one in words] for words in texts]
 """
 
@@ -49,7 +49,7 @@ PLAIN_LOGITS = """
 def logits(task, texts, pairs=None):
     inputs = read(task, texts, pairs)
     states = encoder(**inputs).last_hidden_state
-    if tasks[task]["kind"] not in ("tags", "span"):  # the mean over the tokens, without padding
+    if not tasks[task].get("per_token"):  # the mean over the tokens, without padding
         mask = inputs["attention_mask"].unsqueeze(-1).to(states.dtype)
         states = (states * mask).sum(1) / mask.sum(1)
     weight, bias = heads[task + ".output.weight"], heads[task + ".output.bias"]
@@ -60,56 +60,6 @@ def logits(task, texts, pairs=None):
 
 #: What examples read: a text, and the second of a pair.
 GIVEN = ("Here is a text.", "Here is another one.")
-
-#: By kind, how answers are read from the logits of one text.
-EXAMPLES = {
-    "classes": """\
-scores = logits("{task}", {given})[0]  # of one text
-print(tasks["{task}"]["labels"][int(scores.argmax())])
-""",
-    "sets": """\
-scores = logits("{task}", {given})[0]  # of one text
-print([one for one, score in zip(tasks["{task}"]["labels"], scores) if score > 0])
-""",
-    "number": """\
-score = float(logits("{task}", {given})[0, 0])  # of one text
-low, high = tasks["{task}"]["bounds"]
-print((score * (high - low) + low + high) / 2)
-""",
-    "tags": """\
-words = ["A", "text", "to", "try"]
-best, ids = logits("{task}", [words])[0].argmax(-1), read("{task}", [words]).word_ids(0)
-for number, word in enumerate(words):
-    print(word, tasks["{task}"]["labels"][int(best[ids.index(number)])])
-""",
-    "span": """\
-question, context = "What is read?", "A context that has the answer in it."
-scores = logits("{task}", [question], [context])[0]
-inputs = read("{task}", [question], [context])
-inside = [place for place, part in enumerate(inputs.sequence_ids(0)) if part == 1]
-spans = [(first, last) for first in inside for last in inside if first <= last]
-first, last = max(spans, key=lambda span: scores[span[0], 0] + scores[span[1], 1])
-print(context[inputs.token_to_chars(0, first).start : inputs.token_to_chars(0, last).end])
-""",
-}
-
-PLAIN_MASKED = """\
-Of {tasks}, the head is on the encoder's own embeddings of words:
-
-```python
-@torch.no_grad()
-def masked_logits(task, texts):  # of all tokens of the vocabulary, at each token
-    options = {{"truncation": True, "max_length": {max_length}, "padding": True}}
-    inputs = tokenizer(texts, return_tensors="pt", **options)
-    of = {{key.removeprefix(task + "."): value for key, value in heads.items()}}
-    states = encoder(**inputs).last_hidden_state
-    states = torch.nn.functional.linear(states, of["dense.weight"], of["dense.bias"])
-    states = torch.nn.functional.gelu(states)
-    size = (states.shape[-1],)
-    states = torch.nn.functional.layer_norm(states, size, of["norm.weight"], of["norm.bias"], 1e-12)
-    return torch.nn.functional.linear(states, encoder.get_input_embeddings().weight, of["bias"])
-```
-"""
 
 PLAIN_CLASSIFIER = """\
 ```python

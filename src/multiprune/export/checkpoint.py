@@ -18,11 +18,11 @@ from multiprune.export.tied import assign_state, stored_state, whole_state
 from multiprune.message import first_line
 from multiprune.models.bound import bounded
 from multiprune.models.encoder import Encoder, encoder_class, has_pooler
-from multiprune.models.heads import VocabularyHead, head
 from multiprune.models.modeling_multiprune import KEY, register_code
 from multiprune.models.remote_code import check_attention
 from multiprune.models.saving import CODE, shape_entries
 from multiprune.models.task_heads import TaskHeads
+from multiprune.tasks.outputs.described import output_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     from multiprune.tasks.task import Task
 
 WEIGHTS, HEADS, MEANING = "model.safetensors", "heads.safetensors", "heads.json"
-#: Kinds of tasks that have an answer for each token.
-PER_TOKEN = ("tags", "span")
-#: The kind of tasks that answer with tokens of the encoder's vocabulary.
-OVER_VOCABULARY = "masked"
 #: Holds the weights in place of ``WEIGHTS`` where zeros are not stored.
 BITMASK_WEIGHTS = "model.bitmask.safetensors"
 #: Holds the weights that several models share, stored likewise; no model has all of them.
@@ -77,7 +73,7 @@ def save_model(
 
 def meaning_of(tasks: Mapping[str, Task], max_length: int) -> dict[str, dict[str, Any]]:
     """Return what is said of tasks beside their heads: ``heads.json``."""
-    return {name: {**task.meaning, "max_length": max_length} for name, task in tasks.items()}
+    return {name: {**task.description, "max_length": max_length} for name, task in tasks.items()}
 
 
 def check_is_new(out: Path) -> None:
@@ -198,8 +194,10 @@ def load_encoder(folder: Path, *, trust_remote_code: bool = False) -> PreTrained
     return encoder
 
 
-def load_heads(folder: Path, hidden: int) -> tuple[TaskHeads, dict[str, dict[str, Any]]]:
-    """Load the heads of a shipped folder on states of a size, and what their outputs mean.
+def load_heads(
+    folder: Path, encoder: PreTrainedModel
+) -> tuple[TaskHeads, dict[str, dict[str, Any]]]:
+    """Load the heads of a shipped folder on an encoder, and what their outputs mean.
 
     Raises:
         ValueError: if heads are damaged or missing, or of another size.
@@ -209,15 +207,9 @@ def load_heads(folder: Path, hidden: int) -> tuple[TaskHeads, dict[str, dict[str
     state = load_weights(file)
     loaded = TaskHeads()
     for task, one in meaning.items():
-        kind = one["kind"]
-        last = f"{task}.bias" if kind == OVER_VOCABULARY else f"{task}.output.bias"
-        if (bias := state.get(last)) is None:
+        if not any(name.startswith(f"{task}.") for name in state):
             raise ValueError(f"{file} must hold a head for each task, but has none for {task}.")
-        if kind == OVER_VOCABULARY:
-            size = state.get(f"{task}.norm.weight", bias)
-            loaded[task] = VocabularyHead(hidden, len(size), len(bias))
-        else:
-            loaded[task] = head(hidden, len(bias), per_token=kind in PER_TOKEN)
+        loaded[task] = output_from(one).head(encoder)
     _check_shapes(loaded.weights(), state, file, f"config.json and {MEANING}")
     loaded.assign_weights(state)
     return loaded.eval(), meaning
@@ -230,16 +222,17 @@ def load_meaning(folder: Path) -> dict[str, dict[str, Any]]:
         ValueError: if the file is damaged.
     """
     try:
-        meaning: dict[str, dict[str, Any]] = json.loads((folder / MEANING).read_text())
+        meaning = json.loads((folder / MEANING).read_text())
         if not isinstance(meaning, dict):
             raise ValueError("it is no object")
-        for one in meaning.values():
-            one["kind"]
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
+        # Also those of an earlier version say all that the present one writes.
+        return {task: {**one, **output_from(one).description} for task, one in meaning.items()}
+    except ValueError as error:
+        reason = str(error).removesuffix(".")
         raise ValueError(
-            f"{folder / MEANING} must say in JSON what the outputs of each task mean, but: {error}."
+            f"{folder / MEANING} must say in JSON what the outputs of each task mean, but: "
+            f"{reason}."
         ) from error
-    return meaning
 
 
 def load_weights(file: Path) -> dict[str, Tensor]:

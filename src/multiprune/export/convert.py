@@ -9,7 +9,6 @@ import torch
 
 from multiprune.export.card import Measured, write_card
 from multiprune.export.checkpoint import (
-    OVER_VOCABULARY,
     check_is_new,
     model_folder,
     save_encoder,
@@ -18,11 +17,11 @@ from multiprune.export.checkpoint import (
 )
 from multiprune.export.dynamic import DynamicModel
 from multiprune.export.exported_folder import exported_folder
-from multiprune.export.given_texts import DocumentOfWords
 from multiprune.export.loading import load, load_sizes
 from multiprune.export.vocabulary import prune_vocabulary
 from multiprune.runs.folder import RESULTS
 from multiprune.runs.record import RunRecord
+from multiprune.tasks.document import DocumentOfWords
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -66,7 +65,7 @@ class ExportSettings:
 
 def check_answers_by_head(model: ShippedModel) -> None:
     """Raise a ValueError if a task is answered with tokens, whose vocabulary must stay whole."""
-    if named := [task for task, one in model.meaning.items() if one["kind"] == OVER_VOCABULARY]:
+    if named := [task for task in model.meaning if model.output(task).over_vocabulary]:
         raise ValueError(
             "A vocabulary can be cut where no task is answered with its tokens, but "
             f"{', '.join(named)} is."
@@ -102,7 +101,7 @@ def export_model(
         )
     if corpus is not None:
         check_answers_by_head(model)
-        if any(one["kind"] == "tags" for one in model.meaning.values()):
+        if any(model.output(task).reads_words for task in model.meaning):
             texts = list(corpus)
             corpus = [*texts, *(DocumentOfWords.of(one).words for one in texts)]
         model.tokenizer = prune_vocabulary(model.encoder, model.tokenizer, corpus)

@@ -223,7 +223,7 @@ def load_dynamic(folder: Path) -> DynamicModel:
         ValueError: if a file is damaged, or does not fit the others.
     """
     encoder = load_encoder(folder)
-    heads, meaning = load_heads(folder, encoder.config.hidden_size)
+    heads, meaning = load_heads(folder, encoder)
     layers = layers_of(encoder)
     order, of = load_order(folder, layers)
     # Parts are views then.

@@ -2,39 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
-
-#: A sign by itself, or what begins and ends with letters or digits without white space between.
-_WORD = re.compile(r"[^\w\s]|\w(?:\S*\w)?")
 
 #: One text, or several, of which each is a string or a list of words.
 Texts = str | Sequence[Any]
-
-
-@dataclass(frozen=True)
-class DocumentOfWords:
-    """Words, and the characters of ``text`` where each of them starts and ends."""
-
-    text: str
-    words: list[str]
-    starts: list[int]
-    ends: list[int]
-
-    @classmethod
-    def of(cls, given: str | Sequence[str]) -> DocumentOfWords:
-        """Split a text at white space and at signs around words; or take words as they are."""
-        if isinstance(given, str):
-            found = [*_WORD.finditer(given)]
-            words = [one.group() for one in found]
-            return cls(given, words, [one.start() for one in found], [one.end() for one in found])
-        words = list(given)
-        ends = [end - 1 for end in accumulate(len(word) + 1 for word in words)]
-        starts = [end - len(word) for word, end in zip(words, ends, strict=True)]
-        return cls(" ".join(words), words, starts, ends)
 
 
 def listed(texts: Any, what: str, *, words: bool = False) -> list[Any]:

@@ -31,7 +31,7 @@ def load(path: str | Path, *, trust_remote_code: bool = False) -> ShippedModel:
     encoder = load_encoder(folder, trust_remote_code=trust_remote_code)
     if encoder.config.is_encoder_decoder:
         return shipped_text_to_text(folder, encoder)
-    heads, meaning = load_heads(folder, encoder.config.hidden_size)
+    heads, meaning = load_heads(folder, encoder)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     return ShippedModel(encoder, heads, meaning, tokenizer).eval()
 

@@ -19,7 +19,7 @@ from typing_extensions import override
 from multiprune.export.onnx_file import write_program
 from multiprune.export.text_to_text import check_is_encoder
 from multiprune.message import first_line
-from multiprune.models.heads import VocabularyHead, embeddings_of
+from multiprune.models.heads import embeddings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -96,10 +96,7 @@ class _Answers(nn.Module):
         named = dict(zip(self.names, inputs, strict=True))
         states = self.encoder(**named).last_hidden_state
         mask, embeddings = named["attention_mask"], embeddings_of(self.encoder)
-        return tuple(
-            head(states, embeddings if isinstance(head, VocabularyHead) else mask)
-            for head in self.heads.values()
-        )
+        return tuple(head(states, mask, embeddings) for head in self.heads.values())
 
 
 def _check_model(model: ShippedModel) -> None:

@@ -10,19 +10,14 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.export.answering import predicted
-from multiprune.export.checkpoint import (
-    OVER_VOCABULARY,
-    save_encoder,
-    save_heads,
-)
-from multiprune.export.given_texts import DocumentOfWords, columns_given
-from multiprune.export.requests import request_for
+from multiprune.export.checkpoint import save_encoder, save_heads
+from multiprune.export.given_texts import columns_given
 from multiprune.message import first_line
 from multiprune.models.beside import states_of
 from multiprune.models.encoder import Encoder
 from multiprune.models.heads import logits_at, logits_of
 from multiprune.models.task_heads import TaskHeads
-from multiprune.tasks.words import tokenize_words
+from multiprune.tasks.outputs.described import output_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -31,8 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from multiprune.export.given_texts import Texts
-    from multiprune.export.predictions import Prediction
-    from multiprune.export.requests import Request
+    from multiprune.tasks.outputs.output import Output, Prediction, Request
 
 
 class ShippedModel(nn.Module):
@@ -76,6 +70,10 @@ class ShippedModel(nn.Module):
         if task not in self.heads:
             raise ValueError(f"The task must be one of {', '.join(self.heads)}, but is {task!r}.")
 
+    def output(self, task: str) -> Output:
+        """Return what a task answers with."""
+        return output_from(self.meaning[task])
+
     def only(self, task: str) -> ShippedModel:
         """Return a copy that knows one of its tasks."""
         copied = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer})
@@ -104,11 +102,7 @@ class ShippedModel(nn.Module):
             "padding_side": "right",
             "return_tensors": "pt",
         }
-        if self.meaning[task]["kind"] == "tags":
-            documents = [DocumentOfWords.of(one).words for one in first]
-            inputs = tokenize_words(documents, self.tokenizer, **options)
-        else:
-            inputs = self.tokenizer(first, second, **options)
+        inputs = self.output(task).tokenized(self.tokenizer, first, second, **options)
         return self(task, inputs.to(self.encoder.device))  # type: ignore[no-any-return]
 
     def predict(
@@ -130,7 +124,7 @@ class ShippedModel(nn.Module):
             ValueError: if the model does not know the task, or the task reads something else.
         """
         first, second = self._given(task, texts, pairs)
-        if self.meaning[task]["kind"] == OVER_VOCABULARY:
+        if self.output(task).over_vocabulary:
             raise ValueError(f"{task} answers with tokens of the vocabulary: use `logits`.")
         return predicted(self, [task], first, second, batch_size)[task]
 
@@ -149,7 +143,7 @@ class ShippedModel(nn.Module):
         tasks = [
             name
             for name, meaning in self.meaning.items()
-            if meaning["kind"] != OVER_VOCABULARY and len(meaning["text"]) == given
+            if not self.output(name).over_vocabulary and len(meaning["text"]) == given
         ]
         if not tasks:
             raise ValueError(
@@ -165,7 +159,7 @@ class ShippedModel(nn.Module):
 
     def request(self, task: str, texts: Sequence[Any], pairs: Sequence[str] | None) -> Request:
         """Return how the encoder reads texts for a task."""
-        return request_for(self.meaning[task], self.tokenizer, texts, pairs, self.max_length(task))
+        return self.output(task).request(self.tokenizer, texts, pairs, self.max_length(task))
 
     def logits_by_task(
         self, tasks: Sequence[str], inputs: Mapping[str, Tensor]
@@ -187,9 +181,8 @@ class ShippedModel(nn.Module):
         self, task: str, texts: Texts, pairs: str | Sequence[str] | None
     ) -> tuple[list[Any], list[str] | None]:
         self.check_task(task)
-        meaning = self.meaning[task]
-        words = meaning["kind"] == "tags"
-        return columns_given(task, meaning["text"], texts, pairs, words=words)
+        words = self.output(task).reads_words
+        return columns_given(task, self.meaning[task]["text"], texts, pairs, words=words)
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

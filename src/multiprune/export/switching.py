@@ -120,7 +120,7 @@ def load_packed(folder: Path) -> PackedModel:
         ValueError: if a file is damaged, or does not fit the others.
     """
     encoder = load_encoder(folder)
-    heads, meaning = load_heads(folder, encoder.config.hidden_size)
+    heads, meaning = load_heads(folder, encoder)
     models = load_masks(folder / MASKS, encoder.state_dict())
     tasks = [task for one in models for task in one.tasks]
     if sorted(tasks) != sorted(meaning):

@@ -12,7 +12,8 @@ from multiprune.export.checkpoint import MEANING, load_meaning
 from multiprune.export.shipped import ShippedModel, load_tokenizer
 from multiprune.models.task_heads import TaskHeads
 from multiprune.models.text_to_text import LabelWords
-from multiprune.tasks.text_to_text import Wording, label_tokens
+from multiprune.tasks.outputs.worded_class import Wording
+from multiprune.tasks.text_to_text import label_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from multiprune.export.given_texts import Texts
-    from multiprune.export.requests import Request
+    from multiprune.tasks.outputs.output import Request
 
 
 class ShippedTextToText(ShippedModel):

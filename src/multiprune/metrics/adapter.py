@@ -12,13 +12,7 @@ import torchmetrics
 from typing_extensions import override
 
 from multiprune.metrics.metric import Metric
-from multiprune.metrics.outputs import (
-    AnswerTexts,
-    Classes,
-    LabelSets,
-    Numbers,
-    Output,
-)
+from multiprune.metrics.predicted import AnswerTexts, Classes, LabelSets, Numbers, Predicted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +51,7 @@ class TorchMetric(Metric):
         return self.metric.higher_is_better is False
 
     @override
-    def check(self, output: Output) -> None:
+    def check(self, output: Predicted) -> None:
         home = type(self.metric).__module__
         is_number = isinstance(output, Numbers)
         if not isinstance(output, self.accepts) or home.startswith(
@@ -110,7 +104,7 @@ def _shown(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def _example(output: Output) -> tuple[Any, Any]:
+def _example(output: Predicted) -> tuple[Any, Any]:
     """Return outputs of the form that a task has, and labels of each kind."""
     generator = torch.Generator().manual_seed(0)
     if isinstance(output, Classes):

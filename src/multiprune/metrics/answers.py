@@ -10,7 +10,7 @@ import torch
 from typing_extensions import override
 
 from multiprune.metrics.metric import SumMetric
-from multiprune.metrics.outputs import AnswerTexts
+from multiprune.metrics.predicted import AnswerTexts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ import torch
 from typing_extensions import override
 
 from multiprune.metrics.metric import WholeMetric
-from multiprune.metrics.outputs import Numbers
+from multiprune.metrics.predicted import Numbers
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.metrics.metric import Metric, SumMetric, ratio
-from multiprune.metrics.outputs import Classes, LabelSets, Output
+from multiprune.metrics.predicted import Classes, LabelSets, Predicted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -39,7 +39,7 @@ class F1(SumMetric):
     accepts = (Classes,)
 
     @override
-    def check(self, output: Output) -> None:
+    def check(self, output: Predicted) -> None:
         super().check(output)
         check_binary(self, output)
 
@@ -137,7 +137,7 @@ def f1(right: Tensor, predicted: Tensor, labelled: Tensor) -> Tensor:
     return ratio(torch.stack([2 * right, predicted + labelled], -1))
 
 
-def check_binary(metric: Metric, output: Output) -> None:
+def check_binary(metric: Metric, output: Predicted) -> None:
     """Raise a ValueError unless there are two classes."""
     if isinstance(output, Classes) and output.count != 2:
         raise ValueError(f"{metric.name} is for two classes, but the task predicts {output}")

@@ -13,7 +13,7 @@ from typing_extensions import override
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from multiprune.metrics.outputs import Output
+    from multiprune.metrics.predicted import Predicted
 
 # Numbers that the terms of some answers are made of at a time.
 _BLOCK = 1 << 20
@@ -24,14 +24,14 @@ class Metric(ABC):
     """Compares what a model answers to a whole evaluation set with the labels.
 
     Settings of a metric are fields of its dataclass. Outputs and labels have the form that the
-    ``Output`` of the task says. Everything is computed in double precision: of a million
+    ``Predicted`` of the task says. Everything is computed in double precision: of a million
     examples, single precision is off in the fourth digit of a correlation.
 
     Attributes:
         accepts: what the metric can be computed of.
     """
 
-    accepts: ClassVar[tuple[type[Output], ...]]
+    accepts: ClassVar[tuple[type[Predicted], ...]]
 
     @property
     def name(self) -> str:
@@ -43,7 +43,7 @@ class Metric(ABC):
         """Whether less of it is better, so that it cannot be the score of a task."""
         return False
 
-    def check(self, output: Output) -> None:
+    def check(self, output: Predicted) -> None:
         """Raise a ValueError unless the metric can be computed of what a task predicts."""
         if not isinstance(output, self.accepts):
             known = " or ".join(one.plural for one in self.accepts)

@@ -9,7 +9,7 @@ from typing_extensions import override
 
 
 @dataclass(frozen=True)
-class Output:
+class Predicted:
     """What a task predicts."""
 
     plural: ClassVar[str]
@@ -19,7 +19,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Classes(Output):
+class Classes(Predicted):
     """One of ``count`` classes: probabilities (answers, count), and labels (answers,)."""
 
     count: int
@@ -32,7 +32,7 @@ class Classes(Output):
 
 
 @dataclass(frozen=True)
-class LabelSets(Output):
+class LabelSets(Predicted):
     """Any of ``count`` labels: probabilities (answers, count), and 0 or 1 for each."""
 
     count: int
@@ -45,28 +45,28 @@ class LabelSets(Output):
 
 
 @dataclass(frozen=True)
-class Numbers(Output):
+class Numbers(Predicted):
     """A number: values and labels (answers,)."""
 
     plural: ClassVar[str] = "numbers"
 
 
 @dataclass(frozen=True)
-class NamedSpans(Output):
+class NamedSpans(Predicted):
     """Spans of words: for each example a set of (kind, first word, word after the last)."""
 
     plural: ClassVar[str] = "named spans"
 
 
 @dataclass(frozen=True)
-class AnswerTexts(Output):
+class AnswerTexts(Predicted):
     """A text for each question, and all texts that are right; both normalised."""
 
     plural: ClassVar[str] = "answers in words"
 
 
 @dataclass(frozen=True)
-class HiddenTokens(Output):
+class HiddenTokens(Predicted):
     """The token predicted and the loss, (answers, 2); of labels, the right token comes first."""
 
     plural: ClassVar[str] = "hidden tokens"

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from multiprune.arguments import check_number
 from multiprune.metrics.metric import SumMetric
-from multiprune.metrics.outputs import Classes, LabelSets, Output
+from multiprune.metrics.predicted import Classes, LabelSets, Predicted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,7 +93,7 @@ class RecallAtK(SumMetric):
         check_number("k", self.k, at_least=1, whole=True)
 
     @override
-    def check(self, output: Output) -> None:
+    def check(self, output: Predicted) -> None:
         super().check(output)
         if isinstance(output, Classes | LabelSets) and self.k > output.count:
             raise ValueError(f"k is {self.k}, but the task predicts {output}")

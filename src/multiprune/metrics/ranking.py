@@ -11,7 +11,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.metrics.metric import WholeMetric
-from multiprune.metrics.outputs import Classes, LabelSets
+from multiprune.metrics.predicted import Classes, LabelSets
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -9,7 +9,7 @@ import torch
 from typing_extensions import override
 
 from multiprune.metrics.metric import SumMetric
-from multiprune.metrics.outputs import NamedSpans
+from multiprune.metrics.predicted import NamedSpans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set

@@ -9,7 +9,7 @@ import torch
 from typing_extensions import override
 
 from multiprune.metrics.metric import SumMetric, ratio
-from multiprune.metrics.outputs import HiddenTokens
+from multiprune.metrics.predicted import HiddenTokens
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from multiprune.arguments import check_number
-
-#: Of heads, where nothing is set.
-USUAL = 0.1
+from multiprune.tasks.outputs.heads import USUAL_DROPOUT
 
 
 def dropout_of_heads(head_dropout: float | None, dropout: float | None) -> float:
@@ -17,4 +15,4 @@ def dropout_of_heads(head_dropout: float | None, dropout: float | None) -> float
     for name, value in (("head_dropout", head_dropout), ("dropout", dropout)):
         if value is not None:
             check_number(f"encoder.{name}", value, at_least=0, below=1)
-    return next((one for one in (head_dropout, dropout) if one is not None), USUAL)
+    return next((one for one in (head_dropout, dropout) if one is not None), USUAL_DROPOUT)

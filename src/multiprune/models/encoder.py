@@ -11,12 +11,13 @@ from safetensors import SafetensorError
 
 from multiprune.budget.ledger import owned_parameters
 from multiprune.message import first_line
-from multiprune.models.dropout import USUAL, dropout_of_heads
+from multiprune.models.dropout import dropout_of_heads
 from multiprune.models.location import encoder_source
 from multiprune.models.matching_weights import load_matching
 from multiprune.models.modeling_multiprune import KEY, dense_class, pruned_class, register_code
 from multiprune.models.pretrained_tokenizer import ensure_padding, pretrained_tokenizer
 from multiprune.models.remote_code import refused
+from multiprune.tasks.outputs.heads import USUAL_DROPOUT
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -45,7 +46,7 @@ class Encoder:
     tokenizer: PreTrainedTokenizerBase
     source: str | None = None
     trust_remote_code: bool = False
-    head_dropout: float = USUAL
+    head_dropout: float = USUAL_DROPOUT
 
     @property
     def is_text_to_text(self) -> bool:

@@ -8,7 +8,6 @@ from multiprune.models.beside import check_reads_beside
 from multiprune.models.first_heads import begin_heads
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.text_to_text import TextToTextModel
-from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.text_to_text import worded
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ def tasks_for(encoder: Encoder, tasks: Mapping[str, Task]) -> dict[str, Task]:
         ValueError: if a task cannot be put in words, or needs what tokenizer or encoder lack.
     """
     if not encoder.is_text_to_text:
-        if any(isinstance(one, MaskedLanguage) and one.reads_beside for one in tasks.values()):
+        if any(one.reads_beside for one in tasks.values()):
             check_reads_beside(encoder.model)
         return {name: task.read_by(encoder.tokenizer) for name, task in tasks.items()}
     return {name: worded(name, task, encoder.tokenizer) for name, task in tasks.items()}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from multiprune.models.heads import VocabularyHead
 from multiprune.models.pretrained_head import begin_as_pretrained
 from multiprune.models.shipped_heads import ShippedHeads
+from multiprune.tasks.outputs.vocabulary import VocabularyHead
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,12 +15,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from multiprune.models.multitask import MultitaskModel
+    from multiprune.tasks.outputs.output import Output
     from multiprune.tasks.task import Task
 
 log = logging.getLogger(__name__)
-
-#: What of a task's definition says what the outputs of its head mean.
-_LABEL_SPACE = ("kind", "labels", "bounds")
 
 
 def begin_heads(model: MultitaskModel, tasks: Mapping[str, Task], source: str) -> None:
@@ -37,21 +35,18 @@ def begin_heads(model: MultitaskModel, tasks: Mapping[str, Task], source: str) -
         if isinstance(head, VocabularyHead):
             found = begin_as_pretrained(head, source, name)
             log.info("%s: the head begins %s.", name, "as pretrained" if found else "at random")
-        elif shipped is not None and name in shipped.definitions and head.state_dict():
-            _begin(head, name, tasks[name].definition, shipped)
+        elif shipped is not None and name in shipped.outputs and head.state_dict():
+            _begin(head, name, tasks[name].output, shipped)
 
 
-def _begin(
-    head: nn.Module, name: str, definition: Mapping[str, Any], shipped: ShippedHeads
-) -> None:
-    learned, run = shipped.definitions[name], shipped.file.parent
-    for key in _LABEL_SPACE:
-        if learned.get(key) != definition.get(key):
-            log.info(
-                "%s: the head begins at random, as the %s in %s are others: %s.",
-                *(name, key, run, learned.get(key)),
-            )
-            return
+def _begin(head: nn.Module, name: str, output: Output, shipped: ShippedHeads) -> None:
+    run = shipped.file.parent
+    if other := output.difference(shipped.outputs[name]):
+        log.info(
+            "%s: the head begins at random, as the %s in %s are others: %s.",
+            *(name, other.key, run, other.theirs),
+        )
+        return
     expected = head.state_dict()
     found = shipped.weights(name, list(expected))
     if found is None or any(found[key].shape != one.shape for key, one in expected.items()):

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from typing_extensions import override
 
-from multiprune.models.dropout import USUAL
-from multiprune.models.heads import head_for, logits_of, vocabulary_head
+from multiprune.models.heads import logits_of
 from multiprune.models.task_heads import TaskHeads, check_names
+from multiprune.tasks.outputs.heads import USUAL_DROPOUT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ class MultitaskModel(nn.Module):
         encoder: PreTrainedModel,
         tasks: Mapping[str, Task],
         *,
-        head_dropout: float = USUAL,
+        head_dropout: float = USUAL_DROPOUT,
     ) -> None:
         super().__init__()
         if not tasks:
@@ -42,9 +42,7 @@ class MultitaskModel(nn.Module):
 
     def head_for(self, task: Task) -> nn.Module:
         """Return what answers a task from what the encoder makes of a text."""
-        if task.over_vocabulary:
-            return vocabulary_head(self.encoder)
-        return head_for(task, self.encoder.config.hidden_size, self.head_dropout)
+        return task.output.head(self.encoder, self.head_dropout)
 
     @override
     def forward(self, batch: Batch) -> Tensor:

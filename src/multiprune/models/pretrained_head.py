@@ -10,7 +10,7 @@ from multiprune.models.shipped_heads import ShippedHeads, read
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from multiprune.models.heads import VocabularyHead
+    from multiprune.tasks.outputs.vocabulary import VocabularyHead
 
 _OURS = ("dense.weight", "dense.bias", "norm.weight", "norm.bias", "bias")
 
@@ -77,7 +77,7 @@ def _of_run(source: str, task: str) -> dict[str, Tensor] | None:
     shipped = ShippedHeads.beside(source)
     if shipped is None:
         return None
-    masked = [name for name, one in shipped.definitions.items() if one["kind"] == "masked"]
+    masked = [name for name, one in shipped.outputs.items() if one.over_vocabulary]
     if not masked:
         return None
     return shipped.weights(task if task in masked else masked[0], _OURS)

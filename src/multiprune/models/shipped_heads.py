@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
+from multiprune.tasks.outputs.described import output_from
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor
+
+    from multiprune.tasks.outputs.output import Output
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,11 @@ class ShippedHeads:
 
     Attributes:
         file: holds their weights, as ``<task>.<name>``.
-        definitions: of their tasks, by name.
+        outputs: of their tasks, by name.
     """
 
     file: Path
-    definitions: Mapping[str, Mapping[str, Any]]
+    outputs: Mapping[str, Output]
 
     @classmethod
     def beside(cls, source: str) -> ShippedHeads | None:
@@ -38,12 +42,11 @@ class ShippedHeads:
         if not (stated.is_file() and file.is_file()):
             return None
         try:
-            definitions: dict[str, dict[str, Any]] = json.loads(stated.read_text())
-            for one in definitions.values():
-                one["kind"]
-        except (ValueError, LookupError, AttributeError, TypeError) as error:
-            raise ValueError(f"{stated} does not describe the heads beside it: {error}.") from error
-        return cls(file, definitions)
+            described: dict[str, Any] = json.loads(stated.read_text())
+            outputs = {task: output_from(one) for task, one in described.items()}
+        except (ValueError, AttributeError) as error:
+            raise ValueError(f"{stated} does not describe the heads beside it: {error}") from error
+        return cls(file, outputs)
 
     def weights(self, task: str, names: Sequence[str]) -> dict[str, Tensor] | None:
         """Return the weights of a task's head by name, if the file has all of them.

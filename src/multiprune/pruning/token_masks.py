@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from multiprune.tasks.task import IGNORED
+from multiprune.tasks.rows import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,6 +27,9 @@ _KINDS = {
     "MaskedLanguage": "masked",
 }
 
+# Of the kinds of schema 2, the one that was learned from texts alone.
+_WITHOUT_LABELS = "masked"
+
 # Metrics were functions, each of which is an object now.
 _METRICS = {
     "multiprune.tasks.metrics.accuracy": "Accuracy",
@@ -73,19 +76,44 @@ class _Record(_Earlier):
     lineage: NotRequired[list[_Earlier]]
 
 
+class _Task2(TypedDict):
+    kind: str
+
+
+class _Stage2(TypedDict):
+    tasks: dict[str, _Task2]
+
+
+class _Record2(_Stage2):
+    lineage: NotRequired[list[_Stage2]]
+
+
 def upgraded(content: Any, *, name: str) -> Any:
-    """Return what a record without a number holds as the present version writes it.
+    """Return what a record of an earlier version holds as the present one writes it.
 
     Others are returned as they are.
 
     Raises:
         ValueError: if it lacks what that needs.
     """
-    number = content.get("schema") if isinstance(content, dict) else None
-    if number is not None or not isinstance(content, dict):
+    if not isinstance(content, dict) or content.get("schema", 2) != 2:
         return content
-    check_schema(_Record, content, name=name)
-    return _stage(content) | {"lineage": [_stage(run) for run in content.get("lineage", [])]}
+    if "schema" not in content:
+        check_schema(_Record, content, name=name)
+        stages = [_stage(run) for run in content.get("lineage", [])]
+        content = {"schema": 2, **_stage(content), "lineage": stages}
+    check_schema(_Record2, content, name=name)
+    stages = [_with_labels(run) for run in content.get("lineage", [])]
+    return {**_with_labels(content), "lineage": stages, "schema": 3}
+
+
+def _with_labels(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage of schema 2 whose tasks say whether they were learned from labels."""
+    tasks = {
+        name: {**task, "has_labels": task["kind"] != _WITHOUT_LABELS}
+        for name, task in content["tasks"].items()
+    }
+    return {**content, "tasks": tasks}
 
 
 def _stage(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,14 +24,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Of what this package writes. A record of another number is brought to this one when it is read.
-SCHEMA = 2
+SCHEMA = 3
 
 Scores = Mapping[str, Mapping[str, float]]
 Seconds = Annotated[float, Interval(ge=0, lt=1e12)]
 Share = Annotated[float, Interval(ge=0, le=1)]
-
-#: The kind of tasks that learn to fill in hidden tokens.
-MASKED_LANGUAGE = "masked"
 
 #: What differs between two runs of one command on one machine, and nothing else does.
 TIMES = ("wall_seconds", "seconds_per_step")
@@ -71,6 +68,7 @@ class TaskRecord:
         loss_weight: what its loss was multiplied with.
         languages: of its rows; empty for a task without that column.
         train_languages: those it was trained on; None is all.
+        has_labels: whether it was learned from labels, rather than from texts alone.
     """
 
     kind: str
@@ -78,6 +76,7 @@ class TaskRecord:
     loss_weight: float = 1.0
     languages: list[str] = field(default_factory=list)
     train_languages: list[str] | None = None
+    has_labels: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +109,8 @@ class Stage:
 
     @property
     def pretrains(self) -> bool:
-        """Whether all that it has learned is masked language modelling."""
-        return all(task.kind == MASKED_LANGUAGE for task in self.tasks.values())
+        """Whether all that it has learned from are texts without labels."""
+        return not any(task.has_labels for task in self.tasks.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,6 @@ import torch
 
 from multiprune.arguments import check_number
 from multiprune.data.batches import drawn_rows, examples_of
-from multiprune.tasks.task import IGNORED
-from multiprune.tasks.text_to_text import WordedClassification
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +90,7 @@ def calibration_set(encoded: EncodedTask, model: ShippedModel, draw: Draw) -> Ca
         _labelled(task, model, encoded.batch("train", rows), draw)
         for rows in batches_by_length(encoded, "train", _drawn(encoded, draw))
     ]
-    classes = _classes(task)
+    classes = task.output.classes
     answers = Counter(int(label) for one in batches for label in one.batch.labels if classes)
     counts = {name: answers[number] for number, name in enumerate(classes)}
     return CalibrationSet(batches, counts)
@@ -109,24 +107,6 @@ def batches_by_length(
     return [ordered[at : at + _BATCH_SIZE] for at in range(0, len(ordered), _BATCH_SIZE)]
 
 
-def log_probabilities(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the log-probability of the labels of each example, of shape (examples,).
-
-    It is the sum over answers of what the task's loss averages, with its sign; for a number, the
-    squared error stands for it. Of a label in words, it is that of all its words. Logits over the
-    vocabulary are those of the labelled tokens, one after another.
-    """
-    if isinstance(task, WordedClassification):
-        return logits.gather(1, labels[:, None]).squeeze(1)
-    counts = task.loss_terms(logits, labels)
-    apart = torch.split(logits, counts.tolist() if task.over_vocabulary else 1)
-    losses = [
-        task.loss(own, labels[one : one + 1]) if counts[one] else own.sum() * 0
-        for one, own in enumerate(apart)
-    ]
-    return -torch.stack(losses) * counts
-
-
 def _drawn(encoded: EncodedTask, draw: Draw) -> list[int]:
     generator = np.random.default_rng([draw.seed, *encoded.name.encode()])
     return drawn_rows(encoded.splits["train"], draw.examples, generator)
@@ -137,21 +117,11 @@ def _labelled(task: Task, model: ShippedModel, batch: Batch, draw: Draw) -> Weig
         return WeighedBatch(batch, None)
     logits = model(batch.task, batch.inputs, batch.labels)
     if draw.labels == PSEUDO:
-        batch = replace(batch, labels=pseudo_labels(task, logits, batch.labels))
+        found, _ = task.output.predictions(logits, batch.labels)
+        batch = replace(batch, labels=task.output.as_labels(found, batch.labels))
     if not draw.weight_by_confidence:
         return WeighedBatch(batch, None)
-    return WeighedBatch(batch, log_probabilities(task, logits, batch.labels).exp())
-
-
-def pseudo_labels(task: Task, logits: Tensor, labels: Tensor) -> Tensor:
-    """Return what the model answers in place of ``labels``, which say no more than where."""
-    answers = task.decided(task.predictions(logits, labels)[0])
-    if not task.per_token:
-        return answers
-    pseudo = labels.clone()
-    # Tokens stand beside their probability.
-    pseudo[labels != IGNORED] = answers.reshape(len(answers), -1)[:, 0].to(labels.dtype)
-    return pseudo
+    return WeighedBatch(batch, task.log_probabilities(logits, batch.labels).exp())
 
 
 def _check_numbers(encoded: EncodedTask, draw: Draw) -> None:
@@ -166,7 +136,7 @@ def _check_numbers(encoded: EncodedTask, draw: Draw) -> None:
             "streamed."
         )
     available = len(np.unique(examples_of(encoded.splits["train"])))
-    classes = _classes(encoded.task)
+    classes = encoded.task.output.classes
     if draw.examples > available:
         raise ValueError(
             f"`--examples` must be at most the {available:,} training examples of {encoded.name}, "
@@ -177,17 +147,11 @@ def _check_numbers(encoded: EncodedTask, draw: Draw) -> None:
             f"`--examples` must be at least the {len(classes)} classes of {encoded.name}, but is "
             f"{draw.examples}."
         )
-    if draw.labels == PSEUDO and encoded.task.definition["kind"] == "number":
+    if draw.labels == PSEUDO and not encoded.task.output.can_be_label:
         raise ValueError(
             f"Pseudo-labels must be classes, but {encoded.name} answers with a number, of which "
             "the model's own has no error to attribute: use `--labels gold`."
         )
-
-
-def _classes(task: Task) -> Sequence[str]:
-    """Return the classes of a task that has one of them an example."""
-    definition = task.definition
-    return list(definition["labels"]) if definition["kind"] == "classes" else []
 
 
 def _listed(counts: dict[str, int]) -> str:

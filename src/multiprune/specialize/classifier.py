@@ -64,7 +64,7 @@ def specialize_classifier(request: ClassifierRequest) -> Outcome:
     classifier, tokenizer = load_classifier(request.model)
     name = Path(request.model).expanduser().resolve().name
     encoded = _encoded(request, name, classifier, tokenizer)
-    model = ShippedClassifier(classifier, name, encoded.task.meaning, tokenizer).eval()
+    model = ShippedClassifier(classifier, name, encoded.task.description, tokenizer).eval()
     check_can_be_cut(model)
     of = {"model": request.model, "data": str(request.data)}
     return make(model, encoded, request.manner, folder=request.out, of=of)

@@ -17,7 +17,7 @@ from multiprune.pruning.calibration import Attributed, LogProbabilities, attribu
 from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
 from multiprune.pruning.rescale import rescale
 from multiprune.pruning.structured import Structured
-from multiprune.specialize.calibration_set import batches_by_length, log_probabilities
+from multiprune.specialize.calibration_set import batches_by_length
 from multiprune.specialize.methods import METHODS, Choice
 from multiprune.tasks.answers import answers_to, joined
 from multiprune.tasks.scores import scores_of
@@ -156,7 +156,7 @@ def _attributed(
 ) -> list[Scores]:
     def answers(one: WeighedBatch) -> LogProbabilities:
         logits = model(name, one.batch.inputs, one.batch.labels)
-        return LogProbabilities(log_probabilities(task, logits, one.batch.labels), one.weights)
+        return LogProbabilities(task.log_probabilities(logits, one.batch.labels), one.weights)
 
     return attributed(model, model.encoder, method, batches, answers)
 
@@ -180,4 +180,6 @@ def validated(
         batch = encoded.batch("validation", batch_rows)
         logits = model(head or encoded.name, batch.inputs, batch.labels)
         answers.append(answers_to(task, batch, logits))
-    return scores_of(task, task.combined(joined(answers)), encoded.evaluated.get("validation"))
+    return scores_of(
+        task, task.output.combined(joined(answers)), encoded.evaluated.get("validation")
+    )

@@ -178,11 +178,11 @@ def _unseen(
     if (elsewhere := plan.unseen.get(name)) is None:
         return None
     other = origin.encoded(elsewhere, encoder, plan.mirror, others=plan.others)
-    meant, means = (one.task.definition.get("labels") for one in (encoded, other))
-    if meant != means:
+    meant, means = (one.task.output for one in (encoded, other))
+    if meant.label_space != means.label_space:
         raise ValueError(
-            f"Data that a specialist of {name} answers must have its classes, {meant}, but "
-            f"{elsewhere} has {means}."
+            f"Data that a specialist of {name} answers must have its answers, {meant.meaning}, but "
+            f"{elsewhere} has {means.meaning}."
         )
     return other
 

@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 
 def decided(task: Task, answers: Answers) -> Answers:
     """Return answers with what their predictions come to."""
-    return replace(answers, predictions=task.decided(answers.predictions))
+    return replace(answers, predictions=task.output.decided(answers.predictions))
 
 
 def answers_to(task: Task, batch: Batch, logits: Tensor) -> Answers:
     """Return what logits answer to the examples of a batch."""
-    predictions, labels = task.predictions(logits, batch.labels)
+    predictions, labels = task.output.predictions(logits, batch.labels)
     known = batch.examples or batch.rows or [-1] * len(batch.labels)
     examples = torch.tensor(known, device=labels.device)
     return Answers(
-        predictions, labels, examples.repeat_interleave(task.answers_by_example(batch.labels))
+        predictions,
+        labels,
+        examples.repeat_interleave(task.output.answers_by_example(batch.labels)),
     )
 
 

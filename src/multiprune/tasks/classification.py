@@ -11,21 +11,26 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.metrics.outputs import Classes, LabelSets, Numbers, Output
 from multiprune.tasks.columns import Columns, check_lists
-from multiprune.tasks.labels import checked_labels, known, label_reader, marks_unlabelled
+from multiprune.tasks.labelled import LabelledTask
+from multiprune.tasks.labels import known, label_reader
 from multiprune.tasks.losses import no_loss
+from multiprune.tasks.outputs.label_set import LabelSet
+from multiprune.tasks.outputs.number import Number
+from multiprune.tasks.outputs.one_class import OneClass
 from multiprune.tasks.soft_targets import softened_cross_entropy, softened_divergence
-from multiprune.tasks.task import Rows, Task
+from multiprune.tasks.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
+    from multiprune.tasks.rows import Rows
+
 
 @dataclass(kw_only=True)
-class Classification(Task):
+class Classification(LabelledTask):
     """Chooses one of ``labels`` for a text or a pair of texts.
 
     Attributes:
@@ -36,45 +41,18 @@ class Classification(Task):
         label_words: what a text-to-text model answers, in the order of ``labels``.
     """
 
-    labels: Sequence[Any]
     template: str | None = None
     label_words: Sequence[str] | None = None
 
-    @override
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.labels is not None:
-            self.labels = checked_labels(self.labels)
-
     @property
     @override
-    def num_outputs(self) -> int:
-        return len(known(self.labels))
-
-    @property
-    @override
-    def output(self) -> Output:
-        return Classes(self.num_outputs)
-
-    @property
-    @override
-    def definition(self) -> Mapping[str, Any]:
-        return {
-            "kind": "classes",
-            "text": [*self.text],
-            "label": self.label,
-            **known(self.labels).definition,
-        }
+    def output(self) -> OneClass:
+        return OneClass(known(self.labels))
 
     @property
     @override
     def columns(self) -> Columns:
         return replace(super().columns, classes=self.label)
-
-    @property
-    @override
-    def marks_unlabelled(self) -> bool:
-        return marks_unlabelled(self.labels)
 
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
@@ -96,22 +74,9 @@ class Classification(Task):
     ) -> Tensor:
         return softened_divergence(logits, teacher, temperature)
 
-    @override
-    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return logits.double().softmax(-1), labels
-
-    @override
-    def decided(self, predictions: Tensor) -> Tensor:
-        return predictions.argmax(-1)
-
-    @override
-    def shown(self, answers: Tensor) -> str:
-        name: str = self.labels[int(answers[0])]
-        return name
-
 
 @dataclass(kw_only=True)
-class MultiLabel(Task):
+class MultiLabel(LabelledTask):
     """Decides on each of ``labels`` by itself; the label column holds lists of ids or names.
 
     Attributes:
@@ -119,30 +84,22 @@ class MultiLabel(Task):
         indicators: whether it holds lists of 0 and 1 instead, one for each label.
     """
 
-    labels: Sequence[Any]
     indicators: bool = False
 
+    @property
     @override
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.labels is not None:
-            self.labels = checked_labels(self.labels)
+    def output(self) -> LabelSet:
+        return LabelSet(known(self.labels))
 
     @property
     @override
-    def num_outputs(self) -> int:
-        return len(known(self.labels))
+    def cache_key(self) -> Mapping[str, Any]:
+        return {**super().cache_key, "indicators": self.indicators}
 
     @property
     @override
-    def output(self) -> Output:
-        return LabelSets(self.num_outputs)
-
-    @property
-    @override
-    def definition(self) -> Mapping[str, Any]:
-        labels = known(self.labels).definition
-        return {"kind": "sets", "text": [*self.text], "label": self.label, **labels}
+    def names_labels(self) -> bool:
+        return not self.indicators
 
     @override
     def check_columns(self, rows: Rows) -> None:
@@ -182,19 +139,6 @@ class MultiLabel(Task):
     ) -> Tensor:
         return softened_cross_entropy(logits, teacher, temperature)
 
-    @override
-    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return logits.double().sigmoid(), labels
-
-    @override
-    def decided(self, predictions: Tensor) -> Tensor:
-        return (predictions > 0.5).long()
-
-    @override
-    def shown(self, answers: Tensor) -> str:
-        present = zip(self.labels, answers[0].tolist(), strict=True)
-        return ", ".join(label for label, one in present if one)
-
 
 @dataclass(kw_only=True)
 class Regression(Task):
@@ -220,24 +164,13 @@ class Regression(Task):
 
     @property
     @override
-    def num_outputs(self) -> int:
-        return 1
-
-    @property
-    @override
     def marks_unlabelled(self) -> bool:
         return not self.minimum <= -1 <= self.maximum
 
     @property
     @override
-    def output(self) -> Output:
-        return Numbers()
-
-    @property
-    @override
-    def definition(self) -> Mapping[str, Any]:
-        bounds = [self.minimum, self.maximum]
-        return {"kind": "number", "text": [*self.text], "label": self.label, "bounds": bounds}
+    def output(self) -> Number:
+        return Number(self.minimum, self.maximum)
 
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
@@ -251,14 +184,6 @@ class Regression(Task):
                 )
         return [float(value) for value in values]
 
-    def scaled(self, values: Tensor) -> Tensor:
-        """Map [minimum, maximum] to [-1, 1]."""
-        return (2 * values - self.minimum - self.maximum) / (self.maximum - self.minimum)
-
-    def unscaled(self, outputs: Tensor) -> Tensor:
-        """Map [-1, 1] to [minimum, maximum]."""
-        return (outputs * (self.maximum - self.minimum) + self.minimum + self.maximum) / 2
-
     @override
     def label_tensor(self, labels: Sequence[Any], length: int) -> Tensor:
         return torch.tensor(labels, dtype=torch.float32)
@@ -267,7 +192,7 @@ class Regression(Task):
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if not len(labels):
             return no_loss(logits)
-        return functional.mse_loss(logits.float().squeeze(-1), self.scaled(labels))
+        return functional.mse_loss(logits.float().squeeze(-1), self.output.scaled(labels))
 
     @override
     def distillation_loss(
@@ -276,11 +201,3 @@ class Regression(Task):
         if not len(labels):
             return no_loss(logits)
         return functional.mse_loss(logits.float(), teacher.float())
-
-    @override
-    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        return self.unscaled(logits.float().squeeze(-1)), labels
-
-    @override
-    def shown(self, answers: Tensor) -> str:
-        return f"{float(answers[0]):.4g}"

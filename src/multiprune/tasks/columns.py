@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from multiprune.tasks.task import Rows
+    from multiprune.tasks.rows import Rows
 
 
 # So many rows are Python objects at a time.

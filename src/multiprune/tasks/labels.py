@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from datasets import Dataset
 
-    from multiprune.tasks.task import Rows
+    from multiprune.tasks.rows import Rows
 
 _INTEGER = re.compile(r"-?\d+")
 
@@ -37,6 +37,18 @@ class Labels(list[str]):
     def definition(self) -> dict[str, Any]:
         """What tells one label space from another."""
         return {"labels": [*self]} | ({} if self.values is None else {"values": [*self.values]})
+
+    @classmethod
+    def from_definition(cls, definition: Mapping[str, Any]) -> Labels:
+        """Return the label space that ``definition`` is of.
+
+        Raises:
+            LookupError, TypeError: if it names no labels.
+        """
+        labels = definition["labels"]
+        if not isinstance(labels, list) or not all(isinstance(one, str) for one in labels):
+            raise TypeError(f"its labels must be names, but are {labels!r}")
+        return cls(labels, definition.get("values"))
 
 
 def checked_labels(labels: Sequence[Any]) -> Labels:

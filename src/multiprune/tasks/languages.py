@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from multiprune.tasks.task import Rows
+    from multiprune.tasks.rows import Rows
 
 #: The column that says which language a row is in.
 LANGUAGE = "lang"

@@ -11,12 +11,13 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.metrics.outputs import HiddenTokens, Output
 from multiprune.tasks.columns import row_slices
 from multiprune.tasks.masking import MaskVocabulary, mask_vocabulary, masked, random_numbers
+from multiprune.tasks.outputs.vocabulary import VocabularyToken, at_labels
 from multiprune.tasks.packing import Packing, beside_texts, check_knows_words, packed_parts
+from multiprune.tasks.rows import IGNORED, Rows
 from multiprune.tasks.soft_targets import softened_divergence
-from multiprune.tasks.task import IGNORED, Batch, Rows, Task
+from multiprune.tasks.task import Batch, Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,11 +34,7 @@ class MaskedLanguage(Task):
 
     An example, as caps and intervals count them, is a block of texts. Encoded labels say, for each
     token, where in the block its word begins, and ``corrupted`` turns them into the tokens that
-    were hidden. Logits are of shape (hidden tokens of the batch, vocabulary), in the order of the
-    batch: of no others are there any.
-
-    The answer to a hidden token is a pair of numbers, the likeliest token and the negative
-    log-probability of the right one, and its label the right token and 0.
+    were hidden.
 
     Attributes:
         probability: that a token, or a word, is hidden.
@@ -52,8 +49,6 @@ class MaskedLanguage(Task):
     whole_words: bool = False
     vocabulary: MaskVocabulary | None = None
 
-    per_token: ClassVar[bool] = True
-    over_vocabulary: ClassVar[bool] = True
     is_corrupted: ClassVar[bool] = True
     examples_are_rows: ClassVar[bool] = False
     text_columns: ClassVar[Sequence[int]] = (1,)
@@ -81,18 +76,13 @@ class MaskedLanguage(Task):
 
     @property
     @override
-    def num_outputs(self) -> int:
-        return len(self._vocabulary)
+    def output(self) -> VocabularyToken:
+        return VocabularyToken()
 
     @property
     @override
-    def output(self) -> Output:
-        return HiddenTokens()
-
-    @property
-    @override
-    def definition(self) -> Mapping[str, Any]:
-        return {"kind": "masked", "text": [*self.text], "packing": self.packing.__name__}
+    def cache_key(self) -> Mapping[str, Any]:
+        return {**super().cache_key, "packing": self.packing.__name__}
 
     @property
     @override
@@ -105,8 +95,8 @@ class MaskedLanguage(Task):
         return ()
 
     @property
+    @override
     def reads_beside(self) -> bool:
-        """Whether tokens attend to none of another text in their block."""
         return self.packing is beside_texts
 
     @override
@@ -175,31 +165,16 @@ class MaskedLanguage(Task):
         may hide more tokens than another.
         """
         hidden = labels[labels != IGNORED]
-        total = functional.cross_entropy(_at(logits, labels).float(), hidden, reduction="sum")
+        total = functional.cross_entropy(at_labels(logits, labels).float(), hidden, reduction="sum")
         return total / max(1, len(hidden))
 
     @override
     def distillation_loss(
         self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
     ) -> Tensor:
-        return softened_divergence(_at(logits, labels), _at(teacher, labels), temperature)
-
-    @override
-    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        hidden = labels[labels != IGNORED]
-        scores = _at(logits, labels).float()
-        losses = functional.cross_entropy(scores, hidden, reduction="none")
-        # The numbers of tokens are exact up to 2^24.
-        right = torch.stack([hidden.float(), torch.zeros_like(losses)], 1)
-        return torch.stack([scores.argmax(-1).float(), losses], 1), right
-
-    @override
-    def answers_by_example(self, labels: Tensor) -> Tensor:
-        return (labels != IGNORED).sum(-1)
-
-    @override
-    def shown(self, answers: Tensor) -> str:
-        return " ".join(str(int(token)) for token in answers[:, 0])
+        return softened_divergence(
+            at_labels(logits, labels), at_labels(teacher, labels), temperature
+        )
 
     @property
     def _vocabulary(self) -> MaskVocabulary:
@@ -209,8 +184,3 @@ class MaskedLanguage(Task):
                 "`read_by` was not called."
             )
         return self.vocabulary
-
-
-def _at(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the logits of hidden tokens, of which a shipped model gives those of all tokens."""
-    return logits[labels != IGNORED] if logits.dim() == 3 else logits

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multiprune.tasks.task import IGNORED
+from multiprune.tasks.rows import IGNORED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multiprune.tasks.retrieval import EncodedRows
-    from multiprune.tasks.task import Rows
+    from multiprune.tasks.rows import Rows
 
 #: As many cosines are in memory at a time.
 _COSINES = 2**26

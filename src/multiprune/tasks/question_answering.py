@@ -11,12 +11,13 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.metrics.outputs import AnswerTexts, Output
 from multiprune.tasks.columns import row_slices
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.losses import no_loss
+from multiprune.tasks.outputs.span import NEVER, AnswerSpan
+from multiprune.tasks.rows import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.soft_targets import softened_divergence
-from multiprune.tasks.task import EXAMPLE, IGNORED, Compared, Rows, Task
+from multiprune.tasks.task import Compared, Task
 from multiprune.tasks.windows import Spans, context_windows, longest_question
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 #: Takes a text and its language, and returns what is compared.
 Normalization = Callable[[str, str | None], str]
 
-# A logit that no softmax sees; infinity would make differences of log-probabilities undefined.
-_NEVER = -1e9
-
 
 @dataclass(kw_only=True)
 class QuestionAnswering(Task):
@@ -42,10 +40,6 @@ class QuestionAnswering(Task):
     or more right answers. The first is what is learned, the best of them what counts. In a window
     without it the model learns to point at the first token. The answer to an example is the span
     with the largest sum of both logits in any of its windows.
-
-    Logits are of shape (windows, tokens, 2), and labels of shape (windows, 2 + tokens, 2): the
-    tokens where the answer starts and ends; the characters of that; and the characters of each
-    token, -1 outside the context.
 
     Attributes:
         label_start: the column of the characters where the right answers start, a list a row.
@@ -64,7 +58,6 @@ class QuestionAnswering(Task):
     answer_length: int = 30
     longest_question: int | None = None
 
-    per_token: ClassVar[bool] = True
     text_columns: ClassVar[Sequence[int]] = (2,)
 
     @override
@@ -80,30 +73,14 @@ class QuestionAnswering(Task):
 
     @property
     @override
-    def num_outputs(self) -> int:
-        return 2
+    def output(self) -> AnswerSpan:
+        return AnswerSpan(self.overlap, self.question_length, self.answer_length)
 
     @property
     @override
-    def output(self) -> Output:
-        return AnswerTexts()
-
-    @property
-    @override
-    def definition(self) -> Mapping[str, Any]:
-        return {
-            "kind": "span",
-            "text": [*self.text],
-            "label": self.label,
-            "label_start": self.label_start,
-            "overlap": self.overlap,
-            "question_length": self.question_length,
-        }
-
-    @property
-    @override
-    def meaning(self) -> Mapping[str, Any]:
-        return {**self.definition, "answer_length": self.answer_length}
+    def cache_key(self) -> Mapping[str, Any]:
+        windows = {"overlap": self.overlap, "question_length": self.question_length}
+        return {**super().cache_key, "label_start": self.label_start, **windows}
 
     @property
     @override
@@ -181,25 +158,6 @@ class QuestionAnswering(Task):
         )
         return softened_divergence(student, expected, temperature)
 
-    @override
-    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the best span of each window, and the characters that are right.
-
-        A span is its sum of logits, and the characters where it starts and ends.
-        """
-        return best_spans(logits, labels[:, 2:], self.answer_length), labels[:, 1]
-
-    @override
-    def combined(self, answers: Answers) -> Answers:
-        """Return the best answer to each example, of its windows; the first of equally good."""
-        order = answers.predictions[:, 0].argsort(descending=True, stable=True)
-        order = order[answers.examples[order].argsort(stable=True)]
-        examples = answers.examples[order]
-        is_first = torch.ones_like(examples, dtype=torch.bool)
-        is_first[1:] = examples[1:] != examples[:-1]
-        best = answers.chosen(order[is_first])
-        return type(answers)(best.predictions[:, 1:].long(), best.labels, best.examples)
-
     @property
     @override
     def compares_rows(self) -> bool:
@@ -221,33 +179,10 @@ class QuestionAnswering(Task):
             labels.append([self.normalize(one, languages[row]) for one in right[row]])
         return Compared(predicted, labels, answers.examples)
 
-    @override
-    def shown(self, answers: Tensor) -> str:
-        start, end = answers[0].tolist()
-        return f"characters {start} to {end}"
-
-
-def best_spans(logits: Tensor, characters: Tensor, answer_length: int) -> Tensor:
-    """Return the sum of logits of the best span of each window, and where it starts and ends.
-
-    ``characters`` are those of each token, shape (windows, tokens, 2), negative outside contexts.
-    """
-    scores = logits.float().masked_fill(characters[..., :1] < 0, _NEVER)
-    sums = scores[:, :, None, 0] + scores[:, None, :, 1]
-    length = logits.shape[1]
-    allowed = torch.ones(length, length, dtype=torch.bool, device=logits.device)
-    allowed = allowed.triu().tril(answer_length - 1)
-    best, place = sums.masked_fill(~allowed, 4 * _NEVER).flatten(1).max(1)
-    rows = torch.arange(len(logits), device=logits.device)
-    start = characters[rows, place // length, 0]
-    end = characters[rows, place % length, 1]
-    # Characters are exact up to 2^24.
-    return torch.stack([best, start.float(), end.float()], 1)
-
 
 def _of_tokens(logits: Tensor, labels: Tensor) -> Tensor:
     """Return logits of tokens, where those of padding are never chosen."""
-    return logits.float().masked_fill(labels[:, 2:, :1] == IGNORED, _NEVER)
+    return logits.float().masked_fill(labels[:, 2:, :1] == IGNORED, NEVER)
 
 
 def _first_span(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from multiprune.tasks.task import Rows, Source
+    from multiprune.tasks.rows import Rows, Source
 
 
 @dataclass(frozen=True)

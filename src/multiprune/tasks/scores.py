@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multiprune.runs.predictions import Answers
-    from multiprune.tasks.task import Rows, Task
+    from multiprune.tasks.rows import Rows
+    from multiprune.tasks.task import Task
 
     #: Draws resamples of so many units: blocks of how often each has each of them.
     Resamples = Callable[[int], Iterable[Tensor]]
@@ -61,7 +62,7 @@ def check_metrics(tasks: Mapping[str, Task]) -> None:
     for name, task in tasks.items():
         for label, metric in task.metrics.items():
             try:
-                metric.check(task.output)
+                metric.check(task.predicted)
             except ValueError as error:
                 raise ValueError(f"Metric {label!r} of {name!r} does not fit: {error}.") from error
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from typing_extensions import override
 
-from multiprune.metrics.outputs import NamedSpans, Output
-from multiprune.tasks.tagging import OUTSIDE, Tagging
+from multiprune.metrics.predicted import NamedSpans, Predicted
+from multiprune.tasks.iob2 import Spans, marks_spans, spans_of
+from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Compared
 
 if TYPE_CHECKING:
@@ -19,10 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multiprune.runs.predictions import Answers
-    from multiprune.tasks.task import Rows
-
-#: Spans of one example: what each is, its first word and the one after its last.
-Spans = set[tuple[str, int, int]]
+    from multiprune.tasks.rows import Rows
 
 
 @dataclass(kw_only=True)
@@ -40,7 +38,7 @@ class SpanTagging(Tagging):
 
     @property
     @override
-    def output(self) -> Output:
+    def predicted(self) -> Predicted:
         return NamedSpans()
 
     @override
@@ -48,34 +46,10 @@ class SpanTagging(Tagging):
         answers = answers.sorted()
         examples, counts = torch.unique(answers.examples, return_counts=True)
         sizes: list[int] = counts.tolist()
-        tags = self.decided(answers.predictions)
+        tags = self.output.decided(answers.predictions)
         return Compared(self._spans(tags, sizes), self._spans(answers.labels, sizes), examples)
 
     def _spans(self, tags: Tensor, sizes: Sequence[int]) -> list[Spans]:
         """Return the spans of examples, from the tags of all their words and how many they have."""
         names = iter([self.labels[tag] for tag in tags.tolist()])
         return [spans_of([*islice(names, size)]) for size in sizes]
-
-
-def marks_spans(labels: Sequence[str]) -> bool:
-    """Whether tags are ``O``, and others that begin with ``B-`` or ``I-``."""
-    others = [one for one in labels if one != OUTSIDE]
-    return OUTSIDE in labels and all(one.startswith(("B-", "I-")) for one in others)
-
-
-def spans_of(tags: Sequence[str]) -> Spans:
-    """Return the spans of a sequence of tags, as conlleval and seqeval read them.
-
-    A span goes on while tags say ``I-`` of its kind; ``I-`` behind anything else begins one.
-    """
-    spans: Spans = set()
-    opened, start = "", 0
-    for place, tag in enumerate([*tags, "O"]):
-        prefix, _, kind = tag.partition("-")
-        goes_on = prefix == "I" and kind == opened
-        if opened and not goes_on:
-            spans.add((opened, start, place))
-            opened = ""
-        if prefix != "O" and not goes_on:
-            opened, start = kind, place
-    return spans

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -10,13 +10,14 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.metrics.outputs import Classes, Output
 from multiprune.tasks.columns import check_lists
-from multiprune.tasks.labels import checked_labels, known, label_reader
+from multiprune.tasks.labelled import LabelledTask
+from multiprune.tasks.labels import known, label_reader
 from multiprune.tasks.losses import no_loss
+from multiprune.tasks.outputs.tags import Tags
+from multiprune.tasks.rows import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.soft_targets import softened_divergence
-from multiprune.tasks.task import EXAMPLE, IGNORED, Rows, Task
-from multiprune.tasks.word_labels import tags_of, unread, word_label, words_of
+from multiprune.tasks.word_labels import tags_of, unread, word_label
 from multiprune.tasks.word_windows import word_windows
 
 if TYPE_CHECKING:
@@ -26,14 +27,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.runs.predictions import Answers
-
-#: The tag of words that are of no kind.
-OUTSIDE = "O"
-
 
 @dataclass(kw_only=True)
-class Tagging(Task):
+class Tagging(LabelledTask):
     """Chooses one of ``labels`` for each word; the text column holds lists of words.
 
     A document that is too long is read in windows, and each word answered in the one where it
@@ -47,47 +43,30 @@ class Tagging(Task):
     read stand behind the tokens.
 
     Attributes:
-        labels: as those of ``Classification``.
         overlap: tokens that neighbouring windows share, at most half of a window; None cuts
             documents to ``data.max_length`` instead.
     """
 
-    labels: Sequence[Any]
     overlap: int | None = 32
 
-    per_token: ClassVar[bool] = True
     reads_words: ClassVar[bool] = True
     text_columns: ClassVar[Sequence[int]] = (1,)
 
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.labels is not None:
-            self.labels = checked_labels(self.labels)
         if self.overlap is not None:
             check_number("overlap", self.overlap, at_least=0, whole=True)
 
     @property
     @override
-    def num_outputs(self) -> int:
-        return len(known(self.labels))
+    def output(self) -> Tags:
+        return Tags(known(self.labels), self.overlap)
 
     @property
     @override
-    def output(self) -> Output:
-        return Classes(self.num_outputs)
-
-    @property
-    @override
-    def definition(self) -> Mapping[str, Any]:
-        labels = known(self.labels).definition
-        return {
-            "kind": "tags",
-            "text": [*self.text],
-            "label": self.label,
-            **labels,
-            "overlap": self.overlap,
-        }
+    def cache_key(self) -> Mapping[str, Any]:
+        return {**super().cache_key, "overlap": self.overlap}
 
     @override
     def encode_labels(self, rows: Rows) -> list[Any]:
@@ -162,7 +141,7 @@ class Tagging(Task):
 
     @override
     def loss_terms(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return self.answers_by_example(labels[:, : logits.shape[1]])
+        return self.output.answers_by_example(labels[:, : logits.shape[1]])
 
     @override
     def distillation_loss(
@@ -170,39 +149,3 @@ class Tagging(Task):
     ) -> Tensor:
         labelled = labels[:, : logits.shape[1]] != IGNORED
         return softened_divergence(logits[labelled], teacher[labelled], temperature)
-
-    @override
-    def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the probabilities of tags for each word, then its place in its document; labels.
-
-        What is not read has one tag for certain.
-        """
-        tags = tags_of(labels)
-        if OUTSIDE in self.labels:
-            chosen = torch.full_like(tags, self.labels.index(OUTSIDE))
-        else:
-            chosen = (tags + 1) % len(self.labels)
-        labelled = tags != IGNORED
-        # In single precision, for words are many; places are exact up to 2^24.
-        probabilities = functional.one_hot(chosen, len(self.labels)).float()
-        probabilities[:, : logits.shape[1]] = logits.float().softmax(-1)
-        words = words_of(labels)[..., None]
-        return torch.cat([probabilities, words], -1)[labelled], tags[labelled]
-
-    @override
-    def decided(self, predictions: Tensor) -> Tensor:
-        return predictions[:, : len(self.labels)].argmax(-1)
-
-    @override
-    def answers_by_example(self, labels: Tensor) -> Tensor:
-        return (labels != IGNORED).sum(-1)
-
-    @override
-    def combined(self, answers: Answers) -> Answers:
-        """Return the answers of all windows, in the order of documents and their words."""
-        answers = answers.chosen(answers.predictions[:, -1].argsort(stable=True)).sorted()
-        return replace(answers, predictions=answers.predictions[:, :-1])
-
-    @override
-    def shown(self, answers: Tensor) -> str:
-        return " ".join(self.labels[tag] for tag in answers.tolist())

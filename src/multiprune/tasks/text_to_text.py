@@ -12,6 +12,7 @@ from typing_extensions import override
 from multiprune.tasks.classification import Classification
 from multiprune.tasks.labels import known
 from multiprune.tasks.losses import no_loss
+from multiprune.tasks.outputs.worded_class import WordedClass, Wording
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,26 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from multiprune.tasks.task import Rows, Task
-
-
-@dataclass(frozen=True)
-class Wording:
-    """What a text-to-text model reads and answers in one task.
-
-    Attributes:
-        template: with the text columns in braces.
-        words: of every label.
-        tokens: of the words of every label, the end of the sequence last.
-    """
-
-    template: str
-    words: Sequence[str]
-    tokens: Sequence[Sequence[int]]
-
-    def filled(self, texts: Mapping[str, str]) -> str:
-        """Return the template with a text in place of each column."""
-        return self.template.format_map(texts)
+    from multiprune.tasks.rows import Rows
+    from multiprune.tasks.task import Task
 
 
 @dataclass(kw_only=True)
@@ -52,9 +35,13 @@ class WordedClassification(Classification):
 
     @property
     @override
-    def definition(self) -> Mapping[str, Any]:
-        wording = {"template": self.wording.template, "words": [*self.wording.words]}
-        return {**super().definition, **wording}
+    def output(self) -> WordedClass:
+        return WordedClass(known(self.labels), self.wording)
+
+    @property
+    @override
+    def cache_key(self) -> Mapping[str, Any]:
+        return {**super().cache_key, "template": self.wording.template}
 
     @override
     def texts(self, rows: Rows) -> list[list[Any]]:
@@ -68,6 +55,11 @@ class WordedClassification(Classification):
             return no_loss(logits)
         lengths = torch.tensor([len(one) for one in self.wording.tokens], device=labels.device)
         return -logits.float().gather(1, labels[:, None]).sum() / lengths[labels].sum()
+
+    @override
+    def log_probabilities(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return the log-probability of all words of the labels."""
+        return logits.gather(1, labels[:, None]).squeeze(1)
 
 
 def worded(name: str, task: Task, tokenizer: PreTrainedTokenizerBase) -> WordedClassification:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from multiprune.tasks.task import IGNORED
+from multiprune.tasks.rows import IGNORED
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multiprune.runs.predictions import Answers
-    from multiprune.tasks.task import Rows, Task
+    from multiprune.tasks.rows import Rows
+    from multiprune.tasks.task import Task
 
 
 def worst_examples(task: Task, rows: Rows, answers: Answers, count: int) -> Table:
@@ -39,8 +40,8 @@ def worst_examples(task: Task, rows: Rows, answers: Answers, count: int) -> Tabl
         table.append(
             [
                 *(_words(texts[column][row]) for column in task.text),
-                task.shown(known.labels[mine]),
-                task.shown(known.predictions[mine]),
+                task.output.shown(known.labels[mine]),
+                task.output.shown(known.predictions[mine]),
                 float(means[place]),
             ]
         )

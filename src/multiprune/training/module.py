@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from multiprune.models.multitask import MultitaskModel
-    from multiprune.tasks.task import Batch, Rows, Task
+    from multiprune.tasks.rows import Rows
+    from multiprune.tasks.task import Batch, Task
     from multiprune.training.objective import Objective
     from multiprune.training.optim import AdamWRecipe
 
@@ -217,7 +218,7 @@ class MultitaskModule(pl.LightningModule):
             if gathered.update_count == 0:
                 continue
             # torchmetrics turns the answer to a single example into a scalar.
-            answers = task.combined(Answers(*map(torch.atleast_1d, gathered.compute())))
+            answers = task.output.combined(Answers(*map(torch.atleast_1d, gathered.compute())))
             self.answers[split][name] = answers
             gathered.reset()
             values = scores_of(task, answers, self._rows(split, name))

@@ -9,9 +9,9 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from typing_extensions import override
 
-from multiprune.models.heads import mean_of_tokens
 from multiprune.models.hidden_states import recorded_states
 from multiprune.models.structure import architecture_of, layer_paths
+from multiprune.tasks.outputs.heads import mean_of_tokens
 from multiprune.tasks.retrieval import EncodedRows
 from multiprune.training.module import MultitaskModule
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from multiprune.models.encoder import Encoder
     from multiprune.tasks.retrieval import Retrieval
-    from multiprune.tasks.task import Rows
+    from multiprune.tasks.rows import Rows
 
 _BATCH_SIZE = 64
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from multiprune.export.checkpoint import model_folder
 from multiprune.export.digests import SUFFIXES, sha256
@@ -19,9 +19,6 @@ if TYPE_CHECKING:
 
     from multiprune.export.shipped import ShippedModel
     from multiprune.tasks.task import Task
-
-# What a task's column of labels is called, and in what windows it is read, changes no answer.
-_NO_MATTER = {"label", "overlap"}
 
 
 @dataclass(frozen=True)
@@ -107,10 +104,14 @@ def _check_answers(teacher: Teacher, name: str, task: Task) -> None:
             f"A teacher must have learned each task, but {teacher.folder} has not learned {name}: "
             f"it knows {', '.join(teacher.model.meaning)}."
         )
-    learned: Mapping[str, Any] = teacher.model.meaning[name]
-    for key, wanted in task.definition.items():
-        if key not in _NO_MATTER and learned.get(key) != wanted:
-            raise ValueError(
-                f"A teacher must answer a task as the student does, but in {teacher.folder} the "
-                f"{key} of {name} is {learned.get(key)}, and not {wanted}."
-            )
+    if found := task.output.difference(teacher.model.output(name)):
+        raise ValueError(
+            f"A teacher must answer a task as the student does, but in {teacher.folder} the "
+            f"{found.key} of {name} is {found.theirs}, and not {found.ours}."
+        )
+    read = teacher.model.meaning[name]["text"]
+    if read != [*task.text]:
+        raise ValueError(
+            f"A teacher must read what the student does, but in {teacher.folder} the text of "
+            f"{name} is {read}, and not {[*task.text]}."
+        )

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from multiprune.runs.atomic import atomic_file
-from multiprune.tasks.task import EXAMPLE
+from multiprune.tasks.rows import EXAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,11 +70,11 @@ def teacher_logits(
     if stored is None:
         lengths = _lengths(encoded)
         log.info("%s: computing the logits of %s.", encoded.name, teacher.folder)
-        counts = lengths if encoded.task.per_token else np.ones_like(lengths)
+        counts = lengths if encoded.task.output.per_token else np.ones_like(lengths)
         starts = torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
         stored = {"values": _computed(teacher, encoded, starts, device), "starts": starts}
         _write(stored, file)
-    return TeacherLogits(stored["values"], stored["starts"], encoded.task.per_token)
+    return TeacherLogits(stored["values"], stored["starts"], encoded.task.output.per_token)
 
 
 @torch.no_grad()
@@ -84,18 +84,17 @@ def _computed(
     """Run the teacher in fp32 over all examples, those of similar length together."""
     model = teacher.model.to(device)
     order = np.argsort(_lengths(encoded), kind="stable").tolist()
-    bounds = starts.tolist()
-    values = torch.empty(bounds[-1], encoded.task.num_outputs)
+    counts = starts.diff().tolist()
+    parts: list[Tensor] = [torch.empty(0)] * len(order)
     for first in range(0, len(order), _BATCH_SIZE):
         rows = order[first : first + _BATCH_SIZE]
         inputs = encoded.batch("train", rows).to(device).inputs
         with torch.autocast(device.type, enabled=False):
             logits = model(encoded.name, inputs).cpu()
         for row, answers in zip(rows, logits, strict=True):
-            start, end = bounds[row], bounds[row + 1]
-            values[start:end] = answers.view(-1, values.shape[1])[: end - start]
+            parts[row] = answers.view(-1, answers.shape[-1])[: counts[row]]
     model.cpu()
-    return values
+    return torch.cat(parts)
 
 
 def _lengths(encoded: EncodedTask) -> NDArray[np.int64]:

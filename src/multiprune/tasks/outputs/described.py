@@ -1,0 +1,49 @@
+"""From the description of a head to its kind of answer."""
+
+from __future__ import annotations
+
+import pkgutil
+from functools import cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from multiprune.tasks import outputs
+from multiprune.tasks.outputs.output import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+def output_from(description: Mapping[str, Any]) -> Output:
+    """Return the output that a description is of, as ``heads.json`` has it.
+
+    Raises:
+        ValueError: if it is of a kind that is not known, or lacks what its kind needs.
+    """
+    try:
+        kind = description["kind"]
+        known = {one.kind: one for one in _kinds(Output)}  # type: ignore[type-abstract]
+        if kind not in known:
+            raise ValueError(
+                f"its kind {kind!r} is none of {', '.join(sorted(known))}: import the module that "
+                "defines it first"
+            )
+        return known[kind].from_description(description)
+    except (LookupError, AttributeError, TypeError, ValueError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"A description does not say what a head answers: {reason}.") from error
+
+
+def _kinds(base: type[Output]) -> Iterator[type[Output]]:
+    """Yield all classes that are a kind: those of this package, and what was imported beside."""
+    _import_own()
+    for one in base.__subclasses__():
+        if "kind" in vars(one):
+            yield one
+        yield from _kinds(one)
+
+
+@cache
+def _import_own() -> None:
+    for module in pkgutil.iter_modules(outputs.__path__, f"{outputs.__name__}."):
+        import_module(module.name)
