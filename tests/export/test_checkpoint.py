@@ -81,7 +81,7 @@ def test_meaning_of_the_outputs_is_shipped_with_the_heads(tmp_path: Path) -> Non
         "pairs": {"kind": "classes", "labels": ["no", "yes"], "label": "label"}
         | {"text": ["premise", "hypothesis"]},
         "tags": {"kind": "tags", "labels": ["other", "agent"], "label": "label"}
-        | {"text": ["tokens"], "overlap": 32},
+        | {"text": ["tokens"], "overlap": 32, "per_token": True, "reads_words": True},
     }
 
 

@@ -226,7 +226,7 @@ def load_meaning(folder: Path) -> dict[str, dict[str, Any]]:
         if not isinstance(meaning, dict):
             raise ValueError("it is no object")
         # Also those of an earlier version say all that the present one writes.
-        return {task: {**one, **output_from(one).description} for task, one in meaning.items()}
+        return {task: dict(one, **output_from(one).description) for task, one in meaning.items()}
     except ValueError as error:
         reason = str(error).removesuffix(".")
         raise ValueError(

@@ -181,7 +181,7 @@ def _unseen(
     meant, means = (one.task.output for one in (encoded, other))
     if meant.label_space != means.label_space:
         raise ValueError(
-            f"Data that a specialist of {name} answers must have its answers, {meant.meaning}, but "
+            f"Data that a specialist of {name} answers must have its classes, {meant.meaning}, but "
             f"{elsewhere} has {means.meaning}."
         )
     return other

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from typing_extensions import override
 
+from multiprune.arguments import check_number
 from multiprune.metrics.predicted import Numbers, Predicted
 from multiprune.tasks.outputs.output import Prediction
 from multiprune.tasks.outputs.sequence import SequenceOutput
@@ -62,7 +63,9 @@ print((score * (high - low) + low + high) / 2)
     @classmethod
     @override
     def from_description(cls, description: Mapping[str, Any]) -> Self:
-        minimum, maximum = map(float, description["bounds"])
+        minimum, maximum = description["bounds"]
+        check_number("bounds", minimum)
+        check_number("bounds", maximum, above=minimum)
         return cls(minimum, maximum)
 
     @property
