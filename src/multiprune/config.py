@@ -12,7 +12,7 @@ from omegaconf import MISSING, OmegaConf
 from multiprune.job_name import job_name
 from multiprune.models.location import EMBEDDED
 from multiprune.redact import redacted
-from multiprune.runs.folder import RESULTS
+from multiprune.runs.folder import has_results
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -88,7 +88,7 @@ def _job_name(*, _root_: DictConfig) -> str:
 
 def _unless_finished(folder: str, name: str) -> str | None:
     """Return ``name``, but nothing for a folder with results: who reads them reads its notes."""
-    return None if (Path(folder) / RESULTS).exists() else name
+    return None if has_results(Path(folder)) else name
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

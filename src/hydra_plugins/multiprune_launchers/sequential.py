@@ -75,11 +75,11 @@ class SequentialLauncher(BasicLauncher):
 
     def _run(self, task_function: TaskFunction, job: DictConfig) -> Any:
         from multiprune.outcome import is_first_process, sentence
-        from multiprune.runs.folder import RESULTS
+        from multiprune.runs.folder import has_results
         from multiprune.runs.status import GaveUpError
 
         number, folder = HydraConfig.get().job.num, Path(HydraConfig.get().runtime.output_dir)
-        has_finished = (folder / RESULTS).exists()
+        has_finished = has_results(folder)
         try:
             returned = task_function(job)
         except GaveUpError:

@@ -24,8 +24,7 @@ from hydra_plugins.multiprune_optuna_study._space import SearchSpace, search_spa
 from multiprune.arguments import check_number
 from multiprune.launching.failures import end_failed_sweep
 from multiprune.runs.atomic import atomic_file
-from multiprune.runs.folder import RESULTS
-from multiprune.runs.json_value import value_at
+from multiprune.runs.record import recorded_values
 from multiprune.runs.status import GaveUpError
 
 if TYPE_CHECKING:
@@ -164,9 +163,8 @@ class OptunaStudy(Sweeper):
         if job.status is not JobStatus.COMPLETED:
             raise job._return_value
         assert job.hydra_cfg is not None
-        file = Path(job.hydra_cfg.hydra.runtime.output_dir) / RESULTS
-        results = json.loads(file.read_text())
-        return [value_at(results, key, float, name=str(file)) for key in self.objectives]
+        folder = Path(job.hydra_cfg.hydra.runtime.output_dir)
+        return recorded_values(folder, self.objectives)
 
     def _finish(self, study: Study, folder: Path) -> list[dict[str, Any]]:
         """Write and show the trials that no other beats in every objective."""

@@ -19,7 +19,7 @@ from multiprune.export.dynamic import DynamicModel
 from multiprune.export.exported_folder import exported_folder
 from multiprune.export.loading import load, load_sizes
 from multiprune.export.vocabulary import prune_vocabulary
-from multiprune.runs.folder import RESULTS
+from multiprune.runs.folder import has_results
 from multiprune.runs.record import RunRecord
 from multiprune.tasks.document import DocumentOfWords
 
@@ -124,4 +124,4 @@ def export_model(
 
 
 def _measured(run: Path) -> Measured | None:
-    return Measured.from_record(RunRecord.read(run)) if (run / RESULTS).is_file() else None
+    return Measured.from_record(RunRecord.read(run)) if has_results(run) else None

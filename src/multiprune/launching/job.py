@@ -26,7 +26,7 @@ from multiprune.config import plain
 from multiprune.outcome import sentence
 from multiprune.redact import redacted
 from multiprune.runs.command import HYDRA
-from multiprune.runs.folder import RESULTS
+from multiprune.runs.folder import has_results
 from multiprune.runs.record import is_finished, read_score
 from multiprune.runs.status import StatusFile, is_concluded, read_status
 
@@ -100,7 +100,7 @@ class Job:
 
     def finished_before(self) -> JobReturn | None:
         """Return what a job has returned that has results of the same configuration."""
-        if not (self.folder / RESULTS).exists() or not is_concluded(self.folder):
+        if not has_results(self.folder) or not is_concluded(self.folder):
             return None
         config, known = self.config.copy(), self.config.copy()
         with read_write(known.hydra.runtime):
@@ -131,7 +131,7 @@ def compose(
         problem = None
         if (other := numbers.setdefault(folder, number)) != number:
             problem = f"A job needs a folder of its own, but {folder} is that of #{other}."
-        yield Job(application, config, folder, problem, (folder / RESULTS).exists())
+        yield Job(application, config, folder, problem, has_results(folder))
 
 
 def labels(overrides: Sequence[Sequence[str]], first: int) -> list[str]:

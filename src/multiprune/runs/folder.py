@@ -35,6 +35,11 @@ _FILES = (
 _CHECKPOINTS = ("checkpoints/last.ckpt", "checkpoints/previous.ckpt")
 
 
+def has_results(folder: Path) -> bool:
+    """Whether the run in a folder has left results."""
+    return (folder / RESULTS).is_file()
+
+
 class RunFolder:
     """Tells what this run has written from what somebody else keeps in the same folder.
 

@@ -13,7 +13,7 @@ import yaml
 from multiprune.runs.command import overrides_of
 from multiprune.runs.duration import duration
 from multiprune.runs.find import run_folders
-from multiprune.runs.folder import RESULTS
+from multiprune.runs.folder import has_results
 from multiprune.runs.record import RunRecord
 from multiprune.runs.status import read_status, utc_now
 
@@ -77,7 +77,7 @@ def _job(folder: Path, now: datetime) -> Job:
         status = read_status(folder)
     except ValueError as error:
         return Job(path=folder, overrides=overrides, state="unknown", reason=str(error))
-    if (folder / RESULTS).exists() and (status is None or status.state != "finished"):
+    if has_results(folder) and (status is None or status.state != "finished"):
         return _finished(folder, overrides)
     if status is None:
         return Job(path=folder, overrides=overrides, state="unknown")

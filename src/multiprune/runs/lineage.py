@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multiprune.runs.command import command_of
-from multiprune.runs.folder import MODEL, RESULTS
+from multiprune.runs.folder import MODEL, RESULTS, has_results
 from multiprune.runs.record import EarlierRun, RunRecord, Stage
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def lineage_of(path: str | None) -> list[EarlierRun]:
     if path is None:
         return []
     folder = Path(path).expanduser()
-    if not (folder / RESULTS).is_file():
+    if not has_results(folder):
         folder = folder.parent if folder.name == MODEL else folder
-    if not (folder / RESULTS).is_file():
+    if not has_results(folder):
         return []
     try:
         record = RunRecord.read(folder)

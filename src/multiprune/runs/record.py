@@ -15,12 +15,14 @@ from multiprune.runs.atomic import atomic_file
 
 # Looked up by name when a record is checked.
 from multiprune.runs.budget_outcome import BudgetOutcome, Count, LedgerRow  # noqa: TC001
-from multiprune.runs.folder import RESULTS
+from multiprune.runs.folder import RESULTS, has_results
+from multiprune.runs.json_value import value_at
 from multiprune.runs.older_record import upgraded
 from multiprune.runs.schema import checked, read_json
 from multiprune.runs.settings import PRUNER, difference, method_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 #: Of what this package writes. A record of another number is brought to this one when it is read.
@@ -173,12 +175,12 @@ class RunRecord(Stage):
 
 def is_finished(folder: Path, config: Mapping[str, Any]) -> bool:
     """Whether a folder holds the results of the run that this configuration describes."""
-    return (folder / RESULTS).is_file() and _difference(folder, config) is None
+    return has_results(folder) and _difference(folder, config) is None
 
 
 def check_unfinished(folder: Path, config: Mapping[str, Any]) -> None:
     """Raise a ValueError if a folder holds results, which another run would overwrite."""
-    if not (folder / RESULTS).is_file():
+    if not has_results(folder):
         return
     differs = ""
     if found := _difference(folder, config):
@@ -193,6 +195,16 @@ def check_unfinished(folder: Path, config: Mapping[str, Any]) -> None:
 def read_score(folder: Path) -> float:
     """Return the score of a finished run."""
     return RunRecord.read(folder).score
+
+
+def recorded_values(folder: Path, keys: Iterable[str]) -> list[float]:
+    """Return numbers of a finished run, by dotted keys of ``results.json``.
+
+    Raises:
+        ValueError: if there is no such number.
+    """
+    content = read_json(folder / RESULTS)
+    return [value_at(content, key, float, name=str(folder / RESULTS)) for key in keys]
 
 
 def scores_by_task(logged: Mapping[str, Any], split: str) -> dict[str, dict[str, float]]:

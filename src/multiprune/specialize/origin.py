@@ -14,7 +14,7 @@ from multiprune.data.datamodule import EACH
 from multiprune.data.read_labels import with_labels
 from multiprune.models.factory import tasks_for
 from multiprune.outcome import sentence
-from multiprune.runs.folder import RESULTS
+from multiprune.runs.folder import has_results
 from multiprune.runs.record import RunRecord
 from multiprune.targets import check_targets
 from multiprune.tasks.languages import languages_of
@@ -129,8 +129,7 @@ def read_origin(run: Path, *, allow_targets: Sequence[str] = ()) -> Origin:
         FileNotFoundError: if the run is not finished, or is an exported folder.
         ValueError: if its results are damaged, or name code that is not allowed.
     """
-    file = run / RESULTS
-    if not file.is_file():
+    if not has_results(run):
         raise FileNotFoundError(
             f"A finished run must say in results.json what its tasks read, but {run} has none: "
             "name the run that a model was exported from with `--data-of`."
@@ -145,8 +144,8 @@ def read_origin(run: Path, *, allow_targets: Sequence[str] = ()) -> Origin:
             config["task"][name]["labels"] = labels
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(
-            f"The results of a run must hold its configuration, but {file} does not: {error}"
+            f"The results of a run must hold its configuration, but those of {run} do not: {error}"
         ) from error
     parts = {name: config[name] for name in ("task", "data")}
-    check_targets(parts, source=str(file), allowed=allow_targets)
+    check_targets(parts, source=f"The results of {run}", allowed=allow_targets)
     return Origin(run, config)

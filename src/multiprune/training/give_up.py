@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.runs.folder import RESULTS
+from multiprune.runs.folder import has_results
 from multiprune.runs.record import RunRecord
 from multiprune.runs.status import GaveUpError
 
@@ -101,10 +101,10 @@ class GiveUp(pl.Callback):
 def read_rivals(folder: Path) -> list[Rival]:
     """Return the finished runs beside ``folder``; those that cannot be read are no rivals."""
     rivals = []
-    for results in sorted(folder.parent.glob(f"*/{RESULTS}")):
+    for run in sorted(filter(has_results, folder.parent.iterdir())):
         try:
-            record = RunRecord.read(results.parent)
-            with (results.parent / "metrics.csv").open(newline="") as file:
+            record = RunRecord.read(run)
+            with (run / "metrics.csv").open(newline="") as file:
                 scores = [
                     (int(row["step"]) / record.steps, float(row[SCORE]))
                     for row in csv.DictReader(file)
