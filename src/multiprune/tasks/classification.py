@@ -142,7 +142,8 @@ class MultiLabel(Task):
     @override
     def definition(self) -> Mapping[str, Any]:
         labels = known(self.labels).definition
-        return {"kind": "sets", "text": [*self.text], "label": self.label, **labels}
+        form = {"indicators": True} if self.indicators else {}
+        return {"kind": "sets", "text": [*self.text], "label": self.label, **labels, **form}
 
     @override
     def check_columns(self, rows: Rows) -> None:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from multiprune.export.shipped import ShippedModel
     from multiprune.tasks.task import Task
 
-# What a task's column of labels is called, and in what windows it is read, changes no answer.
-_NO_MATTER = {"label", "overlap"}
+# What a column of labels is called, how it states them, and in what windows texts are read, changes
+# no answer.
+_NO_MATTER = {"label", "overlap", "indicators"}
 
 
 @dataclass(frozen=True)
