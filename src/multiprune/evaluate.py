@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from multiprune.arguments import check_number
@@ -18,6 +19,7 @@ from multiprune.data.renamed import RenamedSource
 from multiprune.data.source import FileSource
 from multiprune.data.splits import SplitReader
 from multiprune.export.loading import load_on
+from multiprune.message import printable
 from multiprune.metrics.catalogue import named_metrics
 from multiprune.models.encoder import Encoder
 from multiprune.models.factory import tasks_for
@@ -239,7 +241,7 @@ def print_evaluations(evaluations: dict[str, Evaluation]) -> None:
     table.add_column("score", justify="right")
     for name, one in evaluations.items():
         for metric, score in one.scores.items():
-            table.add_row(name, metric, f"{score:.4f}")
+            table.add_row(*(escape(printable(cell)) for cell in (name, metric, f"{score:.4f}")))
     Console(highlight=False).print(table)
     for name, one in evaluations.items():
         notes = {
@@ -248,7 +250,7 @@ def print_evaluations(evaluations: dict[str, Evaluation]) -> None:
             "cut to the length of training": one.truncated,
         }
         said = "".join(f", {count:,} {note}" for note, count in notes.items() if count)
-        print(f"{name}: {one.examples:,} examples{said}")
+        print(printable(f"{name}: {one.examples:,} examples{said}"))
 
 
 def evaluations_json(evaluations: dict[str, Evaluation]) -> str:

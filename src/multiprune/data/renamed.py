@@ -33,12 +33,22 @@ class RenamedSource:
         languages: Sequence[str] | None = None,
         columns: Columns | None = None,
     ) -> Rows | None:
-        """Return the rows of a split, as the source gives them but for the names of columns."""
+        """Return the rows of a split, as the source gives them but for the names of columns.
+
+        Raises:
+            ValueError: if two columns of the task would be one of the source.
+        """
         if columns is not None:
+            there = [self._there(name) for name in columns.names]
+            if twice := [name for name in there if there.count(name) > 1]:
+                raise ValueError(
+                    f"Columns {', '.join(columns.names)} must be different ones, but {twice[0]!r} "
+                    "is named for two of them."
+                )
             columns = replace(
                 columns,
-                text=[self._there(one) for one in columns.text],
-                others=[self._there(one) for one in columns.others],
+                text=[self._there(name) for name in columns.text],
+                others=[self._there(name) for name in columns.others],
                 classes=None if columns.classes is None else self._there(columns.classes),
             )
         rows = self.source.load(split, mirror=mirror, languages=languages, columns=columns)

@@ -56,7 +56,8 @@ def predict_lines(
     chosen = _named(model, reads, tasks, are_json) or _reading(reads, first, are_json)
     groups: dict[tuple[str, ...], list[str]] = {}
     for task in chosen:
-        groups.setdefault(reads[task], []).append(task)
+        # Of objects, tasks read the columns of their own; of other lines, all of them the same.
+        groups.setdefault(reads[task if are_json else chosen[0]], []).append(task)
     words = {
         columns: all(_reads_words(model, one) for one in groups[columns]) for columns in groups
     }
