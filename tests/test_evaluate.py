@@ -223,7 +223,8 @@ def test_size_is_that_of_a_density(tmp_path: Path, capsys: Output) -> None:
     model = load_sizes(tmp_path / "run")
     for density in (1.0, 0.6):
         model.set_density(density)
-        values = [one.value for one in model.predict("quantity", ROWS["quantity"]["sentence"])]
+        predicted: Any = model.predict("quantity", ROWS["quantity"]["sentence"])
+        values = [one.value for one in predicted]
         given = (tmp_path / "run", "--task", "quantity", "--density", density)
         expected = pearsonr(values, ROWS["quantity"]["label"])[0]
         assert scores(capsys, *given)["quantity"]["pearson"] == pytest.approx(expected, rel=1e-4)
@@ -309,7 +310,7 @@ def test_answers_are_scored_as_they_are_predicted(
     questions = ["who", "what runs", "who chased"]
     contexts = [TEXTS[0], TEXTS[2], TEXTS[2]]
     found = multiprune.load(of_kinds).predict("questions", questions, contexts)
-    rows = {
+    rows: dict[str, Any] = {
         "question": questions,
         "context": contexts,
         "gold": [["fox"], [found[1].text], [found[2].text]],
@@ -333,7 +334,7 @@ def test_text_to_text_reads_renamed_columns_in_its_own_words(
     found = multiprune.load(tmp_path / "t5").predict("pairs", texts, pairs)
     probabilities = np.array([[*one.probabilities.values()] for one in found], np.float64)
     probabilities /= probabilities.sum(1, keepdims=True)
-    rows = {"b": pairs, "a": texts, "gold": ["no", "yes", "yes", "no"]}
+    rows: dict[str, Any] = {"b": pairs, "a": texts, "gold": ["no", "yes", "yes", "no"]}
     given = (tmp_path / "t5", "--task", "pairs", "--data", written(tmp_path / "rows.csv", rows))
     named = ("--text", "a", "b", "--label", "gold", "--metric", "log_loss")
     expected = log_loss(rows["gold"], probabilities)

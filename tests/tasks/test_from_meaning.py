@@ -28,8 +28,8 @@ SOURCE = FileSource(files={})
 
 
 def task(kind: type[Task], metric: Any, **settings: Any) -> Task:
-    given = {"text": ["a"], "label": "gold", "metrics": {"one": metric}, "source": SOURCE}
-    return kind(**given | settings)
+    given: dict[str, Any] = {"text": ["a"], "label": "gold", "source": SOURCE}
+    return kind(**given | {"metrics": {"one": metric}} | settings)
 
 
 QUESTIONS = {"text": ["q", "c"], "label_start": "start", "normalize": squad}
