@@ -70,3 +70,10 @@ def test_predictions_end_with_their_reader(tmp_path: Path) -> None:
 def test_wrong_input_is_said_though_nobody_reads_the_output() -> None:
     status, said = unread(*MULTIPRUNE, "status", "nowhere")
     assert (status, said.startswith("error: ")) == (2, True)
+
+
+def test_output_that_was_closed_before_is_no_defect() -> None:
+    command = f"exec {sys.executable} -m multiprune --version >&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert b"Traceback" not in done.stderr

@@ -21,8 +21,9 @@ from tiny_text_to_text import TASKS as WORDED
 
 import multiprune
 from multiprune.cli import main
+from multiprune.cli.evaluation_table import print_evaluations
 from multiprune.data.source import FileSource
-from multiprune.evaluate import Evaluation, EvaluationRequest, evaluate, print_evaluations
+from multiprune.evaluate import Evaluation, EvaluationRequest, evaluate
 from multiprune.export.checkpoint import save_model
 from multiprune.export.loading import load_sizes
 from multiprune.metrics import Accuracy, ExactMatch, MicroF1, SpanF1

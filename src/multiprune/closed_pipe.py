@@ -22,7 +22,9 @@ def ends_with_its_reader() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()
+            # Python has none where it was closed before, as by `>&-`.
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BrokenPipeError as error:
         # Nothing is left that a last flush could fail at.
         nowhere = os.open(os.devnull, os.O_WRONLY)

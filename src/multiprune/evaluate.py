@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from multiprune.arguments import check_number
 from multiprune.data.batches import EncodedTask, examples_of, token_counts
@@ -19,11 +15,9 @@ from multiprune.data.renamed import RenamedSource
 from multiprune.data.source import FileSource
 from multiprune.data.splits import SplitReader
 from multiprune.export.loading import load_on
-from multiprune.message import printable
 from multiprune.metrics.catalogue import named_metrics
 from multiprune.models.encoder import Encoder
 from multiprune.models.factory import tasks_for
-from multiprune.runs.atomic import atomic_file
 from multiprune.runs.folder import RESULTS
 from multiprune.runs.predictions import Answers
 from multiprune.specialize.origin import read_origin
@@ -231,34 +225,3 @@ def _answers(model: ShippedModel, encoded: EncodedTask, split: str, batch_size: 
         answers = answers_to(encoded.task, batch, logits)
         found.append(Answers(*(tensor.cpu() for tensor in vars(answers).values())))
     return encoded.task.combined(joined(found))
-
-
-def print_evaluations(evaluations: dict[str, Evaluation]) -> None:
-    """Print the scores of each task, and of what they are."""
-    table = Table()
-    table.add_column("task")
-    table.add_column("metric")
-    table.add_column("score", justify="right")
-    for name, one in evaluations.items():
-        for metric, score in one.scores.items():
-            table.add_row(*(escape(printable(cell)) for cell in (name, metric, f"{score:.4f}")))
-    Console(highlight=False).print(table)
-    for name, one in evaluations.items():
-        notes = {
-            "without a label left out": one.unlabelled,
-            "without a word left out": one.wordless,
-            "cut to the length of training": one.truncated,
-        }
-        said = "".join(f", {count:,} {note}" for note, count in notes.items() if count)
-        print(printable(f"{name}: {one.examples:,} examples{said}"))
-
-
-def evaluations_json(evaluations: dict[str, Evaluation]) -> str:
-    """Return evaluations as a JSON object by task."""
-    return json.dumps({name: asdict(one) for name, one in evaluations.items()}, indent=2) + "\n"
-
-
-def write_evaluations(evaluations: dict[str, Evaluation], file: Path) -> None:
-    """Write evaluations as JSON."""
-    with atomic_file(file) as beside:
-        beside.write_text(evaluations_json(evaluations))

@@ -51,13 +51,12 @@ def add_evaluate_command(commands: Commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    from multiprune.evaluate import (
-        EvaluationRequest,
-        evaluate,
+    from multiprune.cli.evaluation_table import (
         evaluations_json,
         print_evaluations,
         write_evaluations,
     )
+    from multiprune.evaluate import EvaluationRequest, evaluate
 
     quiet_libraries()
     if options.data is not None and options.split is not None:

@@ -54,24 +54,38 @@ def predict_lines(
     if not reads:
         raise ValueError(f"None of the tasks {', '.join(model.meaning)} has predictions for texts.")
     chosen = _named(model, reads, tasks, are_json) or _reading(reads, first, are_json)
-    groups: dict[tuple[str, ...], list[str]] = {}
-    for task in chosen:
-        # Of objects, tasks read the columns of their own; of other lines, all of them the same.
-        groups.setdefault(reads[task if are_json else chosen[0]], []).append(task)
-    words = {
-        columns: all(_reads_words(model, one) for one in groups[columns]) for columns in groups
-    }
     remaining = chain([first], texts)
     while part := [*islice(remaining, _BATCHES * max(1, batch_size))]:
-        rows = [_parts(line, number, words, are_json) for number, line in part]
-        found: dict[str, list[Prediction]] = {}
-        for place, names in enumerate(groups.values()):
-            given, *pairs = (list(one) for one in zip(*(row[place] for row in rows), strict=True))
-            for alike in model.tasks_of_one_encoder(names):
-                found |= predicted(model, alike, given, pairs[0] if pairs else None, batch_size)
+        found = _predicted(model, part, chosen, reads, are_json, batch_size)
         for row in zip(*(found[task] for task in chosen), strict=True):
             by_task = {task: asdict(one) for task, one in zip(chosen, row, strict=True)}
             yield by_task if len(chosen) > 1 else by_task[chosen[0]]
+
+
+def _predicted(
+    model: ShippedModel,
+    lines: Sequence[tuple[int, str]],
+    tasks: Sequence[str],
+    reads: Mapping[str, tuple[str, ...]],
+    are_json: bool,
+    batch_size: int,
+) -> dict[str, list[Prediction]]:
+    """Return by task what is predicted for lines, of which those that read the same share rows."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for task in tasks:
+        # Of objects, tasks read the columns of their own; of other lines, all of them the same.
+        groups.setdefault(reads[task if are_json else tasks[0]], []).append(task)
+    words = {
+        columns: all(_reads_words(model, name) for name in names)
+        for columns, names in groups.items()
+    }
+    rows = [_parts(line, number, words, are_json) for number, line in lines]
+    found: dict[str, list[Prediction]] = {}
+    for place, names in enumerate(groups.values()):
+        texts, *pairs = (list(one) for one in zip(*(row[place] for row in rows), strict=True))
+        for alike in model.tasks_of_one_encoder(names):
+            found |= predicted(model, alike, texts, pairs[0] if pairs else None, batch_size)
+    return found
 
 
 def readable_columns(model: ShippedModel) -> dict[str, tuple[str, ...]]:
