@@ -174,6 +174,8 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
     [
         ("export", "bitmask"),
         ("pack", "frozen_movement"),
+        ("predict", "--batch-size"),
+        ("evaluate", "--metric"),
         ("specialize", "--weight-by-confidence"),
         ("allocate", "encoder_linear"),
         ("report", "--masks"),

@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
+from multiprune.closed_pipe import ends_with_its_reader
 from multiprune.config_errors import call_sentence, composition_sentence, construction_sentence
 from multiprune.redact import redact_text
 from multiprune.refusal import DEFECT, FailedSweep, Refusal
@@ -51,7 +52,8 @@ def ended_plainly(main: Callable[[], ResultT]) -> ResultT:
     # Hydra would print a traceback of what composition or its own folders refuse, and exit with 1.
     internal.run_and_report = _unreported
     try:
-        return main()
+        with ends_with_its_reader():
+            return main()
     except (Refusal, FailedSweep) as ended:
         if isinstance(ended, Refusal):
             ended.say()

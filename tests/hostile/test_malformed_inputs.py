@@ -107,9 +107,10 @@ def test_commands(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "EMPTY").mkdir()
     (tmp_path / "FILE").touch()
+    (tmp_path / "TEXTS").write_text("a\tb\tc\n")
     (tmp_path / "RUN").symlink_to(exported["dense"])
     check(multiprune_command(capsys, *line.split()), COMMANDS[line])
-    assert sorted(place.name for place in tmp_path.iterdir()) == ["EMPTY", "FILE", "RUN"]
+    assert sorted(place.name for place in tmp_path.iterdir()) == ["EMPTY", "FILE", "RUN", "TEXTS"]
     assert not any((tmp_path / "EMPTY").iterdir())
 
 

@@ -134,6 +134,8 @@ _TRAIN = "train encoder.path=THEIRS"
 _FILE = "train task=example task.example.source.files.train=THEIRS"
 _EXPORT = "export THEIRS --out OUT"
 _CUT = "specialize THEIRS --all --budget 0.9 --no-evaluation --examples 8 --out OUT"
+_PREDICT = "predict THEIRS --task agreement --input ROWS"
+_EVALUATE = "evaluate THEIRS --task agreement"
 _CLASSIFIER = (
     "specialize --model THEIRS --data ROWS --text text --label label --budget 0.9 --out OUT"
 )
@@ -214,6 +216,13 @@ WAYS: dict[str, Way] = {
     "a class of a run's data": Way(results(task={}, data="MARK"), _CUT_AS_STATED, _NOT_RUN),
     "a function of a run": Way(getter, _CUT_AS_STATED, _NOT_RUN),
     "an interpolation of a run": Way(resolved, _CUT_AS_STATED, "must be a value"),
+    "code in a prediction": Way(own_code("own"), _PREDICT, "trust_remote_code=True"),
+    "code of a known model in a prediction": Way(own_code("bert"), _PREDICT),
+    "a pickle in a prediction": Way(_PICKLED_WEIGHTS, _PREDICT, "model.safetensors"),
+    "code in an evaluation": Way(own_code("own"), _EVALUATE, "trust_remote_code=True"),
+    "a class in an evaluation": Way(results(), _EVALUATE, _NOT_RUN),
+    "a class in an evaluation of rows": Way(results(), f"{_EVALUATE} --data ROWS", _NOT_RUN),
+    "a function in an evaluation": Way(getter, f"{_EVALUATE} --data-of THEIRS", _NOT_RUN),
     "code of a classifier": Way(own_code("own"), _CLASSIFIER, "THEIRS"),
     "weights of a classifier": Way(_TORCH_WEIGHTS, _CLASSIFIER, "THEIRS"),
     "shards of a classifier": Way(shards_outside, _CLASSIFIER, "../secret.safetensors"),

@@ -81,6 +81,14 @@ def test_sets_may_be_said_by_0_or_1_for_each_label() -> None:
             encoded_labels(task, [[0, 0, 1], wrong])
 
 
+def test_the_same_lists_are_encoded_anew_when_they_mean_something_else() -> None:
+    """Which labels are meant by ``[0, 1]``, both or the second, is part of a cache's key."""
+    settings = {**COMMON, "labels": ["bad", "good"]}
+    sets, indicators = MultiLabel(**settings), MultiLabel(**settings, indicators=True)
+    assert encoded_labels(sets, [[0, 1]]) != encoded_labels(indicators, [[0, 1]])
+    assert sets.cache_key != indicators.cache_key
+
+
 def test_sets_become_one_decision_a_label() -> None:
     assert encoded_labels(SETS, [["good", "bad"], [], ["fair"]]) == [
         [1, 0, 1],

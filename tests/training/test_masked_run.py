@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from multiprune.budget import FractionBudget
 from multiprune.data.source import GeneratedSource
+from multiprune.evaluate import EvaluationRequest, evaluate
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.export.loading import load
 from multiprune.metrics import TokenAccuracy
@@ -111,6 +112,9 @@ def test_a_run_pretrains_beside_another_task_and_others_continue_from_it(
     assert answers.terms is not None
     right, count = answers.terms.terms.double().sum(0).tolist()
     assert right / count == pytest.approx(scores["mlm"]["accuracy"])
+
+    evaluated = evaluate(EvaluationRequest(folder=run, tasks=["mlm"]))
+    assert evaluated["mlm"].scores == pytest.approx(scores["mlm"], rel=1e-4)
 
     # What is shipped answers at each token, and is an encoder to begin from.
     shipped = load(run)

@@ -15,6 +15,7 @@ from pyarrow import parquet
 from safetensors.torch import load_file
 
 import multiprune
+from multiprune.evaluate import EvaluationRequest, evaluate
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.metrics import AnswerF1, ExactMatch, SpanF1
 from multiprune.report.findings.contender import Contender
@@ -134,6 +135,18 @@ def test_scores_are_means_over_languages_and_groups_that_a_split_has(finished: P
     }
     means = [results["validation"][task][metric] for task, metric in TASKS.items()]
     assert results["score"] == pytest.approx(np.mean(means))
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_run_is_evaluated_by_language_as_it_was(finished: Path, mirror: Path, split: str) -> None:
+    expected = results_of(finished)[split]
+    found = evaluate(EvaluationRequest(folder=finished, split=split))
+    assert found.keys() == {*TASKS}
+    for task, one in found.items():
+        assert one.scores == pytest.approx(expected[task], rel=1e-6)
+        file = mirror / "multilingual" / task / f"{split}.parquet"
+        again = evaluate(EvaluationRequest(folder=finished, data=file, tasks=[task]))
+        assert again == {task: one}
 
 
 def test_report_reads_the_run_and_metrics_csv_has_every_language(finished: Path) -> None:

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, NoReturn
 from typing_extensions import override
 
 from multiprune import __version__
+from multiprune.cli.evaluate import add_evaluate_command
 from multiprune.cli.models import add_model_commands
+from multiprune.cli.predict import add_predict_command
 from multiprune.cli.runs import add_run_commands
 from multiprune.cli.specialize import add_specialize_command
 from multiprune.cli.tokenizer import add_tokenizer_command
+from multiprune.closed_pipe import ends_with_its_reader
 from multiprune.cores import share_cores
 from multiprune.message import first_line
 from multiprune.quick_exit import exit_quickly
@@ -36,11 +39,18 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; wrong input ends it with one sentence."""
-    options = parser().parse_args(arguments)
-    exit_quickly()
-    share_cores()
+    with ends_with_its_reader():
+        options = parser().parse_args(arguments)
+        exit_quickly()
+        share_cores()
+        _run(options)
+
+
+def _run(options: argparse.Namespace) -> None:
     try:
         options.command(options)
+    except BrokenPipeError:
+        raise
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         refusal = Refusal(first_line(error))
         refusal.say()
@@ -53,11 +63,13 @@ def main(arguments: list[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser: argparse.ArgumentParser = Parser(
-        prog="multiprune", description="Export, measure and compare what was pruned."
+        prog="multiprune", description="Use, export, measure and compare what was pruned."
     )
     parser.add_argument("--version", action="version", version=f"multiprune {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_model_commands(commands)
+    add_predict_command(commands)
+    add_evaluate_command(commands)
     add_specialize_command(commands)
     add_tokenizer_command(commands)
     add_run_commands(commands)

@@ -142,9 +142,9 @@ def _add_benchmark(commands: Commands) -> None:
     benchmark.add_argument("--rounds", type=int, metavar="N", default=10, help=text)
     text = "by what models are run (default: %(default)s)"
     every = "eager,compiled,onnx"
-    benchmark.add_argument("--backend", type=_names, metavar="NAME,NAME", default=every, help=text)
+    benchmark.add_argument("--backend", type=names, metavar="NAME,NAME", default=every, help=text)
     text = "cpu, cuda (default: those there are)"
-    benchmark.add_argument("--device", type=_names, metavar="NAME,NAME", help=text)
+    benchmark.add_argument("--device", type=names, metavar="NAME,NAME", help=text)
     benchmark.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
     benchmark.set_defaults(command=_benchmark)
 
@@ -166,7 +166,7 @@ def add_allow_targets(command: argparse.ArgumentParser) -> None:
     """Add ``--allow-targets``, for a command that builds tasks from a run's configuration."""
     command.add_argument(
         "--allow-targets",
-        type=_names,
+        type=names,
         metavar="PACKAGE,PACKAGE",
         default=[],
         help="import classes and functions that the run's configuration names from these packages, "
@@ -174,7 +174,8 @@ def add_allow_targets(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _names(text: str) -> list[str]:
+def names(text: str) -> list[str]:
+    """Return names that stand between commas."""
     return text.split(",")
 
 

@@ -108,7 +108,7 @@ class SplitReader:
     def encoded_splits(self, name: str, task: Task) -> dict[str, EncodedSplit | None]:
         """Return the splits that are read as a whole; None for those that there are not."""
         names = _SPLITS[1:] if is_streamed(task) else _SPLITS
-        return {split: self._encoded(name, task, split) for split in names}
+        return {split: self.encoded_split(name, task, split) for split in names}
 
     def used(self, name: str, task: Task, split: str) -> tuple[int, Sequence[int], Rows | None]:
         """Return how many rows have no label, which have no word, and those that are used.
@@ -134,7 +134,8 @@ class SplitReader:
         unlabelled, used = used_rows(others, task, split, self.language)
         return unlabelled, wordless, used
 
-    def _encoded(self, name: str, task: Task, split: str) -> EncodedSplit | None:
+    def encoded_split(self, name: str, task: Task, split: str) -> EncodedSplit | None:
+        """Return a split; None if there is none, or no row of it has a label."""
         unlabelled, wordless, rows = self.used(name, task, split)
         if rows is None:
             return None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from multiprune.export.checkpoint import is_packed, load_encoder, load_heads, model_folder
 from multiprune.export.dynamic import SIZES, DynamicModel, load_dynamic
 from multiprune.export.shipped import ShippedModel, load_tokenizer
@@ -34,6 +36,26 @@ def load(path: str | Path, *, trust_remote_code: bool = False) -> ShippedModel:
     heads, meaning = load_heads(folder, encoder)
     tokenizer = load_tokenizer(folder, trust_remote_code=trust_remote_code)
     return ShippedModel(encoder, heads, meaning, tokenizer).eval()
+
+
+def load_on(path: Path, *, density: float | None = None, device: str | None = None) -> ShippedModel:
+    """Load a model onto a device, by default a GPU where there is one.
+
+    With a ``density``, it is that of a model of many sizes, at the largest size not above it.
+
+    Raises:
+        FileNotFoundError: if there is no model, or, with a ``density``, none of many sizes.
+        ValueError: if the model was not trained for that density, or there is no such device.
+    """
+    here = ["cpu"] + ["cuda"] * torch.cuda.is_available()
+    if device is not None and device not in here:
+        raise ValueError(f"`device` must be one of {', '.join(here)}, but is {device!r}.")
+    if density is None:
+        model = load(path)
+    else:
+        model = load_sizes(path)
+        model.set_density(density)
+    return model.to(device or here[-1])
 
 
 def load_sizes(run: Path) -> DynamicModel:

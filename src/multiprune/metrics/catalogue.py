@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from multiprune.metrics.answers import AnswerF1, ExactMatch
@@ -15,7 +15,7 @@ from multiprune.metrics.spans import SpanF1
 from multiprune.metrics.tokens import Perplexity, TokenAccuracy, TokenLoss
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from multiprune.metrics.metric import Metric
 
@@ -57,6 +57,22 @@ def recorded(metric: Metric) -> dict[str, Any]:
     if not is_known(metric):
         return {"name": metric.name}
     return {"name": _NAMES[type(metric)], **asdict(metric)}
+
+
+def named_metrics(names: Sequence[str]) -> dict[str, Known]:
+    """Return metrics by their names.
+
+    Raises:
+        ValueError: if one is not known here, or has settings that must be given.
+    """
+    plain = [
+        name
+        for name, kind in CATALOGUE.items()
+        if all(field.default is not MISSING for field in fields(kind))
+    ]
+    if unknown := [name for name in names if name not in plain]:
+        raise ValueError(f"A metric must be one of {', '.join(plain)}, but is {unknown[0]!r}.")
+    return {name: CATALOGUE[name]() for name in names}
 
 
 def from_record(record: Mapping[str, Any]) -> Known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +22,12 @@ from multiprune.tasks.languages import languages_of
 from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from multiprune.data.batches import EncodedTask
     from multiprune.data.datamodule import MultitaskDataModule
     from multiprune.models.encoder import Encoder
+    from multiprune.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ class Origin:
         others: Mapping[str, Any],
         language: str | None,
     ) -> MultitaskDataModule:
+        task = self.task(name, encoder, mirror, others=others)
         settings = dict(self.config["data"])
         # Is written to, and the run may be somebody else's.
         settings.pop("cache", None)
@@ -104,22 +107,45 @@ class Origin:
             settings["mirror"] = mirror
         if language is not None:
             settings["language"] = language
-        try:
-            task = instantiate((self.config["task"] | dict(others))[name], _convert_="all")
-            (task,) = with_labels({name: task}, mirror=_path(settings.get("mirror"))).values()
-            task.train_languages = None
+        with self._constructing():
             data: MultitaskDataModule = instantiate(settings, _partial_=True, _convert_="all")(
-                tasks=tasks_for(encoder, {name: task}),
-                tokenizer=encoder.tokenizer,
-                seed=self.config["seed"],
+                tasks={name: task}, tokenizer=encoder.tokenizer, seed=self.config["seed"]
             )
-        except HydraException as error:
-            raise ValueError(f"{self.run}: {sentence(error)}") from error
         return data
 
+    def task(
+        self,
+        name: str,
+        encoder: Encoder,
+        mirror: str | None = None,
+        *,
+        others: Mapping[str, Any] | None = None,
+    ) -> Task:
+        """Return a task in all its languages, as the run's encoder reads it.
 
-def _path(folder: str | None) -> Path | None:
-    return None if folder is None else Path(folder)
+        ``mirror`` and ``others`` as those of ``encoded``.
+
+        Raises:
+            ValueError: if a class of the configuration cannot be found, or the task has no labels.
+            OSError: if labels are those of data that cannot be read.
+        """
+        with self._constructing():
+            task = instantiate((self.config["task"] | dict(others or {}))[name], _convert_="all")
+            (task,) = with_labels({name: task}, mirror=self.mirror(mirror)).values()
+            task.train_languages = None
+            return tasks_for(encoder, {name: task})[name]
+
+    def mirror(self, other: str | None = None) -> Path | None:
+        """Return the folder of the local mirror that the run has read, or another in its place."""
+        folder = self.config["data"].get("mirror") if other is None else other
+        return None if folder is None else Path(folder)
+
+    @contextmanager
+    def _constructing(self) -> Iterator[None]:
+        try:
+            yield
+        except HydraException as error:
+            raise ValueError(f"{self.run}: {sentence(error)}") from error
 
 
 def read_origin(run: Path, *, allow_targets: Sequence[str] = ()) -> Origin:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch.nn import functional
@@ -43,6 +43,15 @@ class Classification(LabelledTask):
 
     template: str | None = None
     label_words: Sequence[str] | None = None
+
+    described_as: ClassVar[str] = OneClass.kind
+    usual_metrics: ClassVar[Sequence[str]] = ("accuracy", "macro_f1")
+
+    @classmethod
+    @override
+    def described_settings(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        words = {"template": description.get("template"), "label_words": description.get("words")}
+        return super().described_settings(description) | words
 
     @property
     @override
@@ -85,6 +94,20 @@ class MultiLabel(LabelledTask):
     """
 
     indicators: bool = False
+
+    described_as: ClassVar[str] = LabelSet.kind
+    usual_metrics: ClassVar[Sequence[str]] = ("micro_f1", "macro_f1")
+
+    @classmethod
+    @override
+    def described_settings(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        indicators = description.get("indicators", False)
+        return {**super().described_settings(description), "indicators": indicators}
+
+    @property
+    @override
+    def description(self) -> dict[str, Any]:
+        return super().description | ({"indicators": True} if self.indicators else {})
 
     @property
     @override
@@ -150,6 +173,14 @@ class Regression(Task):
 
     minimum: float
     maximum: float
+
+    described_as: ClassVar[str] = Number.kind
+    usual_metrics: ClassVar[Sequence[str]] = ("pearson", "spearman")
+
+    @classmethod
+    @override
+    def described_settings(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(zip(("minimum", "maximum"), description["bounds"], strict=True))
 
     @override
     def __post_init__(self) -> None:

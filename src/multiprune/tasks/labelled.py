@@ -31,6 +31,11 @@ class LabelledTask(Task):
         if self.labels is not None:
             self.labels = checked_labels(self.labels)
 
+    @classmethod
+    @override
+    def described_settings(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        return {"labels": description.get("values") or description["labels"]}
+
     @property
     def names_labels(self) -> bool:
         """Whether the label column names labels, so that all of them can be read from it."""

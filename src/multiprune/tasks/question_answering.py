@@ -11,6 +11,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.tasks.answer_text import squad
 from multiprune.tasks.columns import row_slices
 from multiprune.tasks.languages import languages_of
 from multiprune.tasks.losses import no_loss
@@ -59,6 +60,19 @@ class QuestionAnswering(Task):
     longest_question: int | None = None
 
     text_columns: ClassVar[Sequence[int]] = (2,)
+    described_as: ClassVar[str] = AnswerSpan.kind
+    usual_metrics: ClassVar[Sequence[str]] = ("answer_f1", "exact_match")
+
+    @classmethod
+    @override
+    def described_settings(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        names = ("label_start", "overlap", "question_length", "answer_length")
+        return {**{name: description[name] for name in names}, "normalize": squad}
+
+    @property
+    @override
+    def description(self) -> dict[str, Any]:
+        return {**super().description, "label_start": self.label_start}
 
     @override
     def __post_init__(self) -> None:

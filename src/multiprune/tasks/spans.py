@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from typing_extensions import override
 
 from multiprune.metrics.predicted import NamedSpans, Predicted
 from multiprune.tasks.iob2 import Spans, marks_spans, spans_of
+from multiprune.tasks.outputs.tags import Tags
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Compared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 @dataclass(kw_only=True)
 class SpanTagging(Tagging):
     """Finds spans of words; the labels are ``O``, and ``B-`` and ``I-`` before kinds of spans."""
+
+    described_as: ClassVar[str] = Tags.kind
+    usual_metrics: ClassVar[Sequence[str]] = ("span_f1",)
+
+    @classmethod
+    @override
+    def is_described_by(cls, description: Mapping[str, Any]) -> bool:
+        return super().is_described_by(description) and marks_spans(description.get("labels", ()))
 
     @override
     def __post_init__(self) -> None:

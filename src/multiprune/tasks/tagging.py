@@ -51,6 +51,13 @@ class Tagging(LabelledTask):
 
     reads_words: ClassVar[bool] = True
     text_columns: ClassVar[Sequence[int]] = (1,)
+    described_as: ClassVar[str] = Tags.kind
+    usual_metrics: ClassVar[Sequence[str]] = ("accuracy", "macro_f1")
+
+    @classmethod
+    @override
+    def described_settings(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        return {**super().described_settings(description), "overlap": description["overlap"]}
 
     @override
     def __post_init__(self) -> None:

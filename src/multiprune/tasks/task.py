@@ -80,6 +80,10 @@ class Task(RowEncoder):
 
     #: Whether the encoder reads something else each time that an example is trained on.
     is_corrupted: ClassVar[bool] = False
+    #: The kind of its output, if a description of that says what the task is.
+    described_as: ClassVar[str | None] = None
+    #: What is measured of such a task where nobody says so.
+    usual_metrics: ClassVar[Sequence[str]] = ()
 
     @override
     def __post_init__(self) -> None:
@@ -119,6 +123,20 @@ class Task(RowEncoder):
     def description(self) -> dict[str, Any]:
         """What is said of the task beside its head, for whoever has the model and not this task."""
         return {**self.output.description, "text": [*self.text], "label": self.label}
+
+    @classmethod
+    def is_described_by(cls, description: Mapping[str, Any]) -> bool:
+        """Whether a description, as of ``description``, is of such a task."""
+        return "described_as" in vars(cls) and cls.described_as == description["kind"]
+
+    @classmethod
+    def described_settings(cls, description: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a description says of the settings that other tasks do not have.
+
+        Raises:
+            KeyError: if it does not say enough.
+        """
+        raise NotImplementedError
 
     @property
     def cache_key(self) -> Mapping[str, Any]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import pkgutil
-from functools import cache
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from multiprune.tasks import outputs
 from multiprune.tasks.outputs.output import Output
+from multiprune.tasks.subclasses import subclasses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 
 def output_from(description: Mapping[str, Any]) -> Output:
@@ -22,7 +20,11 @@ def output_from(description: Mapping[str, Any]) -> Output:
     """
     try:
         kind = description["kind"]
-        known = {one.kind: one for one in _kinds(Output)}  # type: ignore[type-abstract]
+        known = {
+            one.kind: one
+            for one in subclasses(Output, outputs.__name__)  # type: ignore[type-abstract]
+            if "kind" in vars(one)
+        }
         if kind not in known:
             raise ValueError(
                 f"its kind {kind!r} is none of {', '.join(sorted(known))}: import the module that "
@@ -32,18 +34,3 @@ def output_from(description: Mapping[str, Any]) -> Output:
     except (LookupError, AttributeError, TypeError, ValueError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"A description does not say what a head answers: {reason}.") from error
-
-
-def _kinds(base: type[Output]) -> Iterator[type[Output]]:
-    """Yield all classes that are a kind: those of this package, and what was imported beside."""
-    _import_own()
-    for one in base.__subclasses__():
-        if "kind" in vars(one):
-            yield one
-        yield from _kinds(one)
-
-
-@cache
-def _import_own() -> None:
-    for module in pkgutil.iter_modules(outputs.__path__, f"{outputs.__name__}."):
-        import_module(module.name)

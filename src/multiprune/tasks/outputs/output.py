@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -27,6 +28,7 @@ class Difference(NamedTuple):
     theirs: Any
 
 
+@dataclass(frozen=True)
 class Prediction:
     """What a task answers to one text, in words; each kind has a frozen dataclass of its own."""
 
