@@ -6,22 +6,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from multiprune.arguments import check_number
-from multiprune.data.batches import EncodedTask, examples_of, token_counts
+from multiprune.data.batches import EncodedTask, examples_of
 from multiprune.data.cache import default_cache_folder
 from multiprune.data.renamed import RenamedSource
 from multiprune.data.source import FileSource
 from multiprune.data.splits import SplitReader
 from multiprune.export.loading import load_on
+from multiprune.measure.answered import answered
 from multiprune.metrics.catalogue import named_metrics
 from multiprune.models.encoder import Encoder
 from multiprune.models.factory import tasks_for
 from multiprune.runs.folder import has_results
-from multiprune.runs.predictions import Answers
 from multiprune.specialize.origin import read_origin
-from multiprune.tasks.answers import answers_to, joined
 from multiprune.tasks.described import task_from
 from multiprune.tasks.scores import check_metrics, reads_rows, scores_of
 
@@ -180,7 +178,6 @@ def _renamed(source: Source, task: Task, request: EvaluationRequest) -> Source:
     return RenamedSource(source=source, names=names)
 
 
-@torch.no_grad()
 def _evaluated(
     request: EvaluationRequest, model: ShippedModel, origin: Origin | None, name: str, task: Task
 ) -> Evaluation | None:
@@ -204,7 +201,7 @@ def _evaluated(
         truncated=read.truncated,
         padding_token=model.tokenizer.pad_token_id,
     )
-    answers = _answers(model, encoded, split, request.batch_size)
+    answers = answered(model, encoded, split, batch_size=request.batch_size)
     rows = reader.used(name, task, split)[-1] if reads_rows(task) else None
     return Evaluation(
         scores=scores_of(task, answers, rows),
@@ -213,16 +210,3 @@ def _evaluated(
         wordless=len(read.wordless),
         truncated=read.truncated,
     )
-
-
-def _answers(model: ShippedModel, encoded: EncodedTask, split: str, batch_size: int) -> Answers:
-    """Return the answers to a split, whose rows are read in batches of similar length."""
-    order = np.argsort(token_counts(encoded.splits[split]), kind="stable")
-    found = []
-    for start in range(0, len(order), batch_size):
-        rows: list[int] = order[start : start + batch_size].tolist()
-        batch = encoded.batch(split, rows).to(model.encoder.device)
-        logits = model(encoded.name, batch.inputs, batch.labels)
-        answers = answers_to(encoded.task, batch, logits)
-        found.append(Answers(*(tensor.cpu() for tensor in vars(answers).values())))
-    return encoded.task.output.combined(joined(found))

@@ -11,13 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from multiprune.export.loading import load_sizes
+from multiprune.measure.answered import answered
 from multiprune.measure.cost import parameters, without_embeddings
 from multiprune.models.encoder import Encoder
 from multiprune.report.records.ladder_file import FRONTIER, WEIGHTS
 from multiprune.runs.atomic import atomic_file
-from multiprune.specialize.calibration_set import batches_by_length
 from multiprune.specialize.origin import read_origin
-from multiprune.tasks.answers import answers_to, joined
 from multiprune.tasks.scores import scores_of
 from multiprune.training.module import mean_score
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 
     from multiprune.data.batches import EncodedTask
     from multiprune.export.dynamic import DynamicModel
-    from multiprune.runs.predictions import Answers
 
 
 _WIDTH = 200
@@ -117,18 +115,12 @@ def _scores(
     model: DynamicModel, encoded: EncodedTask, split: str, ladder: Sequence[float]
 ) -> list[dict[str, float]]:
     """Return the metrics of a task at each density."""
-    task = encoded.task
-    answers: list[list[Answers]] = [[] for _ in ladder]
-    for rows in batches_by_length(encoded, split, range(len(encoded.splits[split]))):
-        batch = encoded.batch(split, rows)
-        for found, density in zip(answers, ladder, strict=True):
-            model.set_density(density)
-            logits = model(encoded.name, batch.inputs, batch.labels)
-            found.append(answers_to(task, batch, logits))
-    return [
-        scores_of(task, task.output.combined(joined(found)), encoded.evaluated.get(split))
-        for found in answers
-    ]
+    found = []
+    for density in ladder:
+        model.set_density(density)
+        answers = answered(model, encoded, split)
+        found.append(scores_of(encoded.task, answers, encoded.evaluated.get(split)))
+    return found
 
 
 def _size(

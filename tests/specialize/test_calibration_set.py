@@ -14,14 +14,11 @@ from masked_task import masked_task
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.export.shipped import ShippedModel
+from multiprune.measure.answered import batches_by_length
 from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.multitask import MultitaskModel
-from multiprune.specialize.calibration_set import (
-    Draw,
-    batches_by_length,
-    calibration_set,
-)
+from multiprune.specialize.calibration_set import Draw, calibration_set
 from multiprune.specialize.specialist import validated
 from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression

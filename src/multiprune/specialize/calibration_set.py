@@ -11,6 +11,7 @@ import torch
 
 from multiprune.arguments import check_number
 from multiprune.data.batches import drawn_rows, examples_of
+from multiprune.measure.answered import batches_by_length
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 GOLD, PSEUDO = "gold", "pseudo"
 LABELS = (GOLD, PSEUDO)
-
-_BATCH_SIZE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,17 +93,6 @@ def calibration_set(encoded: EncodedTask, model: ShippedModel, draw: Draw) -> Ca
     answers = Counter(int(label) for one in batches for label in one.batch.labels if classes)
     counts = {name: answers[number] for number, name in enumerate(classes)}
     return CalibrationSet(batches, counts)
-
-
-def batches_by_length(
-    encoded: EncodedTask, split: str, rows: Sequence[int] | None = None
-) -> list[list[int]]:
-    """Cut rows of a split, all by default, to batches of examples of similar length."""
-    table = encoded.splits[split]
-    rows = range(len(table)) if rows is None else rows
-    lengths = [len(tokens) for tokens in table[list(rows)]["input_ids"]]
-    ordered = [row for _, row in sorted(zip(lengths, rows, strict=True))]
-    return [ordered[at : at + _BATCH_SIZE] for at in range(0, len(ordered), _BATCH_SIZE)]
 
 
 def _drawn(encoded: EncodedTask, draw: Draw) -> list[int]:

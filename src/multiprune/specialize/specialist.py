@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from multiprune.arguments import check_number
 from multiprune.data.batches import drawn_rows
+from multiprune.measure.answered import answered
 from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.models.structure import layers_of
 from multiprune.pruning.attribution import Attribution
@@ -17,9 +17,7 @@ from multiprune.pruning.calibration import Attributed, LogProbabilities, attribu
 from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
 from multiprune.pruning.rescale import rescale
 from multiprune.pruning.structured import Structured
-from multiprune.specialize.calibration_set import batches_by_length
 from multiprune.specialize.methods import METHODS, Choice
-from multiprune.tasks.answers import answers_to, joined
 from multiprune.tasks.scores import scores_of
 
 if TYPE_CHECKING:
@@ -161,7 +159,6 @@ def _attributed(
     return attributed(model, model.encoder, method, batches, answers)
 
 
-@torch.no_grad()
 def validated(
     model: ShippedModel, encoded: EncodedTask, *, head: str | None = None, rows: int | None = None
 ) -> dict[str, float]:
@@ -173,13 +170,6 @@ def validated(
         head: the name of another task of the model, to ask its head.
         rows: of so many examples only, always the same.
     """
-    task = encoded.task
     drawn = drawn_rows(encoded.splits["validation"], rows, np.random.default_rng(0))
-    answers = []
-    for batch_rows in batches_by_length(encoded, "validation", drawn):
-        batch = encoded.batch("validation", batch_rows)
-        logits = model(head or encoded.name, batch.inputs, batch.labels)
-        answers.append(answers_to(task, batch, logits))
-    return scores_of(
-        task, task.output.combined(joined(answers)), encoded.evaluated.get("validation")
-    )
+    answers = answered(model, encoded, "validation", rows=drawn, head=head)
+    return scores_of(encoded.task, answers, encoded.evaluated.get("validation"))
