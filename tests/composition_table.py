@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 UNITS = ("structured", "structured_magnitude", "structured_l0", "attribution", "combined")
 NESTED = ("dynamic_sparsification",)
 RANKS = ("low_rank", "low_rank_gradual")
-LEARNED = ("movement", "frozen_movement", "soft_movement", "platon")
+LEARNED = ("movement", "frozen_movement", "soft_movement", "platon", "fisher")
 FAMILIES = ("magnitude", "wanda", "fixed", *LEARNED, *RANKS, *UNITS, *NESTED)
 
 #: A fixed mask has met its budget before the first step.
@@ -38,7 +38,7 @@ BY_GRADIENT = tuple(
     if family not in ("magnitude", "wanda", "fixed", "structured_magnitude")
 )
 #: Of those that go the same way through a model, the ones that the fast tier leaves out.
-ALIKE = ("frozen_movement", "soft_movement", "low_rank_gradual", "structured_magnitude")
+ALIKE = ("frozen_movement", "soft_movement", "fisher", "low_rank_gradual", "structured_magnitude")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ NOTHING, ELEMENTS, UNITS, RANKS, BOTH = "nothing", "elements", "units", "ranks",
 #: What goes. A file that is not named here fails the first test.
 KINDS = {
     "none": NOTHING,
+    "fisher": ELEMENTS,
     "fixed": ELEMENTS,
     "frozen_movement": ELEMENTS,
     "magnitude": ELEMENTS,
