@@ -174,7 +174,7 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
     [
         ("export", "bitmask"),
         ("pack", "frozen_movement"),
-        ("specialize", "--weight-by-confidence"),
+        ("specialize", "weight_by_confidence: false # weigh"),
         ("allocate", "encoder_linear"),
         ("report", "--masks"),
     ],

@@ -69,8 +69,12 @@ class Train:
 
 
 def register() -> None:
-    """Make the schema known to Hydra, and what its files write as ``${name:…}``."""
+    """Make known to Hydra the schema, what a command has too, and what is written ``${name:…}``."""
     ConfigStore.instance().store(name="schema", node=Train)
+    recipe = Path(__file__).parent / "specialize" / "conf" / "recipe.yaml"
+    ConfigStore.instance().store(
+        group="specialize", name="recipe", node=OmegaConf.load(recipe), package="_global_"
+    )
     OmegaConf.register_new_resolver("if_embedded", _if_embedded, replace=True)
     OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
     OmegaConf.register_new_resolver("unless_finished", _unless_finished, replace=True)

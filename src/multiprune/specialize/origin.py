@@ -133,7 +133,7 @@ def read_origin(run: Path, *, allow_targets: Sequence[str] = ()) -> Origin:
     if not file.is_file():
         raise FileNotFoundError(
             f"A finished run must say in results.json what its tasks read, but {run} has none: "
-            "name the run that a model was exported from with `--data-of`."
+            "name the run that a model was exported from with `data_of`."
         )
     try:
         record = RunRecord.read(run)
