@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.utils import instantiate
 from omegaconf import MISSING, OmegaConf
 
 from multiprune.job_name import job_name
 from multiprune.models.location import EMBEDDED
-from multiprune.redact import redacted
 from multiprune.runs.folder import RESULTS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from omegaconf import DictConfig
 
 
@@ -96,13 +98,20 @@ def _unless_finished(folder: str, name: str) -> str | None:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """Return the resolved configuration as plain dictionaries and lists."""
+    """Return the resolved configuration as plain dictionaries and lists.
+
+    Done once, when a run begins: what follows reads this.
+    """
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
-def recorded(config: DictConfig) -> dict[str, Any]:
-    """Return the same without secrets: what a run leaves behind and shows to trackers."""
-    safe: dict[str, Any] = redacted(plain(config))
-    return safe
+def built(config: Mapping[str, Any], key: str, **options: Any) -> Any:
+    """Return what Hydra makes of a part of a plain configuration; what it refuses names the key.
+
+    Raises:
+        HydraException: if that cannot be made.
+    """
+    root = key.partition(".")[0]
+    return instantiate(OmegaConf.select(OmegaConf.create({root: config[root]}), key), **options)

@@ -105,7 +105,9 @@ def composed(name: str, overrides: Sequence[str]) -> dict[str, Any]:
         missing = sorted(OmegaConf.missing_keys(config))
         settings = plain(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ValueError(composition_sentence(error, overrides)) from error
+        # What is added is no setting either.
+        said = composition_sentence(error, overrides).partition(", or add it by +")[0]
+        raise ValueError(f"{said.removesuffix('.')}.") from error
     if missing:
         names = ", ".join(f"`{one}`" for one in missing)
         raise ValueError(f"A {name} needs {names} as well: give it as in {missing[0]}=….")
@@ -133,12 +135,14 @@ def made(
 
 def _read(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with a budget in place of what describes it, and paths as such."""
+    if not isinstance(size := settings["budget"], dict):
+        raise ValueError(f"`budget` is set as in budget.fraction=0.5, but is {size!r}.")
     paths = {
         name: Path(str(settings[name])).expanduser()
         for name in ("run", "data_of", "data", "validation", "out")
         if settings.get(name) is not None
     }
-    return {**settings, **paths, "budget": budget(**settings["budget"])}
+    return {**settings, **paths, "budget": budget(**size)}
 
 
 def budget(*, of: str, fraction: float | None = None, count: int | None = None) -> Budget:
