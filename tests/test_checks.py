@@ -6,6 +6,7 @@ import pytest
 from application import composed
 
 from multiprune.checks import check
+from multiprune.config import plain
 
 WRONG = {
     "data.batch_size=true": "`data.batch_size` must be a whole number of at least 1, but is True.",
@@ -37,9 +38,10 @@ WRONG = {
 @pytest.mark.parametrize("override", WRONG)
 def test_wrong_setting_is_refused_in_a_sentence_that_names_it(override: str) -> None:
     with pytest.raises(ValueError, match="but is") as error:
-        check(composed(override))
+        check(plain(composed(override)))
     assert str(error.value) == WRONG[override]
 
 
 def test_trainer_may_leave_numbers_to_lightning() -> None:
-    check(composed("trainer.max_steps=3", "trainer.max_epochs=null", "trainer.log_every_n_steps=0"))
+    numbers = ("trainer.max_steps=3", "trainer.max_epochs=null", "trainer.log_every_n_steps=0")
+    check(plain(composed(*numbers)))

@@ -176,7 +176,7 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
         ("pack", "frozen_movement"),
         ("predict", "--batch-size"),
         ("evaluate", "--metric"),
-        ("specialize", "--weight-by-confidence"),
+        ("specialize", "weight_by_confidence: false # weigh"),
         ("allocate", "encoder_linear"),
         ("report", "--masks"),
     ],

@@ -17,6 +17,7 @@ from readme_commands import (
 )
 
 from multiprune.cli import parser
+from multiprune.specialize.application import composed as settings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -87,7 +88,10 @@ def test_every_command_of_multiprune_is_understood(capsys: pytest.CaptureFixture
     assert len(whole) > 20
     assert names <= {words[0] for words in whole}
     for words in whole:
-        assert callable(parser().parse_args(words).command), capsys.readouterr().err
+        options = parser().parse_args(words)
+        assert callable(options.command), capsys.readouterr().err
+        if words[0] == "specialize":
+            settings_of("classifier" if options.classifier else "run", options.settings)
 
 
 def test_every_benchmark_exists_and_has_the_options() -> None:

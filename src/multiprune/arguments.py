@@ -61,3 +61,9 @@ def check_is(kind: type, example: str, **settings: object) -> None:
             raise TypeError(
                 f"`{name}` must be {article} {kind.__name__} such as {example}, but is {value!r}."
             )
+
+
+def check_several(name: str, value: object) -> None:
+    """Raise a ValueError unless ``value`` is a list, as one name alone is not."""
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"`{name}` must be a list, as in {name}=[{value}], but is {value!r}.")

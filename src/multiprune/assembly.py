@@ -1,22 +1,21 @@
-"""The objects of one run, from a composed configuration."""
+"""The objects of one run, from its configuration."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy
 
 from multiprune.arguments import check_is
-from multiprune.config import recorded
+from multiprune.config import built
 from multiprune.config_errors import call_sentence
 from multiprune.data.read_labels import with_labels
 from multiprune.message import first_line
@@ -24,6 +23,7 @@ from multiprune.models.encoder import Encoder
 from multiprune.models.factory import multitask_model, tasks_for
 from multiprune.outcome import is_job
 from multiprune.pruning.settings import unknown_setting
+from multiprune.redact import redacted
 from multiprune.runs.lineage import lineage_of
 from multiprune.tasks.scores import check_metrics
 from multiprune.training import Pruning
@@ -37,7 +37,8 @@ from multiprune.training.stop import Stop
 from multiprune.training.timing import Stopwatch
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
+    from collections.abc import Mapping
+
     from pytorch_lightning.strategies import Strategy
 
     from multiprune.data.datamodule import MultitaskDataModule
@@ -51,9 +52,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """The objects of one run."""
+    """The objects of one run, and its configuration without secrets: what it leaves behind."""
 
     folder: Path
+    config: Mapping[str, Any]
     tasks: dict[str, Task]
     data: MultitaskDataModule
     module: MultitaskModule
@@ -64,19 +66,19 @@ class Experiment:
     lineage: list[EarlierRun]
 
 
-def assemble(config: DictConfig, status: StatusFile) -> Experiment:
+def assemble(config: Mapping[str, Any], status: StatusFile) -> Experiment:
     """Build everything and read all data, so that wrong input shows before any training."""
     folder = status.folder
     status.begin()
     # What is quick to check comes first, the data last.
-    pl.seed_everything(config.seed, verbose=False)
+    pl.seed_everything(config["seed"], verbose=False)
     loggers = build_loggers(config)
-    recipe: AdamWRecipe = instantiate(config.optimizer, _convert_="all")
-    objective: Objective = instantiate(config.distillation, _convert_="all")
+    recipe: AdamWRecipe = built(config, "optimizer", _convert_="all")
+    objective: Objective = built(config, "distillation", _convert_="all")
     pruning = build_pruning(config)
     objective = trained_with(objective, pruning.pruner)
     stated = build_tasks(config)
-    encoder: Encoder = instantiate(config.encoder)
+    encoder: Encoder = built(config, "encoder")
     check_is(Encoder, "what multiprune.models.encoder.pretrained returns", encoder=encoder)
     tasks = tasks_for(encoder, stated)
     module = build_module(config, encoder, tasks, recipe, objective)
@@ -92,6 +94,7 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
     data = build_data(config, encoder, tasks)
     return Experiment(
         folder=folder,
+        config=redacted(config),
         tasks=tasks,
         data=data,
         module=module,
@@ -100,49 +103,49 @@ def assemble(config: DictConfig, status: StatusFile) -> Experiment:
         stopwatch=stopwatch,
         trainer=trainer,
         # Now: who knows what becomes of that run until this one ends.
-        lineage=lineage_of(config.encoder.get("path")),
+        lineage=lineage_of(config["encoder"].get("path")),
     )
 
 
-def build_loggers(config: DictConfig) -> list[Logger]:
+def build_loggers(config: Mapping[str, Any]) -> list[Logger]:
     """Build what metrics are written to."""
-    named = dict(instantiate(config.logger))
+    named = dict(built(config, "logger"))
     example = "multiprune.tracking.csv.MetricsCsv"
     check_is(Logger, example, **{f"logger.{name}": one for name, one in named.items()})
     return list(named.values())
 
 
-def build_tasks(config: DictConfig) -> dict[str, Task]:
+def build_tasks(config: Mapping[str, Any]) -> dict[str, Task]:
     """Build the tasks, read the labels of those that do not name them, and check the metrics."""
-    mirror = config.data.get("mirror")
+    mirror = config["data"].get("mirror")
     tasks = with_labels(
-        dict(instantiate(config.task, _convert_="all")),
+        dict(built(config, "task", _convert_="all")),
         mirror=None if mirror is None else Path(mirror),
-        language=config.data.get("language"),
+        language=config["data"].get("language"),
     )
     check_metrics(tasks)
     return tasks
 
 
-def build_pruning(config: DictConfig) -> Pruning:
+def build_pruning(config: Mapping[str, Any]) -> Pruning:
     """Build what is pruned, when, and how much."""
     # Objects are passed to partials: Hydra would take dataclass instances for configuration.
-    make_pruner = instantiate(config.pruner, _partial_=True, _convert_="all")
-    budget = instantiate(config.budget)
+    make_pruner = built(config, "pruner", _partial_=True, _convert_="all")
+    budget = built(config, "budget")
     try:
         pruner = make_pruner(budget=budget)
     except TypeError as error:
         raise unknown_setting(make_pruner.func, make_pruner.keywords) or error from error
     return Pruning(
         pruner,
-        instantiate(config.schedule),
-        every_n_steps=config.rank_every_n_steps,
+        built(config, "schedule"),
+        every_n_steps=config["rank_every_n_steps"],
         encoder="model.encoder",
     )
 
 
 def build_module(
-    config: DictConfig,
+    config: Mapping[str, Any],
     encoder: Encoder,
     tasks: dict[str, Task],
     recipe: AdamWRecipe,
@@ -150,18 +153,18 @@ def build_module(
 ) -> MultitaskModule:
     """Build the model of the tasks, and what trains and evaluates it."""
     model = multitask_model(encoder, tasks)
-    if config.compile is not None:
-        check_backend(config.compile)
+    if (backend := config["compile"]) is not None:
+        check_backend(backend)
         # In place: names of weights stay, and layers that are cut later are compiled anew. Batches
         # differ in length.
-        model.encoder.compile(backend=config.compile, dynamic=True)
+        model.encoder.compile(backend=backend, dynamic=True)
     return MultitaskModule(
         model,
         tasks,
         recipe,
         objective=objective,
-        seed=config.seed,
-        config=recorded(config),
+        seed=config["seed"],
+        config=redacted(config),
     )
 
 
@@ -172,15 +175,17 @@ def check_backend(backend: str) -> None:
         raise ValueError(f"`compile` must be one of {', '.join(known)}, but is {backend!r}.")
 
 
-def build_data(config: DictConfig, encoder: Encoder, tasks: dict[str, Task]) -> MultitaskDataModule:
+def build_data(
+    config: Mapping[str, Any], encoder: Encoder, tasks: dict[str, Task]
+) -> MultitaskDataModule:
     """Build the data of the tasks, read and tokenized."""
-    make_data = instantiate(config.data, _partial_=True, _convert_="all")
+    make_data = built(config, "data", _partial_=True, _convert_="all")
     try:
         data: MultitaskDataModule = make_data(
             tasks=tasks,
             tokenizer=encoder.tokenizer,
             max_length=max_length(config, encoder),
-            seed=config.seed,
+            seed=config["seed"],
         )
     except TypeError as error:
         raise TypeError(call_sentence(error, "data")) from error
@@ -189,24 +194,24 @@ def build_data(config: DictConfig, encoder: Encoder, tasks: dict[str, Task]) -> 
     return data
 
 
-def max_length(config: DictConfig, encoder: Encoder) -> int:
+def max_length(config: Mapping[str, Any], encoder: Encoder) -> int:
     """Return how many tokens of an input are read: what is asked for, if the encoder can."""
-    return int(min(config.data.max_length, encoder.max_length))
+    return int(min(config["data"]["max_length"], encoder.max_length))
 
 
-def build_callbacks(config: DictConfig, status: StatusFile) -> list[pl.Callback]:
+def build_callbacks(config: Mapping[str, Any], status: StatusFile) -> list[pl.Callback]:
     """Build what every run has and nothing else needs to know."""
-    last = Last(status.folder / "checkpoints", every_n_steps=config.checkpoint.every_n_steps)
+    last = Last(status.folder / "checkpoints", every_n_steps=config["checkpoint"]["every_n_steps"])
     rates = LearningRateMonitor(logging_interval="step")
     return [rates, Curves(), last, Stop(last), ReportStatus(status)]
 
 
 def build_trainer(
-    config: DictConfig, folder: Path, loggers: list[Logger], callbacks: list[pl.Callback]
+    config: Mapping[str, Any], folder: Path, loggers: list[Logger], callbacks: list[pl.Callback]
 ) -> pl.Trainer:
     """Build the Trainer, which must be what the launcher can start."""
     try:
-        trainer: pl.Trainer = instantiate(config.trainer, _partial_=True)(
+        trainer: pl.Trainer = built(config, "trainer", _partial_=True)(
             default_root_dir=str(folder), logger=loggers, callbacks=callbacks
         )
     except (MisconfigurationException, ImportError, ValueError, TypeError) as error:
@@ -243,25 +248,25 @@ def check_strategy(strategy: Strategy) -> None:
         )
 
 
-def giving_up(config: DictConfig, pruning: Pruning) -> list[GiveUp]:
+def giving_up(config: Mapping[str, Any], pruning: Pruning) -> list[GiveUp]:
     """Return what ends a job that others have beaten, if that is asked for."""
-    if config.give_up is None:
+    if config["give_up"] is None:
         return []
     if not is_job():
         raise ValueError("Only a job of a sweep can give up, but this is a run of its own.")
-    give_up: GiveUp = instantiate(config.give_up)
+    give_up: GiveUp = built(config, "give_up")
     give_up.kept = pruning.pruner.budget.resolve(pruning.pruner.ledger())
     return [give_up]
 
 
-def retrieving(config: DictConfig, encoder: Encoder) -> list[Retrieve]:
+def retrieving(config: Mapping[str, Any], encoder: Encoder) -> list[Retrieve]:
     """Return what evaluates the encoder beside the tasks, from which it must differ by name."""
-    if config.retrieval is None:
+    if config["retrieval"] is None:
         return []
-    retrievals = dict(instantiate(config.retrieval, _convert_="all"))
-    if same := sorted(set(retrievals) & set(config.task)):
+    retrievals = dict(built(config, "retrieval", _convert_="all"))
+    if same := sorted(set(retrievals) & set(config["task"])):
         raise ValueError(f"`retrieval` must not be named as a task, but {', '.join(same)} is.")
-    mirror = config.data.get("mirror")
+    mirror = config["data"].get("mirror")
     return [
         Retrieve(
             retrievals,

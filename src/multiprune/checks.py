@@ -6,18 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from multiprune.arguments import check_number
-from multiprune.config import plain
+from multiprune.config import built
 from multiprune.data.mirror import mirrored_folder
 from multiprune.models.location import encoder_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-
-    from omegaconf import DictConfig
 
 # The least that settings may be, all of them whole numbers.
 _WHOLE = {
@@ -62,7 +58,7 @@ _TAKEN = {
 }
 
 
-def check(config: DictConfig) -> None:
+def check(config: Mapping[str, Any]) -> None:
     """Refuse what can be known to be wrong.
 
     Raises:
@@ -74,19 +70,19 @@ def check(config: DictConfig) -> None:
     for name, taken in _TAKEN.items():
         check_open(config[name], name, *taken)
     check_numbers(config)
-    check_trainer(config.trainer)
+    check_trainer(config["trainer"])
     # Their constructors refuse what is wrong, and import nothing large.
-    for part in (config.budget, config.schedule, config.optimizer):
-        instantiate(part, _convert_="all")
+    for part in ("budget", "schedule", "optimizer"):
+        built(config, part, _convert_="all")
     # What does not fit the tasks; their sizes are not known yet.
-    mixing = instantiate(config.data.mixing, _convert_="all")
-    mixing.probabilities(dict.fromkeys(config.task, 1))
-    check_places(plain(config))
+    mixing = built(config, "data.mixing", _convert_="all")
+    mixing.probabilities(dict.fromkeys(config["task"], 1))
+    check_places(config)
 
 
-def check_tasks(config: DictConfig) -> None:
+def check_tasks(config: Mapping[str, Any]) -> None:
     """Refuse a run of no task, or of one that is named twice."""
-    if OmegaConf.is_missing(config, "task") or not config.task:
+    if (tasks := config.get("task")) == "???" or not tasks:
         raise ValueError("A run needs at least one task, but `task` names none.")
     # Hydra merges a task that is chosen twice without a word.
     choices = [one for one in HydraConfig.get().overrides.task if one.startswith("task=[")]
@@ -99,13 +95,13 @@ def check_tasks(config: DictConfig) -> None:
         )
 
 
-def check_complete(config: DictConfig) -> None:
+def check_complete(config: Mapping[str, Any]) -> None:
     """Refuse a configuration that leaves a value open."""
-    if missing := sorted(OmegaConf.missing_keys(config)):
+    if missing := sorted(_missing(config)):
         raise ValueError(f"A run needs a value of {', '.join(missing)}, but has none.")
 
 
-def check_open(config: DictConfig, name: str, *taken: str) -> None:
+def check_open(config: Mapping[str, Any], name: str, *taken: str) -> None:
     """Refuse settings that would have no effect, because the run makes them itself."""
     if given := sorted(set(config) & set(taken)):
         raise ValueError(
@@ -113,40 +109,49 @@ def check_open(config: DictConfig, name: str, *taken: str) -> None:
         )
 
 
-def check_parts(config: DictConfig) -> None:
+def check_parts(config: Mapping[str, Any]) -> None:
     """Refuse what should name a class, and does not."""
-    parts = {name: OmegaConf.select(config, name) for name in _PARTS}
+    parts = {name: value_of(config, name) for name in _PARTS}
     for name in _COLLECTIONS:
         found = config[name]
-        if not OmegaConf.is_dict(found) and (found is not None or name != "retrieval"):
+        if not isinstance(found, dict) and (found is not None or name != "retrieval"):
             raise ValueError(f"`{name}` must be one or more by name, but is {found!r}.")
         parts |= {f"{name}.{key}": value for key, value in (found or {}).items()}
     for name, part in parts.items():
-        if not OmegaConf.is_dict(part) or not isinstance(part.get("_target_"), str):
-            shown = part if part is None or not OmegaConf.is_config(part) else plain(part)
-            raise ValueError(f"`{name}` must name its class as `_target_`, but is {shown!r}.")
+        if not isinstance(part, dict) or not isinstance(part.get("_target_"), str):
+            raise ValueError(f"`{name}` must name its class as `_target_`, but is {part!r}.")
 
 
-def check_numbers(config: DictConfig) -> None:
+def value_of(config: Mapping[str, Any], key: str, default: Any = None) -> Any:
+    """Return what stands under a dotted key."""
+    found: Any = config
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found:
+            return default
+        found = found[part]
+    return found
+
+
+def check_numbers(config: Mapping[str, Any]) -> None:
     """Refuse numbers that are out of range whatever the data are."""
-    check_number("seed", config.seed, at_least=0, at_most=2**32 - 1, whole=True)
+    check_number("seed", config["seed"], at_least=0, at_most=2**32 - 1, whole=True)
     for key, least in _WHOLE.items():
-        value = OmegaConf.select(config, key, default=least)
+        value = value_of(config, key, least)
         # The Trainer has values of its own where there is none.
         if value is not None or not key.startswith("trainer."):
             check_number(key, value, at_least=least, whole=True)
     for name in ("dropout", "head_dropout"):
-        if (value := config.encoder.get(name)) is not None:
+        if (value := config["encoder"].get(name)) is not None:
             check_number(f"encoder.{name}", value, at_least=0, below=1)
     for name in _BATCHES:
-        if (value := config.trainer.get(name)) is not None:
+        if (value := config["trainer"].get(name)) is not None:
             check_number(f"trainer.{name}", value, at_least=0)
-    if OmegaConf.is_dict(caps := config.data.get("cap")):
+    if isinstance(caps := config["data"].get("cap"), dict):
         for name, most in caps.items():
             check_number(f"data.cap.{name}", most, at_least=1, whole=True)
 
 
-def check_trainer(trainer: DictConfig) -> None:
+def check_trainer(trainer: Mapping[str, Any]) -> None:
     """Refuse settings with which nothing would be trained, scored or kept."""
     if trainer.get("max_epochs") in (None, -1) and trainer.get("max_steps", -1) == -1:
         raise ValueError(
@@ -165,14 +170,14 @@ def check_trainer(trainer: DictConfig) -> None:
     if (clip := trainer.get("gradient_clip_val")) is not None:
         check_number("trainer.gradient_clip_val", clip, at_least=0)
     time = trainer.get("max_time")
-    if not (time is None or isinstance(time, str) or OmegaConf.is_dict(time)):
+    if not (time is None or isinstance(time, str | dict)):
         raise ValueError(
             "`trainer.max_time` must be days, hours, minutes and seconds, as by "
             f"+trainer.max_time='00:12:00:00', but is {time}."
         )
     precision = trainer.get("precision")
     # One that is chosen by the device is one of them.
-    if not OmegaConf.is_dict(precision) and precision not in (None, *_PRECISIONS):
+    if not isinstance(precision, dict) and precision not in (None, *_PRECISIONS):
         raise ValueError(
             f"`trainer.precision` must be one of {', '.join(_PRECISIONS)}, which hold weights in "
             f"single precision, but is {precision}."
@@ -208,3 +213,15 @@ def _mirrored(node: Any) -> Iterator[str]:
     if isinstance(node, list):
         for one in node:
             yield from _mirrored(one)
+
+
+def _missing(node: Any, key: str = "") -> Iterator[str]:
+    """Yield the keys of values that are left open."""
+    if node == "???":
+        yield key
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            yield from _missing(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list):
+        for position, value in enumerate(node):
+            yield from _missing(value, f"{key}[{position}]")

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.utils import instantiate
 from omegaconf import MISSING, OmegaConf
 
 from multiprune.job_name import job_name
 from multiprune.models.location import EMBEDDED
-from multiprune.redact import redacted
 from multiprune.runs.folder import has_results
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from omegaconf import DictConfig
 
 
@@ -69,8 +71,12 @@ class Train:
 
 
 def register() -> None:
-    """Make the schema known to Hydra, and what its files write as ``${name:…}``."""
+    """Make known to Hydra the schema, what a command has too, and what is written ``${name:…}``."""
     ConfigStore.instance().store(name="schema", node=Train)
+    recipe = Path(__file__).parent / "specialize" / "conf" / "recipe.yaml"
+    ConfigStore.instance().store(
+        group="specialize", name="recipe", node=OmegaConf.load(recipe), package="_global_"
+    )
     OmegaConf.register_new_resolver("if_embedded", _if_embedded, replace=True)
     OmegaConf.register_new_resolver("job_name", _job_name, replace=True)
     OmegaConf.register_new_resolver("unless_finished", _unless_finished, replace=True)
@@ -92,13 +98,20 @@ def _unless_finished(folder: str, name: str) -> str | None:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """Return the resolved configuration as plain dictionaries and lists."""
+    """Return the resolved configuration as plain dictionaries and lists.
+
+    Done once, when a run begins: what follows reads this.
+    """
     container = OmegaConf.to_container(config, resolve=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
-def recorded(config: DictConfig) -> dict[str, Any]:
-    """Return the same without secrets: what a run leaves behind and shows to trackers."""
-    safe: dict[str, Any] = redacted(plain(config))
-    return safe
+def built(config: Mapping[str, Any], key: str, **options: Any) -> Any:
+    """Return what Hydra makes of a part of a plain configuration; what it refuses names the key.
+
+    Raises:
+        HydraException: if that cannot be made.
+    """
+    root = key.partition(".")[0]
+    return instantiate(OmegaConf.select(OmegaConf.create({root: config[root]}), key), **options)

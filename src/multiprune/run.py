@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities import rank_zero_only
 
 from multiprune.assembly import assemble
-from multiprune.config import recorded
+from multiprune.config import built
 from multiprune.data.pieces import CorpusError
 from multiprune.data.read_labels import labels_of
 from multiprune.export.checkpoint import meaning_of, save_model
@@ -53,15 +52,13 @@ from multiprune.training.module import ResumeError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from omegaconf import DictConfig
-
     from multiprune.assembly import Experiment
     from multiprune.metrics.terms import MetricDraws, MetricTerms
     from multiprune.runs.predictions import Answers
     from multiprune.training.module import MultitaskModule
 
 
-def run(config: DictConfig) -> float:
+def run(config: Mapping[str, Any]) -> float:
     """Train, prune and evaluate what ``config`` describes; return the score on validation data.
 
     Writes ``results.json``, ``metrics.csv``, ``predictions.safetensors``, ``masks.safetensors``,
@@ -72,26 +69,26 @@ def run(config: DictConfig) -> float:
     status = begun()
     with reported(status), ended_by_sigterm():
         experiment = prepare(config, status)
-        described = describe(recorded(config), status.folder)
+        described = describe(experiment.config, status.folder)
         with tracked(experiment.trainer.loggers, described), watched(experiment.trainer, status):
             train(experiment)
-            record = finish(experiment, config)
+            record = finish(experiment)
         end(status, record)
     if experiment.trainer.is_global_zero:
         print_summary(record, status.folder)
     return record.score
 
 
-def conclude_again(config: DictConfig) -> float:
+def conclude_again(config: Mapping[str, Any]) -> float:
     """Do for a run that was ended after it wrote its results what it had left to do."""
     status = begun()
     with reported(status), ended_by_sigterm():
         status.begin()
         record = RunRecord.read(status.folder)
-        if trackers(instantiate(config.logger).values()):
+        if trackers(built(config, "logger").values()):
             experiment = prepare(config, status)
             answers = read_predictions(status.folder)["validation"]
-            with tracked(experiment.trainer.loggers, describe(recorded(config), status.folder)):
+            with tracked(experiment.trainer.loggers, describe(experiment.config, status.folder)):
                 track(experiment, record, answers)
         end(status, record)
     print_summary(record, status.folder)
@@ -114,7 +111,7 @@ def end(status: StatusFile, record: RunRecord) -> None:
     status.end("finished", score=record.score, density=record.budget.density)
 
 
-def prepare(config: DictConfig, status: StatusFile) -> Experiment:
+def prepare(config: Mapping[str, Any], status: StatusFile) -> Experiment:
     """Assemble what ``config`` describes, or refuse it."""
     with refused(status):
         return assemble(config, status)
@@ -144,7 +141,7 @@ def train(experiment: Experiment) -> None:
         raise refusal(other) from other
 
 
-def finish(experiment: Experiment, config: DictConfig) -> RunRecord:
+def finish(experiment: Experiment) -> RunRecord:
     """Take the best weights that meet the budget, make the pruning permanent, evaluate, write."""
     trainer, module, pruner = experiment.trainer, experiment.module, experiment.pruning.pruner
     steps = trainer.global_step
@@ -157,8 +154,8 @@ def finish(experiment: Experiment, config: DictConfig) -> RunRecord:
     pruner.check_budget()
     budget = pruner.budget.outcome(pruner.ledger())
     validation, test = evaluate(experiment)
-    recorded_config = recorded(config)
-    settings = settings_of(recorded_config, trusted=packages_of(recorded_config))
+    config = experiment.config
+    settings = settings_of(config, trusted=packages_of(config))
     record = RunRecord(
         score=float(validation["val/score"]),
         validation=scores_by_task(validation, "val"),
@@ -173,8 +170,8 @@ def finish(experiment: Experiment, config: DictConfig) -> RunRecord:
         steps=steps,
         wall_seconds=experiment.stopwatch.wall_seconds,
         seconds_per_step=experiment.stopwatch.seconds_per_step,
-        seed=config.seed,
-        config=recorded_config,
+        seed=config["seed"],
+        config=config,
         settings=settings,
         method=Method.from_settings(settings),
         tasks=tasks_of(experiment),

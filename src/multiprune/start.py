@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import OmegaConf
 
 from multiprune.checks import check
 from multiprune.config import Train, plain
@@ -20,6 +19,8 @@ from multiprune.runs.record import check_unfinished, is_finished, read_score
 from multiprune.runs.status import StatusFile, is_concluded
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
@@ -41,15 +42,16 @@ def run(config: DictConfig) -> float:
         return _run(config, folder)
 
 
-def _run(config: DictConfig, folder: Path) -> float:
+def _run(composed: DictConfig, folder: Path) -> float:
     status = StatusFile(folder, writes=is_first_process())
     with reported(status), refused(status):
+        config = plain(composed)
         check_is_of_run(config)
-        is_left_to_conclude = not is_concluded(folder) and is_finished(folder, plain(config))
+        is_left_to_conclude = not is_concluded(folder) and is_finished(folder, config)
         if is_left_to_conclude and not is_first_process():
             return read_score(folder)
         if not is_left_to_conclude:
-            check_unfinished(folder, plain(config))
+            check_unfinished(folder, config)
             begin(config, RunFolder(folder))
         status.begin()
         check(config)
@@ -61,9 +63,8 @@ def _run(config: DictConfig, folder: Path) -> float:
     return (conclude_again if is_left_to_conclude else run_checked)(config)
 
 
-def check_is_of_run(config: DictConfig) -> None:
+def check_is_of_run(config: Mapping[str, Any]) -> None:
     """Refuse a configuration that does not extend the one of a run."""
-    # What is ??? is among the keys, and not "in" the configuration.
     keys = {"task", *config}
     if missing := [setting.name for setting in fields(Train) if setting.name not in keys]:
         raise ValueError(
@@ -72,10 +73,11 @@ def check_is_of_run(config: DictConfig) -> None:
         )
 
 
-def begin(config: DictConfig, folder: RunFolder) -> None:
+def begin(config: Mapping[str, Any], folder: RunFolder) -> None:
     """Refuse a run that would replace what it did not write, or what it reads."""
     if not is_first_process():
         return
-    if not OmegaConf.is_missing(config, "encoder") and (path := config.encoder.get("path")):
+    encoder = config["encoder"]
+    if isinstance(encoder, dict) and (path := encoder.get("path")):
         folder.check_outside(str(path))
     folder.begin()

@@ -85,14 +85,14 @@ def foreign(theirs: Path, model: Path, name: str, **data: str) -> Path:
     return theirs
 
 
-CUT = ("--all", "--budget", "0.9", "--no-evaluation", "--examples", "8")
+CUT = ("budget.fraction=0.9", "evaluate=false", "examples=8")
 
 
 def test_name_of_a_task_leads_nowhere_else(model: Path, tmp_path: Path, capsys: Output) -> None:
     elsewhere = tmp_path / "elsewhere"
     theirs = foreign(tmp_path / "THEIRS", model, str(elsewhere))
     out = tmp_path / "OUT"
-    ended = multiprune_command(capsys, "specialize", theirs, *CUT, "--out", out)
+    ended = multiprune_command(capsys, "specialize", theirs, *CUT, f"out={out}")
     check(ended, f"its task's name leads to {elsewhere}")
     assert [place.name for place in tmp_path.iterdir()] == ["THEIRS"]
 
@@ -100,7 +100,7 @@ def test_name_of_a_task_leads_nowhere_else(model: Path, tmp_path: Path, capsys: 
 def test_cache_that_a_run_names_is_not_written(model: Path, tmp_path: Path, capsys: Output) -> None:
     theirs = foreign(tmp_path / "THEIRS", model, "mine", cache=str(tmp_path / "elsewhere"))
     out = tmp_path / "OUT"
-    check(multiprune_command(capsys, "specialize", theirs, *CUT, "--out", out), ACCEPTED)
+    check(multiprune_command(capsys, "specialize", theirs, *CUT, f"out={out}"), ACCEPTED)
     assert sorted(place.name for place in tmp_path.iterdir()) == ["OUT", "THEIRS"]
 
 

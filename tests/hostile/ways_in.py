@@ -133,13 +133,13 @@ def resolved(folder: Path, mark: Path) -> None:
 _TRAIN = "train encoder.path=THEIRS"
 _FILE = "train task=example task.example.source.files.train=THEIRS"
 _EXPORT = "export THEIRS --out OUT"
-_CUT = "specialize THEIRS --all --budget 0.9 --no-evaluation --examples 8 --out OUT"
 _PREDICT = "predict THEIRS --task agreement --input ROWS"
 _EVALUATE = "evaluate THEIRS --task agreement"
+_CUT = "specialize THEIRS budget.fraction=0.9 evaluate=false examples=8 out=OUT"
 _CLASSIFIER = (
-    "specialize --model THEIRS --data ROWS --text text --label label --budget 0.9 --out OUT"
+    "specialize --classifier THEIRS data=ROWS text=[text] label=label budget.fraction=0.9 out=OUT"
 )
-_CUT_AS_STATED = f"{_CUT} --data-of THEIRS"
+_CUT_AS_STATED = f"{_CUT} data_of=THEIRS"
 _BOTH_WEIGHTS = removed("model.safetensors", "sha256.json")
 _PICKLED_WEIGHTS = file("model.safetensors", "pickle")
 _TORCH_WEIGHTS = both(_BOTH_WEIGHTS, file("pytorch_model.bin", "torch"))

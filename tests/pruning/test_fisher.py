@@ -58,7 +58,7 @@ def test_the_mean_is_of_the_gradients_that_the_optimizer_was_given() -> None:
     gradual.attach(optimizer)
     for number in range(4):
         optimizer.zero_grad()
-        loss_of(model, number).backward()
+        loss_of(model, number).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(model.parameters(), 0.1)
         optimizer.step()
     for target in pruner.targets:

@@ -318,6 +318,22 @@ def test_settings_of_jobs_tell_curves_apart(jobs: Jobs) -> None:
     assert labels == ["attribution, validation_rows 64", "attribution"]
 
 
+def test_jobs_from_before_settings_were_called_so_are_of_the_same_curves(jobs: Jobs) -> None:
+    jobs.add(0.8, 0.6, config={"relative": True})
+    jobs.add(0.4, 0.2, seed=1, config={"rank": "by_module", "rounds": 1})
+    jobs.add(0.8, 0.6, config={"relative": False})
+    jobs.add(0.8, 0.6, config={"relative": None})
+    jobs.add(0.8, 0.6, seed=1, config={"rank": None, "rounds": 1})
+    jobs.add(0.8, 0.6, config={"rank": None, "rounds": 2})
+    labels = sorted(one["label"] for one in jobs.document()["curves"])
+    assert labels == [
+        "attribution, rank by_module, rounds 1",
+        "attribution, rank together, rounds 1",
+        "attribution, rounds 1",
+        "attribution, rounds 2",
+    ]
+
+
 def test_lines_of_csv_are_specialists(study: Jobs) -> None:
     study.add(0.8, 0.6, method="fisher", options={"at": "gates"}, unseen=[elsewhere(0.5)])
     rows = list(csv.DictReader(study.text("csv").splitlines()))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from application import composed
 
-from multiprune.config import recorded
+from multiprune.config import plain
 from multiprune.runs.record import (
     SCHEMA,
     Method,
@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_older_record_says_what_the_same_command_records_today(run: Path) -> None:
-    old, today = RunRecord.read(run), settings_of(recorded(composed(*OVERRIDES)))
+    old, today = RunRecord.read(run), settings_of(plain(composed(*OVERRIDES)))
     folder = "logger.csv.folder"
     assert old.settings == today | {folder: old.settings[folder]}
     assert old.method == Method.from_settings(today)
@@ -52,10 +52,10 @@ def test_older_record_says_what_the_same_command_records_today(run: Path) -> Non
 
 
 def test_older_run_is_finished_for_the_same_command_alone(run: Path) -> None:
-    assert is_finished(run, recorded(composed(*OVERRIDES)))
-    assert not is_finished(run, recorded(composed(*OVERRIDES, "seed=1")))
+    assert is_finished(run, plain(composed(*OVERRIDES)))
+    assert not is_finished(run, plain(composed(*OVERRIDES, "seed=1")))
     with pytest.raises(ValueError, match=r"pruner.score_learning_rate was 0.01, and is 1"):
-        check_unfinished(run, recorded(composed(*OVERRIDES, "pruner.score_learning_rate=1")))
+        check_unfinished(run, plain(composed(*OVERRIDES, "pruner.score_learning_rate=1")))
 
 
 def moved(node: Any) -> Any:
@@ -81,7 +81,7 @@ def test_a_class_that_has_moved_changes_nothing(run: Path) -> None:
         before.tasks,
         before.settings,
     )
-    assert is_finished(run, recorded(composed(*OVERRIDES)))
+    assert is_finished(run, plain(composed(*OVERRIDES)))
 
 
 def test_record_of_a_later_version_is_refused_with_its_number(run: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pytest
 import torch
 from datasets import Dataset
 from masked_task import masked_task
+from recipes import recipe
 
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
@@ -18,7 +18,7 @@ from multiprune.measure.answered import batches_by_length
 from multiprune.metrics import Accuracy
 from multiprune.models.from_scratch import character_tokenizer, from_scratch
 from multiprune.models.multitask import MultitaskModel
-from multiprune.specialize.calibration_set import Draw, calibration_set
+from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.specialist import validated
 from multiprune.tasks.answer_text import squad
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
@@ -73,12 +73,12 @@ def test_task_answered_by_spans_of_texts_is_refused() -> None:
         **_COMMON | {"text": ["question", "context"]}, label_start="start", normalize=squad
     )
     with pytest.raises(ValueError, match="but task is answered by spans of texts"):
-        calibration_set(encoded(questions), model(), Draw(examples=3))
+        calibration_set(encoded(questions), model(), recipe(examples=3))
 
 
 def test_draws_are_the_seeds_and_of_training_rows_each_once() -> None:
     draws = [
-        rows_of(calibration_set(encoded(), model(), Draw(examples=20, seed=seed)))
+        rows_of(calibration_set(encoded(), model(), recipe(examples=20, seed=seed)))
         for seed in (0, 0, 1)
     ]
     assert draws[0] == draws[1]
@@ -90,17 +90,17 @@ def test_draws_are_the_seeds_and_of_training_rows_each_once() -> None:
 
 def test_fewer_examples_are_among_the_more() -> None:
     few, more = (
-        rows_of(calibration_set(encoded(), model(), Draw(examples=count, labels="pseudo")))
+        rows_of(calibration_set(encoded(), model(), recipe(examples=count, labels="pseudo")))
         for count in (5, 20)
     )
     assert set(few) < set(more)
 
 
 def test_all_examples_can_be_drawn_and_no_more() -> None:
-    drawn = calibration_set(encoded(), model(), Draw(examples=ROWS))
+    drawn = calibration_set(encoded(), model(), recipe(examples=ROWS))
     assert sorted(rows_of(drawn)) == list(range(ROWS))
     with pytest.raises(ValueError, match="at most the 30 training examples of task, but is 31"):
-        calibration_set(encoded(), model(), Draw(examples=ROWS + 1))
+        calibration_set(encoded(), model(), recipe(examples=ROWS + 1))
 
 
 def documents() -> EncodedTask:
@@ -118,13 +118,13 @@ def documents() -> EncodedTask:
 
 @pytest.mark.parametrize("labels", ["gold", "pseudo"])
 def test_documents_in_windows_are_drawn_as_a_whole(labels: str) -> None:
-    drawn = calibration_set(documents(), model(TAGS), Draw(examples=4, labels=labels))
+    drawn = calibration_set(documents(), model(TAGS), recipe(examples=4, labels=labels))
     found = [example for one in drawn.batches for example in one.batch.examples]
     assert len(set(found)) == 4
     assert all(found.count(one) == 1 + one % 3 for one in found)
     message = "at most the 10 training examples of task, but is 11"
     with pytest.raises(ValueError, match=message):
-        calibration_set(documents(), model(TAGS), Draw(examples=11, labels=labels))
+        calibration_set(documents(), model(TAGS), recipe(examples=11, labels=labels))
 
 
 def test_documents_in_windows_are_scored_word_by_word() -> None:
@@ -150,21 +150,21 @@ def test_batches_hold_examples_of_similar_length() -> None:
 
 
 def test_counts_are_those_of_the_labels_drawn() -> None:
-    drawn = calibration_set(encoded(), model(), Draw(examples=ROWS))
+    drawn = calibration_set(encoded(), model(), recipe(examples=ROWS))
     assert drawn.counts == {"no": 10, "yes": 10, "maybe": 10}
     assert drawn.warning is None
 
 
 def test_class_without_an_example_is_a_warning() -> None:
     missing = encoded(labels=[row % 2 for row in range(ROWS)])
-    drawn = calibration_set(missing, model(), Draw(examples=ROWS))
+    drawn = calibration_set(missing, model(), recipe(examples=ROWS))
     assert drawn.warning == "No answer is maybe (no 15, yes 15, maybe 0)."
 
 
 @pytest.mark.parametrize("labels", ["gold", "pseudo"])
 def test_fewer_examples_than_classes_are_refused(labels: str) -> None:
     with pytest.raises(ValueError, match="at least the 3 classes of task, but is 2"):
-        calibration_set(encoded(), model(), Draw(examples=2, labels=labels))
+        calibration_set(encoded(), model(), recipe(examples=2, labels=labels))
 
 
 def answered(task: Task, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -174,9 +174,9 @@ def answered(task: Task, logits: torch.Tensor, labels: torch.Tensor) -> torch.Te
 
 def test_pseudo_labels_are_the_models_own_answers_whatever_the_labels() -> None:
     answering = model()
-    drawn = calibration_set(encoded(), answering, Draw(examples=ROWS, labels="pseudo"))
+    drawn = calibration_set(encoded(), answering, recipe(examples=ROWS, labels="pseudo"))
     other = encoded(labels=[0] * ROWS)
-    again = calibration_set(other, answering, Draw(examples=ROWS, labels="pseudo"))
+    again = calibration_set(other, answering, recipe(examples=ROWS, labels="pseudo"))
     for one, same in zip(drawn.batches, again.batches, strict=True):
         answers = answering("task", one.batch.inputs).argmax(-1)
         assert torch.equal(one.batch.labels, answers)
@@ -189,15 +189,15 @@ def test_pseudo_labels_of_one_class_are_told() -> None:
     output: Any = answering.heads["task"].get_submodule("output")
     torch.nn.init.constant_(output.bias, 0)
     output.bias.data[1] = 1e6
-    drawn = calibration_set(encoded(), answering, Draw(examples=9, labels="pseudo"))
+    drawn = calibration_set(encoded(), answering, recipe(examples=9, labels="pseudo"))
     assert drawn.warning == "All answers are of one class (no 0, yes 9, maybe 0)."
 
 
 def test_number_has_no_pseudo_label() -> None:
     numbers = encoded(NUMBER, labels=[float(row % 5) for row in range(ROWS)])
     with pytest.raises(ValueError, match="task answers with a number"):
-        calibration_set(numbers, model(NUMBER), Draw(labels="pseudo", examples=9))
-    assert calibration_set(numbers, model(NUMBER), Draw(examples=9)).counts == {}
+        calibration_set(numbers, model(NUMBER), recipe(labels="pseudo", examples=9))
+    assert calibration_set(numbers, model(NUMBER), recipe(examples=9)).counts == {}
 
 
 def test_pseudo_tags_are_where_words_are() -> None:
@@ -217,12 +217,12 @@ def test_pseudo_sets_are_what_is_likelier_than_not() -> None:
 def test_confidence_is_the_probability_of_the_label() -> None:
     answering = model()
     for labels in ("gold", "pseudo"):
-        draw = Draw(examples=ROWS, labels=labels, weight_by_confidence=True)
+        draw = recipe(examples=ROWS, labels=labels, weight_by_confidence=True)
         for one in calibration_set(encoded(), answering, draw).batches:
             probabilities = answering("task", one.batch.inputs).softmax(-1)
             expected = probabilities.gather(1, one.batch.labels[:, None])[:, 0]
             torch.testing.assert_close(one.weights, expected.detach())
-    assert calibration_set(encoded(), answering, Draw(examples=9)).batches[0].weights is None
+    assert calibration_set(encoded(), answering, recipe(examples=9)).batches[0].weights is None
 
 
 def test_log_probability_of_a_class_is_that_of_the_softmax() -> None:
@@ -264,13 +264,13 @@ def test_gradient_is_that_of_the_loss(task: Task) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"examples": 0}, "`--examples` must be a whole number of at least 1, but is 0"),
-        ({"labels": "silver"}, "`--labels` must be gold or pseudo, but is 'silver'"),
+        ({"examples": 0}, "`examples` must be a whole number of at least 1, but is 0"),
+        ({"labels": "silver"}, "`labels` must be one of gold, pseudo, but is 'silver'"),
     ],
 )
 def test_wrong_draws_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        replace(Draw(), **options)
+        recipe(**options)
 
 
 def test_hidden_tokens_are_answered_by_the_likeliest_and_add_up_by_example() -> None:

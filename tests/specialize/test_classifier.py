@@ -1,4 +1,4 @@
-"""``multiprune specialize --model``: any classifier with a known encoder, with its own head."""
+"""``multiprune specialize --classifier``: any with a known encoder, and its own head."""
 
 from __future__ import annotations
 
@@ -92,10 +92,10 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def specialize(tmp_path: Path, data: Path) -> Callable[..., Path]:
-    def run(model: Path | str, *arguments: object, out: str = "out") -> Path:
-        options = ("--data", data, "--text", "text", "--label", "label", "--examples", 24)
-        asked = (*options, "--budget", "fraction=0.6", "--out", tmp_path / out, *arguments)
-        main(["specialize", "--model", str(model), *map(str, asked)])
+    def run(model: Path | str, *arguments: str, out: str = "out") -> Path:
+        options = (f"data={data}", "text=[text]", "label=label", "examples=24")
+        asked = (*options, "budget.fraction=0.6", f"out={tmp_path / out}", *arguments)
+        main(["specialize", "--classifier", str(model), *asked])
         return tmp_path / out
 
     return run
@@ -155,8 +155,8 @@ def test_encoder_of_the_folder_loads_alone(specialize: Callable[..., Path], tmp_
 
 
 def test_what_was_cut_may_be_cut_again(specialize: Callable[..., Path], tmp_path: Path) -> None:
-    first = specialize(saved_classifier(tmp_path / "model", "distilbert"), "--budget", "0.8")
-    second = specialize(first, "--budget", "0.8", "--repair", "rescale", out="second")
+    first = specialize(saved_classifier(tmp_path / "model", "distilbert"), "budget.fraction=0.8")
+    second = specialize(first, "budget.fraction=0.8", "repair=rescale", out="second")
     budget = outcome(second)["budget"]
     assert budget["dense"] == outcome(first)["budget"]["kept"]
     assert outcome(second)["rescaled_layers"] == 2
@@ -172,7 +172,7 @@ def test_budget_of_everything_leaves_a_plain_model(
     specialize: Callable[..., Path], tmp_path: Path
 ) -> None:
     dense = saved_classifier(tmp_path / "model", "bert")
-    out = specialize(dense, "--budget", "1.0", "--text", "text", "other")
+    out = specialize(dense, "budget.fraction=1.0", "text=[text,other]")
     assert not hasattr(AutoConfig.from_pretrained(out), KEY)
     logits = [
         logits_of(AutoModelForSequenceClassification.from_pretrained(one), out, SENTENCES[::-1])
@@ -189,11 +189,11 @@ def test_pseudo_labels_are_what_the_dense_model_answers(
     answers = logits_of(model, dense).argmax(-1).tolist()
     counts = [answers.count(number) * ROWS // 5 for number in range(3)]
     assert min(counts) > 0
-    pseudo = specialize(dense, "--labels", "pseudo", "--examples", ROWS)
+    pseudo = specialize(dense, "labels=pseudo", f"examples={ROWS}")
     assert outcome(pseudo)["labels"] == dict(zip(LABELS, counts, strict=True))
     # The same as if those answers had been the data's.
     table(data, label=[answers[row % 5] for row in range(ROWS)])
-    gold = specialize(dense, "--examples", ROWS, out="gold")
+    gold = specialize(dense, f"examples={ROWS}", out="gold")
     states = [load_file(one / "model.safetensors") for one in (pseudo, gold)]
     torch.testing.assert_close(*states, rtol=0, atol=0)
 
@@ -206,7 +206,7 @@ def test_scores_are_those_of_the_models_before_and_after(
     validation = table(
         tmp_path / "validation.parquet", text=SENTENCES, other=SENTENCES, label=names
     )
-    out = specialize(dense, "--validation", validation)
+    out = specialize(dense, f"validation={validation}")
     written = outcome(out)
     for folder, scores in ((dense, written["before"]), (out, written["validation"]["model"])):
         model = AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
@@ -259,19 +259,21 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"--text": "txt"}, "must have a column 'txt', but has text, other, label"),
-        ({"--label": "gold"}, "must have a column 'gold'"),
-        ({"--text": None}, "`--model` needs `--text` as well"),
-        ({"--data": None, "--label": None}, "needs `--data`, `--label` as well"),
-        ({"--out": None}, "needs `--out` as well"),
-        ({"--examples": 2}, "at least the 3 classes of bert, but is 2"),
-        ({"--examples": 31}, "at most the 30 training examples of bert, but is 31"),
-        ({"--data": "nowhere.parquet"}, "train file nowhere.parquet does not exist"),
-        ({"--validation": "nowhere.parquet"}, "validation file nowhere.parquet does not exist"),
-        ({"--task": "agreement"}, "`--task` must go with a run, but `--model` is given"),
-        ({"--model": "./nowhere"}, "nowhere/config.json does not exist"),
-        ({"--model": "nobody/nothing"}, "that can be reached, but 'nobody/nothing' is not"),
-        ({"--method": "guess"}, "`--method` must be one of attribution, "),
+        ({"text": "[txt]"}, "must have a column 'txt', but has text, other, label"),
+        ({"text": "text"}, "`text` must be a list, as in text=[text], but is 'text'"),
+        ({"label": "gold"}, "must have a column 'gold'"),
+        ({"text": None}, "A classifier needs `text` as well"),
+        ({"data": None, "label": None}, "needs `data`, `label` as well"),
+        ({"out": None}, "needs `out` as well"),
+        ({"examples": 2}, "at least the 3 classes of bert, but is 2"),
+        ({"examples": 31}, "at most the 30 training examples of bert, but is 31"),
+        ({"data": "nowhere.parquet"}, "train file nowhere.parquet does not exist"),
+        ({"validation": "nowhere.parquet"}, "validation file nowhere.parquet does not exist"),
+        ({"tasks": "[agreement]"}, "There is no setting `tasks`"),
+        ({"+tasks": "[agreement]"}, "`tasks` is not a setting of specialize_classifier"),
+        ({"model": "./nowhere"}, "nowhere/config.json does not exist"),
+        ({"model": "nobody/nothing"}, "that can be reached, but 'nobody/nothing' is not"),
+        ({"method": "guess"}, "`method` must be one of attribution, "),
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -282,10 +284,10 @@ def test_wrong_input_is_one_sentence(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    right = {"--model": bert, "--data": data, "--text": "text", "--label": "label"}
-    asked = {"--out": tmp_path / "out", "--budget": "0.5", "--examples": 24} | right | options
-    given = [part for one in asked.items() if one[1] is not None for part in one]
-    assert said in refused(capsys, *given)
+    right = {"model": bert, "data": data, "text": "[text]", "label": "label"}
+    asked = {"out": tmp_path / "out", "budget.fraction": 0.5, "examples": 24} | right | options
+    given = [f"{name}={value}" for name, value in asked.items() if value and name != "model"]
+    assert said in refused(capsys, "--classifier", asked["model"], *given)
     assert not (tmp_path / "out").exists()
 
 
@@ -300,8 +302,8 @@ def test_label_outside_the_classes_is_refused(
 
 
 def arguments(model: Path, data: Path, folder: Path) -> list[object]:
-    columns = ("--text", "text", "--label", "label", "--budget", "0.5")
-    return ["--model", model, "--data", data, *columns, "--out", folder / "out"]
+    columns = ("text=[text]", "label=label", "budget.fraction=0.5")
+    return ["--classifier", model, f"data={data}", *columns, f"out={folder / 'out'}"]
 
 
 def test_models_that_cannot_be_cut_are_one_sentence(
@@ -323,17 +325,6 @@ def test_models_that_cannot_be_cut_are_one_sentence(
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         assert said in refused(capsys, *arguments(folder, data, tmp_path))
-
-
-def test_run_and_model_exclude_each_other(
-    bert: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    both = refused(capsys, tmp_path, *arguments(bert, data, tmp_path))
-    assert "Either a run or `--model` must be given, but both is" in both
-    assert "but neither is" in refused(capsys, "--budget", "0.5")
-    mixed = refused(capsys, tmp_path, "--all", "--data", data, "--budget", "0.5")
-    assert "`--data` must go with `--model`, but a run is given" in mixed
-    assert "`--task` or `--all` must say" in refused(capsys, tmp_path, "--budget", "0.5")
 
 
 def test_folder_that_exists_is_refused(

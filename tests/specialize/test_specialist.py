@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from datasets import Dataset
+from recipes import recipe
 from torch import Tensor, nn
 from typing_extensions import override
 
-from multiprune.budget import CountBudget, FractionBudget
+from multiprune.budget import CountBudget
 from multiprune.data.batches import EncodedTask
 from multiprune.data.source import HubSource
 from multiprune.export.shipped import ShippedModel
@@ -22,9 +23,9 @@ from multiprune.models.from_scratch import from_scratch
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.structure import layers_of
 from multiprune.pruning.importance import Importance, Scores
-from multiprune.specialize.calibration_set import CalibrationSet, Draw, calibration_set
-from multiprune.specialize.methods import METHODS, Choice, Method
-from multiprune.specialize.specialist import Recipe, Specialist, specialized, validated
+from multiprune.specialize.calibration_set import CalibrationSet, calibration_set
+from multiprune.specialize.recipe import METHODS, Method, Recipe
+from multiprune.specialize.specialist import Specialist, specialized, validated
 from multiprune.tasks.classification import Classification
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def without_neurons(number: int, **settings: Any) -> Recipe:
     """Return how to prune the model of two layers by so many neurons."""
     defaults: dict[str, Any] = {"method": "fisher", "granularity": ["neurons"]}
     budget = CountBudget(count=WEIGHTS - number * NEURON)
-    return Recipe(budget=budget, **(defaults | settings))
+    return recipe(budget=budget, **(defaults | settings))
 
 
 def gone(made: Specialist) -> list[list[int]]:
@@ -107,7 +108,7 @@ def encoded(name: str, rows: int = 40) -> EncodedTask:
 
 
 def examples_of(name: str, model: ShippedModel) -> CalibrationSet:
-    return calibration_set(encoded(name), model, Draw(examples=40, labels="pseudo"))
+    return calibration_set(encoded(name), model, recipe(examples=40, labels="pseudo"))
 
 
 def kept_neurons(model: ShippedModel, small: ShippedModel) -> set[int]:
@@ -125,13 +126,8 @@ def test_neurons_that_the_task_reads_are_kept(name: str, method: str) -> None:
     model = two_tasks()
     before = copy.deepcopy(model.state_dict())
     # Half of the neurons, and the attention: 1,024 + 256 of 1,536 weights.
-    recipe = Recipe(
-        budget=FractionBudget(fraction=0.8334),
-        method=method,
-        choice=Choice(absolute=True),
-        granularity=["neurons"],
-    )
-    made = specialized(model, task(), name, examples_of(name, model), recipe)
+    how = recipe(0.8334, method=method, absolute=True, granularity=["neurons"])
+    made = specialized(model, task(), name, examples_of(name, model), how)
     kept = kept_neurons(model, made.model)
     assert len(kept) == NEURONS_OF_EACH
     assert kept == set(OWN[name])
@@ -144,10 +140,8 @@ def test_units_that_reach_nothing_go_and_nothing_changes(method: str) -> None:
     dead = [1, 2, 5, 7]
     with torch.no_grad():
         layers_of(model.encoder)[1].output_of(NEURONS).weight[:, dead] = 0
-    recipe = without_neurons(
-        len(dead), method=method, choice=Choice(absolute=True), granularity=["heads", "neurons"]
-    )
-    made = specialized(model, task(), "first", examples_of("first", model), recipe)
+    how = without_neurons(len(dead), method=method, absolute=True, granularity=["heads", "neurons"])
+    made = specialized(model, task(), "first", examples_of("first", model), how)
     assert gone(made) == [[], dead]
     inputs = torch.tensor(encoded("first").splits["validation"]["input_ids"][:])
     batch = {"input_ids": inputs, "attention_mask": torch.ones_like(inputs)}
@@ -156,16 +150,16 @@ def test_units_that_reach_nothing_go_and_nothing_changes(method: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "relative", "expected"),
+    ("method", "rank", "expected"),
     [
         ("fisher", None, [[], [0, 1, 2, 3]]),
-        ("fisher", True, [[0, 1], [0, 1]]),
+        ("fisher", "by_module", [[0, 1], [0, 1]]),
         ("attribution", None, [[0, 1], [0, 1]]),
-        ("attribution", False, [[], [0, 1, 2, 3]]),
+        ("attribution", "together", [[], [0, 1, 2, 3]]),
     ],
 )
 def test_units_compare_with_all_or_those_of_their_layer(
-    method: str, relative: bool | None, expected: list[list[int]]
+    method: str, rank: str | None, expected: list[list[int]]
 ) -> None:
     model = of_two_layers()
     one = torch.arange(1.0, 9)
@@ -174,7 +168,7 @@ def test_units_compare_with_all_or_those_of_their_layer(
         task(),
         "first",
         examples_of("first", model),
-        without_neurons(4, method=method, relative=relative),
+        without_neurons(4, method=method, rank=rank),
         known=[scores(10 * one), scores(one)],
     )
     assert gone(made) == expected
@@ -204,8 +198,8 @@ def test_units_are_ranked_anew_in_each_round(
     by_hand = ByHand([up, *[up.flip(0)] * 3])
     monkeypatch.setitem(METHODS, "by hand", Method(lambda _: by_hand))
     model = of_two_layers()
-    recipe = without_neurons(8, method="by hand", rounds=rounds)
-    made = specialized(model, task(), "first", examples_of("first", model), recipe)
+    how = without_neurons(8, method="by hand", rounds=rounds)
+    made = specialized(model, task(), "first", examples_of("first", model), how)
     assert gone(made) == [expected, expected]
     assert by_hand.closed == [4 * done // rounds for done in range(rounds) for _ in range(2)]
 

@@ -24,7 +24,7 @@ from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
-from multiprune.specialize.methods import METHODS
+from multiprune.specialize.recipe import METHODS
 from multiprune.tasks.synthetic import agreement
 
 if TYPE_CHECKING:
@@ -55,15 +55,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def specialize(tmp_path: Path) -> Callable[..., Path]:
-    def run(folder: Path, *arguments: object, out: str = "out") -> Path:
+    def run(folder: Path, *arguments: str, out: str = "out") -> Path:
         target = tmp_path / out
-        main(["specialize", str(folder), "--out", str(target), *map(str, arguments)])
+        main(["specialize", str(folder), f"out={target}", *arguments])
         return target
 
     return run
 
 
-SOME = ("--task", "agreement", "--budget", "fraction=0.5", "--examples", 16)
+SOME = ("tasks=[agreement]", "budget.fraction=0.5", "examples=16")
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -96,7 +96,7 @@ def test_model_of_one_task_is_really_smaller_and_answers(
 def test_scores_before_are_those_of_the_run(
     finished: Path, specialize: Callable[..., Path]
 ) -> None:
-    out = specialize(finished, "--all", "--budget", 0.6, "--examples", 24)
+    out = specialize(finished, "budget.fraction=0.6", "examples=24")
     expected = json.loads((finished / "results.json").read_text())["validation"]
     for task in TASKS:
         written = outcome(out / task)
@@ -121,7 +121,7 @@ def test_scores_after_are_those_of_the_written_model(
 def test_every_task_gets_a_folder_of_its_own(
     finished: Path, specialize: Callable[..., Path]
 ) -> None:
-    out = specialize(finished, "--all", "--budget", 0.5, "--examples", 24, "--no-evaluation")
+    out = specialize(finished, "budget.fraction=0.5", "examples=24", "evaluate=false")
     assert sorted(one.name for one in out.iterdir()) == TASKS
     for task in TASKS:
         model = multiprune.load(out / task)
@@ -153,7 +153,7 @@ LAYER = "encoder.layer.0.intermediate.dense"
 def test_budget_of_everything_leaves_the_model_as_it_is(
     finished: Path, specialize: Callable[..., Path]
 ) -> None:
-    out = specialize(finished, "--all", "--budget", "1.0", "--examples", 24)
+    out = specialize(finished, "budget.fraction=1.0", "examples=24")
     whole = multiprune.load(finished)
     for task in TASKS:
         alone = multiprune.load(out / task)
@@ -167,10 +167,10 @@ def test_budget_of_everything_leaves_the_model_as_it_is(
 def test_every_method_meets_the_budget_and_says_so_again(
     finished: Path, specialize: Callable[..., Path], method: str
 ) -> None:
-    options = (*SOME, "--method", method, "--no-evaluation", "--rounds", 2)
+    options = (*SOME, f"method={method}", "evaluate=false", "rounds=2")
     first, again = (specialize(finished, *options, out=out) for out in ("first", "again"))
     written = outcome(first / "agreement")
-    assert written["method"] == method
+    assert written["recipe"]["method"] == method
     assert DENSE // 2 - HEAD < written["budget"]["kept"] <= DENSE // 2
     states = [load_file(one / "agreement" / "model.safetensors") for one in (first, again)]
     torch.testing.assert_close(*states, rtol=0, atol=0)
@@ -180,7 +180,7 @@ def test_rescaling_changes_output_projections_alone(
     finished: Path, specialize: Callable[..., Path]
 ) -> None:
     plain = specialize(finished, *SOME, out="plain")
-    rescaled = specialize(finished, *SOME, "--repair", "rescale", out="rescaled")
+    rescaled = specialize(finished, *SOME, "repair=rescale", out="rescaled")
     assert outcome(rescaled / "agreement")["rescaled_layers"] == 1
     before, after = (
         load_file(one / "agreement" / "model.safetensors") for one in (plain, rescaled)
@@ -191,11 +191,10 @@ def test_rescaling_changes_output_projections_alone(
 
 
 def test_pseudo_labels_need_no_gold_labels(finished: Path, specialize: Callable[..., Path]) -> None:
-    out = specialize(finished, *SOME, "--labels", "pseudo", "--weight-by-confidence")
+    out = specialize(finished, *SOME, "labels=pseudo", "weight_by_confidence=true")
     written = outcome(out / "agreement")
-    assert written["draw"] == {
-        "examples": 16, "labels": "pseudo", "weight_by_confidence": True, "seed": 0,
-    }  # fmt: skip
+    drawn = {"examples": 16, "labels": "pseudo", "weight_by_confidence": True, "seed": 0}
+    assert written["recipe"].items() >= drawn.items()
     assert sum(written["labels"].values()) == 16
 
 
@@ -211,7 +210,7 @@ def test_pseudo_labels_of_one_class_are_a_warning(
     heads["agreement.output.bias"] = torch.tensor([0.0, 1e6])
     save_file(heads, run / "heads.safetensors")
     write_digests(run)
-    specialize(run, *SOME, "--labels", "pseudo", "--data-of", finished, "--no-evaluation")
+    specialize(run, *SOME, "labels=pseudo", f"data_of={finished}", "evaluate=false")
     said = capsys.readouterr().err
     assert said == ("warning: agreement: All answers are of one class (disagrees 0, agrees 16).\n")
 
@@ -221,7 +220,7 @@ def test_exported_folder_is_specialized_with_the_data_of_its_run(
 ) -> None:
     main(["export", str(finished), "--out", str(tmp_path / "exported")])
     of_run = specialize(finished, *SOME, out="a")
-    of_export = specialize(tmp_path / "exported", *SOME, "--data-of", finished, out="b")
+    of_export = specialize(tmp_path / "exported", *SOME, f"data_of={finished}", out="b")
     states = [load_file(one / "agreement/model.safetensors") for one in (of_run, of_export)]
     torch.testing.assert_close(*states, rtol=0, atol=0)
 
@@ -234,7 +233,7 @@ def test_run_of_one_task_is_a_multitask_run_of_one(
     run_in(
         tmp_path / "run", *small, rows, "task=agreement", "pruner=structured", "budget.fraction=0.8"
     )
-    out = specialize(tmp_path / "run", "--all", "--budget", "count=1000", "--examples", 8)
+    out = specialize(tmp_path / "run", "budget.count=1000", "examples=8")
     budget = outcome(out / "agreement")["budget"]
     assert budget["kept"] <= 1000 < budget["dense"] <= 0.8 * DENSE
 
@@ -266,42 +265,56 @@ def test_folder_of_several_models_is_refused(
 ) -> None:
     packed = shutil.copytree(finished / "model", tmp_path / "packed")
     (packed / "shared.bitmask.safetensors").touch()
-    assert "must hold one model" in refused(capsys, packed, *SOME, "--data-of", finished)
+    assert "must hold one model" in refused(capsys, packed, *SOME, f"data_of={finished}")
 
 
 def test_unknown_task_is_refused_with_those_there_are(
     finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = refused(capsys, finished, "--task", "roles", "rte", "--budget", 0.5)
+    said = refused(capsys, finished, "tasks=[roles,rte]", "budget.fraction=0.5")
     assert f"which are {', '.join(TASKS)}, but names rte." in said
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--examples", 1), "at least the 2 classes of agreement, but is 1"),
-        (("--examples", 49), "at most the 48 training examples of agreement, but is 49"),
-        (("--labels", "silver"), "gold or pseudo, but is 'silver'"),
-        (("--method", "guess"), "`--method` must be one of attribution, "),
-        (("--repair", "rescale", "--granularity", "heads,layers"), "all stay to be rescaled"),
-        (("--rounds", 0), "`--rounds` must be a whole number of at least 1, but is 0"),
-        (("--budget", "half"), "A budget must be a whole number"),
-        (("--budget", "fraction=2"), "`fraction` must be in (0, 1], but is 2.0"),
+        ("examples=1", "at least the 2 classes of agreement, but is 1"),
+        ("examples=49", "at most the 48 training examples of agreement, but is 49"),
+        ("labels=silver", "`labels` must be one of gold, pseudo, but is 'silver'"),
+        ("method=guess", "`method` must be one of attribution, "),
+        ("repair=rescale granularity=[heads,layers]", "all stay to be rescaled"),
+        ("rounds=0", "`rounds` must be a whole number of at least 1, but is 0"),
+        ("budget.fraction=half", "`fraction` must be a number in (0, 1], but is 'half'"),
+        ("budget.fraction=null", "`budget.count` must be given, but neither is"),
+        ("budget.count=1000", "`budget.count` must be given, but both are"),
+        ("budget.fraction=2", "`fraction` must be in (0, 1], but is 2"),
         # A head and a neuron of its layer.
-        (("--budget", HEAD + NEURON - 1), f"has to leave, but that is {HEAD + NEURON}"),
-        (("--granularity", "words"), "`granularity` must be some of heads"),
-        (("--of", "everything"), "but is 'everything'"),
+        (
+            f"budget.fraction=null budget.count={HEAD + NEURON - 1}",
+            f"has to leave, but that is {HEAD + NEURON}",
+        ),
+        ("granularity=[words]", "`granularity` must be some of heads"),
+        ("granularity=heads", "`granularity` must be a list, as in granularity=[heads], but is"),
+        ("tasks=agreement", "`tasks` must be a list, as in tasks=[agreement], but is 'agreement'"),
+        ("at=inputs", "`at` must be one of null, outputs, gates, but is 'inputs'"),
+        ("rank=relative", "`rank` must be one of null, together, by_module, but is 'relative'"),
+        ("exmples=8", "There is no setting `exmples`: correct its name"),
+        ("+exmples=8", "`exmples` is not a setting of specialize: correct its name"),
+        ("data=file.csv", "There is no setting `data`"),
+        ("examples", "examples"),
+        ("--examples 8", "unrecognized arguments: --examples 8"),
+        ("budget.of=everything", "but is 'everything'"),
     ],
 )
 def test_wrong_choices_are_refused(
     finished: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    options: tuple[object, ...],
+    options: str,
     said: str,
 ) -> None:
     out = tmp_path / "out"
-    assert said in refused(capsys, finished, *SOME, *options, "--out", out)
+    assert said in refused(capsys, finished, *SOME, *options.split(), f"out={out}")
     assert not out.exists() or not any(out.iterdir())
 
 
@@ -309,7 +322,7 @@ def test_folder_that_exists_is_refused_before_anything_is_written(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out" / "roles").mkdir(parents=True)
-    said = refused(capsys, finished, "--all", "--budget", 0.5, "--out", tmp_path / "out")
+    said = refused(capsys, finished, "budget.fraction=0.5", f"out={tmp_path / 'out'}")
     assert f"does not exist yet, but {tmp_path / 'out' / 'roles'} does" in said
     assert [one.name for one in (tmp_path / "out").iterdir()] == ["roles"]
 
@@ -323,7 +336,7 @@ def test_data_that_are_gone_are_one_sentence(
         "_target_": "multiprune.data.source.HubSource", "path": None, "mirror": "glue/rte",
     }  # fmt: skip
     (run / "results.json").write_text(json.dumps(results))
-    said = refused(capsys, run, *SOME, "--mirror", tmp_path / "mirror")
+    said = refused(capsys, run, *SOME, f"mirror={tmp_path / 'mirror'}")
     assert f"{tmp_path / 'mirror' / 'glue/rte'} does not exist" in said
     results["config"]["task"]["agreement"]["_target_"] = "mine.Task"
     (run / "results.json").write_text(json.dumps(results))

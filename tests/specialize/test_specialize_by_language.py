@@ -1,4 +1,4 @@
-"""``multiprune specialize --by-language``, on a model whose languages have their own neurons."""
+"""``multiprune specialize languages=…``, on a model whose languages have their own neurons."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ LANGUAGES = {
     "validation": ["en", "de", "sw"] * 12,
 }
 #: Half of the neurons, and the attention.
-BUDGET = ("--granularity", "neurons", "--budget", "fraction=0.8334", "--examples", "24")
+BUDGET = ("granularity=[neurons]", "budget.fraction=0.8334", "examples=24")
 
 
 def sentences(languages: list[str], seed: int) -> dict[str, list[Any]]:
@@ -129,14 +129,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def specialize(run: Path, out: Path, *options: str) -> Path:
-    which = () if "--task" in options else ("--all",)
-    main(["specialize", str(run), "--out", str(out), *which, *BUDGET, *options])
+    main(["specialize", str(run), f"out={out}", *BUDGET, *options])
     return out
 
 
 @pytest.fixture(scope="module")
 def by_language(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return specialize(run, tmp_path_factory.mktemp("out") / "specialized", "--by-language")
+    return specialize(run, tmp_path_factory.mktemp("out") / "specialized", "languages=[]")
 
 
 def outcome(folder: Path) -> dict[str, Any]:
@@ -191,8 +190,8 @@ def test_examples_are_of_the_language_alone_and_without_one_of_all_that_are_trai
         return drawn
 
     monkeypatch.setattr(module, "calibration_set", recorded)
-    for number, options in enumerate([["--language", "en", "de"], ["--by-language"], []]):
-        only = ["--task", "news", "--no-evaluation", "--labels", labels, *options]
+    for number, options in enumerate([["languages=[en,de]"], ["languages=[]"], []]):
+        only = ["tasks=[news]", "evaluate=false", f"labels={labels}", *options]
         specialize(run, tmp_path / str(number), *only)
     assert seen == [{"en"}, {"de"}, {"en"}, {"de"}, {"de", "en"}]
 
@@ -253,14 +252,14 @@ def test_one_model_for_all_languages_has_scores_of_each(
 def test_languages_without_a_model_are_named(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    specialize(run, tmp_path / "out", "--by-language", "--task", "news")
+    specialize(run, tmp_path / "out", "languages=[]", "tasks=[news]")
     assert caplog.messages == ["news has no training rows, and no model, in sw, el."]
 
 
 def test_same_request_gives_the_same_models(
     run: Path, by_language: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    again = specialize(run, tmp_path / "out", "--language", "de", "--task", "news")
+    again = specialize(run, tmp_path / "out", "languages=[de]", "tasks=[news]")
     assert not caplog.messages
     first, second = (one / "news.de" / "model.safetensors" for one in (by_language, again))
     assert first.read_bytes() == second.read_bytes()
@@ -269,12 +268,12 @@ def test_same_request_gives_the_same_models(
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--language", "sw"], "languages that news has training rows in (en, de), but names sw."),
-        (["--language", "de", "fr"], "training rows in (en, de), but names fr."),
+        (["languages=[sw]"], "languages that news has training rows in (en, de), but names sw."),
+        (["languages=[de,fr]"], "training rows in (en, de), but names fr."),
         (
-            ["--by-language", "--examples", "31"],
+            ["languages=[]", "examples=31"],
             "at most the 30 training examples of news in en, but is 31: draw fewer, or leave it "
-            "out with `--language`.",
+            "out of `languages`.",
         ),
     ],
 )
@@ -293,11 +292,11 @@ def test_task_without_languages_has_no_models_by_language(run: Path, tmp_path: P
     del results["config"]["task"]["news"]["languages"]
     del results["config"]["task"]["news"]["train_languages"]
     (tmp_path / "results.json").write_text(json.dumps(results))
-    for options in (["--by-language"], ["--language", "de"]):
+    for option in ("languages=[]", "languages=[de]"):
         with pytest.raises(SystemExit, match="tasks with `languages`, but news has none"):
-            specialize(run, tmp_path / "out", *options, "--data-of", str(tmp_path))
+            specialize(run, tmp_path / "out", option, f"data_of={tmp_path}")
 
 
 def test_models_by_language_are_of_a_run(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="`--by-language` must go with a run"):
-        main(["specialize", "--model", str(tmp_path), "--by-language", "--budget", "0.5"])
+    with pytest.raises(SystemExit, match="There is no setting `languages`"):
+        main(["specialize", "--classifier", str(tmp_path), "languages=[]", "budget.fraction=0.5"])

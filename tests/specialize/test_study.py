@@ -11,29 +11,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from application import ROOT, SMALL, run_in
+from application import ROOT, SMALL, composed, run_in
+from recipes import recipe
 
-from multiprune.budget.budget import FractionBudget
 from multiprune.cli import main
+from multiprune.config import plain
 from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
 from multiprune.report.specialists.files import SPECIALISTS
 from multiprune.runs.jobs import read_jobs
-from multiprune.specialize.application import planned
-from multiprune.specialize.calibration_set import Draw, calibration_set
+from multiprune.specialize.application import studied
+from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.origin import read_origin
-from multiprune.specialize.specialist import Recipe, specialized, validated
-from multiprune.specialize.study import (
-    Plan,
-    intersection_over_union,
-    study,
-    write_study,
-)
+from multiprune.specialize.request import Request
+from multiprune.specialize.specialist import specialized, validated
+from multiprune.specialize.study import intersection_over_union, study, write_study
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from multiprune.export.shipped import ShippedModel
+    from multiprune.specialize.recipe import Recipe
 
 DENSITIES = (0.75, 0.5)
 SHAPE = ("encoder.layers=2", "encoder.hidden=16", "encoder.intermediate=32")
@@ -46,30 +45,32 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def plan(run: Path, *, method: str = "attribution", **changes: Any) -> Plan:
-    settings: dict[str, Any] = {
-        "run": run,
-        "tasks": ["agreement", "entailment"],
-        "densities": DENSITIES,
-        "recipe": Recipe(budget=FractionBudget(fraction=1.0), method=method),
-        "draw": Draw(examples=12, seed=1),
-    }
-    return Plan(**(settings | changes))
+TASKS = ("agreement", "entailment")
+
+
+def how(fraction: float = 1.0, method: str = "attribution") -> Recipe:
+    return recipe(fraction, method=method, examples=12, seed=1)
+
+
+def found_in(
+    run: Path, *, method: str = "attribution", tasks: Sequence[str] = TASKS, **changes: Any
+) -> dict[str, Any]:
+    request = Request(run=run, tasks=tasks)
+    return study(request, how(method=method), **{"densities": DENSITIES, **changes})
 
 
 @pytest.mark.parametrize("method", ["attribution", "magnitude"])
 def test_study_measures_what_cutting_one_by_one_gives(run: Path, method: str) -> None:
-    found = study(plan(run, method=method))
+    found = found_in(run, method=method)
     model, origin = load(run), read_origin(run)
     encoder = Encoder(model.encoder, model.tokenizer)
     expected, whole = [], {}
     for name in ("agreement", "entailment"):
         encoded = origin.encoded(name, encoder)
-        examples = calibration_set(encoded, model, Draw(examples=12, seed=1))
+        examples = calibration_set(encoded, model, how())
         whole[name] = validated(model.only(name), encoded)
         for density in DENSITIES:
-            recipe = Recipe(budget=FractionBudget(fraction=density), method=method)
-            made = specialized(model, encoded.task, name, examples, recipe)
+            made = specialized(model, encoded.task, name, examples, how(density, method))
             size = {"asked": made.budget.asked, "kept": made.budget.kept}
             expected.append({"task": name, **size, "metrics": validated(made.model, encoded)})
     assert found["specialists"] == expected
@@ -79,7 +80,7 @@ def test_study_measures_what_cutting_one_by_one_gives(run: Path, method: str) ->
 
 
 def test_tasks_share_what_both_keep(run: Path) -> None:
-    found = study(plan(run, densities=[0.5]))
+    found = found_in(run, densities=[0.5])
     (overlap,) = found["overlap"].values()
     assert overlap["tasks"] == ["agreement", "entailment"]
     model, origin = load(run), read_origin(run)
@@ -87,9 +88,8 @@ def test_tasks_share_what_both_keep(run: Path) -> None:
     kept = []
     for name in overlap["tasks"]:
         encoded = origin.encoded(name, encoder)
-        examples = calibration_set(encoded, model, Draw(examples=12, seed=1))
-        recipe = Recipe(budget=FractionBudget(fraction=0.5), method="attribution")
-        made = specialized(model, encoded.task, name, examples, recipe)
+        examples = calibration_set(encoded, model, how())
+        made = specialized(model, encoded.task, name, examples, how(0.5))
         kept.append(
             {
                 (path, int(unit))
@@ -105,7 +105,7 @@ def test_tasks_share_what_both_keep(run: Path) -> None:
 def test_report_shows_what_was_measured(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    contents = {method: study(plan(run, method=method)) for method in ("attribution", "random")}
+    contents = {method: found_in(run, method=method) for method in ("attribution", "random")}
     for method, found in contents.items():
         (tmp_path / method).mkdir()
         write_study(tmp_path / method, found)
@@ -138,26 +138,26 @@ def test_what_is_common_is_counted_over_all_layers() -> None:
 
 def test_other_data_are_answered_by_the_head_of_the_task(run: Path) -> None:
     config = read_origin(run).config["task"]
-    same = study(
-        plan(run, unseen={"agreement": "elsewhere"}, others={"elsewhere": config["agreement"]})
+    same = found_in(
+        run, unseen={"agreement": "elsewhere"}, others={"elsewhere": config["agreement"]}
     )
     own = [one["metrics"] for one in same["specialists"] if one["task"] == "agreement"]
     assert [one["metrics"] for one in same["unseen"]] == own
     assert all(one["whole"] == same["whole"]["agreement"] for one in same["unseen"])
     with pytest.raises(ValueError, match=r"must have its classes, .* but roles has"):
-        study(plan(run, unseen={"agreement": "roles"}, others={"roles": config["roles"]}))
+        found_in(run, unseen={"agreement": "roles"}, others={"roles": config["roles"]})
 
 
 def test_other_data_are_answered_by_the_model_that_was_cut(run: Path) -> None:
     origin = read_origin(run)
     others = {"elsewhere": copy.deepcopy(origin.config["task"]["quantity"])}
     others["elsewhere"]["source"] |= {"seed": 7}
-    found = study(plan(run, tasks=["quantity"], unseen={"quantity": "elsewhere"}, others=others))
+    found = found_in(run, tasks=["quantity"], unseen={"quantity": "elsewhere"}, others=others)
     model = load(run)
     encoder = Encoder(model.encoder, model.tokenizer)
     encoded = origin.encoded("quantity", encoder)
     table = origin.encoded("elsewhere", encoder, others=others).splits["validation"]
-    examples = calibration_set(encoded, model, Draw(examples=12, seed=1))
+    examples = calibration_set(encoded, model, how())
 
     def pearson(asked: ShippedModel) -> float:
         answers = []
@@ -171,8 +171,8 @@ def test_other_data_are_answered_by_the_model_that_was_cut(run: Path) -> None:
         whole = pearson(model)
         assert len(found["unseen"]) == len(DENSITIES)
         for one, density in zip(found["unseen"], DENSITIES, strict=True):
-            recipe = Recipe(budget=FractionBudget(fraction=density), method="attribution")
-            cut = pearson(specialized(model, encoded.task, "quantity", examples, recipe).model)
+            made = specialized(model, encoded.task, "quantity", examples, how(density))
+            cut = pearson(made.model)
             assert cut != pytest.approx(whole, abs=1e-3)
             assert one["metrics"]["pearson"] == pytest.approx(cut, abs=1e-5)
             assert one["whole"]["pearson"] == pytest.approx(whole, abs=1e-5)
@@ -181,14 +181,15 @@ def test_other_data_are_answered_by_the_model_that_was_cut(run: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"tasks": ["rte"]}, "which are agreement, .*, but rte is asked for"),
+        ({"tasks": ["rte"]}, "which are agreement, .*, but names rte"),
         ({"unseen": {"agreement": "cr"}}, r"but cr is not: \+task@others=\[cr\]"),
+        ({"unseen": {"roles": "cr"}, "others": {"cr": {}}}, "by `tasks`, .*, but names roles"),
         ({"densities": []}, "must name at least one"),
     ],
 )
 def test_what_cannot_be_is_refused(run: Path, changes: dict[str, Any], reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        study(plan(run, **changes))
+        found_in(run, **changes)
 
 
 @pytest.mark.slow
@@ -210,13 +211,17 @@ def test_sweep_measures_every_method_once(run: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("densities", "said"),
+    ("setting", "said"),
     [
-        ([0.5, 1.5], r"`densities\[1\]` must be in \(0, 1\], but is 1\.5"),
-        (["half"], r"`densities\[0\]` must be a number in \(0, 1\], but is 'half'"),
-        (0.5, r"`densities` must be a list of numbers, but is 0\.5"),
+        ("densities=[0.5,1.5]", r"`densities\[1\]` must be in \(0, 1\], but is 1\.5"),
+        ("densities=[half]", r"`densities\[0\]` must be a number in \(0, 1\], but is 'half'"),
+        ("densities=0.5", r"`densities` must be a list, as in densities=\[0\.5\], but is 0\.5"),
+        ("rank=relative", "`rank` must be one of null, together, by_module, but is 'relative'"),
+        ("+densitis=[0.5]", "unexpected keyword argument 'densitis'"),
+        ("+budget.count=5", "but both are"),
     ],
 )
-def test_densities_of_a_configuration_are_checked(densities: object, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
-        planned({"run": "runs/1", "densities": densities})
+def test_settings_of_a_study_are_checked(setting: str, said: str) -> None:
+    settings = plain(composed("run=runs/1", setting, config_name="specialize"))
+    with pytest.raises((ValueError, TypeError), match=said):
+        studied(settings)

@@ -8,26 +8,26 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 from application import run_in
+from recipes import recipe
 from tiny_text_to_text import saved_t5
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 import multiprune
-from multiprune.budget import FractionBudget
 from multiprune.cli import main
 from multiprune.export.text_to_text import ShippedTextToText
 from multiprune.models.encoder import Encoder
 from multiprune.models.structure import layers_of
-from multiprune.specialize.calibration_set import Draw, calibration_set
-from multiprune.specialize.methods import METHODS
+from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.origin import read_origin
-from multiprune.specialize.specialist import Recipe, specialized
+from multiprune.specialize.recipe import METHODS
+from multiprune.specialize.specialist import specialized
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 TASKS = ("agreement", "entailment")
 SENTENCES, OTHERS = ["the fox runs", "two dogs sleep"], ["the fox sleeps", "two dogs run"]
-OPTIONS = ("--budget", "fraction=0.6", "--examples", "16")
+OPTIONS = ("budget.fraction=0.6", "examples=16")
 
 
 @pytest.fixture(scope="module")
@@ -56,14 +56,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_written_folder_answers_like_the_model_that_was_cut(
     finished: Path, tmp_path: Path, repair: str
 ) -> None:
-    options = (*OPTIONS, "--repair", repair, "--out", str(tmp_path))
-    main(["specialize", str(finished), "--all", *options])
+    options = (*OPTIONS, f"repair={repair}", f"out={tmp_path}")
+    main(["specialize", str(finished), *options])
     model, origin = multiprune.load(finished), read_origin(finished)
     for name, pairs in zip(TASKS, (None, OTHERS), strict=True):
         encoded = origin.encoded(name, Encoder(model.encoder, model.tokenizer))
-        examples = calibration_set(encoded, model, Draw(examples=16))
-        recipe = Recipe(budget=FractionBudget(fraction=0.6), method="fisher", repair=repair)
-        made = specialized(model, encoded.task, name, examples, recipe)
+        how = recipe(0.6, examples=16, method="fisher", repair=repair)
+        examples = calibration_set(encoded, model, how)
+        made = specialized(model, encoded.task, name, examples, how)
         loaded = multiprune.load(tmp_path / name)
         assert isinstance(loaded, ShippedTextToText)
         assert list(loaded.meaning) == [name]
@@ -82,7 +82,7 @@ def test_written_folder_answers_like_the_model_that_was_cut(
 
 
 def test_folder_loads_without_us(finished: Path, tmp_path: Path) -> None:
-    main(["specialize", str(finished), "--task", "agreement", *OPTIONS, "--out", str(tmp_path)])
+    main(["specialize", str(finished), "tasks=[agreement]", *OPTIONS, f"out={tmp_path}"])
     folder = tmp_path / "agreement"
     plain = AutoModelForSeq2SeqLM.from_pretrained(folder, trust_remote_code=True).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -101,8 +101,8 @@ def test_folder_loads_without_us(finished: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_cuts_encoder_and_decoder(finished: Path, tmp_path: Path, method: str) -> None:
-    options = (*OPTIONS, "--method", method, "--labels", "pseudo", "--no-evaluation")
-    main(["specialize", str(finished), "--task", "agreement", *options, "--out", str(tmp_path)])
+    options = (*OPTIONS, f"method={method}", "labels=pseudo", "evaluate=false")
+    main(["specialize", str(finished), "tasks=[agreement]", *options, f"out={tmp_path}"])
     budget = json.loads((tmp_path / "agreement" / "specialized.json").read_text())["budget"]
     assert budget["kept"] <= budget["asked"]
 
@@ -110,7 +110,7 @@ def test_every_method_cuts_encoder_and_decoder(finished: Path, tmp_path: Path, m
 def test_answers_are_log_probabilities_of_all_words_of_a_label(finished: Path) -> None:
     model, origin = multiprune.load(finished), read_origin(finished)
     encoded = origin.encoded("agreement", Encoder(model.encoder, model.tokenizer))
-    (one,) = calibration_set(encoded, model, Draw(examples=16, labels="pseudo")).batches
+    (one,) = calibration_set(encoded, model, recipe(examples=16, labels="pseudo")).batches
     with torch.no_grad():
         logits = model("agreement", one.batch.inputs)
     found = encoded.task.log_probabilities(logits, one.batch.labels)

@@ -13,11 +13,11 @@ import tiny_run as tiny
 import torch
 from application import SMALL, run_in
 from masked_task import general_text
+from recipes import recipe
 from tiny_run import InterruptionError, assert_same
 from transformers import BertModel
 from typing_extensions import override
 
-from multiprune.budget import FractionBudget
 from multiprune.data.source import GeneratedSource
 from multiprune.evaluate import EvaluationRequest, evaluate
 from multiprune.export.convert import ExportSettings, export_model
@@ -26,9 +26,9 @@ from multiprune.metrics import TokenAccuracy
 from multiprune.models.encoder import pretrained
 from multiprune.models.from_scratch import character_tokenizer
 from multiprune.runs.predictions import read_predictions
-from multiprune.specialize.calibration_set import LABELS, Draw
-from multiprune.specialize.specialist import Recipe
-from multiprune.specialize.specialize import Manner, Request, specialize
+from multiprune.specialize.recipe import LABELS
+from multiprune.specialize.request import Request
+from multiprune.specialize.specialize import specialize
 from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.packing import beside_texts
 from multiprune.tasks.synthetic import agreement
@@ -138,10 +138,8 @@ def test_a_run_pretrains_beside_another_task_and_others_continue_from_it(
 
     # Cut for it, the whole model scores what the run has noted.
     for labels in LABELS:
-        recipe = Recipe(budget=FractionBudget(fraction=0.5), method="fisher")
-        manner = Manner(recipe=recipe, draw=Draw(examples=8, labels=labels))
-        request = Request(run=run, tasks=["mlm"], out=tmp_path / labels, manner=manner)
-        (cut,) = specialize(request)
+        how = recipe(examples=8, labels=labels)
+        (cut,) = specialize(Request(run=run, tasks=["mlm"]), how, out=tmp_path / labels)
         assert cut.before == pytest.approx(scores["mlm"], rel=1e-4)
         assert cut.after["perplexity"] > 0
 

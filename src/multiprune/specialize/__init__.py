@@ -1,1 +1,6 @@
 """One task's own small model out of a multitask model, without training."""
+
+from pathlib import Path
+
+#: What each setting means, and what it is if nothing is said.
+CONF = Path(__file__).parent / "conf"

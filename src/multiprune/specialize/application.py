@@ -1,4 +1,4 @@
-"""``python train.py -cn specialize``: a study of specialists, as Hydra composes it."""
+"""What settings ask for: ``multiprune specialize``, and ``python train.py -cn specialize``."""
 
 from __future__ import annotations
 
@@ -8,30 +8,39 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from multiprune.arguments import check_number
-from multiprune.budget.budget import FractionBudget
+from multiprune.budget.budget import CountBudget, FractionBudget
 from multiprune.config import plain
+from multiprune.config_errors import call_sentence, composition_sentence
 from multiprune.outcome import ended_by_sigterm, is_job, refusal, reported
 from multiprune.quiet import quiet_libraries
 from multiprune.redact import redacted
 from multiprune.report.specialists.files import SPECIALISTS
 from multiprune.runs.settings import difference
 from multiprune.runs.status import StatusFile
-from multiprune.specialize.calibration_set import Draw
-from multiprune.specialize.methods import Choice
-from multiprune.specialize.specialist import Recipe
-from multiprune.specialize.study import Plan, study, write_study
+from multiprune.specialize import CONF
+from multiprune.specialize.classifier import specialize_classifier
+from multiprune.specialize.recipe import Recipe
+from multiprune.specialize.request import Request
+from multiprune.specialize.specialize import specialize
+from multiprune.specialize.study import study, write_study
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from omegaconf import DictConfig
 
+    from multiprune.budget import Budget
+    from multiprune.specialize.specialize import Outcome
+
 log = logging.getLogger(__name__)
 
-Options = TypeVar("Options", Choice, Draw)
+KindT = TypeVar("KindT", Recipe, Request)
 
 
 def run(config: DictConfig) -> float:
@@ -57,9 +66,10 @@ def _measured(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     with reported(status), ended_by_sigterm():
         status.begin()
         try:
-            plan = planned(settings)
-            found = study(plan, progress=lambda done, of: status.update(step=done, total_steps=of))
-        except (ValueError, FileNotFoundError) as error:
+            found = studied(
+                settings, progress=lambda done, of: status.update(step=done, total_steps=of)
+            )
+        except (ValueError, TypeError, FileNotFoundError) as error:
             raise refusal(error) from error
         write_study(folder, found | {"config": redacted(settings)})
         status.end("finished")
@@ -67,43 +77,93 @@ def _measured(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def planned(settings: dict[str, Any]) -> Plan:
-    """Return what a configuration describes.
+def studied(
+    settings: Mapping[str, Any], *, progress: Callable[[int, int], None] | None = None
+) -> dict[str, Any]:
+    """Return what the study finds that a configuration describes.
 
     Raises:
-        ValueError: if a setting is wrong.
+        ValueError, TypeError: if a setting is wrong, or there is no such setting.
     """
     if settings["run"] == "???":
         raise ValueError("Specialists are cut out of a finished run, but `run` names none.")
-    densities = settings["densities"]
-    if not isinstance(densities, list):
-        raise ValueError(f"`densities` must be a list of numbers, but is {densities!r}.")
-    for position, density in enumerate(densities):
-        check_number(f"densities[{position}]", density, above=0, at_most=1)
-    return Plan(
-        run=Path(settings["run"]),
-        tasks=settings["tasks"],
-        densities=densities,
-        recipe=Recipe(
-            budget=FractionBudget(fraction=1.0, of=settings["of"]),
-            method=settings["method"],
-            choice=_from(Choice, settings),
-            granularity=settings["granularity"],
-            relative=settings["relative"],
-            repair=settings["repair"],
-        ),
-        draw=_from(Draw, settings),
-        unseen=settings["unseen"],
-        others=settings["others"],
-        validation_rows=settings["validation_rows"],
-        mirror=settings["mirror"],
-        allow_targets=settings["allow_targets"],
-    )
+    left = _read({**settings, "budget": {"fraction": 1.0, **settings["budget"]}})
+    del left["application"]
+    request, recipe = _taken(Request, left), _taken(Recipe, left)
+    return study(request, recipe, **left, progress=progress)
 
 
-def _from(kind: type[Options], settings: Mapping[str, Any]) -> Options:
-    """Return a dataclass whose fields are settings of the same names."""
-    return kind(**{one.name: settings[one.name] for one in fields(kind)})
+def composed(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the settings of a file in ``conf``, changed by overrides as ``train.py`` takes them.
+
+    Raises:
+        ValueError: if there is no such setting, one is left open, or an override is no such thing.
+    """
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose(name, list(overrides))
+        missing = sorted(OmegaConf.missing_keys(config))
+        settings = plain(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        # What is added is no setting either.
+        said = composition_sentence(error, overrides).partition(", or add it by +")[0]
+        raise ValueError(f"{said.removesuffix('.')}.") from error
+    if missing:
+        names = ", ".join(f"`{one}`" for one in missing)
+        raise ValueError(f"A {name} needs {names} as well: give it as in {missing[0]}=….")
+    return settings
+
+
+def made(
+    place: str, settings: Mapping[str, Any], *, classifier: bool
+) -> tuple[Recipe, Iterator[Outcome]]:
+    """Return how a run or a classifier is cut, and what comes of it, one model after the other.
+
+    Raises:
+        ValueError: if a setting is wrong, or there is no such setting.
+    """
+    try:
+        left = _read({**settings, "run": place})
+        recipe = _taken(Recipe, left)
+        if classifier:
+            del left["run"]
+            return recipe, iter([specialize_classifier(recipe, model=place, **left)])
+        return recipe, specialize(_taken(Request, left), recipe, **left)
+    except TypeError as error:
+        raise ValueError(call_sentence(error, "")) from error
+
+
+def _read(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with a budget in place of what describes it, and paths as such."""
+    if not isinstance(size := settings["budget"], dict):
+        raise ValueError(f"`budget` is set as in budget.fraction=0.5, but is {size!r}.")
+    paths = {
+        name: Path(str(settings[name])).expanduser()
+        for name in ("run", "data_of", "data", "validation", "out")
+        if settings.get(name) is not None
+    }
+    return {**settings, **paths, "budget": budget(**size)}
+
+
+def budget(*, of: str, fraction: float | None = None, count: int | None = None) -> Budget:
+    """Return the budget that one of two numbers describes.
+
+    Raises:
+        ValueError: if neither or both are given, or it is out of range.
+    """
+    if (fraction is None) == (count is None):
+        given = "neither is" if fraction is None else "both are"
+        raise ValueError(f"Either `budget.fraction` or `budget.count` must be given, but {given}.")
+    if fraction is None:
+        assert count is not None
+        return CountBudget(count, of=of)
+    return FractionBudget(fraction, of=of)
+
+
+def _taken(kind: type[KindT], settings: dict[str, Any]) -> KindT:
+    """Return what settings of the names of its fields make, and take them out."""
+    names = [one.name for one in fields(kind) if one.name in settings]
+    return kind(**{name: settings.pop(name) for name in names})
 
 
 def _found_before(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any] | None:

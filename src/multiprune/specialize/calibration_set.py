@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from multiprune.arguments import check_number
 from multiprune.data.batches import drawn_rows, examples_of
 from multiprune.measure.answered import batches_by_length
+from multiprune.specialize.recipe import GOLD, PSEUDO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,34 +20,8 @@ if TYPE_CHECKING:
 
     from multiprune.data.batches import EncodedTask
     from multiprune.export.shipped import ShippedModel
+    from multiprune.specialize.recipe import Recipe
     from multiprune.tasks.task import Batch, Task
-
-GOLD, PSEUDO = "gold", "pseudo"
-LABELS = (GOLD, PSEUDO)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Draw:
-    """Which examples of a task's training data are taken, and what counts as their answers.
-
-    Attributes:
-        examples: their number.
-        labels: ``gold``, those of the data, or ``pseudo``, what the model itself answers.
-        weight_by_confidence: weigh each example by the probability of its label, so that the
-            probability is attributed rather than its logarithm.
-        seed: of the choice.
-    """
-
-    examples: int = 100
-    labels: str = GOLD
-    weight_by_confidence: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_number("--examples", self.examples, at_least=1, whole=True)
-        check_number("--seed", self.seed, at_least=0, whole=True)
-        if self.labels not in LABELS:
-            raise ValueError(f"`--labels` must be gold or pseudo, but is {self.labels!r}.")
 
 
 @dataclass(frozen=True)
@@ -77,17 +51,19 @@ class CalibrationSet:
 
 
 @torch.no_grad()
-def calibration_set(encoded: EncodedTask, model: ShippedModel, draw: Draw) -> CalibrationSet:
+def calibration_set(encoded: EncodedTask, model: ShippedModel, recipe: Recipe) -> CalibrationSet:
     """Draw examples of a task, by its name and the seed, and label them.
+
+    Weighed by confidence, the probability of labels is attributed rather than its logarithm.
 
     Raises:
         ValueError: if there are fewer examples than asked for, or than classes.
     """
     task = encoded.task
-    _check_numbers(encoded, draw)
+    _check_numbers(encoded, recipe)
     batches = [
-        _labelled(task, model, encoded.batch("train", rows), draw)
-        for rows in batches_by_length(encoded, "train", _drawn(encoded, draw))
+        _labelled(task, model, encoded.batch("train", rows), recipe)
+        for rows in batches_by_length(encoded, "train", _drawn(encoded, recipe))
     ]
     classes = task.output.classes
     answers = Counter(int(label) for one in batches for label in one.batch.labels if classes)
@@ -95,24 +71,24 @@ def calibration_set(encoded: EncodedTask, model: ShippedModel, draw: Draw) -> Ca
     return CalibrationSet(batches, counts)
 
 
-def _drawn(encoded: EncodedTask, draw: Draw) -> list[int]:
-    generator = np.random.default_rng([draw.seed, *encoded.name.encode()])
-    return drawn_rows(encoded.splits["train"], draw.examples, generator)
+def _drawn(encoded: EncodedTask, recipe: Recipe) -> list[int]:
+    generator = np.random.default_rng([recipe.seed, *encoded.name.encode()])
+    return drawn_rows(encoded.splits["train"], recipe.examples, generator)
 
 
-def _labelled(task: Task, model: ShippedModel, batch: Batch, draw: Draw) -> WeighedBatch:
-    if draw.labels == GOLD and not draw.weight_by_confidence:
+def _labelled(task: Task, model: ShippedModel, batch: Batch, recipe: Recipe) -> WeighedBatch:
+    if recipe.labels == GOLD and not recipe.weight_by_confidence:
         return WeighedBatch(batch, None)
     logits = model(batch.task, batch.inputs, batch.labels)
-    if draw.labels == PSEUDO:
+    if recipe.labels == PSEUDO:
         found, _ = task.output.predictions(logits, batch.labels)
         batch = replace(batch, labels=task.output.as_labels(found, batch.labels))
-    if not draw.weight_by_confidence:
+    if not recipe.weight_by_confidence:
         return WeighedBatch(batch, None)
     return WeighedBatch(batch, task.log_probabilities(logits, batch.labels).exp())
 
 
-def _check_numbers(encoded: EncodedTask, draw: Draw) -> None:
+def _check_numbers(encoded: EncodedTask, recipe: Recipe) -> None:
     if encoded.task.compares_rows:
         raise ValueError(
             f"Specialists are of tasks whose answers are labels, but {encoded.name} is answered by "
@@ -125,20 +101,20 @@ def _check_numbers(encoded: EncodedTask, draw: Draw) -> None:
         )
     available = len(np.unique(examples_of(encoded.splits["train"])))
     classes = encoded.task.output.classes
-    if draw.examples > available:
+    if recipe.examples > available:
         raise ValueError(
-            f"`--examples` must be at most the {available:,} training examples of {encoded.name}, "
-            f"but is {draw.examples:,}."
+            f"`examples` must be at most the {available:,} training examples of {encoded.name}, "
+            f"but is {recipe.examples:,}."
         )
-    if draw.examples < len(classes):
+    if recipe.examples < len(classes):
         raise ValueError(
-            f"`--examples` must be at least the {len(classes)} classes of {encoded.name}, but is "
-            f"{draw.examples}."
+            f"`examples` must be at least the {len(classes)} classes of {encoded.name}, but is "
+            f"{recipe.examples}."
         )
-    if draw.labels == PSEUDO and not encoded.task.output.can_be_label:
+    if recipe.labels == PSEUDO and not encoded.task.output.can_be_label:
         raise ValueError(
             f"Pseudo-labels must be classes, but {encoded.name} answers with a number, of which "
-            "the model's own has no error to attribute: use `--labels gold`."
+            "the model's own has no error to attribute: use `labels=gold`."
         )
 
 

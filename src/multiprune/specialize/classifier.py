@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiprune.arguments import check_several
 from multiprune.data.batches import EncodedTask
 from multiprune.data.cache import default_cache_folder, encoded_rows
 from multiprune.data.source import FileSource
@@ -26,66 +26,62 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from multiprune.specialize.specialize import Manner, Outcome
+    from multiprune.specialize.recipe import Recipe
+    from multiprune.specialize.specialize import Outcome
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClassifierRequest:
-    """What is asked for.
+def specialize_classifier(
+    recipe: Recipe,
+    *,
+    model: str,
+    data: Path,
+    validation: Path | None,
+    text: Sequence[str],
+    label: str,
+    out: Path,
+) -> Outcome:
+    """Prune a classifier for its data, write it, and say what came of it.
 
-    Attributes:
+    Args:
+        recipe: how it is cut.
         model: its name on the hub, or a folder.
         data: file that examples are drawn from, as ``FileSource`` reads it.
         validation: file of validation data; None to measure no scores.
         text: the columns that are read, one or two.
         label: the column of the classes, by number or name.
         out: folder that is written.
-        manner: in which way.
-    """
-
-    model: str
-    data: Path
-    validation: Path | None
-    text: Sequence[str]
-    label: str
-    out: Path
-    manner: Manner
-
-
-def specialize_classifier(request: ClassifierRequest) -> Outcome:
-    """Prune a classifier for its data, write it, and say what came of it.
 
     Raises:
         ValueError: if the model is no such classifier, or what is asked for cannot be.
         FileExistsError: if ``out`` exists.
         FileNotFoundError: if a file does not exist.
     """
-    check_is_new(request.out)
-    classifier, tokenizer = load_classifier(request.model)
-    name = Path(request.model).expanduser().resolve().name
-    encoded = _encoded(request, name, classifier, tokenizer)
-    model = ShippedClassifier(classifier, name, encoded.task.description, tokenizer).eval()
-    check_can_be_cut(model)
-    of = {"model": request.model, "data": str(request.data)}
-    return make(model, encoded, request.manner, folder=request.out, of=of)
-
-
-def _encoded(
-    request: ClassifierRequest,
-    name: str,
-    classifier: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-) -> EncodedTask:
-    files = {"train": request.data, "validation": request.validation}
+    check_several("text", text)
+    check_is_new(out)
+    classifier, tokenizer = load_classifier(model)
+    name = Path(model).expanduser().resolve().name
+    files = {"train": data, "validation": validation}
     task = Classification(
-        text=request.text,
-        label=request.label,
+        text=[str(one) for one in text],
+        label=str(label),
         labels=class_names(classifier),
         metrics={"accuracy": Accuracy()},
         source=FileSource(files={split: file for split, file in files.items() if file}),
     )
+    encoded = _encoded(name, task, classifier, tokenizer)
+    shipped = ShippedClassifier(classifier, name, task.description, tokenizer).eval()
+    check_can_be_cut(shipped)
+    return make(shipped, encoded, recipe, folder=out, of={"model": model, "data": str(data)})
+
+
+def _encoded(
+    name: str,
+    task: Classification,
+    classifier: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> EncodedTask:
     splits, truncated = {}, 0
-    for split in files:
+    for split in ("train", "validation"):
         if (rows := task.source.load(split, mirror=None, columns=task.columns)) is not None:
             splits[split], cut = encoded_rows(
                 task,

@@ -158,7 +158,7 @@ def read_origin(run: Path, *, allow_targets: Sequence[str] = ()) -> Origin:
     if not has_results(run):
         raise FileNotFoundError(
             f"A finished run must say in results.json what its tasks read, but {run} has none: "
-            "name the run that a model was exported from with `--data-of`."
+            "name the run that a model was exported from with `data_of`."
         )
     try:
         record = RunRecord.read(run)

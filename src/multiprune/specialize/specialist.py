@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from multiprune.arguments import check_number
 from multiprune.data.batches import drawn_rows
 from multiprune.measure.answered import answered
 from multiprune.models.modeling_multiprune import FactoredLinear
 from multiprune.models.structure import layers_of
 from multiprune.pruning.attribution import Attribution
 from multiprune.pruning.calibration import Attributed, LogProbabilities, attributed
-from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
 from multiprune.pruning.rescale import rescale
 from multiprune.pruning.structured import Structured
-from multiprune.specialize.methods import METHODS, Choice
+from multiprune.specialize.recipe import METHODS, RESCALE
 from multiprune.tasks.scores import scores_of
 
 if TYPE_CHECKING:
@@ -25,55 +23,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from multiprune.budget import Budget, ParameterLedger
+    from multiprune.budget import ParameterLedger
     from multiprune.data.batches import EncodedTask
     from multiprune.export.shipped import ShippedModel
     from multiprune.pruning.importance import Scores
     from multiprune.runs.budget_outcome import BudgetOutcome
     from multiprune.specialize.calibration_set import CalibrationSet, WeighedBatch
+    from multiprune.specialize.recipe import Recipe
     from multiprune.tasks.task import Task
-
-
-NO_REPAIR, RESCALE = "none", "rescale"
-REPAIRS = (NO_REPAIR, RESCALE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a model is pruned.
-
-    Attributes:
-        budget: how much may stay.
-        method: a name of ``METHODS``.
-        choice: options of the method.
-        granularity: kinds of what may go.
-        relative: compare units with those of their kind and layer only; as the method has it by
-            default.
-        rounds: prune in so many steps, and rank anew before each.
-        repair: ``rescale`` what is left, by least squares, or ``none``.
-    """
-
-    budget: Budget
-    method: str
-    choice: Choice = field(default_factory=Choice)
-    granularity: Sequence[str] = (HEADS, NEURONS)
-    relative: bool | None = None
-    rounds: int = 1
-    repair: str = NO_REPAIR
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(
-                f"`--method` must be one of {', '.join(METHODS)}, but is {self.method!r}."
-            )
-        check_number("--rounds", self.rounds, at_least=1, whole=True)
-        if self.repair not in REPAIRS:
-            raise ValueError(f"`--repair` must be none or rescale, but is {self.repair!r}.")
-        if self.repair == RESCALE and LAYERS in self.granularity:
-            raise ValueError(
-                "Layers must all stay to be rescaled, but `--granularity` lets them go: leave "
-                "out `layers`, or use `--repair none`."
-            )
 
 
 @dataclass(frozen=True)
@@ -101,7 +58,7 @@ def importance(
     model: ShippedModel, task: Task, name: str, examples: CalibrationSet, recipe: Recipe
 ) -> list[Scores]:
     """Return how much the units of a model matter to one of its tasks, by layer."""
-    chosen = METHODS[recipe.method].make(recipe.choice)
+    chosen = METHODS[recipe.method].make(recipe)
     if isinstance(chosen, Attribution):
         return _attributed(model, task, name, chosen, examples.batches)
     return [chosen.measure(layer, i) for i, layer in enumerate(layers_of(model.encoder))]
@@ -124,7 +81,6 @@ def specialized(
         ValueError: if the budget cannot be met.
     """
     alone = model.only(name)
-    relative = METHODS[recipe.method].relative if recipe.relative is None else recipe.relative
     pruner = Structured(
         budget=recipe.budget, importance=Attributed([]), granularity=recipe.granularity
     )
@@ -134,7 +90,7 @@ def specialized(
             scores = importance(alone, task, name, examples, recipe)
         else:
             scores = list(known)
-        pruner.importance = Attributed(scores, per_parameter=not relative)
+        pruner.importance = Attributed(scores, per_parameter=not recipe.relative)
         pruner.prune(number / recipe.rounds)
     pruner.finalize()
     ledger = pruner.ledger()

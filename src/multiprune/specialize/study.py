@@ -5,18 +5,17 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from multiprune.arguments import check_number, check_several
 from multiprune.budget.budget import FractionBudget
-from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
 from multiprune.report.specialists.files import SPECIALISTS
 from multiprune.runs.atomic import atomic_file
 from multiprune.specialize.calibration_set import calibration_set
-from multiprune.specialize.methods import METHODS
-from multiprune.specialize.origin import read_origin
-from multiprune.specialize.specialist import check_can_be_cut, importance, specialized, validated
+from multiprune.specialize.recipe import METHODS
+from multiprune.specialize.specialist import importance, specialized, validated
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,39 +25,8 @@ if TYPE_CHECKING:
 
     from multiprune.data.batches import EncodedTask
     from multiprune.export.shipped import ShippedModel
-    from multiprune.specialize.calibration_set import Draw
-    from multiprune.specialize.origin import Origin
-    from multiprune.specialize.specialist import Recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What is tried on one model.
-
-    Attributes:
-        run: a finished run of the tasks.
-        tasks: of the run; all if there are none.
-        densities: how much each specialist keeps of the model as it is.
-        recipe: how models are pruned; its budget says only what is counted.
-        draw: for what examples.
-        unseen: for a task, the name of another of the same kind, whose validation data are
-            answered by the specialist of the first.
-        others: the configurations of those.
-        validation_rows: of each task at most; None for all.
-        mirror: local mirror of data to read instead of the run's.
-        allow_targets: further packages of classes and functions that the run may name.
-    """
-
-    run: Path
-    tasks: Sequence[str]
-    densities: Sequence[float]
-    recipe: Recipe
-    draw: Draw
-    unseen: Mapping[str, str] = field(default_factory=dict)
-    others: Mapping[str, Any] = field(default_factory=dict)
-    validation_rows: int | None = None
-    mirror: str | None = None
-    allow_targets: Sequence[str] = ()
+    from multiprune.specialize.recipe import Recipe
+    from multiprune.specialize.request import Request
 
 
 @dataclass
@@ -72,33 +40,67 @@ class _Found:
     dense: int = 0
 
 
-def study(plan: Plan, *, progress: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+def study(
+    request: Request,
+    recipe: Recipe,
+    *,
+    densities: Sequence[float],
+    unseen: Mapping[str, str] | None = None,
+    others: Mapping[str, Any] | None = None,
+    validation_rows: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """Cut a model to every size, for each of its tasks, and measure; return what is written.
 
-    ``progress`` is told how many of how many specialists have been measured.
+    Args:
+        request: of what.
+        recipe: how models are cut; its budget says only what is counted.
+        densities: how much each specialist keeps of the model as it is.
+        unseen: for a task, the name of another of the same kind, whose validation data are
+            answered by the specialist of the first.
+        others: the configurations of those.
+        validation_rows: of each task at most; None for all.
+        progress: is told how many of how many specialists have been measured.
 
     Raises:
         ValueError: if the model has no such task, or what is asked for cannot be.
         FileNotFoundError: if there is no finished run.
     """
-    start = time.perf_counter()
-    model, origin = load(plan.run), read_origin(plan.run, allow_targets=plan.allow_targets)
-    check_can_be_cut(model)
-    tasks = list(plan.tasks) or list(model.meaning)
-    _check(plan, tasks, model)
-    found = _Found()
+    start, found = time.perf_counter(), _Found()
+    unseen, others = unseen or {}, others or {}
+    check_several("densities", densities)
+    for position, density in enumerate(densities):
+        check_number(f"densities[{position}]", density, above=0, at_most=1)
+    if not densities:
+        raise ValueError("`densities` must name at least one, but is empty.")
+    if missing := [name for name in unseen.values() if name not in others]:
+        raise ValueError(
+            f"`unseen` must name tasks that are configured, but {', '.join(missing)} is not: "
+            f"+task@others=[{','.join(missing)}]."
+        )
+    model, origin, tasks = request.opened()
+    if unknown := [name for name in unseen if name not in tasks]:
+        raise ValueError(
+            f"`unseen` must name other data by `tasks`, which are {', '.join(tasks)}, but names "
+            f"{', '.join(unknown)}."
+        )
+    encoder = Encoder(model.encoder, model.tokenizer)
     for number, name in enumerate(tasks):
-        _of_task(plan, model, origin, name, found)
+        encoded = origin.encoded(name, encoder, request.mirror)
+        other = None
+        if (elsewhere := unseen.get(name)) is not None:
+            other = origin.encoded(elsewhere, encoder, request.mirror, others=others)
+            _check_alike(encoded, other)
+        _of_task(model, encoded, other, recipe, densities, validation_rows, found)
         if progress is not None:
-            progress((number + 1) * len(plan.densities), len(tasks) * len(plan.densities))
-    recipe, draw = plan.recipe, plan.draw
+            progress((number + 1) * len(densities), len(tasks) * len(densities))
     return {
-        "run": str(plan.run),
+        "run": str(request.run),
         "method": recipe.method,
         "options": _options(recipe),
-        "labels": draw.labels,
-        "examples": draw.examples,
-        "seed": draw.seed,
+        "labels": recipe.labels,
+        "examples": recipe.examples,
+        "seed": recipe.seed,
         "repair": recipe.repair,
         "of": recipe.budget.of,
         "dense": found.dense,
@@ -127,40 +129,28 @@ def intersection_over_union(first: Iterable[Tensor], second: Iterable[Tensor]) -
 
 def _options(recipe: Recipe) -> dict[str, Any]:
     """Return the options that the method has."""
-    given = asdict(recipe.choice)
-    options = {name: given[name] for name in METHODS[recipe.method].options}
+    options = {name: getattr(recipe, name) for name in METHODS[recipe.method].options}
     return options | {"granularity": list(recipe.granularity)}
 
 
-def _check(plan: Plan, tasks: Sequence[str], model: ShippedModel) -> None:
-    if unknown := [name for name in (*tasks, *plan.unseen) if name not in model.meaning]:
-        raise ValueError(
-            f"Specialists are of tasks of the model, which are {', '.join(model.meaning)}, but "
-            f"{', '.join(unknown)} is asked for."
-        )
-    if missing := [name for name in plan.unseen.values() if name not in plan.others]:
-        raise ValueError(
-            f"`unseen` must name tasks that are configured, but {', '.join(missing)} is not: "
-            f"+task@others=[{','.join(missing)}]."
-        )
-    if not plan.densities:
-        raise ValueError("`densities` must name at least one, but is empty.")
-
-
-def _of_task(plan: Plan, model: ShippedModel, origin: Origin, name: str, found: _Found) -> None:
-    encoder = Encoder(model.encoder, model.tokenizer)
-    encoded = origin.encoded(name, encoder, plan.mirror)
-    other = _unseen(plan, origin, encoder, name, encoded)
+def _of_task(
+    model: ShippedModel,
+    encoded: EncodedTask,
+    other: EncodedTask | None,
+    recipe: Recipe,
+    densities: Sequence[float],
+    rows: int | None,
+    found: _Found,
+) -> None:
+    name = encoded.name
     whole = model.only(name)
-    rows = plan.validation_rows
     found.whole[name] = validated(whole, encoded, rows=rows)
     whole_elsewhere = {} if other is None else validated(whole, other, head=name, rows=rows)
-    examples = calibration_set(encoded, model, plan.draw)
-    known = importance(whole, encoded.task, name, examples, plan.recipe)
-    for density in plan.densities:
-        budget = FractionBudget(fraction=density, of=plan.recipe.budget.of)
-        recipe = replace(plan.recipe, budget=budget)
-        made = specialized(model, encoded.task, name, examples, recipe, known=known)
+    examples = calibration_set(encoded, model, recipe)
+    known = importance(whole, encoded.task, name, examples, recipe)
+    for density in densities:
+        sized = replace(recipe, budget=FractionBudget(fraction=density, of=recipe.budget.of))
+        made = specialized(model, encoded.task, name, examples, sized, known=known)
         size = {"asked": made.budget.asked, "kept": made.budget.kept}
         metrics = validated(made.model, encoded, rows=rows)
         found.dense = made.budget.dense
@@ -172,19 +162,13 @@ def _of_task(plan: Plan, model: ShippedModel, origin: Origin, name: str, found: 
             found.unseen.append({**of, **size, "metrics": metrics, "whole": whole_elsewhere})
 
 
-def _unseen(
-    plan: Plan, origin: Origin, encoder: Encoder, name: str, encoded: EncodedTask
-) -> EncodedTask | None:
-    if (elsewhere := plan.unseen.get(name)) is None:
-        return None
-    other = origin.encoded(elsewhere, encoder, plan.mirror, others=plan.others)
+def _check_alike(encoded: EncodedTask, other: EncodedTask) -> None:
     meant, means = (one.task.output for one in (encoded, other))
     if meant.label_space != means.label_space:
         raise ValueError(
-            f"Data that a specialist of {name} answers must have its classes, {meant.meaning}, but "
-            f"{elsewhere} has {means.meaning}."
+            f"Data that a specialist of {encoded.name} answers must have its classes, "
+            f"{meant.meaning}, but {other.name} has {means.meaning}."
         )
-    return other
 
 
 def _overlap(masks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Any]:

@@ -10,13 +10,13 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from multiprune.specialize.specialize import Manner, Outcome
+    from multiprune.specialize.recipe import Recipe
+    from multiprune.specialize.specialize import Outcome
 
 
-def print_outcomes(manner: Manner, outcomes: Sequence[Outcome]) -> None:
+def print_outcomes(recipe: Recipe, outcomes: Sequence[Outcome]) -> None:
     """Print one row a model, and below it its scores by language if it is for several."""
-    draw = manner.draw
-    title = f"{manner.recipe.method}: {draw.examples} examples, {draw.labels} labels"
+    title = f"{recipe.method}: {recipe.examples} examples, {recipe.labels} labels"
     by_language = any(one.language for one in outcomes)
     table = Table("task", title=title, title_justify="left")
     for head in (*["language"] * by_language, "kept", "dense", "metric", "before", "after"):

@@ -22,7 +22,7 @@ SPECIALISTS = "specialists.json"
 WITHOUT_EXAMPLES = ("magnitude", "random")
 
 #: Settings of a job, besides the options of its method, that scores depend on.
-_CONFIGURED = ("relative", "weight_by_confidence", "validation_rows")
+_CONFIGURED = ("rank", "rounds", "weight_by_confidence", "validation_rows")
 
 
 @dataclass(frozen=True, order=True)
@@ -201,7 +201,11 @@ def _check(one: SpecialistFile, name: str) -> None:
 def _options(content: Any, name: str) -> dict[str, Any]:
     options = value_at(content, "options", dict, name=name)
     config = content.get("config")
-    configured = config if isinstance(config, dict) else {}
+    # Before there were rounds in a study, there was one.
+    configured = {"rounds": 1, **config} if isinstance(config, dict) else {}
+    if "relative" in configured:
+        ranks = {"True": "by_module", "False": "together"}
+        configured["rank"] = ranks.get(str(configured["relative"]))
     options |= {key: configured[key] for key in _CONFIGURED if key in configured}
     # The seed tells draws apart, which are one curve.
     return {key: value for key, value in options.items() if key != "seed"}
