@@ -13,7 +13,6 @@ from multiprune.arguments import check_number
 from multiprune.metrics.outputs import Classes, Output
 from multiprune.tasks.columns import check_lists
 from multiprune.tasks.labels import checked_labels, known, label_reader
-from multiprune.tasks.losses import no_loss
 from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.task import EXAMPLE, IGNORED, Rows, Task
 from multiprune.tasks.word_labels import tags_of, unread, word_label, words_of
@@ -154,11 +153,11 @@ class Tagging(Task):
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         tags = tags_of(labels[:, : logits.shape[1]])
-        if (tags == IGNORED).all():
-            return no_loss(logits)
-        return functional.cross_entropy(
-            logits.float().flatten(0, 1), tags.flatten(), ignore_index=IGNORED
+        total = functional.cross_entropy(
+            logits.float().flatten(0, 1), tags.flatten(), ignore_index=IGNORED, reduction="sum"
         )
+        # Where there is none, without a look at how many there are.
+        return total / (tags != IGNORED).sum().clamp(min=1)
 
     @override
     def loss_terms(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -169,7 +168,7 @@ class Tagging(Task):
         self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
     ) -> Tensor:
         labelled = labels[:, : logits.shape[1]] != IGNORED
-        return softened_divergence(logits[labelled], teacher[labelled], temperature)
+        return softened_divergence(logits, teacher, temperature, labelled)
 
     @override
     def predictions(self, logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
