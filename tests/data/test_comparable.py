@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from random import Random
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from datasets import Dataset
@@ -62,6 +64,35 @@ def test_rows_of_each_language_are_dealt_out_and_two_of_three_lose_a_sentence() 
         "english": ["e2", "e3", None, None, "e10", "e11"],
         "lang": ["sw", "de", "sw", "de", "sw", "de"],
     }
+
+
+@dataclass(frozen=True)
+class Large:
+    """Three languages in some order, in more rows than are made at a time."""
+
+    def load(self, split: str, **_: Any) -> Rows:
+        draw = Random(split)
+        made = {name: [f"{name} {row}" for row in range(4000)] for name in TEXT}
+        made["lang"] = draw.choices(["de", "sw", "fi"], k=4000)
+        return Rows(Dataset.from_dict(made), "large", "fingerprint")
+
+
+@pytest.mark.parametrize(("split", "turn"), [("validation", 0), ("test", 1)])
+def test_large_corpora_are_dealt_out_as_small_ones(split: str, turn: int) -> None:
+    corpus = ComparableCorpus(source=Large(), text=TEXT)
+    found = corpus.load(split, mirror=None)
+    assert found is not None
+    # Row by row, as it is described.
+    seen: Counter[str] = Counter()
+    expected = []
+    for row in Large().load("test").table:
+        place, odd = divmod(seen[row["lang"]], 2)
+        seen[row["lang"]] += 1
+        if odd == turn:
+            lost = {1: {TEXT[1]: None}, 2: {TEXT[0]: None}}.get(place % 3, {})
+            expected.append(row | lost)
+    assert [*found.table] == expected
+    assert found.table.cache_files  # on the disk
 
 
 def test_splits_have_no_row_in_common_and_are_told_apart() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -178,6 +179,15 @@ def test_languages_of_one_configuration_are_told_by_ids(hub: Hub) -> None:
     assert rows_of(task.source, "train").table["lang"][:] == ["en", "fi", "ko", "en"]
 
 
+def test_id_of_no_language_is_named_by_its_row_of_the_whole_table(hub: Hub) -> None:
+    count = 1300
+    ids = ["english-1"] * (count - 1) + ["klingon-1"]
+    columns = questions(ids, ["Ada"] * count, ["Ada"] * count, [0] * count)
+    hub.put("google/xtreme", "tydiqa", "train", columns, QUESTIONS)
+    with pytest.raises(ValueError, match=r"but row 1299 is 'klingon-1'\.$"):
+        task_of("tydiqa").source.load("train", mirror=None)
+
+
 def test_id_of_no_language_is_named(hub: Hub) -> None:
     hub.put("google/xtreme", "tydiqa", "train", questions(["12"], ["Ada"], ["Ada"], [0]), QUESTIONS)
     with pytest.raises(ValueError, match=r"'id' of google/xtreme tydiqa train .* row 0 is '12'"):
@@ -248,6 +258,53 @@ def test_language_without_the_split_is_left_out_unless_it_is_the_only_one(hub: H
     assert rows.origin == "google/xtreme PAN-X.de train"
     with pytest.raises(ValueError, match="needs a train split, but google/xtreme train does not"):
         source.load("train", mirror=None, languages=["yo"])
+
+
+def test_large_tables_are_put_into_their_form_some_rows_at_a_time(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count, sizes = 2500, []
+    starts = [row % 5 for row in range(count)]
+    columns = questions(
+        [f"{('finnish', 'korean')[row % 2]}-{row}" for row in range(count)],
+        ["." * (row % 3) + "Ada" for row in range(count)],
+        ["Ada"] * count,
+        starts,
+    )
+    features = Features(**QUESTIONS | {"label": ClassLabel(names=["no", "yes"])})
+    hub.put("owner/name", None, "train", columns | {"label": [1, 0] * (count // 2)}, features)
+    layout = HubLayout(
+        prefixes={"fi": "finnish", "ko": "korean"},
+        columns={"text": "answers.text", "start": "answers.answer_start"},
+        named=["label"],
+        numbered="idx",
+        aligned=["context", "text", "start"],
+    )
+    languages = type(layout)._languages
+
+    def noted(self: HubLayout, ids: Sequence[str], *rest: Any) -> list[str]:
+        sizes.append(len(ids))
+        return languages(self, ids, *rest)
+
+    monkeypatch.setattr(HubLayout, "_languages", noted)
+    rows = layout.load("owner/name", None, "train", ["ko"])
+    assert rows is not None
+    kept = range(1, count, 2)
+    assert rows.table["idx"][:] == [*kept]
+    assert rows.table["lang"][:] == ["ko"] * len(kept)
+    assert rows.table["label"][:] == ["no"] * len(kept)
+    assert rows.table["start"][:] == [[row % 3] for row in kept]
+    assert sum(sizes) == count
+    assert max(sizes) <= 1000
+    # What is made lies on the disk, and is read the next time.
+    assert rows.table.cache_files
+    again = layout.load("owner/name", None, "train", None)
+    assert again is not None
+    assert again.table["lang"][:] == ["fi", "ko"] * (count // 2)
+    assert sum(sizes) == count
+    other = replace(layout, aligned=[]).load("owner/name", None, "train", None)
+    assert other is not None
+    assert other.table["start"][:] == [[one] for one in starts]
 
 
 def test_fingerprint_follows_rows_and_languages(hub: Hub) -> None:

@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from streamed_world import write_parquet
 
-from multiprune.data.pieces import CorpusError, Lines, files_of, pieces_of
+from multiprune.data.pieces import CorpusError, Piece, files_of, pieces_of
 from multiprune.data.text_source import lines_of
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ def test_a_byte_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match=r"UTF-8, but byte 11 of .*a\.txt is not"):
         lines(tmp_path, content, 5)
     file = files_of(str(tmp_path / "a.txt"))[0]
-    assert Lines(file, 0, 8).texts() == ["one", "two"]
-    assert Lines(file, 12, len(content)).texts() == ["four"]
+    assert Piece(file, 0, 8).texts() == ["one", "two"]
+    assert Piece(file, 12, len(content)).texts() == ["four"]
 
 
 @pytest.mark.parametrize(("size", "count"), [(10_000, 4), (150, 8), (1, 30)])
@@ -113,7 +113,7 @@ def test_files_are_found_on_any_file_system_by_name(tmp_path: Path) -> None:
     assert [file.name for file in local] == [
         str(tmp_path / name) for name in ("a/1.txt", "b/2.txt")
     ]
-    assert Lines(found[0], 0, 5).texts() == Lines(local[0], 0, 5).texts() == ["text"]
+    assert Piece(found[0], 0, 5).texts() == Piece(local[0], 0, 5).texts() == ["text"]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import datasets
 import pyarrow
@@ -12,6 +14,7 @@ from multiprune.data.source import GeneratedSource, HubSource, SplitSource
 from multiprune.tasks.columns import Columns
 from multiprune.tasks.rows import Rows, Source
 from multiprune.tasks.synthetic import agreement
+from multiprune.user_code import UserCodeError
 
 SOURCE = HubSource(path="owner/repository", mirror="cola")
 COLUMNS: dict[str, list[Any]] = {"sentence": ["the dog runs", "cats"], "label": [1, 0]}
@@ -234,6 +237,81 @@ def test_mirror_plays_no_part_in_generated_rows(tmp_path: Path) -> None:
 def test_generator_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"`rows\.train` must be a whole number of at least 1"):
         GeneratedSource(generator=agreement, rows={"train": 0})
+
+
+def in_parts(count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Yield what ``agreement`` returns, three rows at a time."""
+    made = agreement(count, seed)
+    for first in range(0, count, 3):
+        yield {name: values[first : first + 3] for name, values in made.items()}
+
+
+def train_rows(generator: Any, count: int = 8) -> Rows:
+    rows = GeneratedSource(generator=generator, rows={"train": count}).load("train", mirror=None)
+    assert rows is not None
+    return rows
+
+
+def test_rows_that_are_generated_in_parts_are_those_of_the_parts() -> None:
+    assert train_rows(in_parts).table.to_dict() == agreement(8, 0)
+
+
+def test_no_more_than_two_parts_are_in_memory() -> None:
+    class Part(dict[str, Any]):
+        """Can be watched."""
+
+        __hash__ = object.__hash__  # type: ignore[assignment]
+
+    alive: WeakSet[Part] = WeakSet()
+    most = 0
+
+    def generator(count: int, _: int) -> Iterator[Part]:
+        nonlocal most
+        for row in range(count):
+            part = Part(number=[row])
+            alive.add(part)
+            most = max(most, len(alive))
+            yield part
+
+    rows = train_rows(generator, 30)
+    assert rows.table["number"][:] == [*range(30)]
+    assert rows.table.cache_files  # on the disk
+    assert most <= 2
+
+
+def test_generated_rows_are_told_by_what_they_hold_and_not_by_the_name_of_the_generator() -> None:
+    def generator(count: int, _: int) -> dict[str, Any]:
+        return {"number": [*range(count)]}
+
+    first = train_rows(generator)
+
+    def generator(count: int, _: int) -> dict[str, Any]:  # type: ignore[no-redef]
+        return {"number": [*range(1, count + 1)]}
+
+    changed = train_rows(generator)
+    assert first.origin == changed.origin
+    assert first.fingerprint != changed.fingerprint
+    assert changed.table["number"][:] == [*range(1, 9)]
+    assert train_rows(lambda count, _: {"number": [*range(count)]}).fingerprint == first.fingerprint
+
+
+def test_parts_that_are_none_or_do_not_fit_are_refused() -> None:
+    def other_types(_: int, __: int) -> Iterator[dict[str, Any]]:
+        yield {"a": ["text"]}
+        yield {"a": [{"b": 1}]}
+
+    def failing(_: int, __: int) -> Iterator[dict[str, Any]]:
+        yield {"a": ["text"]}
+        raise KeyError("b")
+
+    with pytest.raises(ValueError, match=r"columns of other_types .* values of one type, but: "):
+        train_rows(other_types)
+    with pytest.raises(UserCodeError, match=r"of rows failing \(train, seed 0\) failed with KeyE"):
+        train_rows(failing)
+    nothing: list[Any] = [[], {"a": []}, [{"a": []}, {"a": []}]]
+    for made in nothing:
+        with pytest.raises(ValueError, match=r"must have rows, but <lambda> .* is empty"):
+            train_rows(lambda _, __, made=made: made)
 
 
 def test_rows_of_one_language_say_so(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from streamed_world import (
     write_parquet,
 )
 
-from multiprune.data.pieces import CorpusError, Lines
+from multiprune.data.pieces import CorpusError, Piece
 from multiprune.data.source import GeneratedSource
 from multiprune.metrics import Accuracy
 from multiprune.tasks.classification import Classification
@@ -37,8 +37,6 @@ from multiprune.tasks.synthetic import agreement
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from multiprune.data.pieces import Piece
 
 # In batches of 8, a pass through the corpus has 15.
 PASS = len(TEXTS) // 8
@@ -333,7 +331,7 @@ def test_only_patterns_of_the_mirror_are_below_it(
         mirrored.corpus("text", None)
     monkeypatch.chdir(tmp_path)
     pieces = own.corpus("text", tmp_path / "elsewhere").pieces
-    names = {one.file.name for one in pieces if isinstance(one, Lines)}
+    names = {one.file.name for one in pieces}
     assert names == {str(tmp_path / "mirror" / "corpus" / "0.txt")}
     (tmp_path / "empty.txt").touch()
     with pytest.raises(ValueError, match=r"must hold text, but .* is empty"):
@@ -346,8 +344,8 @@ def test_a_piece_that_is_cached_is_not_read(
     task, cache = streamed(write_lines(tmp_path / "corpus")), tmp_path / "cache"
     expected = read(take(train_batches(cache, task), PASS))
 
-    def refuse(_: Lines) -> list[str]:
+    def refuse(_: Piece) -> list[str]:
         raise AssertionError
 
-    monkeypatch.setattr(Lines, "texts", refuse)
+    monkeypatch.setattr(Piece, "texts", refuse)
     assert read(take(train_batches(cache, task), PASS)) == expected

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from tiny_text_to_text import tiny_tokenizer
+from torch.nn import functional
+from waits import Waits
 
 from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy, AnswerF1
@@ -18,6 +20,7 @@ from multiprune.tasks.masked_language import MaskedLanguage
 from multiprune.tasks.packing import across_texts
 from multiprune.tasks.question_answering import QuestionAnswering
 from multiprune.tasks.rows import IGNORED
+from multiprune.tasks.soft_targets import softened_divergence
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.text_to_text import worded
 from multiprune.training.distillation import hidden_state_loss
@@ -72,6 +75,44 @@ def test_loss_over_no_labels_is_0_and_moves_nothing(kind: str) -> None:
         assert loss.item() == 0
         (gradient,) = torch.autograd.grad(loss, weight, retain_graph=True)
         assert gradient.item() == 0
+
+
+SOME = torch.tensor([[0, 1, IGNORED], [1, IGNORED, IGNORED]])
+#: For each kind of task, the shape of its logits and labels of which some are none.
+LABELS: dict[str, tuple[tuple[int, ...], Tensor]] = {
+    "classes": ((2, 2), torch.tensor([0, 1])),
+    "words": ((2, 2), torch.tensor([0, 1])),
+    "sets": ((2, 2), torch.tensor([[0.0, 1.0], [1.0, 1.0]])),
+    "number": ((2, 1), torch.tensor([0.5, 1.0])),
+    "tags": ((2, 3, 2), SOME),
+    "span": ((2, 3, 2), torch.tensor([[[1, 2], [0, 0], [4, 5], [5, 6], [IGNORED] * 2]] * 2)),
+    "masked": ((3, 7), SOME),
+}
+#: Losses that wait for the device, and why.
+WAITING = {"masked": "Logits are those of hidden tokens alone, as many as the labels say."}
+
+
+@pytest.mark.parametrize("kind", NOTHING)
+def test_losses_wait_for_nothing_unless_a_table_says_why(kind: str) -> None:
+    task, (shape, labels) = NOTHING[kind][0], LABELS[kind]
+    logits, teacher = torch.randn(shape, requires_grad=True), torch.randn(shape)
+    waits = Waits()
+    waits.claim([logits, teacher, labels])
+    with waits:
+        loss = task.loss(logits, labels) + task.distillation_loss(logits, teacher, labels, 2.0)
+        loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() != 0
+    assert bool(waits.found) == (kind in WAITING), waits.found
+
+
+def test_tags_that_are_none_take_no_part() -> None:
+    task, (shape, labels) = NOTHING["tags"][0], LABELS["tags"]
+    logits, teacher = torch.randn(shape), torch.randn(shape)
+    labelled = labels != IGNORED
+    expected = functional.cross_entropy(logits[labelled], labels[labelled])
+    torch.testing.assert_close(task.loss(logits, labels), expected)
+    divergence = softened_divergence(logits[labelled], teacher[labelled], 2.0)
+    torch.testing.assert_close(task.distillation_loss(logits, teacher, labels, 2.0), divergence)
 
 
 def test_hidden_states_of_padding_alone_are_no_loss() -> None:

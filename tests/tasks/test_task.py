@@ -157,3 +157,16 @@ def test_batch_moves_inputs_and_labels_together() -> None:
     moved = Batch("task", inputs, torch.tensor([0])).to(torch.device("meta"))
     assert moved.task == "task"
     assert {one.device.type for one in [*moved.inputs.values(), moved.labels]} == {"meta"}
+
+
+@pytest.mark.parametrize(("mask", "is_padded"), [([1, 1], False), ([1, 0], True)])
+def test_a_batch_that_leaves_the_cpu_knows_whether_it_is_padded(
+    mask: list[int], is_padded: bool
+) -> None:
+    inputs = {"input_ids": torch.tensor([[3, 4]]), "attention_mask": torch.tensor([mask])}
+    batch = Batch("task", inputs, torch.tensor([0]))
+    assert batch.is_padded is None
+    moved = batch.to(torch.device("meta"))
+    assert moved.is_padded is is_padded
+    # Nothing is read of what is there: on that device nothing could be.
+    assert moved.to(torch.device("meta")).is_padded is is_padded

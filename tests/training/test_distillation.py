@@ -7,11 +7,13 @@ import pytest
 import torch
 from teacher_world import TASKS, Strategy, encoded, encoder_of, save_teacher
 from torch.nn import functional
+from waits import Waits
 
 from multiprune.data.datamodule import MultitaskDataModule
 from multiprune.data.mixing import ProportionalMixing
 from multiprune.models.hidden_states import LayerStates, recorded_states
 from multiprune.models.multitask import MultitaskModel
+from multiprune.models.padding import padding_is_known
 from multiprune.tasks.task import Batch
 from multiprune.training.distillation import (
     HiddenDistillation,
@@ -148,6 +150,21 @@ def test_only_the_student_has_gradients(kind: str, tmp_path: Path) -> None:
         teacher = teacher_of(distillation, name)
         assert all(one.grad is None and not one.requires_grad for one in teacher.parameters())
     assert all(one.grad is not None for one in model.parameters())
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("kind", ["logits", "hidden"])
+def test_a_teacher_is_waited_for_no_more_than_the_student(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    distillation, model = started(tmp_path, kind)
+    batch, waits = encoded(name).batch("train", ROWS).to(torch.device("cpu")), Waits()
+    teacher = teacher_of(distillation, name)
+    waits.claim([*model.parameters(), *model.buffers(), *batch.inputs.values(), batch.labels])
+    waits.claim([*teacher.parameters(), *teacher.buffers()])
+    with waits, padding_is_known(model.encoder, is_padded=batch.is_padded):
+        distillation.losses(model, TASKS[name], batch).total.backward()  # type: ignore[no-untyped-call]
+    assert waits.found == []
 
 
 @pytest.mark.parametrize("kind", ["logits", "hidden"])

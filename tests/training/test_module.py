@@ -200,10 +200,7 @@ def test_the_loss_is_weighted_for_training_and_logged_as_it_is(
         logits = module(batch).double().numpy()
     chosen = np.exp(logits)[np.arange(5), batch.labels.numpy()] / np.exp(logits).sum(1)
     loss = float(-np.log(chosen).mean())
-    assert logged == {
-        "train/choice/loss": pytest.approx(loss, abs=1e-6),
-        "loss": pytest.approx(loss, abs=1e-6),
-    }
+    assert logged == {"train/choice/loss": pytest.approx(loss, abs=1e-6)}
     assert trained == pytest.approx(3 * loss, abs=1e-5)
 
 
@@ -216,8 +213,29 @@ def test_a_loss_that_is_not_finite_names_task_and_step(
     output = module.model.get_submodule("heads.number.output")
     assert isinstance(output, nn.Linear)
     nn.init.constant_(output.bias, bias)
+    monkeypatch.setattr(module, "log", lambda *_, **__: None)
+    module.training_step(batch_of("number", 3), 0)
+    monkeypatch.setattr(module, "_trainer", SimpleNamespace(global_step=8))
     with pytest.raises(FloatingPointError, match=f"is {shown} for task number at step 7"):
-        module.training_step(batch_of("number", 3), 0)
+        module.training_step(batch_of("choice", 3), 1)
+
+
+def test_the_progress_bar_shows_the_loss_of_steps_that_are_logged(tmp_path: Path) -> None:
+    shown, logged = [], []
+
+    class Look(pl.Callback):
+        @override
+        def on_train_batch_start(
+            self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            shown.append(trainer.progress_bar_metrics.get("loss"))
+            # Of the batch before.
+            logged.append(trainer.logged_metrics.get("train/choice/loss"))
+
+    trainer = trainer_in(tmp_path, Look(), max_steps=5, log_every_n_steps=2)
+    fit(trainer, module_with(), [batch_of("choice", 4, seed) for seed in range(5)])
+    assert shown == [None, None, logged[2], logged[2], logged[4]]
+    assert logged[2] != logged[4]
 
 
 def draw(

@@ -177,7 +177,9 @@ def test_status_is_written_every_few_seconds_and_not_every_step(
         "multiprune.training.status.time", SimpleNamespace(monotonic=lambda: clock.now)
     )
     trainer: Any = SimpleNamespace(
-        global_step=50, estimated_stepping_batches=1000, callback_metrics={}, logged_metrics={}
+        global_step=50,
+        estimated_stepping_batches=1000,
+        _logger_connector=SimpleNamespace(should_update_logs=False),
     )
     module: Any = None
     file = StatusFile(tmp_path)

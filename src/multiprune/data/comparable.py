@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from multiprune.data.file_rows import rewritten
 from multiprune.tasks.columns import check_present
 from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.rows import Rows
@@ -14,8 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+    from pyarrow import ChunkedArray
+
     from multiprune.tasks.columns import Columns
     from multiprune.tasks.rows import Source
+
+# Part of every fingerprint: raise it when other sentences are left out.
+_FORMAT = 1
 
 #: What the rows of a language are dealt out to, one after the other.
 _SPLITS = ("validation", "test")
@@ -54,30 +62,36 @@ class ComparableCorpus:
         Raises:
             ValueError: if the corpus lacks a column.
         """
-        from datasets import Dataset
-
         rows = self.source.load("test", mirror=mirror, languages=languages, columns=columns)
         if split not in _SPLITS or rows is None:
             return None
-        found: dict[str, list[Any]] = rows.table.to_dict()
-        check_present([*self.text, LANGUAGE], [*found], rows.origin)
-        kept = _places(found[LANGUAGE], split)
-        found = {name: [values[row] for row in kept] for name, values in found.items()}
-        for turn, column in ((1, self.text[1]), (2, self.text[0])):
-            found[column] = [
-                None if place % 3 == turn else one
-                for place, one in zip(kept.values(), found[column], strict=True)
-            ]
-        origin = f"{rows.origin} ({split} of a comparable corpus)"
-        return Rows(Dataset.from_dict(found), origin, f"{rows.fingerprint}-{split}")
+        check_present([*self.text, LANGUAGE], rows.table.column_names, rows.origin)
+        kept, places = _places(rows.table.with_format("arrow")[LANGUAGE][:], split)
+
+        def part(columns: dict[str, list[Any]], numbers: list[int]) -> dict[str, list[Any]]:
+            for turn, column in ((1, self.text[1]), (2, self.text[0])):
+                columns[column] = [
+                    None if places[number] % 3 == turn else one
+                    for number, one in zip(numbers, columns[column], strict=True)
+                ]
+            return columns
+
+        fingerprint = f"{rows.fingerprint}-{split}"
+        table = rewritten(
+            rows.table.select(kept),
+            part,
+            features=rows.table.features,
+            depends_on=[_FORMAT, self.text, fingerprint],
+        )
+        return Rows(table, f"{rows.origin} ({split} of a comparable corpus)", fingerprint)
 
 
-def _places(languages: Sequence[str], split: str) -> dict[int, int]:
+def _places(languages: ChunkedArray, split: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows of a split, and the place of each in its language's part of it."""
-    seen: Counter[str] = Counter()
-    places = {}
-    for row, language in enumerate(languages):
-        if seen[language] % len(_SPLITS) == _SPLITS.index(split):
-            places[row] = seen[language] // len(_SPLITS)
-        seen[language] += 1
-    return places
+    of_row = languages.dictionary_encode().combine_chunks().indices.to_numpy()
+    place = np.empty(len(of_row), np.int64)
+    for language in range(of_row.max(initial=-1) + 1):
+        mine = np.flatnonzero(of_row == language)
+        place[mine] = np.arange(len(mine))
+    kept = np.flatnonzero(place % len(_SPLITS) == _SPLITS.index(split))
+    return kept, place[kept] // len(_SPLITS)

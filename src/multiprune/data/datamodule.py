@@ -23,7 +23,7 @@ from multiprune.data.mixing import BatchPlan, Mixing
 from multiprune.data.pieces import CorpusError
 from multiprune.data.selection import check_language
 from multiprune.data.splits import SplitReader
-from multiprune.data.streamed_task import StreamedTask, check_streams, streamed_tasks
+from multiprune.data.stream import StreamedTask, check_streams, streamed_tasks
 from multiprune.tasks.scores import reads_rows
 
 if TYPE_CHECKING:

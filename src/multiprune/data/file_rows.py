@@ -5,22 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from multiprune.data.cache import default_cache_folder, stored
+from multiprune.data.rows_file import RowsFile
 from multiprune.data.tables import table_parts
 from multiprune.tasks.columns import row_slices
 from multiprune.tasks.labels import class_names
 from multiprune.tasks.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from datasets import Dataset
+    from datasets import Dataset, Features
     from pyarrow import Table
 
     from multiprune.tasks.columns import Columns
@@ -92,6 +95,50 @@ def joined(tables: Sequence[Dataset], origin: str) -> Dataset:
             f"Tables that are joined must hold the same in each column, but those of {origin} do "
             f"not: {error}"
         ) from error
+
+
+def rewritten(
+    table: Dataset,
+    part: Callable[[dict[str, list[Any]], list[int]], dict[str, list[Any]]],
+    *,
+    features: Features,
+    depends_on: object,
+) -> Dataset:
+    """Return a table whose rows are made anew, some at a time, and lie on the disk.
+
+    ``part`` takes columns of some rows and the numbers of these, and returns columns of as many.
+    ``depends_on`` is all that it depends on besides, its own version among that: what `datasets`
+    finds for itself does not tell the code of functions that it calls.
+    """
+    made = repr([depends_on, table._fingerprint])
+    fingerprint = hashlib.sha256(made.encode()).hexdigest()[:32]
+    return table.map(
+        part,
+        with_indices=True,
+        batched=True,
+        features=features,
+        new_fingerprint=fingerprint,
+        cache_file_name=str(rows_folder() / f"{fingerprint}.arrow"),
+    )
+
+
+def collected(parts: Iterable[Table]) -> tuple[Dataset, str]:
+    """Return rows that come in parts, one at least, on the disk, and a digest of what they hold."""
+    import pyarrow
+
+    folder = rows_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=".", dir=folder) as beside:
+        file = Path(beside) / "rows.arrow"
+        with closing(RowsFile(file)) as rows:
+            for part in parts:
+                rows.write(part)
+        with file.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        with pyarrow.memory_map(str(file)) as source, pyarrow.ipc.open_stream(source) as batches:
+            found = ((pyarrow.Table.from_batches([one]), 0) for one in batches)
+            table, _ = stored(folder / digest[:32], lambda: found)
+    return table, digest
 
 
 def rows_folder() -> Path:

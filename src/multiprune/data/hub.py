@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from multiprune.data.file_rows import rewritten
 from multiprune.tasks.languages import LANGUAGE
 from multiprune.tasks.rows import Rows
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from datasets import ClassLabel, Dataset
+    from datasets import ClassLabel, Dataset, Features
+
+# Part of every fingerprint: raise it when tables are put into their form in another way.
+_FORMAT = 1
 
 # Says which row it is, and in some data sets its language.
 _ID = "id"
@@ -99,26 +105,49 @@ class HubLayout:
     def _arranged(
         self, table: Dataset, language: str | None, languages: Sequence[str] | None, origin: str
     ) -> Dataset:
+        """Return a table as its mirror has it: some rows at a time, and kept beside the table."""
         table = self._renamed(table, origin)
+        for column in [*self.named, *self.stripped, *self.aligned, *([_ID] * bool(self.prefixes))]:
+            _check_column(table, column, origin)
+        import pyarrow.compute
+        from datasets import List, Value
+
+        features = table.features.copy()
+        labels = {column: _labels(features, column, origin) for column in self.named}
+        for column, label in labels.items():
+            is_label = features[column] is label
+            features[column] = Value("string") if is_label else List(Value("string"))
         if self.numbered is not None:
-            table = table.add_column(self.numbered, [*range(len(table))])
-        if language is not None:
-            table = table.add_column(LANGUAGE, [language] * len(table))
-        if self.prefixes:
-            found = self._languages(_values(table, _ID, origin), origin)
-            table = table.add_column(LANGUAGE, found)
-            if languages is not None:
-                table = table.select([row for row, one in enumerate(found) if one in languages])
-        for column in self.named:
-            table = _replaced(table, column, _names(table, column, origin))
-        for column in self.stripped:
-            texts = [text.strip() for text in _values(table, column, origin)]
-            table = _replaced(table, column, texts)
-        if self.aligned:
-            columns = (_values(table, column, origin) for column in self.aligned)
-            starts = [[*map(aligned_start, [context] * len(answers), answers, starts)]
-                      for context, answers, starts in zip(*columns, strict=True)]  # fmt: skip
-            table = _replaced(table, self.aligned[2], starts)
+            features[self.numbered] = Value("int64")
+        if language is not None or self.prefixes:
+            features[LANGUAGE] = Value("string")
+        if features == table.features and not self.stripped and not self.aligned:
+            return table
+
+        def part(columns: dict[str, list[Any]], rows: list[int]) -> dict[str, list[Any]]:
+            if self.numbered is not None:
+                columns[self.numbered] = rows
+            if language is not None:
+                columns[LANGUAGE] = [language] * len(rows)
+            if self.prefixes:
+                columns[LANGUAGE] = self._languages(columns[_ID], rows, origin)
+            for column, label in labels.items():
+                columns[column] = [label.int2str(one) for one in columns[column]]
+            for column in self.stripped:
+                columns[column] = [text.strip() for text in columns[column]]
+            if self.aligned:
+                three = (columns[column] for column in self.aligned)
+                columns[self.aligned[2]] = [
+                    [*map(aligned_start, [context] * len(answers), answers, starts)]
+                    for context, answers, starts in zip(*three, strict=True)
+                ]
+            return columns
+
+        table = rewritten(table, part, features=features, depends_on=[_FORMAT, self, language])
+        if self.prefixes and languages is not None:
+            found = table.with_format("arrow")[LANGUAGE][:]
+            wanted = pyarrow.compute.is_in(found, pyarrow.array([*languages]))
+            table = table.select(np.flatnonzero(wanted))
         return table
 
     def _renamed(self, table: Dataset, origin: str) -> Dataset:
@@ -129,9 +158,9 @@ class HubLayout:
             _check_column(flat, theirs, origin)
         return flat.rename_columns({theirs: ours for ours, theirs in self.columns.items()})
 
-    def _languages(self, ids: Sequence[str], origin: str) -> list[str]:
+    def _languages(self, ids: Sequence[str], rows: Sequence[int], origin: str) -> list[str]:
         found = []
-        for row, identifier in enumerate(ids):
+        for row, identifier in zip(rows, ids, strict=True):
             mine = [one for one, prefix in self.prefixes.items() if identifier.startswith(prefix)]
             if not mine:
                 raise ValueError(
@@ -188,12 +217,6 @@ def _origin(path: str, configuration: str | None, split: str) -> str:
     return " ".join(part for part in (path, configuration, split) if part)
 
 
-def _values(table: Dataset, column: str, origin: str) -> list[Any]:
-    _check_column(table, column, origin)
-    # A slice is a list; element by element, a column of `datasets` is read anew.
-    return list(table[column][:])
-
-
 def _check_column(table: Dataset, column: str, origin: str) -> None:
     if column not in table.column_names:
         raise ValueError(
@@ -201,19 +224,13 @@ def _check_column(table: Dataset, column: str, origin: str) -> None:
         )
 
 
-def _names(table: Dataset, column: str, origin: str) -> list[Any]:
-    """Return the names of class labels, or lists of them."""
+def _labels(features: Features, column: str, origin: str) -> ClassLabel:
+    """Return the class labels of a column, or of its lists."""
     from datasets import ClassLabel
 
-    values = _values(table, column, origin)
-    feature = table.features[column]
-    labels: ClassLabel = getattr(feature, "feature", feature)
+    labels = getattr(features[column], "feature", features[column])
     if not isinstance(labels, ClassLabel):
         raise ValueError(
             f"Column {column!r} of {origin} must hold class labels, but holds {labels}."
         )
-    return [labels.int2str(one) for one in values]
-
-
-def _replaced(table: Dataset, column: str, values: list[Any]) -> Dataset:
-    return table.remove_columns(column).add_column(column, values)
+    return labels

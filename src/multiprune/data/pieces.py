@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 
@@ -16,9 +16,7 @@ from multiprune.data.text_source import split_lines
 from multiprune.message import first_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from pyarrow.parquet import ParquetFile
+    from collections.abc import Iterator, Sequence
 
 # So many footers of parquet files are read at once: each is a wait for the network.
 _AT_ONCE = 16
@@ -40,6 +38,13 @@ class File:
     size: int
     mark: str
 
+    @classmethod
+    def found(cls, system: Any, path: str) -> File:
+        """Look at a file of a file system."""
+        info = system.info(path)
+        mark = next((str(info[key]) for key in _MARKS if info.get(key)), "")
+        return cls(system.unstrip_protocol(path), int(info["size"]), mark)
+
     @property
     def name(self) -> str:
         """The place of the file as a person writes it."""
@@ -52,7 +57,7 @@ class File:
 
         try:
             system, path = fsspec.core.url_to_fs(self.url)
-            if _found(system, path) != self:
+            if File.found(system, path) != self:
                 raise CorpusError(
                     "A file must stay as it is while a corpus is read, but "
                     f"{self.name} has changed."
@@ -65,47 +70,42 @@ class File:
             ) from error
 
 
-class Piece(Protocol):
-    """A part of a file."""
-
-    @property
-    def fingerprint(self) -> str:
-        """What changes when the texts do."""
-
-    def texts(self) -> list[str]:
-        """Read the texts.
-
-        Raises:
-            CorpusError: if the file has changed or cannot be read.
-        """
-
-
 @dataclass(frozen=True)
-class Lines:
-    """The lines of a text file whose first byte is one of ``first`` to ``last - 1``."""
+class Piece:
+    """A part of a file that can be read without the rest.
+
+    The lines whose first byte is one of ``first`` to ``last - 1``; of a parquet file, the rows
+    ``first`` to ``last - 1`` of a row group, in one column.
+    """
 
     file: File
     first: int
     last: int
+    column: str | None = None
+    row_group: int = 0
 
     @property
     def fingerprint(self) -> str:
         """What changes when the texts do."""
-        return _fingerprint(self.file, "lines", self.first, self.last)
+        return hashlib.sha256(json.dumps(astuple(self)).encode()).hexdigest()
 
     def texts(self) -> list[str]:
-        """Read the lines, without what ends them.
+        """Read the lines, without what ends them, or the values.
 
         Raises:
-            CorpusError: if they are not UTF-8, or the file has changed or cannot be read.
+            CorpusError: if a line is not UTF-8, or a value null, or the file has changed or cannot
+                be read.
         """
         with self.file.opened() as stream:
-            begin = _line_start(stream, self.first, self.last)
-            if begin >= self.last:
-                return []
-            end = _line_start(stream, self.last, self.file.size)
-            stream.seek(begin)
-            content: bytes = stream.read(end - begin)
+            return self._lines(stream) if self.column is None else self._values(stream)
+
+    def _lines(self, stream: Any) -> list[str]:
+        begin = _line_start(stream, self.first, self.last)
+        if begin >= self.last:
+            return []
+        end = _line_start(stream, self.last, self.file.size)
+        stream.seek(begin)
+        content: bytes = stream.read(end - begin)
         try:
             return split_lines(content.decode())
         except UnicodeDecodeError as error:
@@ -114,35 +114,16 @@ class Lines:
                 f"{self.file.name} is not."
             ) from error
 
+    def _values(self, stream: Any) -> list[str]:
+        from pyarrow.parquet import ParquetFile
 
-@dataclass(frozen=True)
-class ParquetRows:
-    """The values of one column of a parquet file, in some rows of a row group."""
-
-    file: File
-    column: str
-    row_group: int
-    first: int
-    last: int
-
-    @property
-    def fingerprint(self) -> str:
-        """What changes when the texts do."""
-        return _fingerprint(self.file, self.column, self.row_group, self.first, self.last)
-
-    def texts(self) -> list[str]:
-        """Read the values.
-
-        Raises:
-            CorpusError: if one is null, or the file has changed or cannot be read.
-        """
-        with self.file.opened() as stream:
-            group = _parquet(stream).read_row_group(self.row_group, columns=[self.column])
-        texts: list[str] = group[self.column].slice(self.first, self.last - self.first).to_pylist()
-        if empty := [row for row, text in enumerate(texts) if text is None]:
+        group = ParquetFile(stream).read_row_group(self.row_group, columns=[self.column])
+        values = group[self.column].slice(self.first, self.last - self.first)
+        texts: list[str] = values.to_pylist()
+        if values.null_count:
             raise CorpusError(
                 f"Column {self.column!r} of {self.file.name} must hold a value in each row, but "
-                f"row {self.first + empty[0]:,} of row group {self.row_group:,} is null."
+                f"row {self.first + texts.index(None):,} of row group {self.row_group:,} is null."  # type: ignore[arg-type]
             )
         return texts
 
@@ -158,7 +139,8 @@ def files_of(pattern: str) -> list[File]:
     """
     try:
         system, path = fsspec.core.url_to_fs(pattern)
-        found = [_found(system, one) for one in sorted(system.glob(path)) if system.isfile(one)]
+        names = [one for one in sorted(system.glob(path)) if system.isfile(one)]
+        found = [File.found(system, one) for one in names]
     except (OSError, ValueError, ImportError) as error:
         reason = first_line(error)
         raise ValueError(f"A corpus must be reachable, but {pattern} is not: {reason}") from error
@@ -184,10 +166,12 @@ def pieces_of(files: Sequence[File], *, column: str, size: int) -> list[Piece]:
 def _cut(file: File, column: str, size: int) -> list[Piece]:
     if not file.url.endswith(".parquet"):
         starts = range(0, file.size, size)
-        return [Lines(file, first, min(first + size, file.size)) for first in starts]
+        return [Piece(file, first, min(first + size, file.size)) for first in starts]
+    from pyarrow.parquet import ParquetFile
+
     with file.opened() as stream:
-        parquet = _parquet(stream)
-        _check_column(file, parquet, column)
+        parquet = ParquetFile(stream)
+        _check_column(file, parquet.schema_arrow, column)
         pieces: list[Piece] = []
         for number in range(parquet.metadata.num_row_groups):
             group = parquet.metadata.row_group(number)
@@ -195,28 +179,19 @@ def _cut(file: File, column: str, size: int) -> list[Piece]:
             bytes_of = {one.path_in_schema: one.total_uncompressed_size for one in chunks}
             parts = min(group.num_rows, max(1, -(-bytes_of[column] // size)))
             bounds = [group.num_rows * part // parts for part in range(parts + 1) if parts]
-            pieces += [
-                ParquetRows(file, column, number, first, last) for first, last in pairwise(bounds)
-            ]
+            pieces += [Piece(file, *one, column, number) for one in pairwise(bounds)]
     return pieces
 
 
-def _parquet(stream: Any) -> ParquetFile:
-    import pyarrow.parquet
+def _check_column(file: File, schema: Any, column: str) -> None:
+    from pyarrow.types import is_large_string, is_string
 
-    return pyarrow.parquet.ParquetFile(stream)
-
-
-def _check_column(file: File, parquet: ParquetFile, column: str) -> None:
-    import pyarrow
-
-    schema = parquet.schema_arrow
     if column not in schema.names:
         raise CorpusError(
             f"{file.name} must have a column {column!r}, but has {', '.join(schema.names)}."
         )
     kind = schema.field(column).type
-    if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+    if not (is_string(kind) or is_large_string(kind)):
         raise CorpusError(f"Column {column!r} of {file.name} must hold texts, but holds {kind}.")
 
 
@@ -231,13 +206,3 @@ def _line_start(stream: Any, position: int, end: int) -> int:
             return int(place + found + 1)
         place += len(chunk)
     return end
-
-
-def _found(system: Any, path: str) -> File:
-    info: Mapping[str, Any] = system.info(path)
-    mark = next((str(info[key]) for key in _MARKS if info.get(key)), "")
-    return File(system.unstrip_protocol(path), int(info["size"]), mark)
-
-
-def _fingerprint(file: File, *bounds: object) -> str:
-    return hashlib.sha256(json.dumps([*astuple(file), *bounds]).encode()).hexdigest()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from multiprune.arguments import check_number
-from multiprune.data.file_rows import joined, matching_files, part_of, read_rows
+from multiprune.data.file_rows import collected, joined, matching_files, part_of, read_rows
 from multiprune.data.hub import HubLayout
 from multiprune.data.mirror import mirrored_folder
 from multiprune.tasks.columns import check_present, check_values, row_slices
@@ -19,12 +18,15 @@ from multiprune.tasks.rows import Rows
 from multiprune.user_code import calling
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from collections.abc import Iterator
+
+    from pyarrow import Table
 
     from multiprune.tasks.columns import Columns
     from multiprune.tasks.rows import Source
 
-Generator = Callable[[int, int], Mapping[str, list[Any]]]
+_Lists = Mapping[str, list[Any]]
+Generator = Callable[[int, int], _Lists | Iterable[_Lists]]
 
 _SPLITS = ("train", "validation", "test")
 _REQUIRED_SPLITS = ("train", "validation")
@@ -258,7 +260,8 @@ class JoinedSource:
 class GeneratedSource:
     """Rows made by ``generator(count, seed)``; ``rows`` says how many for each split.
 
-    Splits use consecutive seeds, so that they differ.
+    It returns columns, lists by name, or yields the columns of some rows at a time, of which no
+    more are in memory then. Splits use consecutive seeds, so that they differ.
     """
 
     generator: Generator
@@ -283,16 +286,37 @@ class GeneratedSource:
         languages: Sequence[str] | None = None,  # noqa: ARG002
         columns: Columns | None = None,  # noqa: ARG002
     ) -> Rows | None:
-        """Generate the rows of a split, with all their columns; mirror plays no part."""
-        from datasets import Dataset
+        """Generate the rows of a split, with all their columns; mirror plays no part.
+
+        They are told from others by what they hold: the generator's code may change.
+
+        Raises:
+            UserCodeError: if the generator fails, or gives other things than columns.
+            ValueError: if it gives no rows.
+        """
+        from pyarrow import ArrowException
 
         if split not in self.rows:
             return None
         seed = self.seed + _SPLITS.index(split)
         origin = f"{getattr(self.generator, '__name__', 'generator')} ({split}, seed {seed})"
-        with calling(self.generator, f"The generator of rows {origin}"):
-            made = self.generator(self.rows[split], seed)
-            table: Dataset = Dataset.from_dict(dict(made))
-        if len(table) == 0:
+        parts = self._parts(self.rows[split], seed, origin)
+        if (first := next(parts, None)) is None:
             raise ValueError(f"A split must have rows, but {origin} is empty.")
-        return Rows(table, origin, hashlib.sha256(json.dumps(made).encode()).hexdigest())
+        try:
+            table, digest = collected(chain([first], parts))
+        except ArrowException as error:
+            raise ValueError(
+                f"The columns of {origin} must hold values of one type, but: {error}."
+            ) from error
+        return Rows(table, origin, digest)
+
+    def _parts(self, count: int, seed: int, origin: str) -> Iterator[Table]:
+        from datasets import Dataset
+
+        with calling(self.generator, f"The generator of rows {origin}"):
+            made = self.generator(count, seed)
+            for columns in [made] if isinstance(made, Mapping) else made:
+                part: Table = Dataset.from_dict(dict(columns)).data.table
+                if len(part):
+                    yield part

@@ -10,7 +10,7 @@ from multiprune.data.batches import EncodedTask, capped
 from multiprune.data.cache import encoded_rows
 from multiprune.data.selection import used_rows, wanted_languages, without
 from multiprune.data.source import FileSource
-from multiprune.data.streamed_task import is_streamed
+from multiprune.data.streamed_source import is_streamed
 from multiprune.data.wordless import wordless_rows
 
 if TYPE_CHECKING:

@@ -1,26 +1,170 @@
-"""Blocks of a corpus, numbered without end in the order that training reads them."""
+"""Blocks of a corpus, encoded as training reads them and numbered without end."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+import multiprocessing
+import os
+import signal
+import threading
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from multiprune.data.cache import encoding_key, stored
 from multiprune.data.pieces import CorpusError
+from multiprune.data.streamed_source import StreamedSource, is_streamed
+from multiprune.quiet import quiet_libraries
+from multiprune.tasks.masked_language import MaskedLanguage
+from multiprune.tasks.packing import packed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from datasets import Dataset
     from numpy.typing import NDArray
+    from transformers import PreTrainedTokenizerBase
 
-    from multiprune.data.ahead import Ahead
+    from multiprune.data.batches import EncodedTask
     from multiprune.data.pieces import Piece
     from multiprune.data.streamed_source import Corpus
+    from multiprune.tasks.packing import Packing
+    from multiprune.tasks.task import Task
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PieceEncoder:
+    """Tokenizes and packs pieces, and keeps what comes of each in the cache, for all runs.
+
+    Attributes:
+        packing: what a block is made of.
+        tokenizer: that of the encoder.
+        max_length: of a block, in tokens.
+        folder: of all pieces that were encoded in this way.
+    """
+
+    packing: Packing
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    folder: Path
+
+    def __call__(self, piece: Piece) -> Dataset:
+        """Return the blocks of a piece, on disk; encode them if they are not there yet.
+
+        Raises:
+            CorpusError: if the piece cannot be read as it should be.
+        """
+        return stored(
+            self._place(piece),
+            lambda: [(packed(piece.texts(), self.packing, self.tokenizer, self.max_length)[0], 0)],
+        )[0]
+
+    def has(self, piece: Piece) -> bool:
+        """Whether the blocks of a piece are there."""
+        return self._place(piece).is_dir()
+
+    def _place(self, piece: Piece) -> Path:
+        return self.folder / piece.fingerprint[:32]
+
+
+class Ahead:
+    """Encodes pieces, in processes beside the one that trains those that will be needed next.
+
+    Processes rather than threads: a third of the time goes to Python code, which would hold up the
+    training. They start with the first piece that is not in the cache, and end with ``close``, or
+    when this process does.
+
+    Args:
+        encoder: what encodes a piece.
+        workers: how many processes; without any, nothing is encoded ahead.
+    """
+
+    def __init__(self, encoder: PieceEncoder, workers: int) -> None:
+        self.encoder, self.workers = encoder, workers
+        self._asked: dict[Piece, Future[None]] = {}
+        self._pool: ProcessPoolExecutor | None = None
+
+    def encoded(
+        self, pieces: Sequence[Piece], behind: Sequence[Piece], turn: tuple[int, int]
+    ) -> list[Dataset]:
+        """Return the blocks of each piece, and have those ``behind`` encoded.
+
+        Of several ranks that need the same, each begins with others: ``turn`` is the rank, and of
+        how many.
+
+        Raises:
+            CorpusError: if a piece cannot be read as it should be.
+            ChildProcessError: if a process was ended from outside.
+        """
+        ordered, later = (_rotated(one, turn) for one in (pieces, behind))
+        try:
+            if self.workers:
+                before, self._asked = self._asked, {}
+                # In a small corpus, a group may be the next one too.
+                for piece in dict.fromkeys([*ordered, *later]):
+                    if piece in before:
+                        self._asked[piece] = before[piece]
+                    elif not self.encoder.has(piece):
+                        self._asked[piece] = self._started().submit(_encode, piece)
+            for piece in self._asked.keys() & {*pieces}:
+                self._asked[piece].result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                f"The {self.workers} `workers` that tokenize ahead must go on, but one was ended "
+                "from outside, as where memory is short."
+            ) from error
+        found = {piece: self.encoder(piece) for piece in ordered}
+        return [found[piece] for piece in pieces]
+
+    def close(self) -> None:
+        """End all processes, after what each has been given."""
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._asked, self._pool = {}, None
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # A process that is forked would inherit the threads' locks of torch and tokenizers.
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, context, _begin, (self.encoder,))
+        return self._pool
+
+
+def _rotated(pieces: Sequence[Piece], turn: tuple[int, int]) -> list[Piece]:
+    rank, ranks = turn
+    start = len(pieces) * rank // ranks
+    return [*pieces[start:], *pieces[:start]]
+
+
+# What a worker encodes with; its own, as each is a process.
+_worker: list[PieceEncoder] = []
+
+
+def _begin(encoder: PieceEncoder) -> None:
+    """Make this process a worker, which ends when the process that started it does."""
+    # Ctrl-C reaches all processes of a terminal; the one that trains ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    quiet_libraries()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _worker.append(encoder)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+def _encode(piece: Piece) -> None:
+    _worker[0](piece)
 
 
 @dataclass(frozen=True)
@@ -28,13 +172,11 @@ class Place:
     """Where in a stream a group of pieces begins.
 
     Attributes:
-        epoch: how often all pieces came before.
-        group: number of the group in its epoch.
+        group: its number, from 0 on over all passes through the corpus.
         first: number of its first block in the stream.
-        empty: how many pieces before it hold no text.
+        empty: how many pieces before it, in the same pass, hold no text.
     """
 
-    epoch: int = 0
     group: int = 0
     first: int = 0
     empty: int = 0
@@ -42,22 +184,12 @@ class Place:
 
 @dataclass(frozen=True)
 class Group:
-    """The blocks of some pieces, in the order in which they are read."""
+    """Pieces whose blocks are shuffled together: where it and the next begin, blocks, and order."""
 
     place: Place
-    table: Dataset | None
+    behind: Place
+    table: Dataset
     order: NDArray[np.int64]
-    empty: int
-
-    @property
-    def end(self) -> int:
-        """The number of the first block behind this group."""
-        return self.place.first + len(self.order)
-
-    def blocks(self, numbers: Sequence[int]) -> dict[str, list[Any]]:
-        """Return the columns of blocks by their numbers in the stream."""
-        rows = self.order[np.asarray(numbers) - self.place.first]
-        return dict(self.table[rows.tolist()]) if self.table is not None else {}
 
 
 class EncodedStream:
@@ -70,7 +202,7 @@ class EncodedStream:
 
     Args:
         corpus: what is read.
-        ahead: encodes the pieces.
+        encoder: of its pieces.
         seed: of all shuffling.
         least: blocks that all pieces together must give: a batch.
         turn: rank and number of ranks, which begin with different pieces of a group.
@@ -79,14 +211,15 @@ class EncodedStream:
     def __init__(
         self,
         corpus: Corpus,
-        ahead: Ahead,
+        encoder: PieceEncoder,
         *,
         seed: Sequence[int],
         least: int,
         turn: tuple[int, int] = (0, 1),
     ) -> None:
-        self.corpus, self.ahead, self.seed = corpus, ahead, list(seed)
-        self.least, self.turn = least, turn
+        self.corpus, self.ahead = corpus, Ahead(encoder, corpus.source.workers)
+        self.seed, self.least, self.turn = list(seed), least, turn
+        self._groups = -(-len(corpus.pieces) // corpus.source.buffer)
         self._start = Place()
         self._group: Group | None = None
 
@@ -97,21 +230,20 @@ class EncodedStream:
             CorpusError: if the corpus cannot be read, or gives fewer blocks than ``least``.
         """
         ordered, places = np.unique(numbers, return_inverse=True)
-        wanted: list[int] = ordered.tolist()
         columns: dict[str, list[Any]] = {}
-        while wanted:
-            group = self._reach(wanted[0])
-            here = [number for number in wanted if number < group.end]
-            for key, values in group.blocks(here).items():
+        while len(ordered):
+            group = self._reach(int(ordered[0]))
+            here, ordered = np.split(ordered, [np.searchsorted(ordered, group.behind.first)])
+            rows = group.order[here - group.place.first]
+            for key, values in group.table[rows.tolist()].items():
                 columns.setdefault(key, []).extend(values)
-            wanted = wanted[len(here) :]
         return {key: [values[place] for place in places] for key, values in columns.items()}
 
     @property
     def held(self) -> range:
         """The numbers of the blocks of the group that was read last."""
         group = self._group
-        return range(0) if group is None else range(group.place.first, group.end)
+        return range(0) if group is None else range(group.place.first, group.behind.first)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a run that continues must know so as not to begin with the first piece."""
@@ -135,67 +267,101 @@ class EncodedStream:
         group = self._group or self._read(self._start)
         if number < group.place.first:
             group = self._read(Place())
-        while number >= group.end:
-            group = self._read(self._behind(group))
+        while number >= group.behind.first:
+            group = self._read(group.behind)
         return group
 
     def _read(self, place: Place) -> Group:
-        pieces = self._pieces(place.epoch, place.group)
-        self.ahead.ask(self._by_turn(pieces) + self._by_turn(self._pieces_behind(place)))
-        tables: dict[str, Dataset] = {}
-        for piece in self._by_turn(pieces):
-            self.ahead.wait(piece)
-            tables[piece.fingerprint] = self.ahead.encoder(piece)
-        self._group = self._shuffled(place, [tables[piece.fingerprint] for piece in pieces])
-        return self._group
-
-    def _shuffled(self, place: Place, tables: Sequence[Dataset]) -> Group:
         from datasets import concatenate_datasets
 
-        filled = [table for table in tables if len(table)]
-        table = concatenate_datasets(filled) if filled else None
-        generator = np.random.default_rng([*self.seed, 1, place.epoch, place.group])
+        pieces = self._pieces(place.group)
+        found = self.ahead.encoded(pieces, self._pieces(place.group + 1), self.turn)
+        filled = [table for table in found if len(table)]
+        generator = np.random.default_rng([*self.seed, 1, *divmod(place.group, self._groups)])
         order = generator.permutation(sum(map(len, filled)))
-        return Group(place, table, order, len(tables) - len(filled))
+        empty = place.empty + len(found) - len(filled)
+        behind = Place(place.group + 1, place.first + len(order), empty)
+        if behind.group % self._groups == 0:
+            self._end_pass(behind)
+            behind = replace(behind, empty=0)
+        self._group = Group(place, behind, concatenate_datasets(filled or found), order)
+        return self._group
 
-    def _behind(self, group: Group) -> Place:
-        place, empty = group.place, group.place.empty + group.empty
-        if place.group + 1 < self._groups:
-            return Place(place.epoch, place.group + 1, group.end, empty)
-        if place.epoch == 0:
-            self._check_whole(group.end, empty)
-        return Place(place.epoch + 1, 0, group.end)
-
-    def _check_whole(self, blocks: int, empty: int) -> None:
-        if blocks < self.least:
+    def _end_pass(self, end: Place) -> None:
+        if end.first < self.least:
             raise CorpusError(
                 f"A corpus must give a batch of {self.least:,} blocks, but {self.corpus.origin} "
-                f"gives {blocks:,}."
+                f"gives {end.first:,}."
             )
-        if empty:
+        if end.empty and end.group == self._groups:
             log.warning(
                 "%s: %d of %d pieces hold no text.",
-                self.corpus.origin, empty, len(self.corpus.pieces),
+                self.corpus.origin, end.empty, len(self.corpus.pieces),
             )  # fmt: skip
 
-    @property
-    def _groups(self) -> int:
-        return -(-len(self.corpus.pieces) // self.corpus.source.buffer)
-
-    def _pieces(self, epoch: int, group: int) -> list[Piece]:
-        generator = np.random.default_rng([*self.seed, 0, epoch])
+    def _pieces(self, group: int) -> list[Piece]:
+        passes, group = divmod(group, self._groups)
+        generator = np.random.default_rng([*self.seed, 0, passes])
         order = generator.permutation(len(self.corpus.pieces))
         buffer = self.corpus.source.buffer
-        group_order = order[group * buffer : (group + 1) * buffer]
-        return [self.corpus.pieces[index] for index in group_order]
+        return [self.corpus.pieces[one] for one in order[group * buffer :][:buffer]]
 
-    def _pieces_behind(self, place: Place) -> list[Piece]:
-        if place.group + 1 < self._groups:
-            return self._pieces(place.epoch, place.group + 1)
-        return self._pieces(place.epoch + 1, 0)
 
-    def _by_turn(self, pieces: Sequence[Piece]) -> list[Piece]:
-        """Order pieces such that each rank begins with others."""
-        rank, ranks = self.turn
-        starts = [(rank + shift) % ranks for shift in range(ranks)]
-        return [piece for start in starts for piece in pieces[start::ranks]]
+@dataclass(frozen=True)
+class StreamedTask:
+    """The corpus of a task, and what encodes it."""
+
+    corpus: Corpus
+    encoder: PieceEncoder
+
+    @property
+    def examples_per_epoch(self) -> int:
+        """How many blocks an epoch counts."""
+        return self.corpus.source.examples_per_epoch
+
+    def opened(
+        self, encoded: EncodedTask, *, seed: int, batch_size: int, turn: tuple[int, int]
+    ) -> EncodedTask:
+        """Return the task with a stream to train on; ``turn`` is the rank, and of how many."""
+        # By name, so that a task is read in the same order alone and among others.
+        seeds = [seed, *encoded.name.encode()]
+        stream = EncodedStream(self.corpus, self.encoder, seed=seeds, least=batch_size, turn=turn)
+        return replace(encoded, stream=stream)
+
+
+def streamed_tasks(
+    tasks: Mapping[str, Task],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    folder: Path,
+    mirror: Path | None,
+) -> dict[str, StreamedTask]:
+    """Find the corpora of the tasks that are streamed; ``folder`` is the cache.
+
+    Raises:
+        FileNotFoundError: if there are no files.
+        ValueError: if files cannot be reached, or are empty.
+    """
+    found = {}
+    for name, task in tasks.items():
+        if isinstance(task.source, StreamedSource) and isinstance(task, MaskedLanguage):
+            place = folder / f"streamed-{encoding_key(task, 'pieces', tokenizer, max_length)}"
+            encoder = PieceEncoder(task.packing, tokenizer, max_length, place)
+            found[name] = StreamedTask(task.source.corpus(task.text[0], mirror), encoder)
+    return found
+
+
+def check_streams(tasks: Mapping[str, Task], cap: Iterable[str]) -> None:
+    """Raise a ValueError if a task cannot be streamed as its source is, or is capped beside."""
+    for name, task in tasks.items():
+        if is_streamed(task) and not isinstance(task, MaskedLanguage):
+            raise ValueError(
+                "A streamed source must be that of masked language modelling, but is that of "
+                f"{name}, a {type(task).__name__}."
+            )
+        if is_streamed(task) and name in cap:
+            raise ValueError(
+                f"`data.cap` must name tasks whose examples are known, but {name} is streamed: its "
+                "`source` has `examples_per_epoch`."
+            )

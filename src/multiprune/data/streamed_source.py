@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from multiprune.tasks.columns import Columns
     from multiprune.tasks.rows import Rows, Source
+    from multiprune.tasks.task import Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,3 +126,8 @@ class Corpus:
     pieces: Sequence[Piece]
     origin: str
     fingerprint: str
+
+
+def is_streamed(task: Task) -> bool:
+    """Whether the training examples of a task are streamed."""
+    return isinstance(task.source, StreamedSource)

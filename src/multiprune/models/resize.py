@@ -98,7 +98,7 @@ def part(whole: Tensor, dim: int, index: Tensor) -> Tensor:
         return whole
     if not len(index) or int(index[-1]) == len(index) - 1:
         return whole.narrow(dim, 0, len(index))
-    return whole.index_select(dim, index.to(whole.device))
+    return whole.index_select(dim, index.to(whole.device, non_blocking=True))
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ import torch
 from torch.optim.adam import adam
 
 from multiprune.arguments import check_number
+from multiprune.pruning.known_value import KnownValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -111,6 +112,7 @@ class Gates:
         check_number("seed", seed, at_least=0, whole=True)
         self.drop_rate, self.seed = drop_rate, seed
         self.learning_rate, self.multiplier_learning_rate = learning_rate, multiplier_learning_rate
+        self._learning, self._step = KnownValue(), KnownValue()
 
     def add_to(
         self,
@@ -149,15 +151,15 @@ class Gates:
     @property
     def learning(self) -> bool:
         """Whether gates are random and learn now."""
-        return bool(self._buffer("learning"))
+        return bool(self._learning.of(self._buffer("learning")))
 
     def start(self) -> None:
         """Gates are random and learn from now on."""
-        self._buffer("learning").fill_(True)
+        self._learning.note(self._buffer("learning").fill_(True), True)
 
     def stop(self) -> None:
         """Gates stay as they are."""
-        self._buffer("learning").fill_(False)
+        self._learning.note(self._buffer("learning").fill_(False), False)
 
     def set_target(self, size: float) -> None:
         """Set the expected size that is aimed at."""
@@ -174,7 +176,7 @@ class Gates:
     @torch.no_grad()
     def sampled(self) -> list[Tensor]:
         """Return the gates to train with until the next step."""
-        step = int(self._buffer("log_alpha_step"))
+        step = int(self._step.of(self._buffer("log_alpha_step")))
         log_alpha = self._buffer("log_alpha")
         return self._split(sampled_gates(log_alpha, uniform_noise(log_alpha, self.seed, step)))
 
@@ -202,7 +204,10 @@ class Gates:
         gradient = torch.cat(list(gradients)) * sample_derivative(torch.cat(list(gates)))
         gradient += size_gradient * lagrangian_size_derivative(size, target, multipliers)
         ascent = -lagrangian_multipliers_gradient(size, target)
+        steps = self._buffer("log_alpha_step")
+        step = self._step.of(steps)
         self._descend("log_alpha", gradient, self.learning_rate * scale)
+        self._step.note(steps, step + 1)
         self._descend("multipliers", ascent, self.multiplier_learning_rate * scale)
         self._buffer("log_alpha").clamp_(math.log(_SMALLEST_ALPHA), math.log(_LARGEST_ALPHA))
 

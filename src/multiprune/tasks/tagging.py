@@ -13,7 +13,6 @@ from multiprune.arguments import check_number
 from multiprune.tasks.columns import check_lists
 from multiprune.tasks.labelled import LabelledTask
 from multiprune.tasks.labels import known, label_reader
-from multiprune.tasks.losses import no_loss
 from multiprune.tasks.outputs.tags import Tags
 from multiprune.tasks.rows import EXAMPLE, IGNORED, Rows
 from multiprune.tasks.soft_targets import softened_divergence
@@ -140,11 +139,11 @@ class Tagging(LabelledTask):
     @override
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         tags = tags_of(labels[:, : logits.shape[1]])
-        if (tags == IGNORED).all():
-            return no_loss(logits)
-        return functional.cross_entropy(
-            logits.float().flatten(0, 1), tags.flatten(), ignore_index=IGNORED
+        total = functional.cross_entropy(
+            logits.float().flatten(0, 1), tags.flatten(), ignore_index=IGNORED, reduction="sum"
         )
+        # Where there is none, without a look at how many there are.
+        return total / (tags != IGNORED).sum().clamp(min=1)
 
     @override
     def loss_terms(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -155,4 +154,4 @@ class Tagging(LabelledTask):
         self, logits: Tensor, teacher: Tensor, labels: Tensor, temperature: float
     ) -> Tensor:
         labelled = labels[:, : logits.shape[1]] != IGNORED
-        return softened_divergence(logits[labelled], teacher[labelled], temperature)
+        return softened_divergence(logits, teacher, temperature, labelled)

@@ -31,7 +31,8 @@ class Batch:
     """Examples of one task: encoder inputs of shape ``(examples, tokens)``, and labels.
 
     ``rows`` says where among the encoded rows of their split the examples stand, and ``examples``
-    where among the rows that were encoded, if that is known.
+    where among the rows that were encoded, if that is known. ``is_padded`` is known of a batch that
+    was moved from the CPU: later, a look at its mask would wait for the device.
     """
 
     task: str
@@ -39,11 +40,16 @@ class Batch:
     labels: Tensor
     rows: Sequence[int] = ()
     examples: Sequence[int] = ()
+    is_padded: bool | None = None
 
     def to(self, device: torch.device, **options: Any) -> Batch:
         """Return this batch on ``device``."""
         inputs = {name: tensor.to(device, **options) for name, tensor in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=self.labels.to(device, **options))
+        labels, mask = self.labels.to(device, **options), self.inputs.get("attention_mask")
+        is_padded = self.is_padded
+        if mask is not None and mask.is_cpu:
+            is_padded = not bool(mask.all())
+        return replace(self, inputs=inputs, labels=labels, is_padded=is_padded)
 
 
 class Compared(NamedTuple):

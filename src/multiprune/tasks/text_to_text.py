@@ -53,7 +53,8 @@ class WordedClassification(Classification):
         """Return the cross-entropy of the tokens of the right words, the mean over all of them."""
         if not len(labels):
             return no_loss(logits)
-        lengths = torch.tensor([len(one) for one in self.wording.tokens], device=labels.device)
+        lengths = torch.tensor([len(one) for one in self.wording.tokens])
+        lengths = lengths.to(labels.device, non_blocking=True)
         return -logits.float().gather(1, labels[:, None]).sum() / lengths[labels].sum()
 
     @override

@@ -91,7 +91,7 @@ class LogitDistillation(Objective):
                 f"Distillation needs batches that say which rows they hold, but one of "
                 f"{batch.task} does not."
             )
-        expected = self._expected(batch, states).to(logits.device)
+        expected = self._expected(batch, states).to(logits.device, non_blocking=True)
         return task.distillation_loss(logits, expected, batch.labels, self.temperature)
 
     @torch.no_grad()

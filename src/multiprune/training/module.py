@@ -14,10 +14,12 @@ from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
 from multiprune.data.datamodule import MultitaskDataModule
+from multiprune.models.padding import padding_is_known
 from multiprune.runs.predictions import Answers
 from multiprune.runs.settings import difference
 from multiprune.tasks.answers import answers_to
 from multiprune.tasks.scores import reads_rows, scores_of
+from multiprune.training.finite import FiniteLosses
 from multiprune.training.objective import PlainLoss
 
 if TYPE_CHECKING:
@@ -77,6 +79,9 @@ class MultitaskModule(pl.LightningModule):
     has ``<metric>`` as a mean over them, ``<metric>.<language>`` and ``<metric>.<group>``. The
     terms that an objective adds to the loss of a task are logged beside it.
 
+    A step waits for nothing that the device has yet to compute: a loss that is not finite is
+    refused before the step after it, and before anything is kept of what it made.
+
     What is random in a training step (dropout) depends on the seed, the rank and the number of the
     batch alone, so that a resumed run repeats it without saved random states.
 
@@ -107,6 +112,7 @@ class MultitaskModule(pl.LightningModule):
         }
         #: What was answered last, by split and task.
         self.answers: dict[str, dict[str, Answers]] = {"val": {}, "test": {}}
+        self._losses = FiniteLosses()
         # Registered, so that Lightning moves them to the model's device.
         self.metrics = torch.nn.ModuleList(
             gathered for by_task in self.gathered.values() for gathered in by_task.values()
@@ -119,6 +125,7 @@ class MultitaskModule(pl.LightningModule):
 
     @override
     def on_fit_start(self) -> None:
+        self._losses = FiniteLosses()
         self.objective.start(self.trainer)
 
     @override
@@ -129,18 +136,37 @@ class MultitaskModule(pl.LightningModule):
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         task = self.tasks[batch.task]
-        losses = self.objective.losses(self.model, task, batch)
-        loss = losses.total
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"The training loss must be finite, but is {loss.item()} for task {batch.task} "
-                f"at step {self.global_step}."
-            )
-        size = len(batch.labels)
+        with padding_is_known(self.model.encoder, is_padded=batch.is_padded):
+            losses = self.objective.losses(self.model, task, batch)
+        self._losses.note(losses.total, batch.task, self.global_step)
         for name, term in losses.terms.items():
-            self.log(f"train/{batch.task}/{name}", term, batch_size=size)
-        self.log("loss", loss, prog_bar=True, logger=False, batch_size=size)
-        return loss * task.loss_weight
+            self.log(f"train/{batch.task}/{name}", term, batch_size=len(batch.labels))
+        return losses.total * task.loss_weight
+
+    @override
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # Lightning would read a loss that it is given for the progress bar in every step.
+        if self.trainer._logger_connector.should_update_logs:
+            loss = self._losses.check()
+            if loss is not None:
+                self.trainer.progress_bar_metrics["loss"] = loss
+
+    @override
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().optimizer_step(*args, **kwargs)
+        except Exception:
+            # What is refused, such as scores that are NaN, may come of a loss that is not finite.
+            self._losses.check()
+            raise
+
+    @override
+    def on_validation_start(self) -> None:
+        self._losses.check()
+
+    @override
+    def on_train_end(self) -> None:
+        self._losses.check()
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -186,6 +212,7 @@ class MultitaskModule(pl.LightningModule):
 
     @override
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._losses.check()
         checkpoint[_PROCESSES] = self.trainer.world_size
 
     @override

@@ -23,6 +23,8 @@ class ReportStatus(pl.Callback):
         self._total_steps: int | None = None
         self._began_at = 0.0
         self._due_at = 0.0
+        #: What was logged when it was read last: that waits for the device.
+        self._logged: dict[str, float] = {}
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -41,6 +43,8 @@ class ReportStatus(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        if trainer._logger_connector.should_update_logs:
+            self._read(trainer)
         if time.monotonic() >= self._due_at:
             self._write(trainer)
 
@@ -60,10 +64,12 @@ class ReportStatus(pl.Callback):
 
     @override
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._read(trainer)
         self._write(trainer)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._read(trainer)
         self._write(trainer)
 
     @override
@@ -72,13 +78,16 @@ class ReportStatus(pl.Callback):
     ) -> None:
         self._write(trainer)
 
-    def _write(self, trainer: pl.Trainer) -> None:
+    def _read(self, trainer: pl.Trainer) -> None:
         logged = trainer.callback_metrics | trainer.logged_metrics
-        known = {
+        self._logged |= {
             field: float(logged[key])
             for field, key in (("density", "density"), ("score", "val/score"))
             if key in logged
         }
+
+    def _write(self, trainer: pl.Trainer) -> None:
+        known = dict(self._logged)
         if done := trainer.global_step - self._first_step:
             known["seconds_per_step"] = (time.monotonic() - self._began_at) / done
         self.status.update(step=trainer.global_step, total_steps=self._total_steps, **known)
