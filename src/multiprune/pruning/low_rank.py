@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
@@ -12,9 +15,7 @@ from multiprune.pruning.hard_concrete import Gates, gate_gradient
 from multiprune.pruning.ranks import RankPruner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor, nn
+    from torch import nn
 
     from multiprune.budget import Budget
     from multiprune.models.low_rank import LowRankLinear
@@ -56,7 +57,7 @@ class LowRankL0(RankPruner):
         self._gradients: list[Tensor] = []
 
     @override
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "_"]]:
         return self.gates.log_alpha()
 
     @override
@@ -96,7 +97,7 @@ class LowRankL0(RankPruner):
             self.gates.start()
             self._show_gates()
 
-    def _expected_size(self, probabilities: Sequence[Tensor]) -> Tensor:
+    def _expected_size(self, probabilities: Sequence[Float[Tensor, "_"]]) -> Float[Tensor, ""]:
         """Return the expected size, as a fraction of the dense one."""
         sizes = zip(probabilities, self.targets, strict=True)
         return torch.stack([one.sum() * (it.cost / self._dense) for one, it in sizes]).sum()
@@ -142,7 +143,7 @@ class LowRankGradual(RankPruner):
         self._changes: list[Tensor] = []
 
     @override
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "_"]]:
         return [target.layer.get_buffer("ranks_importance") for target in self.targets]
 
     @override
@@ -167,21 +168,22 @@ class LowRankGradual(RankPruner):
         super().after_step()
 
 
-def first_order_change(up: Tensor, gradient: Tensor | None) -> Tensor:
+def first_order_change(
+    up: Float[Tensor, "out ranks"], gradient: Float[Tensor, "out ranks"] | None
+) -> Float[Tensor, "ranks"]:
     """Return by how much the loss would fall, to first order, if a rank were closed.
 
-    ``up``, of shape (out, rank), is the factor behind the ranks; without a gradient the loss does
-    not depend on it.
+    ``up`` is the factor behind the ranks; without a gradient the loss does not depend on it.
     """
     return up.new_zeros(up.shape[1]) if gradient is None else (up * gradient).sum(0)
 
 
-def _gate(layer: LowRankLinear) -> Tensor:
+def _gate(layer: LowRankLinear) -> Float[Tensor, "ranks"]:
     assert layer.gate is not None
     return layer.gate
 
 
-def _gate_gradient(layer: LowRankLinear) -> Tensor:
+def _gate_gradient(layer: LowRankLinear) -> Float[Tensor, "ranks"]:
     weight, gate = layer.up.weight, _gate(layer)
     if weight.grad is None:
         return torch.zeros_like(gate)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
@@ -22,13 +24,11 @@ from multiprune.pruning.straight_through import STATE, StraightThroughScores, hi
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from multiprune.budget import Budget
     from multiprune.pruning.target import Target
 
 
-def sigmoid_gradient(scores: Tensor) -> Tensor:
+def sigmoid_gradient(scores: Float[Tensor, "*weight"]) -> Float[Tensor, "*weight"]:
     """Return the derivative of the logistic function at ``scores``, element by element."""
     probability = torch.sigmoid(scores)
     return probability * (1 - probability)
@@ -70,7 +70,7 @@ class SoftMovement(ElementWisePruner):
         self._straight_through = StraightThroughScores(score_learning_rate)
 
     @override
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "..."]]:
         return [target.buffer("scores") for target in self.targets]
 
     @override

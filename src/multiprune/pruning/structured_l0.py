@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -16,8 +18,6 @@ from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
 from multiprune.pruning.units import UnitPruner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
@@ -55,11 +55,13 @@ class GatedState(LayerState):
             handles.append(output.register_forward_hook(self._gate_layer))
         return handles
 
-    def gate(self, kind: str, *, training: bool = True) -> Tensor:
+    def gate(self, kind: str, *, training: bool = True) -> Float[Tensor, "gates"]:
         """Return the gates of a kind as they are now."""
         return self.get_buffer(f"{kind}_gate" if training else f"{kind}_evaluation_gate")
 
-    def set_gates(self, kind: str, training: Tensor, evaluation: Tensor) -> None:
+    def set_gates(
+        self, kind: str, training: Float[Tensor, "gates"], evaluation: Float[Tensor, "gates"]
+    ) -> None:
         """Take over the values of all gates of a kind."""
         self.gate(kind).copy_(training)
         self.gate(kind, training=False).copy_(evaluation)
@@ -223,7 +225,9 @@ class StructuredL0(UnitPruner):
             if kind != NEURONS or layer.neurons
         ]
 
-    def _by_layer(self, vectors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+    def _by_layer(
+        self, vectors: Sequence[Float[Tensor, "_"]]
+    ) -> list[dict[str, Float[Tensor, "_"]]]:
         """Sort vectors of gates by layer and kind, with ones for kinds that have no gates."""
         states = self.gated_states()
         found = [{kind: torch.ones_like(state.gate(kind)) for kind in _KINDS} for state in states]
@@ -231,7 +235,7 @@ class StructuredL0(UnitPruner):
             found[number][kind] = vector
         return found
 
-    def _expected_size(self, probabilities: Sequence[Tensor]) -> Tensor:
+    def _expected_size(self, probabilities: Sequence[Float[Tensor, "_"]]) -> Float[Tensor, ""]:
         """Return the expected size, as a fraction of the size of all layers."""
         sizes = [
             gates[LAYERS]
@@ -261,7 +265,7 @@ class StructuredL0(UnitPruner):
                 state.fold(layer)
 
 
-def gate_gradients(layer: Layer, state: GatedState) -> dict[str, Tensor]:
+def gate_gradients(layer: Layer, state: GatedState) -> dict[str, Float[Tensor, "_"]]:
     """Return the loss's gradient with respect to the gates of one layer, by kind.
 
     The gate of the layer multiplies outputs, bias included: ``y = z (W x + b)`` has
@@ -277,7 +281,9 @@ def gate_gradients(layer: Layer, state: GatedState) -> dict[str, Tensor]:
     return {HEADS: by_units[VALUE], NEURONS: by_units[NEURONS], LAYERS: whole}
 
 
-def _gate_gradient(parameter: Tensor, gates: Tensor) -> Tensor:
+def _gate_gradient(
+    parameter: Float[Tensor, "out *in"], gates: Float[Tensor, "gates"]
+) -> Float[Tensor, "gates"]:
     if parameter.grad is None:
         return torch.zeros_like(gates)
     rows = (len(parameter), -1)
