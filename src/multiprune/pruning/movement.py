@@ -35,7 +35,7 @@ class Movement(ElementWisePruner):
     the scores have learned better.
     """
 
-    state = STATE
+    state: tuple[str, ...] = STATE
 
     def __init__(
         self,
