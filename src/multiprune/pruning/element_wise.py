@@ -211,16 +211,6 @@ class ElementWisePruner(Pruner):
     def ledger(self) -> ParameterLedger:
         return ParameterLedger.of(self._model, self._encoder, masks=self.masks())
 
-    @property
-    @override
-    def spare(self) -> int:
-        return self._spare
-
-    @property
-    @override
-    def excess(self) -> int:
-        return self._excess
-
     def _rankings(self, kept: int) -> list[tuple[slice, int]]:
         """Return which targets are ranked together, and how many of their weights may stay."""
         if not self.per_layer:

@@ -44,8 +44,8 @@ class RankTarget:
     layer: LowRankLinear
 
     @property
-    def mask(self) -> Bool[Tensor, "ranks"]:
-        """Which ranks of the first factorisation are kept."""
+    def mask(self) -> Tensor:
+        """Which ranks of the first factorisation are kept: boolean."""
         return self.layer.get_buffer("ranks_mask")
 
     @property
@@ -226,16 +226,6 @@ class RankPruner(Pruner):
         dense, part = self._ledger.dense, "encoder_linear"
         kept = dense[part] - self._dense + self._kept
         return replace(self._ledger, kept={**dense, part: kept}, prunable={part: self._dense})
-
-    @property
-    @override
-    def spare(self) -> int:
-        return self._spare
-
-    @property
-    @override
-    def excess(self) -> int:
-        return self._excess
 
     @property
     def _kept(self) -> int:
