@@ -21,6 +21,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import providers
+from shape_checks import check_shapes
 
 # The same values in every run; how long they take to draw depends on what else the machine does.
 settings.register_profile(
@@ -43,3 +44,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.path.insert(0, str(Path(__file__).parent))
 # Benchmarks of whole runs, of which there is a smaller test.
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+# Before any module that states shapes is imported.
+check_shapes()

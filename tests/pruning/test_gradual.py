@@ -24,7 +24,7 @@ class Spy(Pruner):
         self.calls: list[str] = []
         self.scales: list[float] = []
         self.amounts: list[float] = []
-        self._excess = excess
+        self._spare, self._excess = 0, excess
 
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
@@ -59,16 +59,6 @@ class Spy(Pruner):
     @override
     def ledger(self) -> ParameterLedger:
         return ParameterLedger.of(nn.Module())
-
-    @property
-    @override
-    def spare(self) -> int:
-        return 0
-
-    @property
-    @override
-    def excess(self) -> int:
-        return self._excess
 
 
 def sgd(rate: float = 1.0) -> torch.optim.SGD:

@@ -50,7 +50,7 @@ def test_estimated_gate_by_hand(alpha: float, gate: float) -> None:
 
 def test_open_probability_is_the_frequency_of_gates_above_zero() -> None:
     draws = 40_000
-    gates = sampled_gates(LOG_ALPHA, noise(len(LOG_ALPHA), draws))
+    gates = sampled_gates(LOG_ALPHA.expand(draws, -1), noise(len(LOG_ALPHA), draws))
     frequency = (gates > 0).double().mean(0)
     probability = open_probability(LOG_ALPHA)
     deviation = (probability * (1 - probability) / draws).sqrt()
@@ -59,7 +59,7 @@ def test_open_probability_is_the_frequency_of_gates_above_zero() -> None:
 
 def test_open_and_full_gates_are_equally_likely_at_even_odds() -> None:
     # The distribution is symmetric around 1/2: P(z = 0) at log alpha is P(z = 1) at -log alpha.
-    gates = sampled_gates(torch.zeros(1).double(), noise(1, 40_000))
+    gates = sampled_gates(torch.zeros(40_000, 1).double(), noise(1, 40_000))
     closed, whole = (int((gates == end).sum()) for end in (0, 1))
     assert closed == pytest.approx(whole, abs=400)
 

@@ -32,7 +32,11 @@ def scores(
 ) -> Scores:
     dimensions = torch.ones(len(heads), size)
     return Scores(
-        torch.tensor(heads), dimensions, dimensions, torch.tensor(neurons), torch.tensor(layer)
+        torch.tensor(heads).float(),
+        dimensions,
+        dimensions,
+        torch.tensor(neurons).float(),
+        torch.tensor(layer).float(),
     )
 
 

@@ -139,8 +139,9 @@ BY_HAND = UnitCosts(head_dimension=10, neuron=3, rest=0)
 
 
 def scores_by_hand(heads: list[float], neurons: list[float], layer: float) -> Scores:
+    of_heads, of_neurons, of_layer = (torch.tensor(one).float() for one in (heads, neurons, layer))
     ones = torch.ones(2, 2)
-    return Scores(torch.tensor(heads), ones, ones, torch.tensor(neurons), torch.tensor(layer))
+    return Scores(of_heads, ones, ones, of_neurons, of_layer)
 
 
 def left_by_hand(of: list[Scores], size: int, *, final: int | None = None) -> list[Kept]:

@@ -203,7 +203,7 @@ def test_of_equal_scores_the_costliest_comes_first_then_the_first() -> None:
 
 def test_negative_budget_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"at least 0, but is -1\."):
-        keep_largest_groups([torch.zeros(1)], [torch.ones(1)], -1)
+        keep_largest_groups([torch.zeros(1)], [torch.ones(1, dtype=torch.int64)], -1)
 
 
 def closed_one_by_one(

@@ -212,7 +212,7 @@ def test_layers_are_paired_evenly(
 
 def test_squared_error_of_hidden_states_by_hand() -> None:
     def layer(*rows: list[float]) -> LayerStates:
-        return LayerStates(torch.tensor([rows]), is_dropped=False)
+        return LayerStates(torch.tensor([rows]).float(), is_dropped=False)
 
     student = [layer([1, 1], [0, 0], [9, 9]), layer([2, 0], [0, 4], [9, 9])]
     teacher = [layer([0, 1], [0, 0], [0, 0]), layer([0, 0], [0, 0], [0, 0])]

@@ -15,17 +15,15 @@ exceed the budget by a few parameters, and leaves ties to chance.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Shaped
+from numpy.typing import NDArray
 
 from multiprune.arguments import check_number
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from numpy.typing import NDArray
 
 # Scores are compared in steps of 1e-12 (where they exceed 1, of the next power of ten), so that
 # neither the order of summation nor the noise of averaging decides a tie.
@@ -126,14 +124,19 @@ class _Sums:
     of ``previous`` and of ``option`` of the last task.
     """
 
-    sizes: NDArray[np.int64]
-    scores: NDArray[np.int64]
-    ranks: NDArray[np.int64]
-    before: NDArray[np.int64]
-    option: NDArray[np.int64]
+    sizes: Shaped[NDArray[np.int64], "sums"]
+    scores: Shaped[NDArray[np.int64], "sums"]
+    ranks: Shaped[NDArray[np.int64], "sums"]
+    before: Shaped[NDArray[np.int64], "sums"]
+    option: Shaped[NDArray[np.int64], "sums"]
     previous: _Sums | None
 
-    def extended(self, sizes: NDArray[np.int64], scores: NDArray[np.int64], limit: int) -> _Sums:
+    def extended(
+        self,
+        sizes: Shaped[NDArray[np.int64], "options"],
+        scores: Shaped[NDArray[np.int64], "options"],
+        limit: int,
+    ) -> _Sums:
         """Add each option of one more task, and drop sums above ``limit`` and those beaten."""
         # Option by option, so that the sort finds long runs that are sorted already.
         size = (sizes[:, None] + self.sizes).ravel()
@@ -164,8 +167,10 @@ _NOTHING = _Sums(_ZERO, _ZERO, _ZERO, _ZERO, _ZERO, None)
 
 
 def _unbeaten(
-    sizes: NDArray[np.int64], scores: NDArray[np.int64], ranks: NDArray[np.int64]
-) -> NDArray[np.int64]:
+    sizes: Shaped[NDArray[np.int64], "sums"],
+    scores: Shaped[NDArray[np.int64], "sums"],
+    ranks: Shaped[NDArray[np.int64], "sums"],
+) -> Shaped[NDArray[np.int64], "unbeaten"]:
     """Return where, in rising ``sizes``, a score is above those of all sums of at most its size.
 
     Of sums that are equal in both, the one of the lowest rank.
@@ -197,7 +202,9 @@ def _best_pair(first: _Sums, second: _Sums, budget: int) -> tuple[int, int]:
     return int(left[index]), int(right[index])
 
 
-def _whole_scores(options: Mapping[str, Sequence[Option]]) -> dict[str, NDArray[np.int64]]:
+def _whole_scores(
+    options: Mapping[str, Sequence[Option]],
+) -> dict[str, Shaped[NDArray[np.int64], "_"]]:
     largest = max(abs(one.score) for candidates in options.values() for one in candidates)
     scale = 10.0 ** (_DIGITS - math.ceil(math.log10(max(1.0, largest))))
     return {

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from multiprune.models.encoder import first_position
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from transformers import PreTrainedModel
 
 #: Encoders by ``config.model_type`` that read a text beside others as they read it alone.
@@ -20,8 +20,10 @@ READ_BESIDE = ("albert", "bert", "distilbert", "electra", "roberta", "xlm-robert
 _POSITIONS = "position_ids"
 
 
-def states_of(encoder: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
-    """Return the hidden states of the last layer, shape (examples, tokens, hidden).
+def states_of(
+    encoder: PreTrainedModel, inputs: Mapping[str, Tensor]
+) -> Float[Tensor, "examples tokens hidden"]:
+    """Return the hidden states of the last layer.
 
     Where inputs have ``position_ids``, each 0 begins a text of its own.
     """
@@ -41,7 +43,9 @@ def check_reads_beside(encoder: PreTrainedModel) -> None:
 
 
 def _beside(
-    encoder: PreTrainedModel, positions: Tensor, attention_mask: Tensor
+    encoder: PreTrainedModel,
+    positions: Int[Tensor, "examples tokens"],
+    attention_mask: Shaped[Tensor, "examples tokens"],
 ) -> dict[str, Tensor]:
     """Return the positions as an encoder counts them, and what is added to attention.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -12,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def cut_parameter(
-    module: nn.Module, name: str, dim: int, index: Tensor, optimizer: Optimizer | None = None
+    module: nn.Module,
+    name: str,
+    dim: int,
+    index: Int64[Tensor, "kept"],
+    optimizer: Optimizer | None = None,
 ) -> None:
     """Keep the entries ``index`` of a module's parameter along ``dim``.
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from multiprune.arguments import check_number
 from multiprune.models.dropout import dropout_of_heads
@@ -16,7 +18,6 @@ from multiprune.models.pretrained_tokenizer import pretrained_tokenizer
 from multiprune.tasks.synthetic import WORDS
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 #: Positions of an encoder whose tokenizer states no length.
@@ -102,10 +103,10 @@ def _check_sizes(*, layers: int, hidden: int, heads: int, intermediate: int) -> 
         )
 
 
-def sinusoids(positions: int, size: int) -> Tensor:
+def sinusoids(positions: int, size: int) -> Float[Tensor, "{positions} {size}"]:
     """Return a sine and a cosine of each position at ``size / 2`` wavelengths from 2 pi.
 
-    Vaswani et al. (2017), section 3.5; shape (positions, size), ``size`` even.
+    Vaswani et al. (2017), section 3.5; ``size`` is even.
     """
     frequencies = torch.exp(-math.log(10000.0) * torch.arange(0, size, 2) / size)
     angles = torch.arange(positions)[:, None] * frequencies

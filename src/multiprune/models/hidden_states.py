@@ -6,20 +6,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from jaxtyping import Float
+from torch import Tensor
+
 from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.models.structure import architecture_of, layer_paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import Tensor, nn
+    from torch import nn
 
 
 @dataclass(frozen=True)
 class LayerStates:
-    """The hidden states behind one layer, shape (examples, tokens, hidden)."""
+    """The hidden states behind one layer."""
 
-    states: Tensor
+    states: Float[Tensor, "examples tokens hidden"]
     is_dropped: bool
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -21,13 +22,13 @@ class LowRankLinear(nn.Module):
     """Computes ``up @ diag(gate) @ down @ x + bias``.
 
     ``down.weight`` has the shape (rank, in), ``up.weight`` (out, rank). The vectors ``gate`` and
-    ``evaluation_gate``, of shape (rank,), multiply what is between the two while the layer trains
-    and while it does not; without gates they are None. A state dict may hold another rank than the
-    layer: loading it resizes the layer.
+    ``evaluation_gate`` multiply what is between the two while the layer trains and while it does
+    not; without gates they are None. A state dict may hold another rank than the layer: loading it
+    resizes the layer.
     """
 
-    gate: Tensor | None
-    evaluation_gate: Tensor | None
+    gate: Float[Tensor, "rank"] | None
+    evaluation_gate: Float[Tensor, "rank"] | None
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class LowRankLinear(nn.Module):
         return layer.train(linear.training)
 
     @property
-    def weight(self) -> Tensor:
+    def weight(self) -> Float[Tensor, "out rank"]:
         """The matrix that the outputs come from: T5 asks for its type."""
         return self.up.weight
 
@@ -94,8 +95,9 @@ class LowRankLinear(nn.Module):
         return self.in_features * self.out_features // (self.in_features + self.out_features)
 
     @override
-    def forward(self, states: Tensor) -> Tensor:
-        """Map ``(..., in)`` to ``(..., out)``."""
+    def forward(
+        self, states: Float[Tensor, "*tokens {self.in_features}"]
+    ) -> Float[Tensor, "*tokens {self.out_features}"]:
         inner: Tensor = self.down(states)
         gate = self.gate if self.training else self.evaluation_gate
         if gate is not None:
@@ -103,7 +105,7 @@ class LowRankLinear(nn.Module):
         outer: Tensor = self.up(inner)
         return outer
 
-    def set_gates(self, training: Tensor, evaluation: Tensor) -> None:
+    def set_gates(self, training: Float[Tensor, "rank"], evaluation: Float[Tensor, "rank"]) -> None:
         """Take over the values of two vectors of gates."""
         if self.gate is None or self.evaluation_gate is None:
             self.gate, self.evaluation_gate = training.clone(), evaluation.clone()
@@ -116,7 +118,7 @@ class LowRankLinear(nn.Module):
         self.gate = self.evaluation_gate = None
 
     @torch.no_grad()
-    def keep_ranks(self, index: Tensor, optimizer: Optimizer | None = None) -> None:
+    def keep_ranks(self, index: Int64[Tensor, "kept"], optimizer: Optimizer | None = None) -> None:
         """Keep the ranks ``index``, in ``optimizer``'s moments too."""
         cut_parameter(self.down, "weight", 0, index, optimizer)
         cut_parameter(self.up, "weight", 1, index, optimizer)
@@ -139,7 +141,7 @@ class LowRankLinear(nn.Module):
         linear.bias = self.up.bias
         return linear.train(self.training)
 
-    def _gates(self) -> dict[str, Tensor]:
+    def _gates(self) -> dict[str, Float[Tensor, "rank"]]:
         gates = {"gate": self.gate, "evaluation_gate": self.evaluation_gate}
         return {name: gate for name, gate in gates.items() if gate is not None}
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
@@ -19,19 +20,19 @@ class LayerOrder:
     """With which removal, from 0, each unit of a layer goes; units that never go have a later one.
 
     Attributes:
-        heads: shape (heads,); a layer that goes takes its heads and neurons along.
-        query_key: shape (heads, head size), whether the head goes or not.
-        value: shape (heads, head size), whether the head goes or not.
-        neurons: shape (neurons,).
+        heads: of each head; a layer that goes takes its heads and neurons along.
+        query_key: of its query and key, whether the head goes or not.
+        value: of its value, whether the head goes or not.
+        neurons: of each neuron.
     """
 
-    heads: Tensor
-    query_key: Tensor
-    value: Tensor
-    neurons: Tensor
+    heads: Int[Tensor, "heads"]
+    query_key: Int[Tensor, "heads head_size"]
+    value: Int[Tensor, "heads head_size"]
+    neurons: Int[Tensor, "neurons"]
 
-    def units(self, removals: int) -> dict[str, Tensor]:
-        """Return one boolean mask a kind of unit, of what is left after so many removals."""
+    def units(self, removals: int) -> dict[str, Bool[Tensor, "_"]]:
+        """Return one mask a kind of unit, of what is left after so many removals."""
         heads = (self.heads >= removals)[:, None]
         return {
             QUERY_KEY: ((self.query_key >= removals) & heads).reshape(-1),
@@ -50,7 +51,7 @@ class RemovalOrder:
     """
 
     layers: Sequence[LayerOrder]
-    sizes: Tensor
+    sizes: Int[Tensor, "sizes"]
 
     def removals_for(self, size: int) -> int:
         """Return the least number of removals that leave no more than ``size`` parameters.
@@ -66,6 +67,6 @@ class RemovalOrder:
         """The number of all removals."""
         return len(self.sizes) - 1
 
-    def units(self, removals: int) -> list[dict[str, Tensor]]:
+    def units(self, removals: int) -> list[dict[str, Bool[Tensor, "_"]]]:
         """Return, by layer, one mask a kind of unit, of what is left after so many removals."""
         return [layer.units(removals) for layer in self.layers]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float, Int, Int64
+from torch import Tensor
 
 from multiprune.models.architectures import NEURONS, QUERY_KEY, ROWS, VALUE
 from multiprune.models.modeling_multiprune import DroppedLayer
@@ -14,9 +17,7 @@ from multiprune.models.shrink import attention_shape, heads_left
 from multiprune.models.structure import along
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from torch import Tensor, nn
+    from torch import nn
 
     from multiprune.models.structure import Layer
 
@@ -38,7 +39,7 @@ class Resizable:
         """Whether the layers have parts of their parameters now."""
         return bool(self._undo)
 
-    def resize(self, units: Sequence[Mapping[str, Tensor]]) -> None:
+    def resize(self, units: Sequence[Mapping[str, Bool[Tensor, "_"]]]) -> None:
         """Give each layer the parts that masks keep, one a kind of unit; without heads, skip it."""
         if self.is_resized:
             raise RuntimeError("Layers must be whole before they are resized, but are parts.")
@@ -63,7 +64,7 @@ class Resizable:
         parent.add_module(name, left.train(whole.training))
         self._undo.append(partial(parent.add_module, name, whole))
 
-    def _narrow(self, layer: Layer, kept: Mapping[str, Tensor]) -> None:
+    def _narrow(self, layer: Layer, kept: Mapping[str, Bool[Tensor, "_"]]) -> None:
         for linear, slices in layer.linear_layers():
             mask = along(slices, kept)
             index = mask.nonzero()[:, 0]
@@ -89,7 +90,9 @@ def _put_back(linear: nn.Linear, name: str, whole: nn.Parameter | None) -> None:
     linear._parameters[name] = whole
 
 
-def part(whole: Tensor, dim: int, index: Tensor) -> Tensor:
+def part(
+    whole: Float[Tensor, "..."], dim: int, index: Int64[Tensor, "kept"]
+) -> Float[Tensor, "..."]:
     """Return entries of a tensor along ``dim``, ``index`` rising: a view if they come first.
 
     ``index`` is best on the CPU, where looking at it waits for nothing.
@@ -132,5 +135,5 @@ def sort_units(layer: Layer, order: LayerOrder) -> LayerOrder:
     )
 
 
-def _last_first(positions: Tensor) -> Tensor:
+def _last_first(positions: Int[Tensor, "*units"]) -> Int64[Tensor, "*units"]:
     return positions.argsort(dim=-1, descending=True, stable=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor, nn
 
 from multiprune.models.architectures import COLUMNS, NEURONS, ROWS, VALUE
@@ -19,8 +21,6 @@ from multiprune.models.modeling_multiprune import (
 from multiprune.models.structure import along, architectures_of, layer_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
@@ -40,7 +40,7 @@ def is_cut(layer: Layer) -> bool:
 
 
 def shrink_layer(
-    layer: Layer, kept: Mapping[str, Tensor], optimizer: Optimizer | None = None
+    layer: Layer, kept: Mapping[str, Bool[Tensor, "_"]], optimizer: Optimizer | None = None
 ) -> None:
     """Cut a layer, and the optimizer's moments of it, to the units that are kept.
 
@@ -60,7 +60,7 @@ def shrink_layer(
     _resize_attention(layer, kept)
 
 
-def resize_layer(layer: Layer, kept: Mapping[str, Tensor]) -> None:
+def resize_layer(layer: Layer, kept: Mapping[str, Bool[Tensor, "_"]]) -> None:
     """Give a layer the shapes of one that was cut; its weights are lost, to be loaded."""
     if not kept[VALUE].any():
         _drop(layer, None)
@@ -83,7 +83,7 @@ def _drop(layer: Layer, optimizer: Optimizer | None) -> None:
     layer.encoder.get_submodule(parent).add_module(name, left.train(module.training))
 
 
-def heads_left(layer: Layer, kept: Mapping[str, Tensor]) -> list[int]:
+def heads_left(layer: Layer, kept: Mapping[str, Bool[Tensor, "_"]]) -> list[int]:
     """Return the numbers of the heads that are kept of a layer."""
     heads: list[int] = (
         kept[VALUE].view(layer.heads, layer.head_size).any(1).nonzero()[:, 0].tolist()
@@ -91,7 +91,7 @@ def heads_left(layer: Layer, kept: Mapping[str, Tensor]) -> list[int]:
     return heads
 
 
-def attention_shape(layer: Layer, kept: Mapping[str, Tensor]) -> dict[str, int]:
+def attention_shape(layer: Layer, kept: Mapping[str, Bool[Tensor, "_"]]) -> dict[str, int]:
     """Return the attributes of an attention that say its shape, with the units that are kept."""
     by_head = kept[VALUE].view(layer.heads, layer.head_size).sum(1)
     count, size = int(by_head.count_nonzero()), int(by_head.max())
@@ -103,7 +103,7 @@ def attention_shape(layer: Layer, kept: Mapping[str, Tensor]) -> dict[str, int]:
     )
 
 
-def _resize_attention(layer: Layer, kept: Mapping[str, Tensor]) -> None:
+def _resize_attention(layer: Layer, kept: Mapping[str, Bool[Tensor, "_"]]) -> None:
     attention, architecture = layer.attention, layer.architecture
     for name, value in attention_shape(layer, kept).items():
         setattr(attention, name, value)

@@ -6,6 +6,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -30,9 +31,9 @@ class LabelWords(nn.Module):
         start: the token that the decoder starts with.
     """
 
-    label: Tensor
-    inputs: Tensor
-    targets: Tensor
+    label: Int64[Tensor, "tokens"]
+    inputs: Int64[Tensor, "tokens"]
+    targets: Int64[Tensor, "tokens"]
 
     def __init__(self, tokens: Sequence[Sequence[int]], start: int) -> None:
         super().__init__()
@@ -49,8 +50,8 @@ class LabelWords(nn.Module):
             self.register_buffer(name, buffer, persistent=False)
 
     @override
-    def forward(self, model: Any, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Return log-probabilities of shape (examples, labels) from an encoder-decoder."""
+    def forward(self, model: Any, inputs: Mapping[str, Tensor]) -> Float[Tensor, "examples labels"]:
+        """Return log-probabilities from an encoder-decoder."""
         scores = model(**self.inputs_of(model, inputs), use_cache=False).logits.float()
         targets = self.targets.expand(len(scores), -1).unsqueeze(-1)
         by_token = scores.gather(-1, targets).squeeze(-1) - scores.logsumexp(-1)
@@ -66,8 +67,8 @@ class LabelWords(nn.Module):
             "decoder_attention_mask": self._mask(model.dtype).expand(examples, 1, -1, -1),
         }
 
-    def _mask(self, dtype: torch.dtype) -> Tensor:
-        """Return what is added to attention: shape (1, 1, tokens, tokens)."""
+    def _mask(self, dtype: torch.dtype) -> Float[Tensor, "1 1 tokens tokens"]:
+        """Return what is added to attention."""
         same = self.label[:, None] == self.label[None]
         hidden = ~same.tril()
         mask = torch.zeros_like(hidden, dtype=dtype)
@@ -86,7 +87,7 @@ class TextToTextModel(MultitaskModel):
         return LabelWords(task.wording.tokens, self.encoder.config.decoder_start_token_id)
 
     @override
-    def forward(self, batch: Batch) -> Tensor:
-        """Return the log-probabilities of the labels of ``batch``, shape (examples, labels)."""
+    def forward(self, batch: Batch) -> Float[Tensor, "examples labels"]:
+        """Return the log-probabilities of the labels of ``batch``."""
         logits: Tensor = self.heads[batch.task](self.encoder, batch.inputs)
         return logits

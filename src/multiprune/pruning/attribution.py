@@ -7,11 +7,12 @@ the change in the log-probability, to first order, that the unit makes by not be
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import override
 
@@ -22,26 +23,33 @@ from multiprune.pruning.removal import HEADS
 from multiprune.pruning.sites import Sites, linear_outputs, projection_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from multiprune.models.structure import Layer
 
-#: From values of shape (examples, tokens, units) and a mask of tokens to shape (examples, units).
-TokenReduction = Callable[[Tensor, Tensor], Tensor]
+#: How the tokens of an example become one number for each unit.
+TokenReduction = Callable[
+    [Float[Tensor, "examples tokens units"], Bool[Tensor, "examples tokens"]],
+    Float[Tensor, "examples units"],
+]
 
 
-def max_over_tokens(values: Tensor, mask: Tensor) -> Tensor:
+def max_over_tokens(
+    values: Float[Tensor, "examples tokens units"], mask: Bool[Tensor, "examples tokens"]
+) -> Float[Tensor, "examples units"]:
     """Return the largest value over the tokens of each example; padding plays no part."""
     largest = values.masked_fill(~mask[..., None], -torch.inf).amax(1)
     return largest.masked_fill(~mask.any(1, keepdim=True), 0)
 
 
-def sum_over_tokens(values: Tensor, mask: Tensor) -> Tensor:
+def sum_over_tokens(
+    values: Float[Tensor, "examples tokens units"], mask: Bool[Tensor, "examples tokens"]
+) -> Float[Tensor, "examples units"]:
     """Return the sum over the tokens of each example; padding plays no part."""
     return values.masked_fill(~mask[..., None], 0).sum(1)
 
 
-def mean_over_tokens(values: Tensor, mask: Tensor) -> Tensor:
+def mean_over_tokens(
+    values: Float[Tensor, "examples tokens units"], mask: Bool[Tensor, "examples tokens"]
+) -> Float[Tensor, "examples units"]:
     """Return the mean over the tokens of each example; padding plays no part."""
     return sum_over_tokens(values, mask) / mask.sum(1, keepdim=True).clamp(min=1)
 
@@ -69,19 +77,29 @@ class Attribution:
     def __init__(self, *, sites: Sites = projection_inputs) -> None:
         self.sites = sites
 
-    def of_token(self, activation: Tensor, gradient: Tensor) -> Tensor:
+    def of_token(
+        self,
+        activation: Float[Tensor, "examples tokens units"],
+        gradient: Float[Tensor, "examples tokens units"],
+    ) -> Float[Tensor, "examples tokens units"]:
         """Return what each unit contributes at each token; a head does what its values do."""
         return activation * gradient
 
-    def over_tokens(self, contributions: Tensor, mask: Tensor) -> Tensor:
-        """Return what a unit contributes to each example: ``(examples, units)``."""
+    def over_tokens(
+        self,
+        contributions: Float[Tensor, "examples tokens units"],
+        mask: Bool[Tensor, "examples tokens"],
+    ) -> Float[Tensor, "examples units"]:
+        """Return what a unit contributes to each example."""
         return sum_over_tokens(contributions, mask)
 
-    def of_example(self, contributions: Tensor) -> Tensor:
+    def of_example(
+        self, contributions: Float[Tensor, "examples *units"]
+    ) -> Float[Tensor, "examples *units"]:
         """Return what is summed over examples."""
         return contributions
 
-    def in_total(self, sums: Tensor) -> Tensor:
+    def in_total(self, sums: Float[Tensor, "*units"]) -> Float[Tensor, "*units"]:
         """Return the importance from the sum over examples."""
         return sums
 
@@ -111,7 +129,11 @@ class ActivationGradient(Attribution):
         self.tokens, self.absolute = tokens, absolute
 
     @override
-    def over_tokens(self, contributions: Tensor, mask: Tensor) -> Tensor:
+    def over_tokens(
+        self,
+        contributions: Float[Tensor, "examples tokens units"],
+        mask: Bool[Tensor, "examples tokens"],
+    ) -> Float[Tensor, "examples units"]:
         return self.tokens(contributions.abs() if self.absolute else contributions, mask)
 
 
@@ -123,7 +145,7 @@ class Taylor(Attribution):
     """
 
     @override
-    def in_total(self, sums: Tensor) -> Tensor:
+    def in_total(self, sums: Float[Tensor, "*units"]) -> Float[Tensor, "*units"]:
         return sums.abs()
 
 
@@ -136,7 +158,9 @@ class Fisher(Attribution):
     """
 
     @override
-    def of_example(self, contributions: Tensor) -> Tensor:
+    def of_example(
+        self, contributions: Float[Tensor, "examples *units"]
+    ) -> Float[Tensor, "examples *units"]:
         return contributions.square()
 
 
@@ -160,15 +184,21 @@ class ActivationNorm(Attribution):
     reads_gradients = False
 
     @override
-    def of_token(self, activation: Tensor, gradient: Tensor) -> Tensor:
+    def of_token(
+        self,
+        activation: Float[Tensor, "examples tokens units"],
+        gradient: Float[Tensor, "examples tokens units"],
+    ) -> Float[Tensor, "examples tokens units"]:
         return activation.square()
 
     @override
-    def in_total(self, sums: Tensor) -> Tensor:
+    def in_total(self, sums: Float[Tensor, "*units"]) -> Float[Tensor, "*units"]:
         return sums.sqrt()
 
 
-def scores_by_example(layer: Layer, contributions: Mapping[str, Tensor], examples: int) -> Scores:
+def scores_by_example(
+    layer: Layer, contributions: Mapping[str, Float[Tensor, "{examples} _"]], examples: int
+) -> Scores:
     """Arrange the contributions in one layer, by kind of unit, as scores with examples in front.
 
     A kind of which nothing is known counts as nothing.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -25,13 +26,13 @@ Batch = TypeVar("Batch")
 
 @dataclass(frozen=True)
 class LogProbabilities:
-    """What is attributed: log-probabilities of the answers to a batch, shape (examples,).
+    """What is attributed: log-probabilities of the answers to a batch.
 
-    ``weights``, of the same shape, are those of the examples, 1 by default.
+    ``weights`` are those of the examples, 1 by default.
     """
 
-    values: Tensor
-    weights: Tensor | None = None
+    values: Float[Tensor, "examples"]
+    weights: Float[Tensor, "examples"] | None = None
 
 
 def attributed(

@@ -6,6 +6,8 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_is
@@ -19,7 +21,7 @@ from multiprune.pruning.target import Target
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from multiprune.budget import Budget
     from multiprune.pruning.ready import Weight
@@ -69,7 +71,7 @@ class ElementWisePruner(Pruner):
         self._final_masks: dict[str, Tensor] = {}
 
     @abstractmethod
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "..."]]:
         """Return the present scores of every target, in its shape: the largest survive."""
 
     @override
@@ -118,7 +120,7 @@ class ElementWisePruner(Pruner):
             target.mask.copy_(mask)
         self.apply_masks()
 
-    def select(self, kept: int) -> list[Tensor]:
+    def select(self, kept: int) -> list[Bool[Tensor, "..."]]:
         """Rank the present scores; return masks that keep ``kept`` weights, as groups fit."""
         if kept == self._dense:
             return [torch.ones_like(target.mask) for target in self.targets]
@@ -134,7 +136,7 @@ class ElementWisePruner(Pruner):
             for mask in self.groups.select(scores[ranked], share)
         ]
 
-    def finite_scores(self) -> list[Tensor]:
+    def finite_scores(self) -> list[Float[Tensor, "..."]]:
         """Return the present scores, or raise a FloatingPointError if they or weights are NaN."""
         scores = self.scores()
         pairs = list(zip(self.targets, scores, strict=True))
@@ -168,8 +170,8 @@ class ElementWisePruner(Pruner):
         self.apply_masks()
         self.forget_passes()
 
-    def input_norms(self, target: Target) -> Tensor:
-        """Return the Euclidean norms of a target's inputs in training, of shape (in,).
+    def input_norms(self, target: Target) -> Float[Tensor, "in"]:
+        """Return the Euclidean norms of a target's inputs in training.
 
         For methods with ``reads_activations``, over all tokens of the steps that were taken while
         weights were pruned; a method that overrides what is called at a step must call this one's.
@@ -208,16 +210,6 @@ class ElementWisePruner(Pruner):
     @override
     def ledger(self) -> ParameterLedger:
         return ParameterLedger.of(self._model, self._encoder, masks=self.masks())
-
-    @property
-    @override
-    def spare(self) -> int:
-        return self._spare
-
-    @property
-    @override
-    def excess(self) -> int:
-        return self._excess
 
     def _rankings(self, kept: int) -> list[tuple[slice, int]]:
         """Return which targets are ranked together, and how many of their weights may stay."""

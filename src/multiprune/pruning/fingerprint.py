@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import torch
+from jaxtyping import Bool, Int64
+from torch import Tensor
 from torch.nn import functional
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
 
 # An odd constant with well-mixed bits (the golden ratio times 2^63), as in Fibonacci hashing.
 _MULTIPLIER = 0x9E3779B97F4A7C15 - (1 << 64)
 
 
-def mask_checksums(masks: Mapping[str, Tensor]) -> Tensor:
-    """Return one 64-bit checksum a mask, shape ``(masks,)``, computed on the masks' device."""
+def mask_checksums(masks: Mapping[str, Bool[Tensor, "..."]]) -> Int64[Tensor, "{len(masks)}"]:
+    """Return one checksum a mask, computed on the masks' device."""
     return torch.stack([_checksum(mask) for mask in masks.values()])
 
 
-def mask_digest(masks: Mapping[str, Tensor]) -> str:
+def mask_digest(masks: Mapping[str, Bool[Tensor, "..."]]) -> str:
     """Return a SHA-256 of all masks with their paths, one bit a weight."""
     digest = hashlib.sha256()
     for path, mask in sorted(masks.items()):
@@ -31,7 +28,7 @@ def mask_digest(masks: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _checksum(mask: Tensor) -> Tensor:
+def _checksum(mask: Bool[Tensor, "..."]) -> Int64[Tensor, ""]:
     bits = mask.reshape(-1).view(torch.uint8)
     words = functional.pad(bits, (0, -bits.numel() % 8)).view(torch.int64) * _MULTIPLIER
     words ^= words >> 32  # a word's high bits would meet only the low bits of its factor
@@ -39,7 +36,7 @@ def _checksum(mask: Tensor) -> Tensor:
     return (words * (position ^ (position >> 29) | 1)).sum()
 
 
-def _packed_bits(mask: Tensor) -> bytes:
+def _packed_bits(mask: Bool[Tensor, "..."]) -> bytes:
     bits = mask.detach().cpu().reshape(-1).view(torch.uint8)
     octets = functional.pad(bits, (0, -bits.numel() % 8)).view(-1, 8)
     place = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from multiprune.pruning.removal import HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from torch import Tensor
 
     from multiprune.pruning.importance import Scores
     from multiprune.pruning.removal import Kept
@@ -35,7 +35,9 @@ def refuse_nan(what: str, tensors: Mapping[str, Sequence[Tensor]], when: str) ->
         )
 
 
-def compared_scores(scores: Scores, kept: Kept, granularity: Sequence[str]) -> list[Tensor]:
+def compared_scores(
+    scores: Scores, kept: Kept, granularity: Sequence[str]
+) -> list[Float[Tensor, "..."]]:
     """Return the scores of one layer that a ranking compares: of what is there and may go."""
     if kept.dropped:
         return []

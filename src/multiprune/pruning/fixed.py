@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.pruning.element_wise import ElementWisePruner
@@ -16,7 +18,7 @@ from multiprune.pruning.ready import refuse_compiled
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from multiprune.budget import Budget
 
@@ -53,7 +55,7 @@ class Fixed(ElementWisePruner):
         self.apply_masks()
 
     @override
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "..."]]:
         return [target.mask.float() for target in self.targets]
 
     @override

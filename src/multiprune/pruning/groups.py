@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import torch
+from jaxtyping import Bool, Float, Float32, Int, Shaped
+from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import override
 
 from multiprune.arguments import check_number
 from multiprune.pruning.select import keep_largest, keep_largest_groups
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from torch import Tensor
 
 
 class Groups(ABC):
@@ -41,7 +38,9 @@ class Groups(ABC):
         return 1
 
     @abstractmethod
-    def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+    def select(
+        self, scores: Sequence[Float[Tensor, "..."]], kept: int
+    ) -> list[Bool[Tensor, "..."]]:
         """Return a mask for each tensor of scores that together keep at most ``kept`` weights.
 
         All tensors are ranked together; less than one group is missing from ``kept``.
@@ -56,7 +55,9 @@ class Elements(Groups):
         pass
 
     @override
-    def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+    def select(
+        self, scores: Sequence[Float[Tensor, "..."]], kept: int
+    ) -> list[Bool[Tensor, "..."]]:
         return keep_largest(scores, kept)
 
 
@@ -72,7 +73,9 @@ class Rows(Groups):
             _require_matrix("Rows", path, shape)
 
     @override
-    def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+    def select(
+        self, scores: Sequence[Float[Tensor, "..."]], kept: int
+    ) -> list[Bool[Tensor, "..."]]:
         shares = row_shares(kept, [score.shape[1] for score in scores for _ in range(len(score))])
         by_matrix = torch.split(torch.tensor(shares), [len(score) for score in scores])
         return [
@@ -80,7 +83,9 @@ class Rows(Groups):
             for score, share in zip(scores, by_matrix, strict=True)
         ]
 
-    def largest(self, scores: Tensor, shares: Tensor) -> Tensor:
+    def largest(
+        self, scores: Float[Tensor, "rows columns"], shares: Int[Tensor, "rows 1"]
+    ) -> Bool[Tensor, "rows columns"]:
         """Return the mask of as many largest scores of every row, the first of equals first."""
         best = scores.topk(int(shares.max()), dim=1).values
         if not best.numel():
@@ -139,7 +144,9 @@ class Blocks(Groups):
         return max(min(self.size, rows) * min(self.size, columns) for rows, columns in shapes)
 
     @override
-    def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+    def select(
+        self, scores: Sequence[Float[Tensor, "..."]], kept: int
+    ) -> list[Bool[Tensor, "..."]]:
         means = [self.means(score) for score in scores]
         costs = [self.costs(score) for score in scores]
         blocks = keep_largest_groups(means, costs, kept)
@@ -147,12 +154,16 @@ class Blocks(Groups):
             self.spread(block, score.shape) for block, score in zip(blocks, scores, strict=True)
         ]
 
-    def means(self, matrix: Tensor) -> Tensor:
-        """Return the mean of each block of ``matrix``, in single precision."""
+    def means(
+        self, matrix: Float[Tensor, "rows columns"]
+    ) -> Float32[Tensor, "block_rows block_columns"]:
+        """Return the mean of each block of ``matrix``."""
         # In ceiling mode, windows that reach over an edge count only what is inside.
         return F.avg_pool2d(matrix.float().unsqueeze(0), self.size, ceil_mode=True).squeeze(0)
 
-    def costs(self, matrix: Tensor) -> Tensor:
+    def costs(
+        self, matrix: Float[Tensor, "rows columns"]
+    ) -> Int[Tensor, "block_rows block_columns"]:
         """Return the number of weights of each block of ``matrix``."""
         sides = []
         for length in matrix.shape:
@@ -160,7 +171,9 @@ class Blocks(Groups):
             sides.append((length - starts).clamp_(max=self.size))
         return torch.outer(*sides)
 
-    def spread(self, blocks: Tensor, shape: Sequence[int]) -> Tensor:
+    def spread(
+        self, blocks: Shaped[Tensor, "block_rows block_columns"], shape: Sequence[int]
+    ) -> Shaped[Tensor, "{shape[0]} {shape[1]}"]:
         """Return a matrix of ``shape`` that holds at each weight what ``blocks`` has for it."""
         columns = blocks.repeat_interleave(self.size, 1)[:, : shape[1]]
         return columns.repeat_interleave(self.size, 0)[: shape[0]]
@@ -199,7 +212,9 @@ class NofM(Groups):
             )
 
     @override
-    def select(self, scores: Sequence[Tensor], kept: int) -> list[Tensor]:
+    def select(
+        self, scores: Sequence[Float[Tensor, "..."]], kept: int
+    ) -> list[Bool[Tensor, "..."]]:
         masks = [self.largest(score) for score in scores]
         others = kept - sum(score.numel() // self.m * self.n for score in scores)
         if others >= 0:
@@ -212,7 +227,7 @@ class NofM(Groups):
             mask[place] = keep
         return masks
 
-    def largest(self, scores: Tensor) -> Tensor:
+    def largest(self, scores: Float[Tensor, "rows columns"]) -> Bool[Tensor, "rows columns"]:
         """Return the mask of the ``n`` largest scores of every ``m``, the first of equals first."""
         # Counting the larger ones is several times as fast as sorting so many short rows.
         columns = scores.reshape(len(scores), -1, self.m).unbind(-1)

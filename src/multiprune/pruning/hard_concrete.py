@@ -13,19 +13,20 @@ layer's weight (``gate_gradient``).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 from torch.optim.adam import adam
 
 from multiprune.arguments import check_number
 from multiprune.pruning.known_value import KnownValue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from torch import Tensor, nn
+    from torch import nn
 
 # Louizos et al.: temperature, and the interval to which the concrete is stretched.
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
@@ -36,23 +37,25 @@ _SMALLEST_ALPHA, _LARGEST_ALPHA = 1e-3, 1e2
 _EPSILON = 1e-15
 
 
-def sampled_gates(log_alpha: Tensor, noise: Tensor) -> Tensor:
+def sampled_gates(
+    log_alpha: Float[Tensor, "*gates"], noise: Float[Tensor, "*gates"]
+) -> Float[Tensor, "*gates"]:
     """Return the gates for ``noise``, uniform in (0, 1) (Louizos et al., equations 10 and 11)."""
     concrete = torch.sigmoid((torch.logit(noise) + log_alpha) / BETA)
     return _stretched(concrete)
 
 
-def estimated_gates(log_alpha: Tensor) -> Tensor:
+def estimated_gates(log_alpha: Float[Tensor, "*gates"]) -> Float[Tensor, "*gates"]:
     """Return the gates to evaluate with (Louizos et al., equation 13)."""
     return _stretched(torch.sigmoid(log_alpha))
 
 
-def open_probability(log_alpha: Tensor) -> Tensor:
+def open_probability(log_alpha: Float[Tensor, "*gates"]) -> Float[Tensor, "*gates"]:
     """Return the probability that a gate is not 0 (Louizos et al., equation 12)."""
     return torch.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
 
 
-def sample_derivative(gates: Tensor) -> Tensor:
+def sample_derivative(gates: Float[Tensor, "*gates"]) -> Float[Tensor, "*gates"]:
     """Return the derivative of sampled gates with respect to ``log_alpha``, 0 at 0 and at 1.
 
     A gate within (0, 1) tells the concrete ``s`` it came from, and ``ds / dlog_alpha`` is
@@ -62,18 +65,23 @@ def sample_derivative(gates: Tensor) -> Tensor:
     return concrete * (1 - concrete) * ((ZETA - GAMMA) / BETA) * _within(gates)
 
 
-def gate_gradient(weight: Tensor, gradient: Tensor, gates: Tensor) -> Tensor:
+def gate_gradient(
+    weight: Float[Tensor, "out in"],
+    gradient: Float[Tensor, "out in"],
+    gates: Float[Tensor, "gates"],
+) -> Float[Tensor, "gates"]:
     """Return the loss's gradient with respect to gates on the inputs of a linear layer.
 
     With ``y = W (z * x)``, ``sum_i W[i, j] dL/dW[i, j]`` is ``z[j] dL/dz[j]``. It is 0 for a gate
-    that is clipped, at 0 or at 1. ``weight`` has the shape (out, in), and each gate is that of
-    ``in / len(gates)`` inputs in a row.
+    that is clipped, at 0 or at 1. Each gate is that of ``in / len(gates)`` inputs in a row.
     """
     product = (weight * gradient).sum(0).view(len(gates), -1).sum(1)
     return torch.where(_within(gates), product / gates, 0)
 
 
-def lagrangian(size: Tensor, target: Tensor, multipliers: Tensor) -> Tensor:
+def lagrangian(
+    size: Float[Tensor, ""], target: Float[Tensor, ""], multipliers: Float[Tensor, "2"]
+) -> Float[Tensor, ""]:
     """Return ``l1 (s - t) + l2 (s - t)^2``, the penalty on the size (Wang et al.).
 
     The gates descend on it, the two ``multipliers`` ascend.
@@ -82,12 +90,16 @@ def lagrangian(size: Tensor, target: Tensor, multipliers: Tensor) -> Tensor:
     return multipliers[0] * over + multipliers[1] * over**2
 
 
-def lagrangian_size_derivative(size: Tensor, target: Tensor, multipliers: Tensor) -> Tensor:
+def lagrangian_size_derivative(
+    size: Float[Tensor, ""], target: Float[Tensor, ""], multipliers: Float[Tensor, "2"]
+) -> Float[Tensor, ""]:
     """Return the derivative of the penalty with respect to the size."""
     return multipliers[0] + 2 * multipliers[1] * (size - target)
 
 
-def lagrangian_multipliers_gradient(size: Tensor, target: Tensor) -> Tensor:
+def lagrangian_multipliers_gradient(
+    size: Float[Tensor, ""], target: Float[Tensor, ""]
+) -> Float[Tensor, "2"]:
     """Return the gradient of the penalty with respect to its two multipliers."""
     over = size - target
     return torch.stack([over, over**2])
@@ -118,7 +130,7 @@ class Gates:
         self,
         module: nn.Module,
         counts: Sequence[int],
-        expected_size: Callable[[Sequence[Tensor]], Tensor],
+        expected_size: Callable[[Sequence[Float[Tensor, "_"]]], Float[Tensor, ""]],
     ) -> None:
         """Register ``counts`` gates in ``module``.
 
@@ -169,30 +181,33 @@ class Gates:
         """Aim ``amount`` of the way from where the expected size began to ``size``."""
         self.set_target(self._first_size + amount * (size - self._first_size))
 
-    def log_alpha(self) -> list[Tensor]:
+    def log_alpha(self) -> list[Float[Tensor, "_"]]:
         """Return what is learned, a vector for each count."""
         return self._split(self._buffer("log_alpha"))
 
     @torch.no_grad()
-    def sampled(self) -> list[Tensor]:
+    def sampled(self) -> list[Float[Tensor, "_"]]:
         """Return the gates to train with until the next step."""
         step = int(self._step.of(self._buffer("log_alpha_step")))
         log_alpha = self._buffer("log_alpha")
         return self._split(sampled_gates(log_alpha, uniform_noise(log_alpha, self.seed, step)))
 
     @torch.no_grad()
-    def estimated(self) -> list[Tensor]:
+    def estimated(self) -> list[Float[Tensor, "_"]]:
         """Return the gates to evaluate with."""
         return self._split(estimated_gates(self._buffer("log_alpha")))
 
     @torch.no_grad()
-    def expected_size(self) -> Tensor:
+    def expected_size(self) -> Float[Tensor, ""]:
         """Return the present expected size."""
         return self._size_of(self._split(open_probability(self._buffer("log_alpha"))))
 
     @torch.no_grad()
     def update(
-        self, gates: Sequence[Tensor], gradients: Sequence[Tensor], scale: float = 1.0
+        self,
+        gates: Sequence[Float[Tensor, "_"]],
+        gradients: Sequence[Float[Tensor, "_"]],
+        scale: float = 1.0,
     ) -> None:
         """Move gates and multipliers one step of Adam.
 
@@ -211,7 +226,7 @@ class Gates:
         self._descend("multipliers", ascent, self.multiplier_learning_rate * scale)
         self._buffer("log_alpha").clamp_(math.log(_SMALLEST_ALPHA), math.log(_LARGEST_ALPHA))
 
-    def _size_gradient(self) -> tuple[Tensor, Tensor]:
+    def _size_gradient(self) -> tuple[Float[Tensor, ""], Float[Tensor, "gates"]]:
         """Return the expected size and its gradient with respect to ``log_alpha``."""
         probability = open_probability(self._buffer("log_alpha")).requires_grad_()
         with torch.enable_grad():
@@ -220,7 +235,7 @@ class Gates:
         probability = probability.detach()
         return size.detach(), slope * probability * (1 - probability)
 
-    def _descend(self, kind: str, gradient: Tensor, learning_rate: float) -> None:
+    def _descend(self, kind: str, gradient: Float[Tensor, "_"], learning_rate: float) -> None:
         adam(
             [self._buffer(kind)],
             [gradient],
@@ -246,17 +261,17 @@ class Gates:
         return tensor
 
 
-def uniform_noise(like: Tensor, seed: int, step: int) -> Tensor:
-    """Return numbers in (0, 1) that depend on ``seed`` and ``step`` alone, in a tensor's shape."""
+def uniform_noise(like: Float[Tensor, "*gates"], seed: int, step: int) -> Float[Tensor, "*gates"]:
+    """Return numbers in (0, 1) that depend on ``seed`` and ``step`` alone, one a gate."""
     words = np.random.SeedSequence([seed, step]).generate_state(1)
     generator = torch.Generator(like.device).manual_seed(int(words[0]))
     noise = torch.rand(like.shape, generator=generator, dtype=like.dtype, device=like.device)
     return noise.clamp_(1e-6, 1 - 1e-6)
 
 
-def _stretched(concrete: Tensor) -> Tensor:
+def _stretched(concrete: Float[Tensor, "*gates"]) -> Float[Tensor, "*gates"]:
     return (concrete * (ZETA - GAMMA) + GAMMA).clamp(0, 1)
 
 
-def _within(gates: Tensor) -> Tensor:
+def _within(gates: Float[Tensor, "*gates"]) -> Bool[Tensor, "*gates"]:
     return (gates > 0) & (gates < 1)

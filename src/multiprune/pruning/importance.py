@@ -7,34 +7,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
     from multiprune.models.structure import Layer
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Importance of everything in one layer that may go.
+    """Importance of everything in one layer that may go, of each example or of all.
 
     Attributes:
-        heads: shape (heads,).
-        query_key: of the dimensions of each head's query and key, shape (heads, head size).
-        value: of the dimensions of each head's value, shape (heads, head size).
-        neurons: shape (neurons,).
-        layer: of the layer as a whole, without dimensions.
+        heads: of each head.
+        query_key: of the dimensions of each head's query and key.
+        value: of the dimensions of each head's value.
+        neurons: of each neuron.
+        layer: of the layer as a whole.
     """
 
-    heads: Tensor
-    query_key: Tensor
-    value: Tensor
-    neurons: Tensor
-    layer: Tensor
+    heads: Float[Tensor, "*examples heads"]
+    query_key: Float[Tensor, "*examples heads head_size"]
+    value: Float[Tensor, "*examples heads head_size"]
+    neurons: Float[Tensor, "*examples neurons"]
+    layer: Float[Tensor, "*examples"]
 
     def cpu(self) -> Scores:
         """Return the same on the CPU."""
@@ -154,15 +156,15 @@ def gate_gradients(layer: Layer) -> Scores:
     return Scores(value.sum(1), query_key, value, neurons, value.sum() + neurons.sum())
 
 
-def input_gate_gradient(linear: nn.Linear) -> Tensor:
-    """Return ``dL/dz`` of gates, open at 1, on the inputs of a linear layer: shape (inputs,)."""
+def input_gate_gradient(linear: nn.Linear) -> Float[Tensor, "{linear.in_features}"]:
+    """Return ``dL/dz`` of gates, open at 1, on the inputs of a linear layer."""
     if linear.weight.grad is None:
         return torch.zeros(linear.in_features, device=linear.weight.device)
     return (linear.weight * linear.weight.grad).sum(0).float()
 
 
-def output_gate_gradient(linear: nn.Linear) -> Tensor:
-    """Return ``dL/dz`` of gates, open at 1, on the outputs of a linear layer: shape (outputs,)."""
+def output_gate_gradient(linear: nn.Linear) -> Float[Tensor, "{linear.out_features}"]:
+    """Return ``dL/dz`` of gates, open at 1, on the outputs of a linear layer."""
     if linear.weight.grad is None:
         return torch.zeros(linear.out_features, device=linear.weight.device)
     gradient = (linear.weight * linear.weight.grad).sum(1)
@@ -171,7 +173,9 @@ def output_gate_gradient(linear: nn.Linear) -> Tensor:
     return gradient.float()
 
 
-def relative_to_layer(scores: Tensor, kept: Tensor) -> Tensor:
+def relative_to_layer(
+    scores: Float[Tensor, "*units"], kept: Bool[Tensor, "*units"]
+) -> Float[Tensor, "*units"]:
     """Divide by the root mean square of what is kept, so that layers and kinds compare.
 
     Michel et al. (2019) divide by the Euclidean norm, which is the same up to a factor for equal

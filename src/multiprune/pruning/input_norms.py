@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from multiprune.pruning.all_ranks import summed
@@ -24,7 +25,7 @@ SQUARES = "input_squares"
 class InputSquares:
     """Sums up the squares of what layers read, over the steps that are taken, by input feature.
 
-    The sums are buffers beside the weights, of shape (in,). What the passes of a step say is held
+    The sums are buffers beside the weights. What the passes of a step say is held
     back until it is known that the optimizer took the step. A pass counts when it is
     differentiated, so once however often gradient checkpointing runs it, and in training mode
     alone. Every token counts, those of padding too. With several processes, those of all count.
@@ -38,7 +39,7 @@ class InputSquares:
         """Begin to read what the layers of some weights read, all within ``inside``."""
         self._watched = [_Watched(target, _owners(target, inside)) for target in targets]
 
-    def norms(self, target: Target) -> Tensor:
+    def norms(self, target: Target) -> Float[Tensor, "in"]:
         """Return the Euclidean norm of each input of a layer; of one that read nothing, ones."""
         squares = target.buffer(SQUARES)
         return torch.where(squares.any(), squares.sqrt(), 1.0)
@@ -129,13 +130,13 @@ class _Watched:
             self._handles.pop().remove()
         self.target.remove(SQUARES)
 
-    def _count(self, squares: Tensor) -> None:
+    def _count(self, squares: Float[Tensor, "in"]) -> None:
         if squares.shape == self.target.buffer(SQUARES).shape:  # not of a layer that was cut
             self._of_step = squares if self._of_step is None else self._of_step + squares
 
 
-def squares_of(inputs: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the sum of squares by feature, the last dimension, over all others."""
+def squares_of(inputs: Float[Tensor, "*tokens in"], dtype: torch.dtype) -> Float[Tensor, "in"]:
+    """Return the sum of squares by feature, over all tokens."""
     # Squares of fp16 overflow from 256 on; of bf16 they are rounded, which evens out.
     inputs = inputs.to(dtype) if inputs.dtype == torch.float16 else inputs
     return inputs.square().flatten(0, -2).sum(0, dtype=dtype)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.pruning.hard_concrete import Gates, gate_gradient
+from multiprune.pruning.layer_gates import GateVector, LayerGates
 from multiprune.pruning.ranks import RankPruner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor, nn
+    from torch import nn
 
     from multiprune.budget import Budget
-    from multiprune.models.low_rank import LowRankLinear
 
 
 class LowRankL0(RankPruner):
@@ -45,43 +45,36 @@ class LowRankL0(RankPruner):
         seed: int = 0,
     ) -> None:
         super().__init__(budget=budget)
-        self.gates = Gates(
+        self.gates = LayerGates(
             drop_rate=drop_rate,
             learning_rate=gate_learning_rate,
             multiplier_learning_rate=multiplier_learning_rate,
             seed=seed,
         )
-        self._scale = 1.0
-        # Gradients of the loss with respect to the gates, from ``before_step`` to ``after_step``.
-        self._gradients: list[Tensor] = []
 
     @override
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "_"]]:
         return self.gates.log_alpha()
 
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         super().prepare(model, encoder)
-        counts = [target.layer.rank for target in self.targets]
-        self.gates.add_to(model if encoder is None else encoder, counts, self._expected_size)
-        for target, gate in zip(self.targets, self.gates.estimated(), strict=True):
-            target.layer.set_gates(torch.ones_like(gate), torch.ones_like(gate))
+        for target in self.targets:
+            precision = torch.promote_types(target.layer.up.weight.dtype, torch.float32)
+            ones = torch.ones_like(target.mask, dtype=precision)
+            target.layer.set_gates(ones, ones)
+        vectors = [GateVector(one.layer, "", [one.layer.up]) for one in self.targets]
+        self.gates.put_into(model if encoder is None else encoder, vectors, self._expected_size)
 
     @override
-    @torch.no_grad()
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         super().before_step(learning_rate_scale)
-        self._scale = learning_rate_scale
-        if self.gates.learning:
-            self._gradients = [_gate_gradient(target.layer) for target in self.targets]
+        self.gates.read_gradients(learning_rate_scale)
 
     @override
     def after_step(self) -> None:
         super().after_step()
-        if self.gates.learning:
-            gates = [_gate(target.layer) for target in self.targets]
-            self.gates.update(gates, self._gradients, self._scale)
-            self._show_gates()
+        self.gates.take_step()
 
     @override
     def prune(self, amount: float) -> None:
@@ -92,11 +85,8 @@ class LowRankL0(RankPruner):
             self._fold_gates()
             return
         self.gates.aim(amount, 1 - self._excess / self._dense)
-        if not self.gates.learning:
-            self.gates.start()
-            self._show_gates()
 
-    def _expected_size(self, probabilities: Sequence[Tensor]) -> Tensor:
+    def _expected_size(self, probabilities: Sequence[Float[Tensor, "_"]]) -> Float[Tensor, ""]:
         """Return the expected size, as a fraction of the dense one."""
         sizes = zip(probabilities, self.targets, strict=True)
         return torch.stack([one.sum() * (it.cost / self._dense) for one, it in sizes]).sum()
@@ -106,13 +96,6 @@ class LowRankL0(RankPruner):
         self._fold_gates()
         super()._make_permanent()
         self.gates.remove()
-
-    @torch.no_grad()
-    def _show_gates(self) -> None:
-        """Put the gates of the next step into the layers."""
-        pairs = zip(self.gates.sampled(), self.gates.estimated(), strict=True)
-        for target, (sampled, estimated) in zip(self.targets, pairs, strict=True):
-            target.layer.set_gates(sampled, estimated)
 
     @torch.no_grad()
     def _fold_gates(self) -> None:
@@ -142,7 +125,7 @@ class LowRankGradual(RankPruner):
         self._changes: list[Tensor] = []
 
     @override
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "_"]]:
         return [target.layer.get_buffer("ranks_importance") for target in self.targets]
 
     @override
@@ -167,22 +150,11 @@ class LowRankGradual(RankPruner):
         super().after_step()
 
 
-def first_order_change(up: Tensor, gradient: Tensor | None) -> Tensor:
+def first_order_change(
+    up: Float[Tensor, "out ranks"], gradient: Float[Tensor, "out ranks"] | None
+) -> Float[Tensor, "ranks"]:
     """Return by how much the loss would fall, to first order, if a rank were closed.
 
-    ``up``, of shape (out, rank), is the factor behind the ranks; without a gradient the loss does
-    not depend on it.
+    ``up`` is the factor behind the ranks; without a gradient the loss does not depend on it.
     """
     return up.new_zeros(up.shape[1]) if gradient is None else (up * gradient).sum(0)
-
-
-def _gate(layer: LowRankLinear) -> Tensor:
-    assert layer.gate is not None
-    return layer.gate
-
-
-def _gate_gradient(layer: LowRankLinear) -> Tensor:
-    weight, gate = layer.up.weight, _gate(layer)
-    if weight.grad is None:
-        return torch.zeros_like(gate)
-    return gate_gradient(weight, weight.grad, gate)

@@ -5,14 +5,11 @@ Zhu & Gupta (2017), "To prune, or not to prune", when driven by a cubic schedule
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.pruning.element_wise import ElementWisePruner
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Magnitude(ElementWisePruner):
@@ -21,5 +18,5 @@ class Magnitude(ElementWisePruner):
     reads_gradients = False
 
     @override
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "..."]]:
         return [target.weight.abs() for target in self.targets]

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
@@ -16,7 +18,7 @@ from multiprune.pruning.straight_through import STATE, StraightThroughScores, hi
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from multiprune.budget import Budget
     from multiprune.pruning.groups import Groups
@@ -33,7 +35,7 @@ class Movement(ElementWisePruner):
     the scores have learned better.
     """
 
-    state = STATE
+    state: tuple[str, ...] = STATE
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class Movement(ElementWisePruner):
             target.buffer("scores").copy_(target.weight.abs() * (self.magnitude_prior / mean))
 
     @override
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "..."]]:
         return [target.buffer("scores") for target in self.targets]
 
     @override

@@ -21,6 +21,7 @@ class NoPruning(Pruner):
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         self._model, self._encoder = model, encoder
+        self._spare = self._excess = 0
         self.budget.resolve(self.ledger())
         # Nothing is pruned, but a resumed loop has to know where it was stopped.
         self.progress.attach(model if encoder is None else encoder, self)
@@ -52,13 +53,3 @@ class NoPruning(Pruner):
     @override
     def ledger(self) -> ParameterLedger:
         return ParameterLedger.of(self._model, self._encoder)
-
-    @property
-    @override
-    def spare(self) -> int:
-        return 0
-
-    @property
-    @override
-    def excess(self) -> int:
-        return 0

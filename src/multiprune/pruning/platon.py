@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
@@ -18,14 +20,14 @@ from multiprune.pruning.element_wise import ElementWisePruner
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from multiprune.budget import Budget
     from multiprune.pruning.groups import Groups
     from multiprune.pruning.target import Target
 
 
-def smooth(previous: Tensor, value: Tensor, beta: float) -> Tensor:
+def smooth(
+    previous: Float[Tensor, "*weight"], value: Float[Tensor, "*weight"], beta: float
+) -> Float[Tensor, "*weight"]:
     """Return the exponential moving average ``beta * previous + (1 - beta) * value``."""
     return beta * previous + (1 - beta) * value
 
@@ -66,7 +68,7 @@ class Platon(ElementWisePruner):
         target.add("window_steps", torch.zeros((), device=target.weight.device))
 
     @override
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "..."]]:
         return [
             target.buffer("sensitivity") * target.buffer("uncertainty") for target in self.targets
         ]

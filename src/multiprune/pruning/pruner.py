@@ -47,6 +47,10 @@ class Pruner(ABC):
     #: Whether ``prepare`` puts other layers, with parameters of their own, in the place of some.
     replaces_layers = False
 
+    # What ``spare`` and ``excess`` return, once ``prepare`` has found it.
+    _spare: int
+    _excess: int
+
     def __init__(self, *, budget: Budget) -> None:
         check_is(Budget, "FractionBudget(0.1)", budget=budget)
         self.budget = budget
@@ -172,11 +176,11 @@ class Pruner(ABC):
         """Count the model as it stands."""
 
     @property
-    @abstractmethod
     def spare(self) -> int:
         """The most parameters by which the last ranking may stay below the budget."""
+        return self._spare
 
     @property
-    @abstractmethod
     def excess(self) -> int:
         """The number of parameters that the dense model has above the budget."""
+        return self._excess

@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.budget.budget import reachable
@@ -29,7 +30,6 @@ from multiprune.pruning.select import close_smallest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from torch import Tensor
     from torch.optim import Optimizer
 
     from multiprune.budget import Budget
@@ -73,13 +73,13 @@ class RankTarget:
         """Whether closed ranks are no longer in the layer, rather than zero."""
         return self.layer.rank != self.mask.numel()
 
-    def savings(self) -> Tensor:
+    def savings(self) -> Int[Tensor, "closings"]:
         """Return what the first, second, ... closing of a rank saves; the last rank stays."""
         ranks = torch.arange(self.mask.numel(), 0, -1)
         return -(ranks * self.cost).clamp(max=self.dense).diff()
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """Return views on the two factors that have the ranks in their last dimension."""
+    def factors(self) -> tuple[Float[Tensor, "out ranks"], Float[Tensor, "in ranks"]]:
+        """Return views on the two factors."""
         return self.layer.up.weight, self.layer.down.weight.T
 
 
@@ -98,7 +98,7 @@ class RankPruner(Pruner):
         self._final_masks: dict[str, Tensor] = {}
 
     @abstractmethod
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "_"]]:
         """Return the present scores of every target's ranks: the largest survive."""
 
     @override
@@ -146,7 +146,7 @@ class RankPruner(Pruner):
             target.mask.copy_(mask)
         self.apply_masks()
 
-    def select(self, needed: int) -> list[Tensor]:
+    def select(self, needed: int) -> list[Bool[Tensor, "_"]]:
         """Return masks that save ``needed`` parameters, or all that is saved already."""
         found = self.scores()
         factors = {target.path: target.factors() for target in self.targets}
@@ -226,16 +226,6 @@ class RankPruner(Pruner):
         dense, part = self._ledger.dense, "encoder_linear"
         kept = dense[part] - self._dense + self._kept
         return replace(self._ledger, kept={**dense, part: kept}, prunable={part: self._dense})
-
-    @property
-    @override
-    def spare(self) -> int:
-        return self._spare
-
-    @property
-    @override
-    def excess(self) -> int:
-        return self._excess
 
     @property
     def _kept(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from multiprune.models.architectures import VALUE
@@ -77,7 +78,7 @@ class Recorder:
         """Forget what was recorded."""
         self._records, self._sums = [], []
 
-    def take(self, weights: Tensor | None = None) -> list[Scores]:
+    def take(self, weights: Float[Tensor, "examples"] | None = None) -> list[Scores]:
         """Return the sums over the examples recorded since it was last called, by layer.
 
         ``weights`` are those of the examples of a single batch, 1 by default.
@@ -180,7 +181,13 @@ class _Record:
             gates[part] = self.run.gate
         return gates
 
-    def _add(self, number: int, site: Site, activation: Tensor, gradient: Tensor) -> None:
+    def _add(
+        self,
+        number: int,
+        site: Site,
+        activation: Float[Tensor, "examples tokens units"],
+        gradient: Float[Tensor, "examples tokens units"],
+    ) -> None:
         dtype = torch.promote_types(activation.dtype, torch.float32)
         activation, gradient = activation.to(dtype), gradient.detach().to(dtype) * self.scale
         by_token = self.method.of_token(activation, gradient)

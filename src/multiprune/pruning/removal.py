@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from multiprune.pruning.importance import Scores, relative_to_layer
@@ -41,22 +42,22 @@ class UnitCosts:
 
 @dataclass
 class Kept:
-    """What is kept of one layer: boolean masks, changed in place.
+    """What is kept of one layer: masks, changed in place.
 
     All heads that are kept have the same number of dimensions, so that attention stays one batched
     product.
 
     Attributes:
-        heads: shape (heads,).
-        query_key: shape (heads, head size), whether the head is kept or not.
-        value: shape (heads, head size), whether the head is kept or not.
-        neurons: shape (neurons,).
+        heads: of each head.
+        query_key: of its query and key, whether the head is kept or not.
+        value: of its value, whether the head is kept or not.
+        neurons: of each neuron.
     """
 
-    heads: Tensor
-    query_key: Tensor
-    value: Tensor
-    neurons: Tensor
+    heads: Bool[Tensor, "heads"]
+    query_key: Bool[Tensor, "heads head_size"]
+    value: Bool[Tensor, "heads head_size"]
+    neurons: Bool[Tensor, "neurons"]
 
     @property
     def dimensions(self) -> int:

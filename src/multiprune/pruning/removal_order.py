@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from multiprune.models.nested import RemovalOrder
 from multiprune.pruning.removal import HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
@@ -12,8 +14,6 @@ from multiprune.pruning.removal_walk import Candidate, RemovalWalk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-    from torch import Tensor
 
     from multiprune.pruning.importance import Scores
     from multiprune.pruning.removal import Kept, UnitCosts
@@ -93,7 +93,9 @@ def _candidates(
             yield Candidate(float(score.layer), LAYERS, number, 0)
 
 
-def _of_kind(kind: str, layer: int, scores: Tensor, kept: Tensor) -> Iterator[Candidate]:
+def _of_kind(
+    kind: str, layer: int, scores: Float[Tensor, "units"], kept: Bool[Tensor, "units"]
+) -> Iterator[Candidate]:
     for index in kept.nonzero()[:, 0].tolist():
         yield Candidate(float(scores[index]), kind, layer, index)
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float, Int32
+from torch import Tensor
 
 from multiprune.models.nested import LayerOrder
 from multiprune.pruning.removal import GRANULARITIES, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import Tensor
 
     from multiprune.pruning.importance import Scores
     from multiprune.pruning.removal import Kept, UnitCosts
@@ -223,11 +223,14 @@ class RemainingLayer:
 
 
 def _place_dimensions(
-    positions: Tensor, scores: Tensor, kept: Tensor, removals: Sequence[int]
+    positions: Int32[Tensor, "heads head_size"],
+    scores: Float[Tensor, "heads head_size"],
+    kept: Bool[Tensor, "heads head_size"],
+    removals: Sequence[int],
 ) -> None:
-    """Note in each row which removal takes its lowest score, its next, and so on; ties by position.
+    """Note in each head which removal takes its lowest score, its next, ...; ties by position.
 
-    All rows have as many dimensions.
+    All heads have as many dimensions.
     """
     masked = scores.float().masked_fill(~kept, -torch.inf)
     order = masked.sort(dim=1, descending=True, stable=True).indices

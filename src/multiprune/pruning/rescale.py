@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from multiprune.models.architectures import NEURONS
@@ -25,18 +26,20 @@ _LARGEST = 10.0
 
 @dataclass
 class Moments:
-    """Running sums over tokens: of ``x x^T``, shape (in, in), and ``x y^T``, shape (in, out)."""
+    """Running sums over tokens: of ``x x^T`` and ``x y^T``."""
 
-    second: Tensor
-    cross: Tensor
+    second: Float[Tensor, "in in"]
+    cross: Float[Tensor, "in out"]
 
-    def add(self, inputs: Tensor, outputs: Tensor) -> None:
-        """Add tokens, of shape (tokens, in) and (tokens, out)."""
+    def add(self, inputs: Float[Tensor, "tokens in"], outputs: Float[Tensor, "tokens out"]) -> None:
+        """Add tokens."""
         self.second += inputs.T @ inputs
         self.cross += inputs.T @ outputs
 
 
-def unit_factors(moments: Moments, weight: Tensor, units: int, *, damping: float) -> Tensor:
+def unit_factors(
+    moments: Moments, weight: Float[Tensor, "out in"], units: int, *, damping: float
+) -> Float[Tensor, "{units}"]:
     """Return the factors, one a unit, with which a linear layer comes closest to its targets.
 
     They minimise ``sum over tokens of |W (m * x) - y|^2 + d |m - 1|^2`` (Kwon et al. 2022,
@@ -45,7 +48,7 @@ def unit_factors(moments: Moments, weight: Tensor, units: int, *, damping: float
 
     Args:
         moments: of inputs ``x`` and targets ``y``, without the bias.
-        weight: ``W``, of shape (out, in); equally many neighbouring inputs are one unit.
+        weight: ``W``; equally many neighbouring inputs are one unit.
         units: their number.
         damping: how much the factors are drawn to 1; positive.
     """
@@ -116,7 +119,9 @@ def _moments(
     return moments
 
 
-def _mask(layer: Layer, linear: nn.Linear, inputs: Mapping[str, Tensor]) -> Tensor:
+def _mask(
+    layer: Layer, linear: nn.Linear, inputs: Mapping[str, Tensor]
+) -> Bool[Tensor, "examples tokens"]:
     masks = token_masks(layer.encoder, (), inputs)
     return masks.of(decoding=layer.decodes(linear))
 
@@ -127,7 +132,7 @@ class _EnoughError(Exception):
 
 def _passed(
     encoder: nn.Module, linear: nn.Linear, inputs: Mapping[str, Tensor]
-) -> list[tuple[Tensor, Tensor]]:
+) -> list[tuple[Float[Tensor, "examples tokens _"], Float[Tensor, "examples tokens _"]]]:
     """Return what a linear layer reads and gives in a pass, as often as it is called."""
     passed: list[tuple[Tensor, Tensor]] = []
     is_shared = len(layers_of(encoder)) < encoder.config.num_hidden_layers  # type: ignore[operator,union-attr]

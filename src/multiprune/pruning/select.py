@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _INTEGER_OF = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 _DIGIT_BITS = 16
 _BINS = 1 << _DIGIT_BITS
 
 
-def keep_largest(scores: Sequence[Tensor], count: int) -> list[Tensor]:
+def keep_largest(scores: Sequence[Float[Tensor, "..."]], count: int) -> list[Bool[Tensor, "..."]]:
     """Return one boolean mask for each tensor that keeps the ``count`` largest of all scores.
 
     Exact: ``count`` entries are kept, neither more nor fewer. Ties are broken by position (earlier
@@ -43,8 +41,8 @@ def keep_largest(scores: Sequence[Tensor], count: int) -> list[Tensor]:
 
 
 def keep_largest_groups(
-    scores: Sequence[Tensor], costs: Sequence[Tensor], budget: int
-) -> list[Tensor]:
+    scores: Sequence[Float[Tensor, "..."]], costs: Sequence[Int[Tensor, "..."]], budget: int
+) -> list[Bool[Tensor, "..."]]:
     """Return one mask for each tensor that keeps the groups of largest score that fit ``budget``.
 
     Groups are taken in the order of their scores until the next one does not fit, so what is kept
@@ -71,8 +69,12 @@ def keep_largest_groups(
 
 
 def close_smallest(
-    scores: Sequence[Tensor], savings: Sequence[Tensor], needed: int, *, final: int | None = None
-) -> list[Tensor]:
+    scores: Sequence[Float[Tensor, "_"]],
+    savings: Sequence[Int[Tensor, "_"]],
+    needed: int,
+    *,
+    final: int | None = None,
+) -> list[Bool[Tensor, "_"]]:
     """Return one boolean mask for each vector of groups that leaves out enough of them.
 
     Groups are closed in ascending order of score, over all vectors, until ``needed`` parameters are
@@ -114,7 +116,11 @@ def close_smallest(
 
 
 def _closings(
-    savings: Tensor, owners: Tensor, needed: int, final: int, smallest: int
+    savings: Int[Tensor, "closings"],
+    owners: Int[Tensor, "closings"],
+    needed: int,
+    final: int,
+    smallest: int,
 ) -> list[int] | slice:
     """Return which of the closings, in order, are done: positions in ``savings``."""
     saved = savings.cumsum(0)
@@ -139,8 +145,8 @@ def _closings(
     return going
 
 
-def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:
-    """Return the ``k``-th largest (from 1) of all scores, as a tensor without dimensions."""
+def kth_largest(scores: Sequence[Float[Tensor, "..."]], k: int) -> Float[Tensor, ""]:
+    """Return the ``k``-th largest (from 1) of all scores."""
     dtype = scores[0].dtype
     if dtype not in _INTEGER_OF:
         raise TypeError(f"Scores must be float32, float16 or bfloat16, but are {dtype}.")
@@ -158,12 +164,14 @@ def kth_largest(scores: Sequence[Tensor], k: int) -> Tensor:
     return torch.tensor(prefix, dtype=integer, device=bits[0].device).view(dtype)
 
 
-def _ascending(score: Tensor) -> Tensor:
+def _ascending(score: Float[Tensor, "groups"]) -> Int64[Tensor, "groups"]:
     """Return the positions of a vector by ascending score, of equals the last first."""
     return len(score) - 1 - score.flip(0).argsort(stable=True)
 
 
-def _digit_histogram(bits: Sequence[Tensor], shift: int, prefix: int | None) -> Tensor:
+def _digit_histogram(
+    bits: Sequence[Int[Tensor, "_"]], shift: int, prefix: int | None
+) -> Int64[Tensor, "digits"]:
     """Count the 16-bit digits at ``shift`` of the numbers whose bits above it are ``prefix``."""
     histogram = torch.zeros(_BINS, dtype=torch.int64, device=bits[0].device)
     for number in bits:
@@ -174,7 +182,7 @@ def _digit_histogram(bits: Sequence[Tensor], shift: int, prefix: int | None) -> 
     return histogram
 
 
-def _descending_digits(prefix: int | None, device: torch.device) -> Tensor:
+def _descending_digits(prefix: int | None, device: torch.device) -> Int64[Tensor, "digits"]:
     """Return all digits, that of the largest number first.
 
     Floating-point numbers are a sign and a magnitude: the digits of negative ones, which have the
@@ -186,7 +194,7 @@ def _descending_digits(prefix: int | None, device: torch.device) -> Tensor:
     return digits if prefix < 0 else digits.flip(0)
 
 
-def _keep_ties(mask: Tensor, ties: Tensor, most: int) -> int:
+def _keep_ties(mask: Bool[Tensor, "*shape"], ties: Bool[Tensor, "*shape"], most: int) -> int:
     """Set ``mask`` at the first ``most`` places where ``ties`` is set; return how many it were."""
     count = int(ties.count_nonzero())
     if count <= most:

@@ -11,30 +11,30 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
-from multiprune.pruning.element_wise import ElementWisePruner
 from multiprune.pruning.groups import Elements, Groups
+from multiprune.pruning.movement import Movement
 from multiprune.pruning.select import keep_largest
-from multiprune.pruning.straight_through import STATE, StraightThroughScores, hide, show
+from multiprune.pruning.straight_through import hide, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch import Tensor
 
     from multiprune.budget import Budget
     from multiprune.pruning.target import Target
 
 
-def sigmoid_gradient(scores: Tensor) -> Tensor:
+def sigmoid_gradient(scores: Float[Tensor, "*weight"]) -> Float[Tensor, "*weight"]:
     """Return the derivative of the logistic function at ``scores``, element by element."""
     probability = torch.sigmoid(scores)
     return probability * (1 - probability)
 
 
-class SoftMovement(ElementWisePruner):
+class SoftMovement(Movement):
     """Keeps what scores above a rising threshold, at most what is due, and in the end the budget.
 
     ``threshold`` is the final ``tau`` and ``penalty`` the final ``lambda``; both grow with the
@@ -43,7 +43,7 @@ class SoftMovement(ElementWisePruner):
     ``groups`` other than single weights are refused.
     """
 
-    state = (*STATE, "penalty")
+    state = (*Movement.state, "penalty")
 
     def __init__(
         self,
@@ -57,7 +57,14 @@ class SoftMovement(ElementWisePruner):
         parts: Sequence[str] = ("encoder_linear",),
         groups: Groups | None = None,
     ) -> None:
-        super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
+        super().__init__(
+            budget=budget,
+            score_learning_rate=score_learning_rate,
+            magnitude_prior=0,
+            per_layer=per_layer,
+            parts=parts,
+            groups=groups,
+        )
         check_number("threshold", threshold, above=0, below=1)
         check_number("penalty", penalty, at_least=0)
         check_number("min_density", min_density, at_least=0, at_most=1)
@@ -67,41 +74,28 @@ class SoftMovement(ElementWisePruner):
                 f"Elements, but are {type(self.groups).__name__}."
             )
         self.threshold, self.penalty, self.min_density = threshold, penalty, min_density
-        self._straight_through = StraightThroughScores(score_learning_rate)
-
-    @override
-    def scores(self) -> list[Tensor]:
-        return [target.buffer("scores") for target in self.targets]
 
     @override
     def add_state(self, target: Target) -> None:
-        self._straight_through.add_to(target)
+        super().add_state(target)
         target.add("penalty", torch.zeros((), device=target.weight.device))
 
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
-        self._straight_through.read_gradients(self.targets, learning_rate_scale)
+        super().before_step(learning_rate_scale)
         for target in self.targets:
             push = sigmoid_gradient(target.buffer("scores")).mul_(target.buffer("penalty"))
             self._straight_through.gradient_of(target).add_(push)
-
-    @override
-    def after_step(self) -> None:
-        self._straight_through.update(self.targets)
-
-    @override
-    def skip_step(self) -> None:
-        hide(self.targets)
 
     @override
     def prune(self, amount: float) -> None:
         for target in self.targets:
             share = target.weight.numel() * len(self.targets)
             target.buffer("penalty").fill_(self.penalty * amount / share)
-        show(self.targets)
         if amount >= 1 or not self.excess:
             super().prune(amount)
             return
+        show(self.targets)
         scores = self.finite_scores()
         for ranked, share in self._rankings(self._dense - int(self._excess * amount)):
             targets = self.targets[ranked]
@@ -110,10 +104,6 @@ class SoftMovement(ElementWisePruner):
                 masks = keep_largest(scores[ranked], share)
             for target, mask in zip(targets, masks, strict=True):
                 target.mask.copy_(mask)
-        hide(self.targets)
-
-    @override
-    def apply_masks(self) -> None:
         hide(self.targets)
 
     def _above_threshold(self, target: Target, amount: float) -> Tensor:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.models.architectures import VALUE
-from multiprune.pruning.hard_concrete import Gates, gate_gradient
 from multiprune.pruning.importance import Scores
+from multiprune.pruning.layer_gates import GateVector, LayerGates
 from multiprune.pruning.layer_state import LayerState
 from multiprune.pruning.removal import HEADS, LAYERS, NEURONS
 from multiprune.pruning.units import UnitPruner
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 _KINDS = (HEADS, NEURONS, LAYERS)
 
-#: Kinds of gates by the units that they multiply.
-_GATED = {VALUE: HEADS, NEURONS: NEURONS}
+#: What gates of a kind multiply.
+_GATED = {HEADS: VALUE, NEURONS: NEURONS}
 
 
 class GatedState(LayerState):
@@ -55,11 +55,20 @@ class GatedState(LayerState):
             handles.append(output.register_forward_hook(self._gate_layer))
         return handles
 
+    def vector(self, kind: str, layer: Layer) -> GateVector:
+        """Return the gates of a kind, and the linear layers whose inputs or outputs they gate."""
+        if kind == LAYERS:
+            outputs = [output for _, output in layer.outputs()]
+            return GateVector(self, f"{kind}_", outputs, gates_outputs=True)
+        return GateVector(self, f"{kind}_", [layer.output_of(_GATED[kind])])
+
     def gate(self, kind: str, *, training: bool = True) -> Tensor:
         """Return the gates of a kind as they are now."""
         return self.get_buffer(f"{kind}_gate" if training else f"{kind}_evaluation_gate")
 
-    def set_gates(self, kind: str, training: Tensor, evaluation: Tensor) -> None:
+    def set_gates(
+        self, kind: str, training: Float[Tensor, "gates"], evaluation: Float[Tensor, "gates"]
+    ) -> None:
         """Take over the values of all gates of a kind."""
         self.gate(kind).copy_(training)
         self.gate(kind, training=False).copy_(evaluation)
@@ -120,16 +129,13 @@ class StructuredL0(UnitPruner):
                 f"Gates must be on some of {', '.join(_KINDS)}, but `granularity` has "
                 f"{', '.join(unknown)}."
             )
-        self.gates = Gates(
+        self.gates = LayerGates(
             drop_rate=drop_rate,
             learning_rate=gate_learning_rate,
             multiplier_learning_rate=multiplier_learning_rate,
             seed=seed,
         )
-        self._scale = 1.0
         self._hooks: list[RemovableHandle] = []
-        # Gradients of the loss with respect to the gates, from ``before_step`` to ``after_step``.
-        self._gradients: list[Tensor] = []
 
     @override
     def new_state(self, layer: Layer) -> LayerState:
@@ -139,29 +145,22 @@ class StructuredL0(UnitPruner):
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         super().prepare(model, encoder)
         states = self.gated_states()
-        counts = [states[number].gate(kind).numel() for number, kind in self._vectors()]
-        self.gates.add_to(self._encoder, counts, self._expected_size)
+        vectors = [
+            states[number].vector(kind, self.layers[number]) for number, kind in self._vectors()
+        ]
+        self.gates.put_into(self._encoder, vectors, self._expected_size)
         for layer, state in zip(self.layers, states, strict=True):
             self._hooks += state.attach(layer)
 
     @override
-    @torch.no_grad()
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         super().before_step(learning_rate_scale)
-        self._scale = learning_rate_scale
-        if self.gates.learning:
-            states = self.gated_states()
-            by_layer = list(map(gate_gradients, self.layers, states))
-            self._gradients = [by_layer[number][kind] for number, kind in self._vectors()]
+        self.gates.read_gradients(learning_rate_scale)
 
     @override
     def after_step(self) -> None:
         super().after_step()
-        if self.gates.learning:
-            states = self.gated_states()
-            gates = [states[number].gate(kind) for number, kind in self._vectors()]
-            self.gates.update(gates, self._gradients, self._scale)
-            self._show_gates()
+        self.gates.take_step()
 
     @override
     def prune(self, amount: float) -> None:
@@ -172,9 +171,6 @@ class StructuredL0(UnitPruner):
             self._fold_gates()
             return
         self.gates.aim(amount, 1 - self.excess / self._full(self._costs))
-        if not self.gates.learning:
-            self.gates.start()
-            self._show_gates()
 
     @override
     def scores(self) -> list[Scores]:
@@ -223,7 +219,9 @@ class StructuredL0(UnitPruner):
             if kind != NEURONS or layer.neurons
         ]
 
-    def _by_layer(self, vectors: Sequence[Tensor]) -> list[dict[str, Tensor]]:
+    def _by_layer(
+        self, vectors: Sequence[Float[Tensor, "_"]]
+    ) -> list[dict[str, Float[Tensor, "_"]]]:
         """Sort vectors of gates by layer and kind, with ones for kinds that have no gates."""
         states = self.gated_states()
         found = [{kind: torch.ones_like(state.gate(kind)) for kind in _KINDS} for state in states]
@@ -231,7 +229,7 @@ class StructuredL0(UnitPruner):
             found[number][kind] = vector
         return found
 
-    def _expected_size(self, probabilities: Sequence[Tensor]) -> Tensor:
+    def _expected_size(self, probabilities: Sequence[Float[Tensor, "_"]]) -> Float[Tensor, ""]:
         """Return the expected size, as a fraction of the size of all layers."""
         sizes = [
             gates[LAYERS]
@@ -246,42 +244,11 @@ class StructuredL0(UnitPruner):
         ]
         return torch.cat(sizes).sum() / self._full(self._costs)
 
-    @torch.no_grad()
-    def _show_gates(self) -> None:
-        """Put the gates of the next step into the layers."""
-        states = self.gated_states()
-        vectors = zip(self._vectors(), self.gates.sampled(), self.gates.estimated(), strict=True)
-        for (number, kind), sampled, estimated in vectors:
-            states[number].set_gates(kind, sampled, estimated)
-
     def _fold_gates(self) -> None:
         if self.gates.learning:
             self.gates.stop()
             for layer, state in zip(self.layers, self.gated_states(), strict=True):
                 state.fold(layer)
-
-
-def gate_gradients(layer: Layer, state: GatedState) -> dict[str, Tensor]:
-    """Return the loss's gradient with respect to the gates of one layer, by kind.
-
-    The gate of the layer multiplies outputs, bias included: ``y = z (W x + b)`` has
-    ``sum W dL/dW + sum b dL/db = z dL/dz``.
-    """
-    whole = torch.zeros_like(state.gate(LAYERS))
-    by_units = {units: torch.zeros_like(state.gate(kind)) for units, kind in _GATED.items()}
-    for units, output in layer.outputs():
-        by_units[units] = _gate_gradient(output.weight, state.gate(_GATED[units]))
-        whole += _gate_gradient(output.weight, state.gate(LAYERS))
-        if output.bias is not None:
-            whole += _gate_gradient(output.bias, state.gate(LAYERS))
-    return {HEADS: by_units[VALUE], NEURONS: by_units[NEURONS], LAYERS: whole}
-
-
-def _gate_gradient(parameter: Tensor, gates: Tensor) -> Tensor:
-    if parameter.grad is None:
-        return torch.zeros_like(gates)
-    rows = (len(parameter), -1)
-    return gate_gradient(parameter.view(rows), parameter.grad.view(rows), gates)
 
 
 def _gated(inputs: tuple[Tensor], gate: Tensor) -> tuple[Tensor] | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from multiprune.tasks.rows import IGNORED
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
 
 @dataclass
 class TokenMasks:
-    """Which tokens count, of shape (examples, tokens).
+    """Which tokens count.
 
     Attributes:
         text: those of the text that are not padding.
         decoded: those that a decoder reads; None if there is no decoder.
     """
 
-    text: Tensor
-    decoded: Tensor | None
+    text: Bool[Tensor, "examples tokens"]
+    decoded: Bool[Tensor, "examples decoded_tokens"] | None
 
     def of(self, *, decoding: bool) -> Tensor:
         """Return those that a linear layer reads, in the decoder or not."""
@@ -36,11 +37,10 @@ class TokenMasks:
         assert self.decoded is not None
         return self.decoded
 
-    def narrow(self, gradient: Tensor) -> None:
+    def narrow(self, gradient: Float[Tensor, "examples tokens vocabulary"]) -> None:
         """Leave out what a decoder reads for answers that are not asked for.
 
-        ``gradient`` is that of the scores, shape (examples, tokens, vocabulary): of the tokens of
-        other answers it is zero.
+        ``gradient`` is that of the scores: of the tokens of other answers it is zero.
         """
         assert self.decoded is not None
         self.decoded = self.decoded & (gradient != 0).any(-1)
@@ -64,7 +64,7 @@ def token_masks(encoder: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
     return TokenMasks(mask.bool(), _decoded(given))
 
 
-def _decoded(given: Mapping[str, Any]) -> Tensor | None:
+def _decoded(given: Mapping[str, Any]) -> Bool[Tensor, "examples tokens"] | None:
     if (mask := given.get("decoder_attention_mask")) is not None and mask.dim() == 2:
         return mask.bool()  # type: ignore[no-any-return]
     if (tokens := given.get("decoder_input_ids")) is not None:

@@ -225,16 +225,6 @@ class UnitPruner(Pruner):
         return replace(self._dense, kept=kept)
 
     @property
-    @override
-    def spare(self) -> int:
-        return self._spare
-
-    @property
-    @override
-    def excess(self) -> int:
-        return self._excess
-
-    @property
     def states(self) -> list[LayerState]:
         """The state of each layer, which moves with the model."""
         states = self._encoder.get_submodule(STATE)

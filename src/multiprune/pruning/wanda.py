@@ -6,14 +6,11 @@ equation 1.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.pruning.element_wise import ElementWisePruner
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class Wanda(ElementWisePruner):
@@ -30,5 +27,5 @@ class Wanda(ElementWisePruner):
     reads_activations = True
 
     @override
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "..."]]:
         return [target.weight.abs() * self.input_norms(target) for target in self.targets]
