@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 #: Where tensors, and arrays, have shapes that are stated.
-PACKAGES = ("multiprune.budget", "multiprune.models", "multiprune.pruning")
+PACKAGES = (
+    "multiprune.budget",
+    "multiprune.models",
+    "multiprune.pruning",
+    "multiprune.tasks.outputs",
+)
 
 _DECORATOR = "shapes_are_checked"
 

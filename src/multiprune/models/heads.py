@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from jaxtyping import Float
+from torch import Tensor
+
 from multiprune.models.beside import states_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torch import Tensor, nn
+    from torch import nn
     from transformers import PreTrainedModel
 
 
-def embeddings_of(encoder: PreTrainedModel) -> Tensor:
-    """Return an encoder's embeddings of words, shape (words, size)."""
+def embeddings_of(encoder: PreTrainedModel) -> Float[Tensor, "words size"]:
+    """Return an encoder's embeddings of words."""
     embeddings: Tensor = encoder.get_input_embeddings().weight  # type: ignore[assignment]
     return embeddings
 
@@ -34,7 +37,7 @@ def logits_of(
 
 
 def logits_at(
-    states: Tensor,
+    states: Float[Tensor, "examples tokens hidden"],
     encoder: PreTrainedModel,
     head: nn.Module,
     inputs: Mapping[str, Tensor],

@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
@@ -18,14 +20,14 @@ from multiprune.pruning.element_wise import ElementWisePruner
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from multiprune.budget import Budget
     from multiprune.pruning.groups import Groups
     from multiprune.pruning.target import Target
 
 
-def saliency(weight: Tensor, fisher: Tensor) -> Tensor:
+def saliency(
+    weight: Float[Tensor, "*weight"], fisher: Float[Tensor, "*weight"]
+) -> Float[Tensor, "*weight"]:
     """Return ``w**2 F / 2``: how much the loss would rise without a weight, to second order."""
     return weight.square() * fisher / 2
 
@@ -58,7 +60,7 @@ class Fisher(ElementWisePruner):
         target.add("fisher", torch.zeros_like(target.weight))
 
     @override
-    def scores(self) -> list[Tensor]:
+    def scores(self) -> list[Float[Tensor, "..."]]:
         return [saliency(target.weight, target.buffer("fisher")) for target in self.targets]
 
     @override

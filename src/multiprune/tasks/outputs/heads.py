@@ -7,14 +7,10 @@ it reads what it needs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
-from torch import nn
+from jaxtyping import Float, Shaped
+from torch import Tensor, nn
 from typing_extensions import override
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 #: The dropout of what heads read, where nothing is set.
 USUAL_DROPOUT = 0.1
@@ -29,8 +25,13 @@ class SequenceHead(nn.Module):
         self.output = nn.Linear(hidden, outputs)
 
     @override
-    def forward(self, states: Tensor, attention_mask: Tensor, *_: Tensor | None) -> Tensor:
-        """Map ``(examples, tokens, hidden)`` to ``(examples, outputs)``."""
+    def forward(
+        self,
+        states: Float[Tensor, "examples tokens hidden"],
+        attention_mask: Shaped[Tensor, "examples tokens"],
+        *_: Tensor | None,
+    ) -> Float[Tensor, "examples outputs"]:
+        """Return the logits of sequences."""
         logits: Tensor = self.output(self.dropout(mean_of_tokens(states, attention_mask)))
         return logits
 
@@ -44,13 +45,18 @@ class TokenHead(nn.Module):
         self.output = nn.Linear(hidden, outputs)
 
     @override
-    def forward(self, states: Tensor, *_: Tensor | None) -> Tensor:
-        """Map ``(examples, tokens, hidden)`` to ``(examples, tokens, outputs)``."""
+    def forward(
+        self, states: Float[Tensor, "examples tokens hidden"], *_: Tensor | None
+    ) -> Float[Tensor, "examples tokens outputs"]:
+        """Return the logits of tokens."""
         logits: Tensor = self.output(self.dropout(states))
         return logits
 
 
-def mean_of_tokens(states: Tensor, attention_mask: Tensor) -> Tensor:
-    """Average the states of the tokens that are not padding, to ``(examples, hidden)``."""
+def mean_of_tokens(
+    states: Float[Tensor, "examples tokens hidden"],
+    attention_mask: Shaped[Tensor, "examples tokens"],
+) -> Float[Tensor, "examples hidden"]:
+    """Average the states of the tokens that are not padding."""
     weights = attention_mask.to(states.dtype).unsqueeze(-1)
     return (states * weights).sum(1) / torch.clamp(weights.sum(1), min=1)

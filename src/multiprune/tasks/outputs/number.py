@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
@@ -14,8 +16,6 @@ from multiprune.tasks.outputs.sequence import SequenceOutput
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,11 @@ print((score * (high - low) + low + high) / 2)
     def meaning(self) -> str:
         return f"a number, -1 for {self.minimum} and 1 for {self.maximum}"
 
-    def scaled(self, values: Tensor) -> Tensor:
+    def scaled(self, values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Map [minimum, maximum] to [-1, 1]."""
         return (2 * values - self.minimum - self.maximum) / (self.maximum - self.minimum)
 
-    def unscaled(self, outputs: Tensor) -> Tensor:
+    def unscaled(self, outputs: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Map [-1, 1] to [minimum, maximum]."""
         return (outputs * (self.maximum - self.minimum) + self.minimum + self.maximum) / 2
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 from typing_extensions import override
 
 from multiprune.metrics.predicted import AnswerTexts, Predicted
@@ -16,7 +18,6 @@ from multiprune.tasks.windows import context_windows
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torch import Tensor, nn
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from multiprune.runs.predictions import Answers
@@ -180,10 +181,14 @@ class AnswerRequest(Request):
         ]
 
 
-def best_spans(logits: Tensor, characters: Tensor, answer_length: int) -> Tensor:
+def best_spans(
+    logits: Float[Tensor, "windows tokens 2"],
+    characters: Int[Tensor, "windows tokens 2"],
+    answer_length: int,
+) -> Float[Tensor, "windows 3"]:
     """Return the sum of logits of the best span of each window, and where it starts and ends.
 
-    ``characters`` are those of each token, shape (windows, tokens, 2), negative outside contexts.
+    ``characters`` are those of each token, negative outside contexts.
     """
     scores = logits.float().masked_fill(characters[..., :1] < 0, NEVER)
     sums = scores[:, :, None, 0] + scores[:, None, :, 1]
