@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow
 import pyarrow.parquet
+import torch
 from masked_task import masked_task
 
 from multiprune.data.datamodule import MultitaskDataModule
@@ -75,6 +77,9 @@ class Place:
 
     global_rank: int
     world_size: int
+    strategy: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(root_device=torch.device("cpu"))
+    )
 
 
 def data_module(

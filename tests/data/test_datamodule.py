@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset
 
 from multiprune.data.datamodule import MultitaskDataModule
@@ -64,6 +65,12 @@ def set_up(folder: Path, tasks: Mapping[str, Task], **changes: Any) -> Multitask
     data.prepare_data()
     data.setup()
     return data
+
+
+def place(rank: int, world_size: int, device: str = "cpu") -> SimpleNamespace:
+    """Stand for a Trainer, which says where this process is among others."""
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    return SimpleNamespace(global_rank=rank, world_size=world_size, strategy=strategy)
 
 
 def words(data: MultitaskDataModule, name: str = "one", split: str = "train") -> list[int]:
@@ -312,7 +319,7 @@ def test_ranks_of_the_trainer_share_the_batches(
     trained: list[int] = []
     evaluated: list[int] = []
     for rank in range(2):
-        monkeypatch.setattr(data, "trainer", SimpleNamespace(global_rank=rank, world_size=2))
+        monkeypatch.setattr(data, "trainer", place(rank, 2))
         batches = list(data.train_dataloader())
         # Two ranks of 4 examples see the 23 rows in batches of 8, 8 and 7, the last one filled up.
         assert [len(batch.labels) for batch in batches] == [4, 4, 4]
@@ -328,8 +335,7 @@ def test_a_split_of_fewer_rows_than_processes_is_refused_before_training(
 ) -> None:
     data = set_up(tmp_path, {"one": task()})
     for world_size in (5, 6):
-        place = SimpleNamespace(global_rank=0, world_size=world_size)
-        monkeypatch.setattr(data, "trainer", place)
+        monkeypatch.setattr(data, "trainer", place(0, world_size))
         fits = pytest.raises(
             CorpusError, match="a row for each of 6 processes, but test of one has 5"
         )

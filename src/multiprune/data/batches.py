@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from multiprune.data.collate import collate
+from multiprune.data.loader import Loader, Request
 from multiprune.tasks.task import EXAMPLE
 
 if TYPE_CHECKING:
@@ -109,14 +110,22 @@ class TrainBatches:
     """The batches of a plan, one epoch an iteration; each rank sees its part of every batch.
 
     Counts the batches it has served, and continues there when it is iterated again or its state
-    was loaded: Lightning keeps the state of such an iterable in its checkpoints.
+    was loaded: Lightning keeps the state of such an iterable in its checkpoints. Batches that are
+    made ahead do not count.
     """
 
     def __init__(
-        self, plan: BatchPlan, tasks: Mapping[str, EncodedTask], *, rank: int, world_size: int
+        self,
+        plan: BatchPlan,
+        tasks: Mapping[str, EncodedTask],
+        *,
+        rank: int,
+        world_size: int,
+        loader: Loader | None = None,
     ) -> None:
         self.plan, self.tasks = plan, tasks
         self.rank, self.world_size = rank, world_size
+        self.loader = loader or Loader()
         self.served = 0
 
     def __len__(self) -> int:
@@ -125,15 +134,18 @@ class TrainBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield as many batches as an epoch has, from the one after the last served."""
-        for _, (name, examples) in zip(
-            range(len(self)), self.plan.batches(self.served), strict=False
-        ):
+        for batch in self.loader.batches(self.tasks, self._requests()):
+            self.served += 1
+            yield batch
+
+    def _requests(self) -> Iterator[Request]:
+        """Yield what an epoch's batches are made from."""
+        numbers = range(self.served, self.served + len(self))
+        for number, (name, examples) in zip(numbers, self.plan.batches(self.served), strict=False):
             # Filled up from its own start, so that all ranks have equally many examples.
             whole = np.resize(examples, -(-len(examples) // self.world_size) * self.world_size)
             mine = whole[self.rank :: self.world_size].tolist()
-            batch = self.tasks[name].batch("train", mine, [self.plan.seed, self.served])
-            self.served += 1
-            yield batch
+            yield Request(name, "train", mine, [self.plan.seed, number])
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many batches were served, and where streams are."""
@@ -165,9 +177,17 @@ class EvaluationBatches:
     """One split of one task in order; each rank sees every ``world_size``-th batch."""
 
     def __init__(
-        self, task: EncodedTask, split: str, *, batch_size: int, rank: int, world_size: int
+        self,
+        task: EncodedTask,
+        split: str,
+        *,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        loader: Loader | None = None,
     ) -> None:
         self.task, self.split = task, split
+        self.loader = loader or Loader()
         rows = len(task.splits[split])
         # Lightning wants a batch on each rank, also of a split smaller than a batch.
         batch_size = min(batch_size, max(1, rows // world_size))
@@ -180,5 +200,5 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of this rank."""
-        for rows in self._rows:
-            yield self.task.batch(self.split, rows)
+        requests = (Request(self.task.name, self.split, rows) for rows in self._rows)
+        return self.loader.batches({self.task.name: self.task}, requests)

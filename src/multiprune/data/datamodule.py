@@ -19,6 +19,7 @@ from multiprune.data.batches import (
     token_counts,
 )
 from multiprune.data.cache import default_cache_folder
+from multiprune.data.loader import Loader, check_sendable
 from multiprune.data.mixing import BatchPlan, Mixing
 from multiprune.data.pieces import CorpusError
 from multiprune.data.selection import check_language
@@ -52,6 +53,8 @@ class MultitaskDataModule(pl.LightningDataModule):
         sort_window: so many consecutive batches of a task share examples of similar length, unless
             it is streamed.
         evaluation_batch_size: examples of a validation or test batch, on each rank.
+        workers: processes that make batches ahead of the model, on each rank; 0 makes each when it
+            is trained on. They change no batch.
         cache: folder of encoded rows, shared by all runs.
         seed: of the order of batches and of the choice that ``cap`` asks for.
     """
@@ -69,31 +72,24 @@ class MultitaskDataModule(pl.LightningDataModule):
         cap: Mapping[str, int] | None = None,
         sort_window: int = 20,
         evaluation_batch_size: int = 64,
+        workers: int = 0,
         cache: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if not tasks:
             raise ValueError("Training needs at least one task, but there is none.")
-        if cap is not None and not isinstance(cap, Mapping):
-            raise ValueError(
-                f"`data.cap` must be numbers by task, as by +data.cap.each={cap}, but is {cap}."
-            )
-        if unknown := set(cap or {}) - set(tasks) - {EACH}:
-            raise ValueError(
-                f"`data.cap` must name tasks of this run ({', '.join(tasks)}), but names "
-                f"{', '.join(sorted(unknown))}."
-            )
+        check_cap(cap, tasks)
         counts = {
             "batch_size": batch_size,
             "evaluation_batch_size": evaluation_batch_size,
             "max_length": max_length,
             "sort_window": sort_window,
-            **{f"cap.{name}": most for name, most in (cap or {}).items()},
         }
         for name, count in counts.items():
             check_number(name, count, at_least=1, whole=True)
-        check_number("seed", seed, at_least=0, whole=True)
+        for name, count in {"workers": workers, "seed": seed}.items():
+            check_number(name, count, at_least=0, whole=True)
         check_room(max_length, tokenizer, tasks)
         # Refuses what does not fit the tasks; their sizes are not known yet.
         mixing.probabilities(dict.fromkeys(tasks, 1))
@@ -106,7 +102,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         self.mixing, self.cap, self.sort_window = mixing, dict(cap or {}), sort_window
         self.mirror = None if mirror is None else Path(mirror)
         self.cache = default_cache_folder() if cache is None else Path(cache)
-        self.seed = seed
+        self.workers, self.seed = workers, seed
         self._reader = SplitReader(
             tokenizer=tokenizer,
             max_length=max_length,
@@ -142,6 +138,8 @@ class MultitaskDataModule(pl.LightningDataModule):
         for name, task in self.tasks.items():
             most = self.cap.get(name, self.cap.get(EACH))
             self.encoded[name] = self._reader.encoded_task(name, task, most)
+        if self.workers:
+            check_sendable(self.encoded)
 
     @property
     def examples(self) -> dict[str, int]:
@@ -180,7 +178,9 @@ class MultitaskDataModule(pl.LightningDataModule):
             )
             for name, one in self._streamed.items()
         }
-        self._train = TrainBatches(plan, self.encoded | opened, rank=rank, world_size=world_size)
+        self._train = TrainBatches(
+            plan, self.encoded | opened, rank=rank, world_size=world_size, loader=self._loader()
+        )
         if self._restored:
             self._train.load_state_dict(self._restored)
             self._restored = {}
@@ -246,16 +246,40 @@ class MultitaskDataModule(pl.LightningDataModule):
         rank, world_size = self._place()
         return [
             EvaluationBatches(
-                one, split, batch_size=self.evaluation_batch_size, rank=rank, world_size=world_size
+                one,
+                split,
+                batch_size=self.evaluation_batch_size,
+                rank=rank,
+                world_size=world_size,
+                loader=self._loader(),
             )
             for one in self.encoded.values()
             if split in one.splits
         ]
 
+    def _loader(self) -> Loader:
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return Loader(self.workers, is_pinned=on_cuda)
+
     def _place(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
+
+
+def check_cap(cap: Mapping[str, int] | None, tasks: Mapping[str, Task]) -> None:
+    """Raise a ValueError unless ``cap`` has numbers of examples, by names of tasks."""
+    if cap is not None and not isinstance(cap, Mapping):
+        raise ValueError(
+            f"`data.cap` must be numbers by task, as by +data.cap.each={cap}, but is {cap}."
+        )
+    if unknown := set(cap or {}) - set(tasks) - {EACH}:
+        raise ValueError(
+            f"`data.cap` must name tasks of this run ({', '.join(tasks)}), but names "
+            f"{', '.join(sorted(unknown))}."
+        )
+    for name, most in (cap or {}).items():
+        check_number(f"cap.{name}", most, at_least=1, whole=True)
 
 
 def check_room(

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 #: Settings that change neither weights nor scores: where a run reads and writes, what it shows and
 #: how often it saves. Runs that differ in these alone are the same, wherever that is asked.
 INCIDENTAL = (
-    "logger", "checkpoint", "give_up", "mirror", "data.mirror", "data.cache", "task.*.workers",
+    "logger", "checkpoint", "give_up", "mirror",
+    "data.mirror", "data.cache", "data.workers", "task.*.workers",
     "trainer.log_every_n_steps", "trainer.num_sanity_val_steps", "trainer.enable_model_summary",
     "trainer.enable_progress_bar", "trainer.profiler",
 )  # fmt: skip

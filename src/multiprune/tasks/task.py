@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -78,10 +78,17 @@ class Batch:
     rows: Sequence[int] = ()
     examples: Sequence[int] = ()
 
-    def to(self, device: torch.device, **options: Any) -> Batch:
-        """Return this batch on ``device``."""
-        inputs = {name: tensor.to(device, **options) for name, tensor in self.inputs.items()}
-        return replace(self, inputs=inputs, labels=self.labels.to(device, **options))
+    def to(self, device: torch.device) -> Batch:
+        """Return this batch on ``device``; from pinned memory, CUDA copies while it computes."""
+        return self._with_each(lambda one: one.to(device, non_blocking=device.type == "cuda"))
+
+    def pin_memory(self) -> Batch:
+        """Return this batch in pinned memory."""
+        return self._with_each(Tensor.pin_memory)
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=change(self.labels))
 
 
 class Compared(NamedTuple):
