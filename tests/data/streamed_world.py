@@ -106,12 +106,12 @@ def data_module(
     return data
 
 
-def train_batches(cache: Path, tasks: dict[str, Task] | Task, **changes: Any) -> TrainBatches:
+def train_batches(cache: Path, tasks: dict[str, Task] | Task, **changes: Any) -> TrainBatches[Any]:
     """Return the training batches of tasks."""
     return data_module(cache, tasks, **changes).train_dataloader()
 
 
-def take(batches: TrainBatches, count: int) -> list[Batch]:
+def take(batches: TrainBatches[Any], count: int) -> list[Batch]:
     """Return the next batches, over the ends of epochs."""
     found: list[Batch] = []
     while len(found) < count:

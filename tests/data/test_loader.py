@@ -62,7 +62,7 @@ def encoded_tasks(folder: Path) -> dict[str, EncodedTask]:
     return {name: encoded(folder, name, task, ROWS[name]) for name, task in tasks.items()}
 
 
-def train_batches(folder: Path, workers: int) -> TrainBatches:
+def train_batches(folder: Path, workers: int) -> TrainBatches[Batch]:
     plan = BatchPlan(
         lengths={name: np.arange(rows) % 4 + 3 for name, rows in ROWS.items()},
         probabilities={"labelled": 0.3, "masked": 0.7},
@@ -220,7 +220,7 @@ def test_workers_are_sent_no_rows(tmp_path: Path) -> None:
     sent = pickle.dumps(loader_module._Batches({"large": one}))
     assert one.splits["train"].data.nbytes > 20 * rows
     assert len(sent) < 10_000
-    assert content([pickle.loads(sent).tasks["large"].batch("train", [rows - 1])]) == content(
+    assert content([pickle.loads(sent).texts["large"].batch("train", [rows - 1])]) == content(
         [one.batch("train", [rows - 1])]
     )
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
 from multiprune.data.collate import collate
-from multiprune.data.loader import Loader, Request
+from multiprune.data.loader import AnyBatch, Loader, Request
 from multiprune.tasks.task import EXAMPLE
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyarrow import ChunkedArray
 
+    from multiprune.data.loader import Texts
     from multiprune.data.mixing import BatchPlan
     from multiprune.data.stream import EncodedStream
     from multiprune.tasks.task import Batch, Rows, Task
@@ -49,12 +51,25 @@ class EncodedTask:
         the same.
         """
         streamed = self.stream if split == "train" else None
-        columns = self._columns(split, rows) if streamed is None else dict(streamed[rows])
+        columns = self.columns(split, rows) if streamed is None else dict(streamed[rows])
         examples = columns.pop(EXAMPLE, rows)
         batch = collate(self.name, self.task, columns, padding_token=self.padding_token)
         return self.task.corrupted(replace(batch, rows=rows, examples=examples), draw)
 
-    def _columns(self, split: str, rows: Sequence[int]) -> dict[str, Sequence[Any]]:
+    def for_worker(self) -> EncodedTask | None:
+        """Return what batches are made of; splits are sent as the files that they are mapped from.
+
+        A stream is read at one place, and has processes of its own that tokenize ahead.
+        """
+        if self.stream is not None:
+            return None
+        task = copy(self.task)
+        # May hold anything, such as functions without a name.
+        task.source, task.metrics = None, {}  # type: ignore[assignment]
+        return replace(self, task=task, evaluated={})
+
+    def columns(self, split: str, rows: Sequence[int]) -> dict[str, Sequence[Any]]:
+        """Return the columns of the given rows of a split."""
         table = self._arrow[split][rows]
         return {
             name: table[name].to_pylist() if name in ("labels", EXAMPLE) else _arrays(table[name])
@@ -106,7 +121,7 @@ def capped(table: Dataset, most: int, seed: Sequence[int]) -> Dataset:
     return table if len(rows) == len(table) else table.select(rows)
 
 
-class TrainBatches:
+class TrainBatches(Generic[AnyBatch]):
     """The batches of a plan, one epoch an iteration; each rank sees its part of every batch.
 
     Counts the batches it has served, and continues there when it is iterated again or its state
@@ -117,13 +132,14 @@ class TrainBatches:
     def __init__(
         self,
         plan: BatchPlan,
-        tasks: Mapping[str, EncodedTask],
+        texts: Mapping[str, Texts[AnyBatch]],
         *,
         rank: int,
         world_size: int,
         loader: Loader | None = None,
     ) -> None:
-        self.plan, self.tasks = plan, tasks
+        self.plan = plan
+        self.texts: Mapping[str, Texts[AnyBatch]] = texts
         self.rank, self.world_size = rank, world_size
         self.loader = loader or Loader()
         self.served = 0
@@ -132,9 +148,9 @@ class TrainBatches:
         """Return the number of batches of an epoch."""
         return self.plan.batches_per_epoch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[AnyBatch]:
         """Yield as many batches as an epoch has, from the one after the last served."""
-        for batch in self.loader.batches(self.tasks, self._requests()):
+        for batch in self.loader.batches(self.texts, self._requests()):
             self.served += 1
             yield batch
 
@@ -149,7 +165,7 @@ class TrainBatches:
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many batches were served, and where streams are."""
-        streams = {name: stream.state_dict() for name, stream in self._streams.items()}
+        streams = {name: stream.state_dict() for name, stream in self.streams.items()}
         return {"served": self.served} | ({"streams": streams} if streams else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -159,18 +175,22 @@ class TrainBatches:
             CorpusError: if a stream is of another corpus.
         """
         self.served = state["served"]
-        for name, stream in self._streams.items():
+        for name, stream in self.streams.items():
             stream.load_state_dict(state["streams"][name])
 
     def close(self) -> None:
         """End what streams have running."""
-        for stream in self._streams.values():
+        for stream in self.streams.values():
             stream.ahead.close()
 
     @property
-    def _streams(self) -> dict[str, EncodedStream]:
-        found = {name: one.stream for name, one in self.tasks.items()}
-        return {name: stream for name, stream in found.items() if stream is not None}
+    def streams(self) -> dict[str, EncodedStream]:
+        """The streams that batches are made of, by task."""
+        return {
+            name: one.stream
+            for name, one in self.texts.items()
+            if isinstance(one, EncodedTask) and one.stream is not None
+        }
 
 
 class EvaluationBatches:

@@ -10,37 +10,55 @@ import signal
 import threading
 from collections import deque
 from contextlib import contextmanager
-from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import override
 
 from multiprune.message import how_it_ended
+from multiprune.tasks.shared_batch import SharedBatch
+from multiprune.tasks.task import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from multiprocessing.context import BaseContext
     from multiprocessing.process import BaseProcess
 
-    from multiprune.data.batches import EncodedTask
-    from multiprune.tasks.task import Batch
+
+# Imported once, by the process that workers are forked from.
+_PRELOADED = [
+    *("__main__", "datasets", "multiprune.data.shared_texts", "multiprune.tasks.classification"),
+    *("multiprune.tasks.masked_language", "multiprune.tasks.tagging"),
+]
+
+AnyBatch = TypeVar("AnyBatch", Batch, Batch | SharedBatch)
+Made = TypeVar("Made", covariant=True)
+
+
+class Texts(Protocol[Made]):
+    """Encoded texts that batches are made of."""
+
+    def batch(self, split: str, rows: Sequence[int], draw: Sequence[int] = ()) -> Made:
+        """Collate the given rows of a split."""
+
+    def for_worker(self) -> Texts[Made] | None:
+        """Return what a worker makes the same batches of; None if only this process can."""
 
 
 class Request(NamedTuple):
-    """What a batch is made from: rows of a split of a task, and what its randomness depends on."""
+    """What a batch is made from: rows of a split of texts, and what its randomness depends on."""
 
-    task: str
+    texts: str
     split: str
     rows: Sequence[int]
     draw: Sequence[int] = ()
 
-    def batch(self, tasks: Mapping[str, EncodedTask]) -> Batch:
+    def batch(self, texts: Mapping[str, Texts[AnyBatch]]) -> AnyBatch:
         """Make the batch."""
-        return tasks[self.task].batch(self.split, self.rows, self.draw)
+        return texts[self.texts].batch(self.split, self.rows, self.draw)
 
 
 @dataclass(frozen=True)
@@ -60,20 +78,20 @@ class Loader:
     is_pinned: bool = False
 
     def batches(
-        self, tasks: Mapping[str, EncodedTask], requests: Iterable[Request]
-    ) -> Iterator[Batch]:
-        """Yield the requested batches; workers end with the iteration.
+        self, texts: Mapping[str, Texts[AnyBatch]], requests: Iterable[Request]
+    ) -> Iterator[AnyBatch]:
+        """Yield the requested batches of texts by name; workers end with the iteration.
 
         Raises:
             ChildProcessError: if a worker was ended from outside.
         """
-        made = self._ahead(tasks, requests) if self.workers else (r.batch(tasks) for r in requests)
+        made = self._ahead(texts, requests) if self.workers else (r.batch(texts) for r in requests)
         for batch in made:
             yield batch.pin_memory() if self.is_pinned else batch
 
     def _ahead(
-        self, tasks: Mapping[str, EncodedTask], requests: Iterable[Request]
-    ) -> Iterator[Batch]:
+        self, texts: Mapping[str, Texts[AnyBatch]], requests: Iterable[Request]
+    ) -> Iterator[AnyBatch]:
         asked: deque[Request] = deque()
 
         def noted() -> Iterator[Request]:
@@ -82,12 +100,12 @@ class Loader:
                 yield request
 
         loader = DataLoader(
-            _Batches(tasks),
+            _Batches(texts),
             sampler=noted(),
             batch_size=None,
             num_workers=self.workers,
             worker_init_fn=_begin,
-            multiprocessing_context=_context(tasks),
+            multiprocessing_context=_context(),
             # Else it would take a number of the random state of the model.
             generator=torch.Generator(),
         )
@@ -95,40 +113,33 @@ class Loader:
             parcels: Any = iter(loader)
         while (parcel := _next(parcels)) is not None:
             request = asked.popleft()
-            yield pickle.loads(parcel) if parcel else request.batch(tasks)
+            yield pickle.loads(parcel) if parcel else request.batch(texts)
 
 
-def check_sendable(tasks: Mapping[str, EncodedTask]) -> None:
-    """Raise a ValueError if a task cannot be sent to workers."""
-    for name, one in tasks.items():
+def check_sendable(texts: Mapping[str, Texts[Any]]) -> None:
+    """Raise a ValueError if texts cannot be sent to workers."""
+    for name, one in texts.items():
         try:
-            pickle.dumps(_sent(one))
+            pickle.dumps(one.for_worker())
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ValueError(
                 f"`data.workers` must be 0 for tasks that cannot be pickled, as {name}: {error}."
             ) from error
 
 
-def _sent(encoded: EncodedTask) -> EncodedTask:
-    """Return what batches are made from; splits are sent by the file that they are mapped from."""
-    task = copy(encoded.task)
-    # May hold anything, such as functions without a name.
-    task.source, task.metrics = None, {}  # type: ignore[assignment]
-    return replace(encoded, task=task, evaluated={})
-
-
 class _Batches(Dataset[bytes]):
-    """What a worker makes: a pickled batch for each request, or nothing where that is streamed."""
+    """What a worker makes: a pickled batch for each request, or nothing where it cannot."""
 
-    def __init__(self, tasks: Mapping[str, EncodedTask]) -> None:
-        self.tasks = {name: _sent(one) for name, one in tasks.items() if one.stream is None}
+    def __init__(self, texts: Mapping[str, Texts[Any]]) -> None:
+        sent = {name: one.for_worker() for name, one in texts.items()}
+        self.texts = {name: one for name, one in sent.items() if one is not None}
 
     @override
     def __getitem__(self, request: Request) -> bytes:
-        if request.task not in self.tasks:
+        if request.texts not in self.texts:
             return b""
         parcel = io.BytesIO()
-        _Pickler(parcel, protocol=5).dump(request.batch(self.tasks))
+        _Pickler(parcel, protocol=5).dump(request.batch(self.texts))
         return parcel.getvalue()
 
 
@@ -170,12 +181,11 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _context(tasks: Mapping[str, EncodedTask]) -> BaseContext:
+def _context() -> BaseContext:
     # A process that is forked from this one would inherit the threads' locks of torch and
     # tokenizers, and one that is spawned takes seconds to import what is imported here once.
     context = multiprocessing.get_context("forkserver")
-    modules = {type(one.task).__module__ for one in tasks.values()}
-    context.set_forkserver_preload(["__main__", "datasets", __name__, *sorted(modules)])
+    context.set_forkserver_preload(_PRELOADED)
     return context
 
 

@@ -18,6 +18,7 @@ from multiprune.runs.predictions import Answers
 from multiprune.runs.settings import difference
 from multiprune.tasks.answers import answers_to
 from multiprune.tasks.scores import reads_rows, scores_of
+from multiprune.tasks.shared_batch import SharedBatch
 from multiprune.training.objective import PlainLoss
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class GatheredAnswers(Metric):
 
 
 class MultitaskModule(pl.LightningModule):
-    """Trains one encoder on one-task batches, and evaluates it on every task.
+    """Trains one encoder on batches of one task or of several, and evaluates it on every task.
 
     Logs ``train/<task>/loss``, ``val/<task>/<metric>`` and ``val/score``, the mean of the tasks'
     scores (each the first metric of its task); the same with ``test``. A task in several languages
@@ -126,20 +127,23 @@ class MultitaskModule(pl.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(number).generate_state(1)[0]))
 
     @override
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        task = self.tasks[batch.task]
-        losses = self.objective.losses(self.model, task, batch)
-        loss = losses.total
-        if not torch.isfinite(loss):
-            raise FloatingPointError(
-                f"The training loss must be finite, but is {loss.item()} for task {batch.task} "
-                f"at step {self.global_step}."
-            )
-        size = len(batch.labels)
-        for name, term in losses.terms.items():
-            self.log(f"train/{batch.task}/{name}", term, batch_size=size)
+    def training_step(self, batch: Batch | SharedBatch, batch_idx: int) -> Tensor:
+        shared = batch if isinstance(batch, SharedBatch) else SharedBatch.of_one(batch)
+        found = self.objective.losses_by_task(self.model, self.tasks, shared)
+        for name, losses in found.items():
+            if not torch.isfinite(losses.total):
+                raise FloatingPointError(
+                    f"The training loss must be finite, but is {losses.total.item()} for task "
+                    f"{name} at step {self.global_step}."
+                )
+            size = len(shared.labels[name].labels)
+            for term, value in losses.terms.items():
+                self.log(f"train/{name}/{term}", value, batch_size=size)
+        totals = {name: losses.total for name, losses in found.items()}
+        loss, size = torch.stack([*totals.values()]).sum(), len(shared.inputs["input_ids"])
         self.log("loss", loss, prog_bar=True, logger=False, batch_size=size)
-        return loss * task.loss_weight
+        weights = {name: self.tasks[name].loss_weight for name in totals}
+        return torch.stack([total * weights[name] for name, total in totals.items()]).sum()
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
