@@ -37,8 +37,8 @@ TASKS = (
 COMMON = (*QUIET, *TASKS, "pruner=none", "budget=full", "optimizer.learning_rate=5e-4")
 SETTINGS = {
     "apart": ("trainer.max_epochs=3",),
-    "shared": ("trainer.max_epochs=3", "data.share_texts=true"),
-    "shared, as many steps": ("trainer.max_epochs=6", "data.share_texts=true"),
+    "shared": ("trainer.max_epochs=3", "+data.share_texts=true"),
+    "shared, as many steps": ("trainer.max_epochs=6", "+data.share_texts=true"),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 
 from multiprune.data.datamodule import MultitaskDataModule
+from multiprune.data.loader import Loader
 from multiprune.data.mixing import FixedMixing, ProportionalMixing
 from multiprune.data.pieces import CorpusError
 from multiprune.data.source import GeneratedSource
@@ -363,3 +364,19 @@ def test_module_that_never_trained_has_no_state(tmp_path: Path) -> None:
     assert data.state_dict() == {}
     data.load_state_dict({})
     assert data.train_dataloader().state_dict() == {"served": 0}
+
+
+def test_a_number_of_workers_below_0_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`workers` must be a whole number of at least 0"):
+        data_module(tmp_path, {"one": task()}, workers=-1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_are_pinned_for_cuda_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    data = set_up(tmp_path, {"one": task()}, workers=2)
+    monkeypatch.setattr(data, "trainer", place(0, 1, device))
+    (evaluation,) = data.val_dataloader()
+    for batches in (data.train_dataloader(), evaluation):
+        assert batches.loader == Loader(workers=2, is_pinned=device == "cuda")

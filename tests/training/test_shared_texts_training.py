@@ -21,6 +21,7 @@ from two_labels import set_up, tickets
 
 from multiprune.data.shared_texts import SharedTexts, find_shared_texts
 from multiprune.models.multitask import MultitaskModel
+from multiprune.specialize.origin import read_origin
 from multiprune.tasks.classification import Regression
 from multiprune.tasks.synthetic import agreement
 from multiprune.training.module import MultitaskModule
@@ -197,12 +198,15 @@ def test_a_resumed_run_of_shared_texts_ends_as_one_that_was_not_stopped(
     write_pairs(tmp_path)
     overrides = [
         *(*QUICK, *NARROW, *TWO_LABELS, f"data.mirror={tmp_path}", f"pruner={pruner}"),
-        *("budget.fraction=0.3", "data.share_texts=true", "checkpoint.every_n_steps=1"),
+        *("budget.fraction=0.3", "+data.share_texts=true", "checkpoint.every_n_steps=1"),
     ]
     run_in(tmp_path / "straight", *overrides)
     results = results_of(tmp_path / "straight")
     assert results["steps"] == 4, "64 pairs in batches of 16"
     assert results["examples"] == {"sick": 64, "relatedness": 64}
+    # A task that is read alone afterwards, as to specialize it, shares nothing.
+    encoder = encoder_of(layers=1)
+    assert read_origin(tmp_path / "straight").encoded("sick", encoder).name == "sick"
     run_interrupted(tmp_path / "stopped", *overrides, kind=Regression, at=3)
     run_in(tmp_path / "stopped", *overrides)
     assert differences(tmp_path / "stopped", tmp_path / "straight") == []

@@ -37,12 +37,12 @@ _OURS = "multiprune."
 _RENAMED = {"NoDistillation": "PlainLoss"}
 
 #: Settings that make no other method, beside those that are incidental: what is learned and from
-#: what, the size, how tasks of a multitask run are mixed, the runs that a teacher or a mask come
-#: from, and on what a run runs.
+#: what, the size, how tasks of a multitask run are mixed and share batches, the runs that a teacher
+#: or a mask come from, and on what a run runs.
 NO_METHOD = (
     *INCIDENTAL, "task", "encoder", "budget", "seed", "retrieval",
     "distillation.teacher", "pruner.mask",
-    "data.cap", "data.max_length", "data.mixing",
+    "data.cap", "data.max_length", "data.mixing", "data.share_texts",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.use_distributed_sampler",
 )  # fmt: skip
 
