@@ -175,6 +175,26 @@ def test_a_worker_that_is_killed_is_named_in_a_sentence(tmp_path: Path) -> None:
     }
 
 
+LEFT = """
+import sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from test_loader import train_batches
+if __name__ == "__main__":
+    batches = iter(train_batches(Path(sys.argv[1]), 2))
+    next(batches)
+    sys.kept = batches
+"""
+
+
+@pytest.mark.slow
+def test_a_process_ends_although_it_has_not_read_all_batches(tmp_path: Path) -> None:
+    script = tmp_path / "left.py"
+    script.write_text(LEFT)
+    folders = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+    subprocess.run([sys.executable, script, tmp_path, *folders], check=True, timeout=300)
+
+
 KILLED = """
 import multiprocessing, os, signal, sys
 from pathlib import Path

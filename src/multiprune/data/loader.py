@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import io
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ import threading
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
@@ -111,9 +113,21 @@ class Loader:
         )
         with _signals_blocked():
             parcels: Any = iter(loader)
-        while (parcel := _next(parcels)) is not None:
-            request = asked.popleft()
-            yield pickle.loads(parcel) if parcel else request.batch(texts)
+        kill = partial(_kill, parcels._workers)
+        # Python and torch would wait at exit for workers that do not hear what they are told.
+        atexit.register(kill)
+        try:
+            while (parcel := _next(parcels)) is not None:
+                request = asked.popleft()
+                yield pickle.loads(parcel) if parcel else request.batch(texts)
+        finally:
+            atexit.unregister(kill)
+            kill()
+
+
+def _kill(workers: Sequence[BaseProcess]) -> None:
+    for worker in workers:
+        worker.kill()
 
 
 def check_sendable(texts: Mapping[str, Texts[Any]]) -> None:
