@@ -75,9 +75,7 @@ class Feed:
         )
         data.setup()
         batches = data.train_dataloader()
-        stream = batches.tasks["mlm"].stream
-        if stream is None:
-            raise TypeError("The task must be streamed, but is not.")
+        stream = batches.streams["mlm"]
         start = self.clock()
         turn = iter(batches)
         found = [next(turn)]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from application import QUICK, results_of, run_in
+from application import NARROW, QUICK, results_of, run_in
 from same_run import differences
 from small_runs import FIXED, MASKS_FROM, pruned_by, pruners, rows
 from tiers import slow
@@ -64,6 +64,20 @@ def test_the_same_command_twice_leaves_the_same(
         assert task == expected
         assert torch.equal(tokens, those)
     assert results_of(tmp_path / "first").keys() > set(TIMES)
+
+
+def test_workers_that_make_batches_change_nothing_that_a_run_leaves(tmp_path: Path) -> None:
+    run_in(tmp_path / "without", *SMALL, *NARROW)
+    run_in(tmp_path / "with", *SMALL, *NARROW, "data.workers=2")
+    # But that it had them.
+    assert set(differences(tmp_path / "with", tmp_path / "without")) == {
+        "results.json: config.data.workers",
+        "results.json: settings.data.workers",
+        *(
+            f"checkpoints/{file.name}: hyper_parameters.config.data.workers"
+            for file in (tmp_path / "with" / "checkpoints").iterdir()
+        ),
+    }
 
 
 def written(run: Path, **results: object) -> Path:

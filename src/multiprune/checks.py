@@ -23,6 +23,7 @@ _WHOLE = {
     "data.max_length": 1,
     "data.evaluation_batch_size": 1,
     "data.sort_window": 1,
+    "data.workers": 0,
     "trainer.max_steps": -1,
     "trainer.max_epochs": -1,
     "trainer.accumulate_grad_batches": 0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 # What a terminal obeys, or hides by: control characters but tab and newline, and changes of the
 # direction of writing.
@@ -23,3 +24,14 @@ def first_line(error: BaseException) -> str:
 def printable(text: str) -> str:
     """Return text whose control characters, such as escape, are spelt out as Python would."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def how_it_ended(code: int) -> str:
+    """Return in words how a process with this return code, negative for a signal, has ended."""
+    if code >= 0:
+        return f"ended with exit status {code}, and what it said stands above"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow
 import pyarrow.parquet
+import torch
 from masked_task import masked_task
 
 from multiprune.data.datamodule import MultitaskDataModule
@@ -75,6 +77,9 @@ class Place:
 
     global_rank: int
     world_size: int
+    strategy: SimpleNamespace = field(
+        default_factory=lambda: SimpleNamespace(root_device=torch.device("cpu"))
+    )
 
 
 def data_module(
@@ -101,12 +106,12 @@ def data_module(
     return data
 
 
-def train_batches(cache: Path, tasks: dict[str, Task] | Task, **changes: Any) -> TrainBatches:
+def train_batches(cache: Path, tasks: dict[str, Task] | Task, **changes: Any) -> TrainBatches[Any]:
     """Return the training batches of tasks."""
     return data_module(cache, tasks, **changes).train_dataloader()
 
 
-def take(batches: TrainBatches, count: int) -> list[Batch]:
+def take(batches: TrainBatches[Any], count: int) -> list[Batch]:
     """Return the next batches, over the ends of epochs."""
     found: list[Batch] = []
     while len(found) < count:

@@ -39,7 +39,9 @@ def encoded(name: str, count: int) -> EncodedTask:
 TASKS = {name: encoded(name, count) for name, count in ROWS.items()}
 
 
-def train_batches(*, rank: int = 0, world_size: int = 1, batch_size: int = 6) -> TrainBatches:
+def train_batches(
+    *, rank: int = 0, world_size: int = 1, batch_size: int = 6
+) -> TrainBatches[Batch]:
     lengths = {name: np.arange(count) % 4 + 1 for name, count in ROWS.items()}
     plan = BatchPlan(
         lengths=lengths,

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from datasets import Dataset
 
 from multiprune.data.datamodule import MultitaskDataModule
+from multiprune.data.loader import Loader
 from multiprune.data.mixing import FixedMixing, ProportionalMixing
 from multiprune.data.pieces import CorpusError
 from multiprune.data.source import GeneratedSource
@@ -65,6 +67,12 @@ def set_up(folder: Path, tasks: Mapping[str, Task], **changes: Any) -> Multitask
     data.prepare_data()
     data.setup()
     return data
+
+
+def place(rank: int, world_size: int, device: str = "cpu") -> SimpleNamespace:
+    """Stand for a Trainer, which says where this process is among others."""
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    return SimpleNamespace(global_rank=rank, world_size=world_size, strategy=strategy)
 
 
 def words(data: MultitaskDataModule, name: str = "one", split: str = "train") -> list[int]:
@@ -313,7 +321,7 @@ def test_ranks_of_the_trainer_share_the_batches(
     trained: list[int] = []
     evaluated: list[int] = []
     for rank in range(2):
-        monkeypatch.setattr(data, "trainer", SimpleNamespace(global_rank=rank, world_size=2))
+        monkeypatch.setattr(data, "trainer", place(rank, 2))
         batches = list(data.train_dataloader())
         # Two ranks of 4 examples see the 23 rows in batches of 8, 8 and 7, the last one filled up.
         assert [len(batch.labels) for batch in batches] == [4, 4, 4]
@@ -329,8 +337,7 @@ def test_a_split_of_fewer_rows_than_processes_is_refused_before_training(
 ) -> None:
     data = set_up(tmp_path, {"one": task()})
     for world_size in (5, 6):
-        place = SimpleNamespace(global_rank=0, world_size=world_size)
-        monkeypatch.setattr(data, "trainer", place)
+        monkeypatch.setattr(data, "trainer", place(0, world_size))
         fits = pytest.raises(
             CorpusError, match="a row for each of 6 processes, but test of one has 5"
         )
@@ -358,3 +365,19 @@ def test_module_that_never_trained_has_no_state(tmp_path: Path) -> None:
     assert data.state_dict() == {}
     data.load_state_dict({})
     assert data.train_dataloader().state_dict() == {"served": 0}
+
+
+def test_a_number_of_workers_below_0_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="`workers` must be a whole number of at least 0"):
+        data_module(tmp_path, {"one": task()}, workers=-1)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_batches_are_pinned_for_cuda_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    data = set_up(tmp_path, {"one": task()}, workers=2)
+    monkeypatch.setattr(data, "trainer", place(0, 1, device))
+    (evaluation,) = data.val_dataloader()
+    for batches in (data.train_dataloader(), evaluation):
+        assert batches.loader == Loader(workers=2, is_pinned=device == "cuda")

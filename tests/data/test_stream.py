@@ -144,8 +144,7 @@ def test_a_resumed_run_reads_the_same_blocks_with_the_same_tokens_hidden(
 
 def test_blocks_are_found_by_number_alone(tmp_path: Path) -> None:
     task = streamed(write_lines(tmp_path / "corpus"))
-    stream = train_batches(tmp_path / "cache", task).tasks["mlm"].stream
-    assert stream is not None
+    stream = train_batches(tmp_path / "cache", task).streams["mlm"]
     ahead = stream[range(300)]["input_ids"]
     for number in (299, 0, 150, 149, 37):
         assert stream[[number]]["input_ids"] == [ahead[number]]
@@ -170,8 +169,7 @@ def test_every_token_comes_once_a_pass_however_texts_are_packed(
     tmp_path: Path, packing: Any
 ) -> None:
     task = streamed(write_lines(tmp_path / "corpus"), packing=packing)
-    stream = train_batches(tmp_path / "cache", task).tasks["mlm"].stream
-    assert stream is not None
+    stream = train_batches(tmp_path / "cache", task).streams["mlm"]
     count = sum(len(stream.ahead.encoder(piece)) for piece in stream.corpus.pieces)
     for first in (0, count):
         columns = stream[range(first, first + count)]
@@ -197,8 +195,7 @@ def test_as_many_pieces_are_held_however_large_the_corpus_is(
 ) -> None:
     task = streamed(write_lines(tmp_path / "corpus", TEXTS * 5))
     batches = train_batches(tmp_path / "cache", task)
-    stream = batches.tasks["mlm"].stream
-    assert stream is not None
+    stream = batches.streams["mlm"]
     held: WeakSet[Any] = WeakSet()
     encode = type(stream.ahead.encoder).__call__
     most = 0

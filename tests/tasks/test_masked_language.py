@@ -54,7 +54,7 @@ def encoded(length: int = 16, **changes: Any) -> EncodedTask:
     )
 
 
-def train_batches(world: EncodedTask, rank: int = 0, world_size: int = 1) -> TrainBatches:
+def train_batches(world: EncodedTask, rank: int = 0, world_size: int = 1) -> TrainBatches[Batch]:
     lengths = np.array([len(one) for one in world.splits["train"]["input_ids"]])
     plan = BatchPlan(lengths={"mlm": lengths}, probabilities={"mlm": 1.0}, batch_size=4, seed=3)
     return TrainBatches(plan, {"mlm": world}, rank=rank, world_size=world_size)

@@ -141,25 +141,25 @@ def test_an_error_of_another_kind_stays_what_it_is(tmp_path: Path) -> None:
 
 def test_a_run_that_has_failed_may_begin_anew(tmp_path: Path) -> None:
     run, spoil = spoiled(tmp_path, 4, every_n_steps=1000, log_every_n_steps=1000)
-    run.module._losses.note(torch.tensor(float("nan")), "of an earlier run", 0)
+    run.module._losses.note({"of an earlier run": torch.tensor(float("nan"))}, 0)
     assert refusal(run) == sentence(spoil, 4)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_each_loss_is_checked_once_and_late(value: float) -> None:
     losses = FiniteLosses()
-    losses.note(torch.tensor(value), "first", 3)
+    losses.note({"other": torch.tensor(0.5), "first": torch.tensor(value)}, 3)
     with pytest.raises(FloatingPointError, match=rf"is {value} for task first at step 3\."):
-        losses.note(torch.tensor(1.0), "second", 4)
-    losses.note(torch.tensor(2.0), "second", 4)
-    assert losses.check() == 2.0
+        losses.note({"second": torch.tensor(1.0)}, 4)
+    losses.note({"second": torch.tensor(2.0), "third": torch.tensor(0.5)}, 4)
+    assert losses.check() == 2.5
     assert losses.check() is None
 
 
 def test_gradients_of_a_noted_loss_are_its_own() -> None:
     weight: Tensor = torch.ones((), requires_grad=True)
     loss, losses = weight * 3, FiniteLosses()
-    losses.note(loss, "task", 0)
+    losses.note({"task": loss}, 0)
     loss.backward()  # type: ignore[no-untyped-call]
     assert weight.grad == 3
     assert losses.check() == 3

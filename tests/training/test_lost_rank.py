@@ -20,7 +20,7 @@ from torch.distributed import DistBackendError
 from multiprune.refusal import Refusal
 from multiprune.runs.status import StatusFile, read_status
 from multiprune.training import lost_rank
-from multiprune.training.lost_rank import RankDiedError, how_it_ended, watched
+from multiprune.training.lost_rank import RankDiedError, watched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,19 +49,6 @@ def begun(folder: Path) -> StatusFile:
     status = StatusFile(folder)
     status.begin()
     return status
-
-
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        (-9, "was killed by SIGKILL (out of memory?)"),
-        (-15, "was killed by SIGTERM"),
-        (-40, "was killed by signal 40"),
-        (3, "ended with exit status 3, and what it said stands above"),
-    ],
-)
-def test_end_of_a_process_in_words(code: int, words: str) -> None:
-    assert how_it_ended(code) == words
 
 
 @pytest.mark.parametrize("error", [RuntimeError(GLOO), DistBackendError("remote process exited")])

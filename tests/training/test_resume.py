@@ -58,3 +58,19 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(
         if key.startswith("val/"):
             assert resumed.trainer.callback_metrics[key] == value
     assert resumed.best.best_model_score == straight.best.best_model_score
+
+
+def test_a_run_that_is_stopped_and_resumed_with_workers_ends_as_one_without(
+    straight_run: Callable[[Path], Run], tmp_path: Path
+) -> None:
+    pruner = next(file for file in PRUNERS if file.stem == "movement")
+    straight = straight_run(pruner)
+    # In the midst of the second epoch, when its other batches are made already.
+    stopped = tiny_run(tmp_path, pruner, stop_at=8, workers=2)
+    with pytest.raises(InterruptionError):
+        stopped.trainer.fit(stopped.module, stopped.data)
+    resumed = tiny_run(tmp_path, pruner, workers=2)
+    last = tmp_path / "last.ckpt"
+    resumed.trainer.fit(resumed.module, resumed.data, ckpt_path=str(last), weights_only=True)
+    assert resumed.trainer.global_step == STEPS
+    assert_same(resumed.state(), straight.state())

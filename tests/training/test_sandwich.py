@@ -185,11 +185,12 @@ class Recorded(Objective):
         self.asked.append(trainer)
 
     @override
-    def losses(self, model: Any, task: Any, batch: Any) -> Losses:
-        losses = PlainLoss().losses(model, task, batch)
-        return replace(
-            losses, total=5 * losses.total, terms=dict(losses.terms) | {"own": losses.total}
-        )
+    def losses_by_task(self, model: Any, tasks: Any, batch: Any) -> dict[str, Losses]:
+        found = PlainLoss().losses_by_task(model, tasks, batch)
+        return {
+            name: replace(one, total=5 * one.total, terms=dict(one.terms) | {"own": one.total})
+            for name, one in found.items()
+        }
 
 
 def test_whole_learns_what_the_inner_objective_says() -> None:

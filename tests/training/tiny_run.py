@@ -100,6 +100,7 @@ def tiny_run(
     stop_at: int | None = None,
     every_n_steps: int = 1,
     accumulate: int = 1,
+    workers: int = 0,
     **trainer_options: Any,
 ) -> Run:
     """Build a run of 2 epochs with 6 batches of 16 each; ``stop_at`` interrupts it."""
@@ -111,6 +112,7 @@ def tiny_run(
         max_length=32,
         batch_size=16,
         mixing=ProportionalMixing(),
+        workers=workers,
     )
     recipe = AdamWRecipe(learning_rate=1e-2, head_learning_rate=1e-2, weight_decay=0.1, warmup=0.1)
     dense = pruner_file.stem == "none"

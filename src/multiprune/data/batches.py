@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 import numpy as np
 
 from multiprune.data.collate import collate
+from multiprune.data.loader import AnyBatch, Loader, Request
 from multiprune.tasks.rows import EXAMPLE
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyarrow import ChunkedArray
 
+    from multiprune.data.loader import Texts
     from multiprune.data.mixing import BatchPlan
     from multiprune.data.stream import EncodedStream
     from multiprune.tasks.rows import Rows
@@ -49,12 +52,25 @@ class EncodedTask:
         the same.
         """
         streamed = self.stream if split == "train" else None
-        columns = self._columns(split, rows) if streamed is None else dict(streamed[rows])
+        columns = self.columns(split, rows) if streamed is None else dict(streamed[rows])
         examples = columns.pop(EXAMPLE, rows)
         batch = collate(self.name, self.task, columns, padding_token=self.padding_token)
         return self.task.corrupted(replace(batch, rows=rows, examples=examples), draw)
 
-    def _columns(self, split: str, rows: Sequence[int]) -> dict[str, Sequence[Any]]:
+    def for_worker(self) -> EncodedTask | None:
+        """Return what batches are made of; splits are sent as the files that they are mapped from.
+
+        A stream is read at one place, and has processes of its own that tokenize ahead.
+        """
+        if self.stream is not None:
+            return None
+        task = copy(self.task)
+        # May hold anything, such as functions without a name.
+        task.source, task.metrics = None, {}  # type: ignore[assignment]
+        return replace(self, task=task, evaluated={})
+
+    def columns(self, split: str, rows: Sequence[int]) -> dict[str, Sequence[Any]]:
+        """Return the columns of the given rows of a split."""
         table = self._arrow[split][rows]
         return {
             name: table[name].to_pylist() if name in ("labels", EXAMPLE) else _arrays(table[name])
@@ -106,39 +122,51 @@ def capped(table: Dataset, most: int, seed: Sequence[int]) -> Dataset:
     return table if len(rows) == len(table) else table.select(rows)
 
 
-class TrainBatches:
+class TrainBatches(Generic[AnyBatch]):
     """The batches of a plan, one epoch an iteration; each rank sees its part of every batch.
 
     Counts the batches it has served, and continues there when it is iterated again or its state
-    was loaded: Lightning keeps the state of such an iterable in its checkpoints.
+    was loaded: Lightning keeps the state of such an iterable in its checkpoints. Batches that are
+    made ahead do not count.
     """
 
     def __init__(
-        self, plan: BatchPlan, tasks: Mapping[str, EncodedTask], *, rank: int, world_size: int
+        self,
+        plan: BatchPlan,
+        texts: Mapping[str, Texts[AnyBatch]],
+        *,
+        rank: int,
+        world_size: int,
+        loader: Loader | None = None,
     ) -> None:
-        self.plan, self.tasks = plan, tasks
+        self.plan = plan
+        self.texts: Mapping[str, Texts[AnyBatch]] = texts
         self.rank, self.world_size = rank, world_size
+        self.loader = loader or Loader()
         self.served = 0
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch."""
         return self.plan.batches_per_epoch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[AnyBatch]:
         """Yield as many batches as an epoch has, from the one after the last served."""
-        for _, (name, examples) in zip(
-            range(len(self)), self.plan.batches(self.served), strict=False
-        ):
-            # Filled up from its own start, so that all ranks have equally many examples.
-            whole = np.resize(examples, -(-len(examples) // self.world_size) * self.world_size)
-            mine = whole[self.rank :: self.world_size].tolist()
-            batch = self.tasks[name].batch("train", mine, [self.plan.seed, self.served])
+        for batch in self.loader.batches(self.texts, self._requests()):
             self.served += 1
             yield batch
 
+    def _requests(self) -> Iterator[Request]:
+        """Yield what an epoch's batches are made from."""
+        numbers = range(self.served, self.served + len(self))
+        for number, (name, examples) in zip(numbers, self.plan.batches(self.served), strict=False):
+            # Filled up from its own start, so that all ranks have equally many examples.
+            whole = np.resize(examples, -(-len(examples) // self.world_size) * self.world_size)
+            mine = whole[self.rank :: self.world_size].tolist()
+            yield Request(name, "train", mine, [self.plan.seed, number])
+
     def state_dict(self) -> dict[str, Any]:
         """Return how many batches were served, and where streams are."""
-        streams = {name: stream.state_dict() for name, stream in self._streams.items()}
+        streams = {name: stream.state_dict() for name, stream in self.streams.items()}
         return {"served": self.served} | ({"streams": streams} if streams else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -148,27 +176,39 @@ class TrainBatches:
             CorpusError: if a stream is of another corpus.
         """
         self.served = state["served"]
-        for name, stream in self._streams.items():
+        for name, stream in self.streams.items():
             stream.load_state_dict(state["streams"][name])
 
     def close(self) -> None:
         """End what streams have running."""
-        for stream in self._streams.values():
+        for stream in self.streams.values():
             stream.ahead.close()
 
     @property
-    def _streams(self) -> dict[str, EncodedStream]:
-        found = {name: one.stream for name, one in self.tasks.items()}
-        return {name: stream for name, stream in found.items() if stream is not None}
+    def streams(self) -> dict[str, EncodedStream]:
+        """The streams that batches are made of, by task."""
+        return {
+            name: one.stream
+            for name, one in self.texts.items()
+            if isinstance(one, EncodedTask) and one.stream is not None
+        }
 
 
 class EvaluationBatches:
     """One split of one task in order; each rank sees every ``world_size``-th batch."""
 
     def __init__(
-        self, task: EncodedTask, split: str, *, batch_size: int, rank: int, world_size: int
+        self,
+        task: EncodedTask,
+        split: str,
+        *,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        loader: Loader | None = None,
     ) -> None:
         self.task, self.split = task, split
+        self.loader = loader or Loader()
         rows = len(task.splits[split])
         # Lightning wants a batch on each rank, also of a split smaller than a batch.
         batch_size = min(batch_size, max(1, rows // world_size))
@@ -181,5 +221,5 @@ class EvaluationBatches:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of this rank."""
-        for rows in self._rows:
-            yield self.task.batch(self.split, rows)
+        requests = (Request(self.task.name, self.split, rows) for rows in self._rows)
+        return self.loader.batches({self.task.name: self.task}, requests)

@@ -12,18 +12,26 @@ from multiprune.tasks.task import Batch
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from torch import Tensor
+
     from multiprune.tasks.task import Task
 
 
 def collate(
     name: str, task: Task, columns: Mapping[str, Sequence[Any]], *, padding_token: int
 ) -> Batch:
-    """Pad the encoded rows of one task on the right to the longest of them.
-
-    ``columns`` holds ``labels`` and token numbers, a list or array a row, by name of the encoder's
-    input; all but ``input_ids``, which are padded with ``padding_token``, are padded with zeros.
-    """
+    """Pad the encoded rows of one task, with ``labels`` beside the columns of ``padded``."""
     tokens = {key: values for key, values in columns.items() if key != "labels"}
+    inputs = padded(tokens, padding_token=padding_token)
+    return Batch(name, inputs, task.label_tensor(columns["labels"], inputs["input_ids"].shape[1]))
+
+
+def padded(tokens: Mapping[str, Sequence[Any]], *, padding_token: int) -> dict[str, Tensor]:
+    """Pad encoded rows on the right to the longest of them, and tell what is padding.
+
+    ``tokens`` holds token numbers, a list or array a row, by name of the encoder's input; all but
+    ``input_ids``, which are padded with ``padding_token``, are padded with zeros.
+    """
     inputs = {
         key: pad_sequence(
             [torch.as_tensor(value, dtype=torch.long) for value in values],
@@ -35,4 +43,4 @@ def collate(
     lengths = torch.tensor([len(value) for value in tokens["input_ids"]])
     width = inputs["input_ids"].shape[1]
     inputs["attention_mask"] = (torch.arange(width) < lengths.unsqueeze(1)).long()
-    return Batch(name, inputs, task.label_tensor(columns["labels"], width))
+    return inputs

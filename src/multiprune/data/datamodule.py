@@ -19,9 +19,11 @@ from multiprune.data.batches import (
     token_counts,
 )
 from multiprune.data.cache import default_cache_folder
+from multiprune.data.loader import Loader, check_sendable
 from multiprune.data.mixing import BatchPlan, Mixing
 from multiprune.data.pieces import CorpusError
 from multiprune.data.selection import check_language
+from multiprune.data.shared_texts import SharedTexts, find_shared_texts
 from multiprune.data.splits import SplitReader
 from multiprune.data.stream import StreamedTask, check_streams, streamed_tasks
 from multiprune.tasks.scores import reads_rows
@@ -53,6 +55,10 @@ class MultitaskDataModule(pl.LightningDataModule):
         sort_window: so many consecutive batches of a task share examples of similar length, unless
             it is streamed.
         evaluation_batch_size: examples of a validation or test batch, on each rank.
+        workers: processes that make batches ahead of the model, on each rank; 0 makes each when it
+            is trained on. They change no batch.
+        share_texts: tasks of one source and the same text columns share training batches: the
+            encoder reads a text once for the labels of all of them.
         cache: folder of encoded rows, shared by all runs.
         seed: of the order of batches and of the choice that ``cap`` asks for.
     """
@@ -70,31 +76,25 @@ class MultitaskDataModule(pl.LightningDataModule):
         cap: Mapping[str, int] | None = None,
         sort_window: int = 20,
         evaluation_batch_size: int = 64,
+        workers: int = 0,
+        share_texts: bool = False,
         cache: str | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if not tasks:
             raise ValueError("Training needs at least one task, but there is none.")
-        if cap is not None and not isinstance(cap, Mapping):
-            raise ValueError(
-                f"`data.cap` must be numbers by task, as by +data.cap.each={cap}, but is {cap}."
-            )
-        if unknown := set(cap or {}) - set(tasks) - {EACH}:
-            raise ValueError(
-                f"`data.cap` must name tasks of this run ({', '.join(tasks)}), but names "
-                f"{', '.join(sorted(unknown))}."
-            )
+        check_cap(cap, tasks)
         counts = {
             "batch_size": batch_size,
             "evaluation_batch_size": evaluation_batch_size,
             "max_length": max_length,
             "sort_window": sort_window,
-            **{f"cap.{name}": most for name, most in (cap or {}).items()},
         }
         for name, count in counts.items():
             check_number(name, count, at_least=1, whole=True)
-        check_number("seed", seed, at_least=0, whole=True)
+        for name, count in {"workers": workers, "seed": seed}.items():
+            check_number(name, count, at_least=0, whole=True)
         check_room(max_length, tokenizer, tasks)
         # Refuses what does not fit the tasks; their sizes are not known yet.
         mixing.probabilities(dict.fromkeys(tasks, 1))
@@ -107,7 +107,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         self.mixing, self.cap, self.sort_window = mixing, dict(cap or {}), sort_window
         self.mirror = None if mirror is None else Path(mirror)
         self.cache = default_cache_folder() if cache is None else Path(cache)
-        self.seed = seed
+        self.workers, self.share_texts, self.seed = workers, share_texts, seed
         self._reader = SplitReader(
             tokenizer=tokenizer,
             max_length=max_length,
@@ -117,9 +117,10 @@ class MultitaskDataModule(pl.LightningDataModule):
             seed=seed,
         )
         self.encoded: dict[str, EncodedTask] = {}
+        self._shared: dict[str, SharedTexts] = {}
         self._streamed: dict[str, StreamedTask] = {}
         self._kept: dict[tuple[str, str], Rows] = {}
-        self._train: TrainBatches | None = None
+        self._train: TrainBatches[Any] | None = None
         self._restored: Mapping[str, Any] = {}
 
     @override
@@ -143,6 +144,17 @@ class MultitaskDataModule(pl.LightningDataModule):
         for name, task in self.tasks.items():
             most = self.cap.get(name, self.cap.get(EACH))
             self.encoded[name] = self._reader.encoded_task(name, task, most)
+        if self.workers:
+            check_sendable(self.encoded)
+        if self.share_texts:
+            weights = self.mixing.probabilities(dict.fromkeys(self.tasks, 1))
+            found = find_shared_texts(self.encoded, weights)
+            self._shared = {"+".join(one.tasks): one for one in found}
+            if not found:
+                raise ValueError(
+                    "`data.share_texts` needs tasks whose texts are the same, of one source and "
+                    "columns, mixed equally often, but there are none: leave it out."
+                )
 
     @property
     def examples(self) -> dict[str, int]:
@@ -166,7 +178,7 @@ class MultitaskDataModule(pl.LightningDataModule):
         return rows
 
     @override
-    def train_dataloader(self) -> TrainBatches:
+    def train_dataloader(self) -> TrainBatches[Any]:
         rank, world_size = self._place()
         # Now, and not after all training: only the Trainer knows how many processes there are.
         self._check_rows_for(world_size)
@@ -181,7 +193,9 @@ class MultitaskDataModule(pl.LightningDataModule):
             )
             for name, one in self._streamed.items()
         }
-        self._train = TrainBatches(plan, self.encoded | opened, rank=rank, world_size=world_size)
+        self._train = TrainBatches(
+            plan, {**self._texts, **opened}, rank=rank, world_size=world_size, loader=self._loader()
+        )
         if self._restored:
             self._train.load_state_dict(self._restored)
             self._restored = {}
@@ -196,23 +210,44 @@ class MultitaskDataModule(pl.LightningDataModule):
                         f"{split} of {name} has {len(one.splits[split])}."
                     )
 
+    @property
+    def _texts(self) -> dict[str, EncodedTask | SharedTexts]:
+        """What batches are made of, where tasks that share texts are one."""
+        shared = {name for one in self._shared.values() for name in one.tasks}
+        alone = {name: one for name, one in self.encoded.items() if name not in shared}
+        return alone | self._shared
+
     def _plan(self, batch_size: int) -> BatchPlan:
         lengths = {
-            name: token_counts(one.splits["train"])
-            for name, one in self.encoded.items()
+            name: one.token_counts
+            if isinstance(one, SharedTexts)
+            else token_counts(one.splits["train"])
+            for name, one in self._texts.items()
             if name not in self._streamed
         }
         streamed = {name: one.examples_per_epoch for name, one in self._streamed.items()}
-        counts = {name: streamed.get(name) or len(lengths[name]) for name in self.encoded}
+        counts = {name: streamed.get(name) or len(lengths[name]) for name in self._texts}
         sizes = {name: -(-count // batch_size) for name, count in counts.items()}
         return BatchPlan(
             lengths=lengths,
-            probabilities=self.mixing.probabilities(sizes),
+            probabilities=self._probabilities(sizes),
             batch_size=batch_size,
             seed=self.seed,
             sort_window=self.sort_window,
             streamed=streamed,
         )
+
+    def _probabilities(self, sizes: Mapping[str, int]) -> dict[str, float]:
+        """Return the share of each stock of texts: tasks that share one are as often as one is."""
+        if not self._shared:
+            return self.mixing.probabilities(sizes)
+        stocks = {name: key for key, one in self._shared.items() for name in one.tasks}
+        by_task = self.mixing.probabilities(
+            {name: sizes[stocks.get(name, name)] for name in self.tasks}
+        )
+        by_stock = {stocks.get(name, name): share for name, share in by_task.items()}
+        whole = sum(by_stock.values())
+        return {name: by_stock[name] / whole for name in sizes}
 
     @override
     def val_dataloader(self) -> list[EvaluationBatches]:
@@ -247,16 +282,40 @@ class MultitaskDataModule(pl.LightningDataModule):
         rank, world_size = self._place()
         return [
             EvaluationBatches(
-                one, split, batch_size=self.evaluation_batch_size, rank=rank, world_size=world_size
+                one,
+                split,
+                batch_size=self.evaluation_batch_size,
+                rank=rank,
+                world_size=world_size,
+                loader=self._loader(),
             )
             for one in self.encoded.values()
             if split in one.splits
         ]
 
+    def _loader(self) -> Loader:
+        on_cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        return Loader(self.workers, is_pinned=on_cuda)
+
     def _place(self) -> tuple[int, int]:
         if self.trainer is None:
             return 0, 1
         return self.trainer.global_rank, self.trainer.world_size
+
+
+def check_cap(cap: Mapping[str, int] | None, tasks: Mapping[str, Task]) -> None:
+    """Raise a ValueError unless ``cap`` has numbers of examples, by names of tasks."""
+    if cap is not None and not isinstance(cap, Mapping):
+        raise ValueError(
+            f"`data.cap` must be numbers by task, as by +data.cap.each={cap}, but is {cap}."
+        )
+    if unknown := set(cap or {}) - set(tasks) - {EACH}:
+        raise ValueError(
+            f"`data.cap` must name tasks of this run ({', '.join(tasks)}), but names "
+            f"{', '.join(sorted(unknown))}."
+        )
+    for name, most in (cap or {}).items():
+        check_number(f"cap.{name}", most, at_least=1, whole=True)
 
 
 def check_room(

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections import deque
 from contextlib import contextmanager
@@ -15,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from multiprune.child import end_with_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -182,7 +183,8 @@ def _serve(
 ) -> None:
     # Ctrl-C reaches every process of a terminal; who started this one passes it on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _end_with_parent()
+    # As `kill` would: what it has begun in turn is ended, too.
+    end_with_parent(lambda: os.kill(os.getpid(), signal.SIGTERM))
     os.environ.update(environment)
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("a") as file:
@@ -191,15 +193,3 @@ def _serve(
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     connection.send(function(item))
-
-
-def _end_with_parent() -> None:
-    """Have this process end when the one that asked for it has died, as after ``kill -9``."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()

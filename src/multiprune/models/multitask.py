@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from typing_extensions import override
 
-from multiprune.models.heads import logits_of
+from multiprune.models.beside import states_of
+from multiprune.models.heads import logits_at
 from multiprune.models.task_heads import TaskHeads, check_names
 from multiprune.tasks.outputs.heads import USUAL_DROPOUT
+from multiprune.tasks.shared_batch import SharedBatch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class MultitaskModel(nn.Module):
-    """Sends the batch of one task through the shared encoder and the task's own head.
+    """Sends a batch through the shared encoder, and to the head of each task that labels it.
 
     ``head_dropout`` is of what heads read; those over the vocabulary have none, as in BERT.
     """
@@ -47,4 +49,14 @@ class MultitaskModel(nn.Module):
     @override
     def forward(self, batch: Batch) -> Tensor:
         """Return the logits of ``batch``, by sequence or by token as its task asks for."""
-        return logits_of(self.encoder, self.heads[batch.task], batch.inputs, batch.labels)
+        return self.logits_by_task(SharedBatch.of_one(batch))[batch.task]
+
+    def logits_by_task(self, batch: SharedBatch) -> dict[str, Tensor]:
+        """Return the logits of each task of ``batch``, whose texts the encoder reads once."""
+        states = states_of(self.encoder, batch.inputs)
+        return {
+            name: logits_at(
+                batch.at(name, states), self.encoder, self.heads[name], one.inputs, one.labels
+            )
+            for name, one in batch.batches.items()
+        }

@@ -16,7 +16,8 @@ from multiprune.tasks.text_to_text import WordedClassification
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from multiprune.tasks.task import Batch, Task
+    from multiprune.tasks.shared_batch import SharedBatch
+    from multiprune.tasks.task import Task
 
 
 class LabelWords(nn.Module):
@@ -87,7 +88,8 @@ class TextToTextModel(MultitaskModel):
         return LabelWords(task.wording.tokens, self.encoder.config.decoder_start_token_id)
 
     @override
-    def forward(self, batch: Batch) -> Float[Tensor, "examples labels"]:
-        """Return the log-probabilities of the labels of ``batch``."""
-        logits: Tensor = self.heads[batch.task](self.encoder, batch.inputs)
-        return logits
+    def logits_by_task(self, batch: SharedBatch) -> dict[str, Tensor]:
+        """Return the log-probabilities of the labels of tasks, each (examples, labels)."""
+        return {
+            name: self.heads[name](self.encoder, one.inputs) for name, one in batch.batches.items()
+        }

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 #: Settings that change neither weights nor scores: where a run reads and writes, what it shows and
 #: how often it saves. Runs that differ in these alone are the same, wherever that is asked.
 INCIDENTAL = (
-    "logger", "checkpoint", "give_up", "mirror", "data.mirror", "data.cache", "task.*.workers",
+    "logger", "checkpoint", "give_up", "mirror",
+    "data.mirror", "data.cache", "data.workers", "task.*.workers",
     "trainer.log_every_n_steps", "trainer.num_sanity_val_steps", "trainer.enable_model_summary",
     "trainer.enable_progress_bar", "trainer.profiler",
 )  # fmt: skip
@@ -36,12 +37,12 @@ _OURS = "multiprune."
 _RENAMED = {"NoDistillation": "PlainLoss"}
 
 #: Settings that make no other method, beside those that are incidental: what is learned and from
-#: what, the size, how tasks of a multitask run are mixed, the runs that a teacher or a mask come
-#: from, and on what a run runs.
+#: what, the size, how tasks of a multitask run are mixed and share batches, the runs that a teacher
+#: or a mask come from, and on what a run runs.
 NO_METHOD = (
     *INCIDENTAL, "task", "encoder", "budget", "seed", "retrieval",
     "distillation.teacher", "pruner.mask",
-    "data.cap", "data.max_length", "data.mixing",
+    "data.cap", "data.max_length", "data.mixing", "data.share_texts",
     "trainer.accelerator", "trainer.devices", "trainer.strategy", "trainer.use_distributed_sampler",
 )  # fmt: skip
 

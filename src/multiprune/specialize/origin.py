@@ -100,6 +100,8 @@ class Origin:
         settings = dict(self.config["data"])
         # Is written to, and the run may be somebody else's.
         settings.pop("cache", None)
+        # Is of several tasks.
+        settings.pop("share_texts", None)
         cap = settings.get("cap") or {}
         settings["cap"] = {key: most for key, most in cap.items() if key in (name, EACH)}
         settings["max_length"] = min(settings["max_length"], encoder.max_length)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
@@ -16,7 +17,6 @@ from multiprune.tasks.languages import check_declaration
 from multiprune.tasks.row_encoder import RowEncoder
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from multiprune.metrics.metric import Metric
@@ -42,14 +42,24 @@ class Batch:
     examples: Sequence[int] = ()
     is_padded: bool | None = None
 
-    def to(self, device: torch.device, **options: Any) -> Batch:
-        """Return this batch on ``device``."""
-        inputs = {name: tensor.to(device, **options) for name, tensor in self.inputs.items()}
-        labels, mask = self.labels.to(device, **options), self.inputs.get("attention_mask")
-        is_padded = self.is_padded
-        if mask is not None and mask.is_cpu:
-            is_padded = not bool(mask.all())
-        return replace(self, inputs=inputs, labels=labels, is_padded=is_padded)
+    def to(self, device: torch.device) -> Batch:
+        """Return this batch on ``device``; from pinned memory, CUDA copies while it computes."""
+        moved = self._with_each(lambda one: one.to(device, non_blocking=device.type == "cuda"))
+        return replace(moved, is_padded=padding_in(self.inputs, self.is_padded))
+
+    def pin_memory(self) -> Batch:
+        """Return this batch in pinned memory."""
+        return self._with_each(Tensor.pin_memory)
+
+    def _with_each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        inputs = {name: change(tensor) for name, tensor in self.inputs.items()}
+        return replace(self, inputs=inputs, labels=change(self.labels))
+
+
+def padding_in(inputs: Mapping[str, Tensor], known: bool | None) -> bool | None:
+    """Whether inputs have padding; what was known before where it would wait for a device."""
+    mask = inputs.get("attention_mask")
+    return known if mask is None or not mask.is_cpu else not bool(mask.all())
 
 
 class Compared(NamedTuple):

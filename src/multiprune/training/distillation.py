@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from multiprune.models.encoder import Encoder
     from multiprune.models.hidden_states import LayerStates
     from multiprune.models.multitask import MultitaskModel
+    from multiprune.tasks.shared_batch import SharedBatch
     from multiprune.tasks.task import Batch, Task
     from multiprune.training.teacher import Teacher
     from multiprune.training.teacher_logits import TeacherLogits
@@ -75,12 +77,16 @@ class LogitDistillation(Objective):
             self._find_logits(trainer)
 
     @override
-    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
-        logits = model(batch)
-        loss = task.loss(logits, batch.labels)
-        imitation = self.imitation(task, batch, logits)
-        total = (1 - self.weight) * loss + self.weight * imitation
-        return Losses(logits, total, {"loss": loss, "distillation": imitation})
+    def losses_by_task(
+        self, model: MultitaskModel, tasks: Mapping[str, Task], batch: SharedBatch
+    ) -> dict[str, Losses]:
+        batches, found = batch.batches, {}
+        for name, logits in model.logits_by_task(batch).items():
+            loss = tasks[name].loss(logits, batches[name].labels)
+            imitation = self.imitation(tasks[name], batches[name], logits)
+            total = (1 - self.weight) * loss + self.weight * imitation
+            found[name] = Losses(logits, total, {"loss": loss, "distillation": imitation})
+        return found
 
     def imitation(
         self, task: Task, batch: Batch, logits: Tensor, states: Tensor | None = None
@@ -167,18 +173,31 @@ class HiddenDistillation(LogitDistillation):
             teacher.model.to(trainer.strategy.root_device)
 
     @override
-    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
-        teacher = self.teachers[batch.task].model.encoder
-        with recorded_states(teacher) as expected, torch.no_grad():
-            states = states_of(teacher, batch.inputs)
-        with recorded_states(model.encoder) as found:
-            logits = model(batch)
-        loss = task.loss(logits, batch.labels)
-        imitation = self.imitation(task, batch, logits, states)
-        hidden = hidden_state_loss(found, expected, batch.inputs["attention_mask"])
-        distilled = (1 - self.hidden_weight) * imitation + self.hidden_weight * hidden
-        total = (1 - self.weight) * loss + self.weight * distilled
-        return Losses(logits, total, {"loss": loss, "distillation": imitation, "hidden": hidden})
+    def losses_by_task(
+        self, model: MultitaskModel, tasks: Mapping[str, Task], batch: SharedBatch
+    ) -> dict[str, Losses]:
+        with recorded_states(model.encoder) as recorded:
+            by_task = model.logits_by_task(batch)
+        batches, read = batch.batches, {}
+        found = {}
+        for name, logits in by_task.items():
+            teacher = self.teachers[name].model.encoder
+            if id(teacher) not in read:
+                with recorded_states(teacher) as expected, torch.no_grad():
+                    read[id(teacher)] = (states_of(teacher, batch.inputs), expected)
+            states, expected = read[id(teacher)]
+            loss = tasks[name].loss(logits, batches[name].labels)
+            imitation = self.imitation(tasks[name], batches[name], logits, batch.at(name, states))
+            hidden = hidden_state_loss(
+                [replace(one, states=batch.at(name, one.states)) for one in recorded],
+                [replace(one, states=batch.at(name, one.states)) for one in expected],
+                batches[name].inputs["attention_mask"],
+            )
+            distilled = (1 - self.hidden_weight) * imitation + self.hidden_weight * hidden
+            total = (1 - self.weight) * loss + self.weight * distilled
+            terms = {"loss": loss, "distillation": imitation, "hidden": hidden}
+            found[name] = Losses(logits, total, terms)
+        return found
 
 
 def hidden_state_loss(

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import Tensor
 
 
 @dataclass(frozen=True)
 class _Noted:
-    """A loss on its way to the processor."""
+    """The losses of tasks, shape (tasks,), on their way to the processor."""
 
-    value: Tensor
+    values: Tensor
     arrival: torch.cuda.Event | None
-    task: str
+    tasks: Sequence[str]
     step: int
 
 
@@ -34,35 +36,37 @@ class FiniteLosses:
     def __init__(self) -> None:
         self._noted: _Noted | None = None
 
-    def note(self, loss: Tensor, task: str, step: int) -> None:
-        """Check the loss before this one, and have this one copied.
+    def note(self, losses: Mapping[str, Tensor], step: int) -> None:
+        """Check the losses before, and have those of a step copied, by task.
 
         Raises:
             FloatingPointError: as ``check`` does.
         """
         self.check()
         # Of other devices it is not known when a copy that nobody waits for has arrived.
-        value = loss.detach().to("cpu", non_blocking=loss.is_cuda or loss.is_cpu)
-        arrival = torch.cuda.Event() if loss.is_cuda else None  # type: ignore[no-untyped-call]
+        stacked = torch.stack([loss.detach() for loss in losses.values()])
+        values = stacked.to("cpu", non_blocking=stacked.is_cuda or stacked.is_cpu)
+        arrival = torch.cuda.Event() if stacked.is_cuda else None  # type: ignore[no-untyped-call]
         if arrival is not None:
-            arrival.record(torch.cuda.current_stream(loss.device))
-        self._noted = _Noted(value, arrival, task, step)
+            arrival.record(torch.cuda.current_stream(stacked.device))
+        self._noted = _Noted(values, arrival, [*losses], step)
 
     def check(self) -> float | None:
-        """Return the loss that was noted last, if it was not checked before.
+        """Return the sum of the losses that were noted last, if they were not checked before.
 
         Raises:
-            FloatingPointError: if it is not finite, with its task and step.
+            FloatingPointError: if one is not finite, with its task and step.
         """
         noted, self._noted = self._noted, None
         if noted is None:
             return None
         if noted.arrival is not None:
             noted.arrival.synchronize()
-        value = noted.value.item()
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"The training loss must be finite, but is {value} for task {noted.task} at step "
-                f"{noted.step}."
-            )
-        return value
+        values: list[float] = noted.values.tolist()
+        for task, value in zip(noted.tasks, values, strict=True):
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"The training loss must be finite, but is {value} for task {task} at step "
+                    f"{noted.step}."
+                )
+        return sum(values)

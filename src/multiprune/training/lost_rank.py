@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import signal
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ from pytorch_lightning.strategies.launchers.subprocess_script import _Subprocess
 from torch.distributed import DistError
 from typing_extensions import override
 
-from multiprune.message import first_line
+from multiprune.message import first_line, how_it_ended
 from multiprune.refusal import Refusal
 from multiprune.runs.status import StatusFile, read_status
 
@@ -73,17 +72,6 @@ def watched(trainer: pl.Trainer, status: StatusFile) -> Iterator[None]:
         raise reason from RankDiedError(getattr(reason, "sentence", reason))
     finally:
         over.set()
-
-
-def how_it_ended(code: int) -> str:
-    """Return in words how a process with this return code, negative for a signal, has ended."""
-    if code >= 0:
-        return f"ended with exit status {code}, and what it said stands above"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
-    return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
 class _Ranks:

@@ -19,6 +19,7 @@ from multiprune.runs.predictions import Answers
 from multiprune.runs.settings import difference
 from multiprune.tasks.answers import answers_to
 from multiprune.tasks.scores import reads_rows, scores_of
+from multiprune.tasks.shared_batch import SharedBatch
 from multiprune.training.finite import FiniteLosses
 from multiprune.training.objective import PlainLoss
 
@@ -72,7 +73,7 @@ class GatheredAnswers(Metric):
 
 
 class MultitaskModule(pl.LightningModule):
-    """Trains one encoder on one-task batches, and evaluates it on every task.
+    """Trains one encoder on batches of one task or of several, and evaluates it on every task.
 
     Logs ``train/<task>/loss``, ``val/<task>/<metric>`` and ``val/score``, the mean of the tasks'
     scores (each the first metric of its task); the same with ``test``. A task in several languages
@@ -134,14 +135,18 @@ class MultitaskModule(pl.LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(number).generate_state(1)[0]))
 
     @override
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        task = self.tasks[batch.task]
-        with padding_is_known(self.model.encoder, is_padded=batch.is_padded):
-            losses = self.objective.losses(self.model, task, batch)
-        self._losses.note(losses.total, batch.task, self.global_step)
-        for name, term in losses.terms.items():
-            self.log(f"train/{batch.task}/{name}", term, batch_size=len(batch.labels))
-        return losses.total * task.loss_weight
+    def training_step(self, batch: Batch | SharedBatch, batch_idx: int) -> Tensor:
+        shared = batch if isinstance(batch, SharedBatch) else SharedBatch.of_one(batch)
+        with padding_is_known(self.model.encoder, is_padded=shared.is_padded):
+            found = self.objective.losses_by_task(self.model, self.tasks, shared)
+        totals = {name: losses.total for name, losses in found.items()}
+        self._losses.note(totals, self.global_step)
+        for name, losses in found.items():
+            size = len(shared.labels[name].labels)
+            for term, value in losses.terms.items():
+                self.log(f"train/{name}/{term}", value, batch_size=size)
+        weighted = [total * self.tasks[name].loss_weight for name, total in totals.items()]
+        return torch.stack(weighted).sum()
 
     @override
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from typing_extensions import override
 
+from multiprune.tasks.shared_batch import SharedBatch
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -47,16 +49,27 @@ class Objective(ABC):
     def start(self, trainer: pl.Trainer) -> None:  # noqa: B027
         """Training is about to start, on all ranks: prepare what it reads in every step."""
 
-    @abstractmethod
     def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
         """Run the model on a batch of a task, and return what it is trained on."""
+        of_task = self.losses_by_task(model, {batch.task: task}, SharedBatch.of_one(batch))
+        return of_task[batch.task]
+
+    @abstractmethod
+    def losses_by_task(
+        self, model: MultitaskModel, tasks: Mapping[str, Task], batch: SharedBatch
+    ) -> dict[str, Losses]:
+        """Run the model on a batch once, and return what each task that labels it trains it on."""
 
 
 class PlainLoss(Objective):
     """The task's loss on labels alone."""
 
     @override
-    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
-        logits = model(batch)
-        loss = task.loss(logits, batch.labels)
-        return Losses(logits, loss, {"loss": loss})
+    def losses_by_task(
+        self, model: MultitaskModel, tasks: Mapping[str, Task], batch: SharedBatch
+    ) -> dict[str, Losses]:
+        found = {}
+        for name, logits in model.logits_by_task(batch).items():
+            loss = tasks[name].loss(logits, batch.labels[name].labels)
+            found[name] = Losses(logits, loss, {"loss": loss})
+        return found

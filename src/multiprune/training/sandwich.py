@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from multiprune.models.multitask import MultitaskModel
     from multiprune.pruning.pruner import Pruner
     from multiprune.pruning.sizes import Parts
-    from multiprune.tasks.task import Batch, Task
+    from multiprune.tasks.shared_batch import SharedBatch
+    from multiprune.tasks.task import Task
     from multiprune.training.objective import Losses
 
 
@@ -55,27 +56,41 @@ class Sandwich(Objective):
         self.inner.start(trainer)
 
     @override
-    def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
+    def losses_by_task(
+        self, model: MultitaskModel, tasks: Mapping[str, Task], batch: SharedBatch
+    ) -> dict[str, Losses]:
         parts = self.parts.parts_of_step(self._step)
         if not parts:
-            return self.inner.losses(model, task, batch)
+            return self.inner.losses_by_task(model, tasks, batch)
         with shared_embeddings(model.encoder):
-            whole = self.inner.losses(model, task, batch)
-            losses = [self._loss_of_part(part, model, task, batch, whole.logits) for part in parts]
-        terms = dict(whole.terms) | {"smallest": losses[0]}
-        return replace(whole, total=whole.total + torch.stack(losses).sum(), terms=terms)
+            whole = self.inner.losses_by_task(model, tasks, batch)
+            of_parts = [self._losses_of_part(part, model, tasks, batch, whole) for part in parts]
+        found = {}
+        for name, one in whole.items():
+            losses = [of_part[name] for of_part in of_parts]
+            terms = dict(one.terms) | {"smallest": losses[0]}
+            found[name] = replace(one, total=one.total + torch.stack(losses).sum(), terms=terms)
+        return found
 
-    def _loss_of_part(
-        self, part: int, model: MultitaskModel, task: Task, batch: Batch, expected: Tensor
-    ) -> Tensor:
+    def _losses_of_part(
+        self,
+        part: int,
+        model: MultitaskModel,
+        tasks: Mapping[str, Task],
+        batch: SharedBatch,
+        whole: Mapping[str, Losses],
+    ) -> dict[str, Tensor]:
         with self.parts.part(part):
-            logits = model(batch)
-        loss = task.distillation_loss(
-            logits, expected.detach(), batch.labels, self.parts.temperature
-        )
-        if weight := self.parts.label_weight:
-            loss = (1 - weight) * loss + weight * task.loss(logits, batch.labels)
-        return loss
+            by_task = model.logits_by_task(batch)
+        found = {}
+        for name, logits in by_task.items():
+            task, labels = tasks[name], batch.labels[name].labels
+            expected = whole[name].logits.detach()
+            loss = task.distillation_loss(logits, expected, labels, self.parts.temperature)
+            if weight := self.parts.label_weight:
+                loss = (1 - weight) * loss + weight * task.loss(logits, labels)
+            found[name] = loss
+        return found
 
     @property
     def _step(self) -> int:
