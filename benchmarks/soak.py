@@ -60,6 +60,10 @@ TINY = (
 )
 
 
+#: By pruner: whole layers are dropped where there are others.
+FURTHER = {"structured_l0": ("encoder.layers=2",)}
+
+
 @dataclass(frozen=True)
 class Sample:
     """What a run takes at one moment."""
@@ -107,6 +111,7 @@ def soaked(name: str, steps: int, folder: Path) -> dict[str, Any]:
         subprocess.run(command(masks_from, short), check=True, stdout=subprocess.DEVNULL)
     run = folder / name
     long = [f"trainer.max_steps={steps}", *pruned_by(name, masks_from, fraction=FRACTION)]
+    long += FURTHER.get(name, ())
     started = time.perf_counter()
     with subprocess.Popen(command(run, long), stdout=subprocess.DEVNULL) as process:
         samples = list(sampled(process, run))
