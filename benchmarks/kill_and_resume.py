@@ -116,7 +116,7 @@ def plans(names: Sequence[str], seed: int, *, commands: bool) -> Iterator[Plan]:
     draw = random.Random(seed)
     for number in itertools.count():
         # In each round of all pruners, each is killed in the next part.
-        part = PARTS[(number + number // len(names)) % len(PARTS)]
+        part = PARTS[(number % len(names) + number // len(names)) % len(PARTS)]
         moments = [Moment(part, draw.random(), draw.random())]
         if number % _RUNS_KILLED_TWICE == _RUNS_KILLED_TWICE - 1:
             # Of what is left after the first, any part.

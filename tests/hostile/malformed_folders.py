@@ -141,7 +141,7 @@ EXPORTS: dict[str, tuple[str, Spoil, str]] = {
     "a task of text": ("dense", holding("heads.json", b'{"a": "b"}'), "heads.json"),
     "a task without a head": (
         "dense",
-        holding("heads.json", b'{"nobody": {"kind": "classes"}}'),
+        holding("heads.json", b'{"nobody": {"kind": "classes", "labels": ["no", "yes"]}}'),
         "has none for nobody",
     ),
     "no tokenizer": ("dense", without(TOKENIZER), TOKENIZER),

@@ -252,6 +252,7 @@ def test_log_probability_of_a_number_falls_with_the_square_of_the_error() -> Non
 @pytest.mark.parametrize("task", [CLASSES, SETS, NUMBER], ids=["classes", "sets", "number"])
 def test_gradient_is_that_of_the_loss(task: Task) -> None:
     labels = torch.tensor([[0, 1], [1, 1]]) if task is SETS else torch.tensor([1, 2])
+    labels = labels.float() if task is NUMBER else labels
     logits = torch.randn(2, 1 if task is NUMBER else 2 if task is SETS else 3, requires_grad=True)
     task.log_probabilities(logits, labels).sum().backward()  # type: ignore[no-untyped-call]
     found, logits.grad = logits.grad, None

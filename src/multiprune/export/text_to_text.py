@@ -12,7 +12,8 @@ from multiprune.export.checkpoint import MEANING, load_meaning
 from multiprune.export.shipped import ShippedModel, load_tokenizer
 from multiprune.models.task_heads import TaskHeads
 from multiprune.models.text_to_text import LabelWords
-from multiprune.tasks.outputs.worded_class import Wording
+from multiprune.tasks.labels import Labels
+from multiprune.tasks.outputs.worded_class import WordedClass, Wording
 from multiprune.tasks.text_to_text import label_tokens
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from multiprune.export.given_texts import Texts
-    from multiprune.tasks.outputs.output import Request
+    from multiprune.tasks.outputs.output import Output, Request
 
 
 class ShippedTextToText(ShippedModel):
@@ -50,6 +51,10 @@ class ShippedTextToText(ShippedModel):
         self.check_task(task)
         logits: Tensor = self.heads[task](self.encoder, inputs)
         return logits
+
+    @override
+    def output(self, task: str) -> Output:
+        return WordedClass(Labels.from_definition(self.meaning[task]), self.wordings[task])
 
     @override
     def encoder_inputs(self, task: str, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -30,6 +30,9 @@ _KINDS = {
 # Of the kinds of schema 2, the one that was learned from texts alone.
 _WITHOUT_LABELS = "masked"
 
+# Settings that have come since, and what runs did that had none.
+_SINCE = {"data.share_texts": False, "data.workers": 0}
+
 # Metrics were functions, each of which is an object now.
 _METRICS = {
     "multiprune.tasks.metrics.accuracy": "Accuracy",
@@ -82,6 +85,7 @@ class _Task2(TypedDict):
 
 class _Stage2(TypedDict):
     tasks: dict[str, _Task2]
+    settings: dict[str, Any]
 
 
 class _Record2(_Stage2):
@@ -103,17 +107,17 @@ def upgraded(content: Any, *, name: str) -> Any:
         stages = [_stage(run) for run in content.get("lineage", [])]
         content = {"schema": 2, **_stage(content), "lineage": stages}
     check_schema(_Record2, content, name=name)
-    stages = [_with_labels(run) for run in content.get("lineage", [])]
-    return {**_with_labels(content), "lineage": stages, "schema": 3}
+    stages = [_of_schema_3(run) for run in content.get("lineage", [])]
+    return {**_of_schema_3(content), "lineage": stages, "schema": 3}
 
 
-def _with_labels(content: Mapping[str, Any]) -> dict[str, Any]:
+def _of_schema_3(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return a stage of schema 2 whose tasks say whether they were learned from labels."""
     tasks = {
         name: {**task, "has_labels": task["kind"] != _WITHOUT_LABELS}
         for name, task in content["tasks"].items()
     }
-    return {**content, "tasks": tasks}
+    return {**content, "tasks": tasks, "settings": {**_SINCE, **content["settings"]}}
 
 
 def _stage(content: Mapping[str, Any]) -> dict[str, Any]:
