@@ -162,7 +162,7 @@ class _HiddenStates(nn.Module):
     """In place of a head: what it is handed."""
 
     @override
-    def forward(self, states: Tensor, _: Tensor) -> Tensor:
+    def forward(self, states: Tensor, *_: Tensor) -> Tensor:
         return states
 
 
