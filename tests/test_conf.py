@@ -52,7 +52,7 @@ def test_every_group_has_options() -> None:
     for group in (
         "task", "encoder", "data", "data/mixing", "budget", "pruner", "pruner/groups", "schedule",
         "optimizer", "distillation", "trainer", "logger", "experiment",
-        "setting",
+        "setting", "recipe",
     ):  # fmt: skip
         assert options(group), group
 

@@ -76,7 +76,7 @@ def assemble(config: Mapping[str, Any], status: StatusFile) -> Experiment:
     recipe: AdamWRecipe = built(config, "optimizer", _convert_="all")
     objective: Objective = built(config, "distillation", _convert_="all")
     pruning = build_pruning(config)
-    objective = trained_with(objective, pruning.pruner)
+    objective = trained_with(objective, pruning)
     stated = build_tasks(config)
     encoder: Encoder = built(config, "encoder")
     check_is(Encoder, "what multiprune.models.encoder.pretrained returns", encoder=encoder)

@@ -84,17 +84,17 @@ def test_settings_reach_the_optimizer() -> None:
 
 
 @pytest.mark.parametrize(
-    ("warmup_steps", "fractions"),
+    ("warmup", "fractions"),
     [
-        (2, [1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4, 0, 0]),
-        (0, [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0]),
-        (5, [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 0, 0]),
+        (0.34, [1 / 3, 2 / 3, 1, 3 / 4, 2 / 4, 1 / 4, 0, 0]),
+        (0.0, [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6, 0, 0]),
+        (0.9, [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1, 0, 0]),
     ],
 )
 def test_the_learning_rate_rises_to_its_peak_and_falls_to_zero(
-    warmup_steps: int, fractions: list[float]
+    warmup: float, fractions: list[float]
 ) -> None:
-    fraction = WarmupAndDecay(warmup_steps, total_steps=6)
+    fraction = WarmupAndDecay(warmup, [6])
     assert [fraction(step) for step in range(8)] == pytest.approx(fractions)
 
 
@@ -116,7 +116,15 @@ def lambda_of(schedule: torch.optim.lr_scheduler.LRScheduler) -> WarmupAndDecay:
 
 def test_warmup_is_a_share_of_all_steps() -> None:
     _, schedule = recipe(warmup=0.25).build(encoder(), nn.Linear(4, 2), 11)
-    assert lambda_of(schedule) == WarmupAndDecay(2, 11)
+    assert lambda_of(schedule).warmup == 0.25
+    assert [lambda_of(schedule)(step) for step in range(3)] == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_the_learning_rate_is_rewound_and_comes_down_again() -> None:
+    _, schedule = recipe(warmup=0.5, rewinds=[0.0, 0.4]).build(encoder(), nn.Linear(4, 2), 10)
+    # Four steps, two of them warm-up; six steps, three of them warm-up.
+    expected = [1 / 3, 2 / 3, 1, 1 / 2, 1 / 4, 2 / 4, 3 / 4, 1, 2 / 3, 1 / 3, 0]
+    assert [lambda_of(schedule)(step) for step in range(11)] == pytest.approx(expected)
 
 
 def test_all_groups_follow_the_same_schedule() -> None:
@@ -154,6 +162,9 @@ def test_the_schedule_survives_a_checkpoint() -> None:
     [
         ({"warmup": 1.0}, r"`warmup` must be in \[0, 1\), but is 1.0"),
         ({"warmup": -0.1}, r"`warmup` must be in \[0, 1\), but is -0.1"),
+        ({"rewinds": [0.5, 0.2]}, r"`rewinds` must rise, but is \[0.5, 0.2\]"),
+        ({"rewinds": [1.0]}, r"`rewinds` must be in \[0, 1\), but is 1.0"),
+        ({"rewinds": 0.5}, "`rewinds` must be a list of numbers, but is 0.5"),
         ({"learning_rate": 0.0}, "`learning_rate` must be above 0, but is 0.0"),
         ({"head_learning_rate": -1.0}, "`head_learning_rate` must be above 0, but is -1.0"),
         ({"weight_decay": -0.5}, "`weight_decay` must be at least 0, but is -0.5"),

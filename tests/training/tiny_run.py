@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from multiprune.tasks.task import Task
+    from multiprune.training.objective import Objective
 
 EPOCHS = 2
 
@@ -101,6 +102,7 @@ def tiny_run(
     every_n_steps: int = 1,
     accumulate: int = 1,
     workers: int = 0,
+    objective: Objective | None = None,
     **trainer_options: Any,
 ) -> Run:
     """Build a run of 2 epochs with 6 batches of 16 each; ``stop_at`` interrupts it."""
@@ -121,14 +123,13 @@ def tiny_run(
     if "mask" in config:
         config.mask.run = str(save_untrained(folder / "source", density=0.2, layers=2))
     pruner = instantiate(config, _partial_=True)(budget=budget)
-    module = MultitaskModule(
-        MultitaskModel(encoder.model, data.tasks),
-        data.tasks,
-        recipe,
-        objective=trained_with(PlainLoss(), pruner),
-    )
     pruning = Pruning(
         pruner, CubicSchedule(start=0.1, stop=0.7), every_n_steps=2, encoder="model.encoder"
+    )
+    objective = trained_with(objective or PlainLoss(), pruning)
+    objective.prepare(encoder, data.tasks, data.max_length)
+    module = MultitaskModule(
+        MultitaskModel(encoder.model, data.tasks), data.tasks, recipe, objective=objective
     )
     best = BestFinished(folder, pruning)
     last = Last(folder, every_n_steps=every_n_steps)

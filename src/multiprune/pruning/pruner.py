@@ -129,6 +129,10 @@ class Pruner(ABC):
                 its schedule; the model stays as it is.
         """
         self.check_budget()
+        self.leave()
+
+    def leave(self) -> None:
+        """Leave plain layers that hold what is kept now, whether or not that meets the budget."""
         self.progress.detach()
         self._make_permanent()
 

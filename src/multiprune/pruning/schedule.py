@@ -38,6 +38,10 @@ class Schedule(ABC):
     def ramp(self, position: float) -> float:
         """Return the amount at ``position`` (0 to 1) of the pruning phase."""
 
+    def start_step(self, total_steps: int) -> int:
+        """Return after how many optimizer steps the model is dense for the last time."""
+        return min(math.floor(self.start * total_steps), self.stop_step(total_steps) - 1)
+
     def stop_step(self, total_steps: int) -> int:
         """Return the first optimizer step (from 1) after which the amount is 1."""
         step = math.ceil(self.stop * total_steps)

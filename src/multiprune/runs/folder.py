@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 #: The file that says that a run is finished, and what came of it.
 RESULTS = "results.json"
 
-#: The folders within that of a run that hold its model, and its model of all sizes.
-MODEL, SIZES_FOLDER = "model", "sizes"
+#: The folders within that of a run that hold its model, its model of all sizes, and the model as it
+#: was before it was pruned, where the run learns from that.
+MODEL, SIZES_FOLDER, DENSE = "model", "sizes", "dense"
 
 #: Notes the digests of the folders that a run has written, or was about to.
 WRITTEN = ".written.json"
@@ -62,7 +63,7 @@ class RunFolder:
         for name in () if has_begun else _FILES:
             if os.path.lexists(self.path / name):
                 raise self._foreign(name)
-        for name in (MODEL, SIZES_FOLDER):
+        for name in (MODEL, SIZES_FOLDER, DENSE):
             self._check(name, written or {})
         if written is None:
             self._note({})

@@ -137,7 +137,8 @@ class HiddenDistillation(LogitDistillation):
     The weighting ``h = hidden_weight`` is CoFi's (Xia et al. 2022, section 3.2), with
     ``layer_pairs`` in place of its search for the nearest layers, and no projection: student and
     teacher have the same hidden size. Hidden states are too large to be kept, so the teacher runs
-    beside the student in every step, in the precision of the student.
+    beside the student in every step, in the precision of the student. ``relative`` divides the
+    error of each layer by the square of the teacher's states, as SquareHead does.
     """
 
     def __init__(
@@ -147,10 +148,11 @@ class HiddenDistillation(LogitDistillation):
         temperature: float,
         weight: float,
         hidden_weight: float,
+        relative: bool = False,
     ) -> None:
         super().__init__(teacher=teacher, temperature=temperature, weight=weight)
         check_number("hidden_weight", hidden_weight, above=0, at_most=1)
-        self.hidden_weight = hidden_weight
+        self.hidden_weight, self.relative = hidden_weight, relative
 
     @override
     def prepare(self, encoder: Encoder, tasks: Mapping[str, Task], max_length: int) -> None:
@@ -192,6 +194,7 @@ class HiddenDistillation(LogitDistillation):
                 [replace(one, states=batch.at(name, one.states)) for one in recorded],
                 [replace(one, states=batch.at(name, one.states)) for one in expected],
                 batches[name].inputs["attention_mask"],
+                relative=self.relative,
             )
             distilled = (1 - self.hidden_weight) * imitation + self.hidden_weight * hidden
             total = (1 - self.weight) * loss + self.weight * distilled
@@ -201,20 +204,34 @@ class HiddenDistillation(LogitDistillation):
 
 
 def hidden_state_loss(
-    student: Sequence[LayerStates], teacher: Sequence[LayerStates], attention_mask: Tensor
+    student: Sequence[LayerStates],
+    teacher: Sequence[LayerStates],
+    attention_mask: Tensor,
+    *,
+    relative: bool = False,
 ) -> Tensor:
     """Return the squared error of hidden states, a mean over pairs of layers, tokens and entries.
 
-    Tokens of padding do not count; it is 0 where there are no others.
+    With ``relative``, that of a layer is divided by the mean square of the teacher's states, as in
+    SquareHead (Kurtic et al. 2023, "Sparse Fine-tuning for Inference Acceleration of Large Language
+    Models", which has the sum over layers). Tokens of padding do not count; it is 0 where there are
+    no others.
     """
     pairs = layer_pairs([one.is_dropped for one in student], len(teacher))
-    errors = torch.stack(
-        [
-            (student[here].states.float() - teacher[there].states.float()).square().mean(-1)
-            for here, there in pairs
-        ]
-    )
-    return (errors * attention_mask).sum() / attention_mask.sum().clamp(min=1) / len(pairs)
+    losses = []
+    for here, there in pairs:
+        expected = teacher[there].states.float()
+        error = _mean_square(student[here].states.float() - expected, attention_mask)
+        if relative:
+            error = error / _mean_square(expected, attention_mask).clamp(min=1e-12)
+        losses.append(error)
+    return torch.stack(losses).mean()
+
+
+def _mean_square(states: Tensor, attention_mask: Tensor) -> Tensor:
+    """Return the mean square over tokens and entries."""
+    by_token = states.square().mean(-1)
+    return (by_token * attention_mask).sum() / attention_mask.sum().clamp(min=1)
 
 
 def layer_pairs(student_is_dropped: Sequence[bool], teacher_depth: int) -> list[tuple[int, int]]:

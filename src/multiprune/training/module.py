@@ -131,6 +131,7 @@ class MultitaskModule(pl.LightningModule):
 
     @override
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.objective.before_batch(self)
         number = [self.seed, self.global_rank, self.trainer.current_epoch, batch_idx]
         torch.manual_seed(int(np.random.SeedSequence(number).generate_state(1)[0]))
 

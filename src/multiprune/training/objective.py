@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from multiprune.models.encoder import Encoder
     from multiprune.models.multitask import MultitaskModel
     from multiprune.tasks.task import Batch, Task
+    from multiprune.training.pruning import Pruning
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class Objective(ABC):
     It is no module: what it holds is in no checkpoint, no optimizer and no ledger.
     """
 
+    def watch(self, pruning: Pruning) -> None:  # noqa: B027
+        """Know what prunes the model, and when; before all else."""
+
     def prepare(  # noqa: B027
         self, encoder: Encoder, tasks: Mapping[str, Task], max_length: int
     ) -> None:
@@ -48,6 +52,9 @@ class Objective(ABC):
 
     def start(self, trainer: pl.Trainer) -> None:  # noqa: B027
         """Training is about to start, on all ranks: prepare what it reads in every step."""
+
+    def before_batch(self, module: pl.LightningModule) -> None:  # noqa: B027
+        """A batch is about to be trained on, on all ranks."""
 
     def losses(self, model: MultitaskModel, task: Task, batch: Batch) -> Losses:
         """Run the model on a batch of a task, and return what it is trained on."""

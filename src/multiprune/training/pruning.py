@@ -79,6 +79,12 @@ class Pruning(pl.Callback):
         """Whether the schedule has come to its end, so that the model meets its budget."""
         return self._gradual is not None and self._gradual.finished
 
+    @property
+    def start_step(self) -> int:
+        """After how many optimizer steps the model is dense for the last time."""
+        assert self._gradual is not None
+        return self.schedule.start_step(self._gradual.total_steps)
+
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":

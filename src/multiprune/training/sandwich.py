@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
     from multiprune.models.encoder import Encoder
     from multiprune.models.multitask import MultitaskModel
-    from multiprune.pruning.pruner import Pruner
     from multiprune.pruning.sizes import Parts
     from multiprune.tasks.shared_batch import SharedBatch
     from multiprune.tasks.task import Task
     from multiprune.training.objective import Losses
+    from multiprune.training.pruning import Pruning
 
 
-def trained_with(objective: Objective, pruner: Pruner) -> Objective:
-    """Return what a model is trained on that a pruner prunes: of many sizes, all of them."""
-    parts = pruner.trained_parts()
+def trained_with(objective: Objective, pruning: Pruning) -> Objective:
+    """Return what a model is trained on while it is pruned: of many sizes, all of them."""
+    objective.watch(pruning)
+    parts = pruning.pruner.trained_parts()
     return objective if parts is None else Sandwich(objective, parts)
 
 
@@ -54,6 +55,10 @@ class Sandwich(Objective):
     def start(self, trainer: pl.Trainer) -> None:
         self._trainer = trainer
         self.inner.start(trainer)
+
+    @override
+    def before_batch(self, module: pl.LightningModule) -> None:
+        self.inner.before_batch(module)
 
     @override
     def losses_by_task(
