@@ -1,0 +1,215 @@
+"""What pruners keep of a dense model on real tasks, at equal steps, with several seeds.
+
+    python benchmarks/evidence.py --mirror ../shared/data --encoder ../shared/models/minilm-l6
+    python benchmarks/evidence.py … --only strong_fisher_0.1 --jobs 2
+    python benchmarks/evidence.py --print
+
+Trains what ``benchmarks/results/evidence.json`` does not have yet, in the order of ROWS, and adds
+each run there once it is finished; a run that was stopped goes on. All have STEPS steps; those of
+the strong recipe begin with a dense run of a third of them, which those of one seed share: what
+``recipe=strong`` does in one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from statistics import mean
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from small_runs import RESULTS, ROOT, TRAIN
+
+from multiprune.runs.atomic import atomic_file
+from multiprune.runs.folder import has_results
+from multiprune.runs.record import RunRecord
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = RESULTS / "evidence.json"
+RUNS = ROOT / "runs" / "evidence"
+STEPS = 3000
+DENSE_STEPS = STEPS // 3
+COMMON = (
+    "experiment=glue_core_minilm", "trainer=cpu", "data.batch_size=16",
+    "+trainer.enable_progress_bar=false",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is trained in which way, with each of some seeds."""
+
+    recipe: str
+    pruner: str
+    density: float
+    seeds: tuple[int, ...]
+    settings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """How ``--only`` and the folders of its runs call it."""
+        return f"{self.recipe}_{self.pruner}_{self.density:g}"
+
+    def overrides(self, seed: int, encoder: str) -> list[str]:
+        """Return what is said to ``train.py`` beside what all runs have in common."""
+        if self.density == 1:
+            return ["pruner=none", "budget=full", *self._from(encoder), f"seed={seed}"]
+        asked = [f"pruner={self.pruner}", f"budget.fraction={self.density}", f"seed={seed}"]
+        if self.recipe == "plain":
+            return [*asked, *self._from(encoder), *self.settings]
+        # What the recipe's schedule has left of its own steps once the dense third is over.
+        schedule = ["schedule.start=0", "schedule.stop=0.7"]
+        if self.recipe == "strong_at_once":
+            schedule = ["schedule.at=0.001"]
+        begun = [f"encoder.path={RUNS / f'start_none_1_seed-{seed}'}"]
+        steps = [f"trainer.max_steps={STEPS - DENSE_STEPS}"]
+        return [f"recipe={self.recipe}", *asked, *schedule, *begun, *steps, *self.settings]
+
+    def _from(self, encoder: str) -> list[str]:
+        steps = DENSE_STEPS if self.recipe == "start" else STEPS
+        return [f"encoder.path={encoder}", f"trainer.max_steps={steps}"]
+
+
+FAST = ("optimizer.learning_rate=2e-4",)
+ROWS = (
+    Row("plain", "none", 1, (0, 1, 2)),
+    *(
+        Row("strong", pruner, density, (0, 1, 2), FAST)
+        for density in (0.1, 0.2)
+        for pruner in ("fisher", "magnitude", "movement")
+    ),
+    Row("strong", "fisher", 0.5, (0, 1, 2), FAST),
+    *(
+        Row("plain", pruner, density, (0, 1), FAST)
+        for density in (0.1, 0.2)
+        for pruner in ("fisher", "magnitude")
+    ),
+    *(Row("strong", "structured", density, (0, 1), FAST) for density in (0.5, 0.3)),
+)
+
+
+def main() -> None:
+    """Train what is missing, and print what there is."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mirror")
+    parser.add_argument("--encoder", default="sentence-transformers/all-MiniLM-L6-v2")
+    parser.add_argument("--only", nargs="*", help="names of rows, such as strong_fisher_0.1")
+    parser.add_argument("--seeds", nargs="*", type=int)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--print", action="store_true", help="train nothing")
+    options = parser.parse_args()
+    if not options.print:
+        jobs = [
+            (row, seed)
+            for seed in sorted({seed for row in ROWS for seed in row.seeds})
+            for row in ROWS
+            if seed in (options.seeds or row.seeds) and seed in row.seeds
+            if row.name in (options.only or [row.name])
+        ]
+        everything = Everything(options)
+        with ThreadPoolExecutor(options.jobs) as pool:
+            list(pool.map(everything.have, jobs))
+    show(known())
+
+
+class Everything:
+    """Trains what is missing, several runs at a time."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.locks: dict[Path, Lock] = {}
+        self.writing = Lock()
+
+    def have(self, job: tuple[Row, int]) -> None:
+        """Train a row with a seed, unless it is known, and add it to the file."""
+        row, seed = job
+        if any(one["row"] == row.name and one["seed"] == seed for one in known()):
+            return
+        if row.recipe.startswith("strong"):
+            self.trained(Row("start", "none", 1, (seed,)), seed)
+        record = self.trained(row, seed)
+        with self.writing:
+            write([*known(), described(row, record)], self.options)
+
+    def trained(self, row: Row, seed: int) -> RunRecord:
+        """Return a run's record; train it if it is not finished."""
+        folder = RUNS / f"{row.name}_seed-{seed}"
+        with self.locks.setdefault(folder, Lock()):
+            if not has_results(folder):
+                mirror = [f"data.mirror={self.options.mirror}"] if self.options.mirror else []
+                asked = [*COMMON, *mirror, *row.overrides(seed, self.options.encoder)]
+                command = [sys.executable, str(TRAIN), *asked, f"hydra.run.dir={folder}"]
+                print(" ".join(command[1:]), flush=True)
+                subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+            return RunRecord.read(folder)
+
+
+def described(row: Row, record: RunRecord) -> dict[str, Any]:
+    """Return what the file says of a run."""
+    return {
+        "row": row.name,
+        "recipe": row.recipe,
+        "pruner": row.pruner,
+        "density": record.budget.density,
+        "seed": record.seed,
+        "steps": record.steps + (DENSE_STEPS if row.recipe.startswith("strong") else 0),
+        "settings": list(row.settings),
+        "precision": str(record.config["trainer"]["precision"]),
+        "seconds_per_step": round(record.seconds_per_step, 3),
+        "date": datetime.now(UTC).date().isoformat(),
+        "score": record.score,
+        "validation": {name: dict(scores) for name, scores in record.validation.items()},
+    }
+
+
+def known() -> list[dict[str, Any]]:
+    """Return the runs in the file."""
+    return list(json.loads(FILE.read_text())["runs"]) if FILE.is_file() else []
+
+
+def write(runs: list[dict[str, Any]], options: argparse.Namespace) -> None:
+    """Write all runs that are known."""
+    where = f" --mirror {options.mirror} --encoder {options.encoder}" if options.mirror else ""
+    content = {
+        "command": f"python benchmarks/evidence.py{where}",
+        "machine": f"{platform.machine()}, one core a run, no GPU used",
+        "unit": "the first metric of each task on validation data, and their mean",
+        "runs": sorted(runs, key=lambda one: (one["row"], one["seed"])),
+    }
+    with atomic_file(FILE) as beside:
+        beside.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def show(runs: list[dict[str, Any]]) -> None:
+    """Print each row's mean over seeds, its range, and its share of the dense runs of its seeds."""
+    dense = {one["seed"]: one["score"] for one in runs if one["row"] == "plain_none_1"}
+    tasks = list(runs[0]["validation"]) if runs else []
+    table = Table("row", "seeds", "mean", "range", "of dense", *tasks)
+    for name in [row.name for row in ROWS]:
+        mine = [one for one in runs if one["row"] == name]
+        if not mine:
+            continue
+        scores = [one["score"] for one in mine]
+        pairs = [(one["score"], dense[one["seed"]]) for one in mine if one["seed"] in dense]
+        share = f"{sum(a for a, _ in pairs) / sum(b for _, b in pairs):.3f}" if pairs else ""
+        firsts = [[next(iter(one["validation"][task].values())) for one in mine] for task in tasks]
+        table.add_row(
+            *(name, str(len(mine)), f"{100 * mean(scores):.1f}"),
+            *(f"{100 * min(scores):.1f} to {100 * max(scores):.1f}", share),
+            *(f"{100 * mean(one):.1f}" for one in firsts),
+        )
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
