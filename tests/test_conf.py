@@ -157,11 +157,14 @@ def test_notes_of_a_finished_run_are_not_written_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", options("distillation"))
 def test_every_distillation_instantiates(name: str) -> None:
     config = composed(f"distillation={name}")
-    if name != "none":
+    names_teacher = "teacher" in [*config.distillation]
+    assert names_teacher == (name not in ("none", "self"))
+    if names_teacher:
         config.distillation.teacher = {"rte": "one", "sst2": "another"}
     distillation = instantiate(config.distillation, _convert_="all")
     assert isinstance(distillation, Objective)
-    if isinstance(distillation, LogitDistillation):
+    if names_teacher:
+        assert isinstance(distillation, LogitDistillation)
         assert distillation.teacher == {"rte": "one", "sst2": "another"}
 
 
@@ -277,6 +280,18 @@ def test_an_experiment_wins_over_the_files_it_overlays() -> None:
     config = composed("experiment=glue_core_minilm")
     assert config.optimizer.learning_rate == 1e-4
     assert set(config.task) == {"cola", "sst2", "mrpc", "stsb", "rte"}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "where"),
+    [("strong", "schedule.start=0.25"), ("strong_at_once", "schedule.at=0.25")],
+)
+def test_a_recipe_rewinds_where_its_schedule_starts(recipe: str, where: str) -> None:
+    config = composed(f"recipe={recipe}", where, "experiment=glue_core_minilm")
+    assert config.optimizer.rewinds == [0.25]
+    assert instantiate(config.schedule).start == 0.25
+    assert config.distillation._target_.endswith(".SelfDistillation")
+    assert config.optimizer.learning_rate == 1e-4
 
 
 def test_the_command_line_wins_over_an_experiment() -> None:
