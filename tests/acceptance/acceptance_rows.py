@@ -33,6 +33,7 @@ KINDS = {
     "structured_random": UNITS,
     "low_rank": RANKS,
     "low_rank_gradual": RANKS,
+    "low_rank_late": RANKS,
     "combined": BOTH,
 }
 #: Those that cut layers while they are trained on.

@@ -1,0 +1,141 @@
+"""How the inputs of linear layers vary together, gathered in the steps before layers are cut."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from typing_extensions import override
+
+from multiprune.pruning.all_ranks import summed
+from multiprune.pruning.read_inputs import ReadInputs
+from multiprune.pruning.ready import NotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from multiprune.pruning.progress import Progress
+
+#: The buffer of a layer that holds the sum, of shape (in, in), or (0, 0) where there is none.
+MOMENT = "input_moment"
+
+
+class SecondMoments:
+    """Sums up ``x x'`` over all tokens ``x`` that layers read in the last steps of a schedule.
+
+    That is the last ``steps`` before the schedule ends, in which weights hardly move: all of them
+    count alike. Where nobody has said when it ends, every step counts. For a layer with more inputs
+    than outputs the product costs more than the layer, and its sum is as large as a matrix, so
+    neither is there before or after. What the passes of a step say is held back until it is known
+    that the optimizer took the step; ``ReadInputs`` says which passes count. With several
+    processes, those of all do.
+    """
+
+    def __init__(self, layers: Sequence[nn.Module], progress: Progress, steps: int) -> None:
+        self._progress, self._steps = progress, steps
+        self._watched = [_Watched(layer, self) for layer in layers]
+        self.forget()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the present step counts."""
+        progress = self._progress
+        stop = progress.stop_step
+        return progress.goes_on and (stop is None or progress.step >= stop - self._steps)
+
+    def close_step(self) -> None:
+        """All passes of a step have run, in all processes."""
+        if not self.wanted:
+            return
+        for watched, total in zip(
+            self._watched, summed([one.of_step for one in self._watched]), strict=True
+        ):
+            watched.of_step = total
+
+    def add(self) -> None:
+        """Add what was held back to the sums: the step was taken."""
+        if self.wanted:
+            for watched in self._watched:
+                _set(watched.layer, watched.of_step + moment_of(watched.layer))
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was held back."""
+        wanted = self.wanted
+        for watched in self._watched:
+            watched.forget()
+            watched.reads = wanted
+
+    def clear(self) -> None:
+        """Drop the sums."""
+        for watched in self._watched:
+            _set(watched.layer, moment_of(watched.layer).new_empty(0, 0))
+
+    def check_ready(self, method: str) -> None:
+        """Raise a NotReadyError if the sums have too few bits to add to."""
+        for watched in self._watched:
+            dtype = watched.layer.get_buffer(MOMENT).dtype
+            if torch.finfo(dtype).bits < 32:
+                raise NotReadyError(
+                    f"{method} sums up what layers read, in buffers that the model was cast to "
+                    f"{str(dtype).removeprefix('torch.')} with: cast it before "
+                    "pruner.prepare(model), or train with autocast, as precision='bf16-mixed' does."
+                )
+
+    def detach(self) -> None:
+        """Read no more."""
+        for watched in self._watched:
+            watched.detach()
+
+
+def moment_of(layer: nn.Module) -> Float[Tensor, "in in"]:
+    """Return the sum of ``x x'`` that was gathered of a layer: zeros if nothing was."""
+    moment = layer.get_buffer(MOMENT)
+    inputs = int(layer.in_features)  # type: ignore[arg-type]
+    return moment if len(moment) else moment.new_zeros(inputs, inputs)
+
+
+def products_of(inputs: Float[Tensor, "*tokens in"], dtype: torch.dtype) -> Float[Tensor, "in in"]:
+    """Return the sum of ``x x'`` over all tokens ``x``."""
+    rows = inputs.flatten(0, -2).to(dtype)
+    return rows.T @ rows
+
+
+class _Watched(ReadInputs):
+    """One layer, and what it has read since the last step."""
+
+    def __init__(self, layer: nn.Module, moments: SecondMoments) -> None:
+        super().__init__([layer])
+        self.layer, self._moments = layer, moments
+        # Not asked for in each pass: torch.compile would compile anew with every step's number.
+        self.reads = True
+        weight = next(layer.parameters())
+        precision = torch.promote_types(weight.dtype, torch.float32)
+        layer.register_buffer(MOMENT, weight.new_empty(0, 0, dtype=precision))
+        layer.register_load_state_dict_pre_hook(self._load)  # type: ignore[no-untyped-call]
+
+    @override
+    def is_wanted(self) -> bool:
+        return self.reads
+
+    @override
+    def zeros(self) -> Tensor:
+        return torch.zeros_like(moment_of(self.layer))
+
+    @override
+    def sum_of(self, inputs: Tensor) -> Tensor:
+        with torch.autocast(inputs.device.type, enabled=False):
+            return products_of(inputs, self.layer.get_buffer(MOMENT).dtype)
+
+    def _load(self, _: nn.Module, state: Mapping[str, Tensor], prefix: str, *__: Any) -> None:
+        """Take on the size that the sum has in a state that is loaded, whose step is loaded."""
+        self.reads = self._moments.wanted
+        own, saved = self.layer.get_buffer(MOMENT), state.get(f"{prefix}{MOMENT}")
+        if saved is not None and saved.shape != own.shape:
+            _set(self.layer, own.new_empty(saved.shape))
+
+
+def _set(layer: nn.Module, moment: Tensor) -> None:
+    setattr(layer, MOMENT, moment)
