@@ -87,16 +87,19 @@ def closing_prices(
     ``losses`` are those of the ranks, the largest first, ``cost`` the parameters of a rank and
     ``dense`` those of the whole matrix. The first closings save nothing, as factors of so many
     ranks are no smaller than the dense matrix: so the last ranks have a price in common, the lowest
-    for which any number of them can go. Prices never rise from one rank to the next, so closing in
-    ascending order of price, over all matrices, has the least loss for what has been saved
-    each time that no group is split (the lower convex hull of loss over parameters).
+    for which any number of them can go. The first rank always stays: it has no price. Prices never
+    rise from one rank to the next, so closing in ascending order of price, over all matrices, loses
+    least for what has been saved each time that no group is split (the lower convex hull of loss
+    over parameters).
     """
-    ranks = len(losses)
-    kept = torch.arange(ranks, device=losses.device)
+    prices = losses / cost
+    prices[0] = torch.inf
+    if len(losses) == 1:
+        return prices
+    kept = torch.arange(len(losses), device=losses.device)
     lost = losses.flip(0).cumsum(0).flip(0)  # of all ranks from each one on
     saved = dense - kept * cost
     together = torch.where((saved > 0) & (kept > 0), lost / saved, torch.inf)
-    first = int(together.argmin()) if ranks > 1 else 0
-    prices = losses / cost
-    prices[first:] = together[first] if ranks > 1 else prices[0]
+    first = int(together.argmin())
+    prices[first:] = together[first]
     return prices

@@ -93,8 +93,7 @@ class LowRankLate(RankPruner):
             known.note(target.mask, True)
             self._all_open.append(known)
         if self.whiten:
-            layers = [target.layer for target in self.targets]
-            self._moments = SecondMoments(layers, self.progress, self.moment_steps)
+            self._moments = SecondMoments(self._dense_layers(), self.progress, self.moment_steps)
 
     @override
     def check_ready(self) -> None:
@@ -126,8 +125,8 @@ class LowRankLate(RankPruner):
 
     @torch.no_grad()
     def _read_gradients(self) -> None:
-        for target in self._dense_targets():
-            fisher, gradient = target.layer.get_buffer(FISHER), target.layer.up.weight.grad
+        for layer in self._dense_layers():
+            fisher, gradient = layer.get_buffer(FISHER), layer.up.weight.grad
             fisher.mul_(self.decay)
             if gradient is not None:
                 norms = torch.linalg.vector_norm(gradient, dim=1, dtype=fisher.dtype)
@@ -196,7 +195,7 @@ class LowRankLate(RankPruner):
     def apply_masks(self) -> None:
         """Bring matrices that were pruned, and not cut yet, back to the ranks that they keep."""
         for target, known in zip(self.targets, self._all_open, strict=True):
-            if _is_dense(target) and not known.of(target.mask, _all_open):
+            if not target.is_cut and not known.of(target.mask, _all_open):
                 up, down = balanced_factors(target.layer.up.weight, int(target.mask.sum()))
                 target.layer.up.weight.copy_(up @ down)
 
@@ -206,12 +205,9 @@ class LowRankLate(RankPruner):
             self._moments.detach()
         super()._make_permanent()
 
-    def _dense_targets(self) -> list[RankTarget]:
-        return [target for target in self.targets if _is_dense(target)]
-
-
-def _is_dense(target: RankTarget) -> bool:
-    return isinstance(target.layer, LateLowRankLinear) and target.layer.is_dense
+    def _dense_layers(self) -> list[LateLowRankLinear]:
+        layers = [target.layer for target in self.targets]
+        return [one for one in layers if isinstance(one, LateLowRankLinear) and one.is_dense]
 
 
 def _all_open(mask: Tensor) -> bool:

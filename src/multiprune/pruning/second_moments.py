@@ -16,6 +16,8 @@ from multiprune.pruning.ready import NotReadyError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from multiprune.models.late_low_rank import LateLowRankLinear
+    from multiprune.models.low_rank import LowRankLinear
     from multiprune.pruning.progress import Progress
 
 #: The buffer of a layer that holds the sum, of shape (in, in), or (0, 0) where there is none.
@@ -33,21 +35,19 @@ class SecondMoments:
     processes, those of all do.
     """
 
-    def __init__(self, layers: Sequence[nn.Module], progress: Progress, steps: int) -> None:
+    def __init__(self, layers: Sequence[LateLowRankLinear], progress: Progress, steps: int) -> None:
         self._progress, self._steps = progress, steps
         self._watched = [_Watched(layer, self) for layer in layers]
         self.forget()
 
-    @property
-    def wanted(self) -> bool:
-        """Whether the present step counts."""
-        progress = self._progress
-        stop = progress.stop_step
-        return progress.goes_on and (stop is None or progress.step >= stop - self._steps)
+    def wanted(self, *, ahead: int = 0) -> bool:
+        """Whether the present step counts, or one that many steps ahead."""
+        step, stop = self._progress.step + ahead, self._progress.stop_step
+        return self._progress.has_excess and (stop is None or stop - self._steps <= step < stop)
 
     def close_step(self) -> None:
         """All passes of a step have run, in all processes."""
-        if not self.wanted:
+        if not self.wanted():
             return
         for watched, total in zip(
             self._watched, summed([one.of_step for one in self._watched]), strict=True
@@ -56,14 +56,14 @@ class SecondMoments:
 
     def add(self) -> None:
         """Add what was held back to the sums: the step was taken."""
-        if self.wanted:
-            for watched in self._watched:
+        for watched in self._watched:
+            if self.wanted() and watched.layer.is_dense:
                 _set(watched.layer, watched.of_step + moment_of(watched.layer))
-        self.forget()
+        self.forget(ahead=1)  # the step is counted last
 
-    def forget(self) -> None:
-        """Drop what was held back."""
-        wanted = self.wanted
+    def forget(self, *, ahead: int = 0) -> None:
+        """Drop what was held back, before the present step, or one that many steps ahead."""
+        wanted = self.wanted(ahead=ahead)
         for watched in self._watched:
             watched.forget()
             watched.reads = wanted
@@ -90,10 +90,9 @@ class SecondMoments:
             watched.detach()
 
 
-def moment_of(layer: nn.Module) -> Float[Tensor, "in in"]:
+def moment_of(layer: LowRankLinear) -> Float[Tensor, "in in"]:
     """Return the sum of ``x x'`` that was gathered of a layer: zeros if nothing was."""
-    moment = layer.get_buffer(MOMENT)
-    inputs = int(layer.in_features)  # type: ignore[arg-type]
+    moment, inputs = layer.get_buffer(MOMENT), layer.in_features
     return moment if len(moment) else moment.new_zeros(inputs, inputs)
 
 
@@ -106,7 +105,7 @@ def products_of(inputs: Float[Tensor, "*tokens in"], dtype: torch.dtype) -> Floa
 class _Watched(ReadInputs):
     """One layer, and what it has read since the last step."""
 
-    def __init__(self, layer: nn.Module, moments: SecondMoments) -> None:
+    def __init__(self, layer: LateLowRankLinear, moments: SecondMoments) -> None:
         super().__init__([layer])
         self.layer, self._moments = layer, moments
         # Not asked for in each pass: torch.compile would compile anew with every step's number.
@@ -118,7 +117,7 @@ class _Watched(ReadInputs):
 
     @override
     def is_wanted(self) -> bool:
-        return self.reads
+        return self.reads and self.layer.is_dense
 
     @override
     def zeros(self) -> Tensor:
@@ -131,7 +130,7 @@ class _Watched(ReadInputs):
 
     def _load(self, _: nn.Module, state: Mapping[str, Tensor], prefix: str, *__: Any) -> None:
         """Take on the size that the sum has in a state that is loaded, whose step is loaded."""
-        self.reads = self._moments.wanted
+        self.reads = self._moments.wanted()
         own, saved = self.layer.get_buffer(MOMENT), state.get(f"{prefix}{MOMENT}")
         if saved is not None and saved.shape != own.shape:
             _set(self.layer, own.new_empty(saved.shape))
