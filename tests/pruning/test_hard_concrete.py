@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from multiprune.pruning.gates import Gates
 from multiprune.pruning.hard_concrete import (
-    Gates,
     estimated_gates,
     gate_gradient,
     lagrangian,

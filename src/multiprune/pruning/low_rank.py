@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from multiprune.budget import Budget
+    from multiprune.pruning.evaluation_gates import EvaluationGates
 
 
 class LowRankL0(RankPruner):
@@ -31,6 +32,8 @@ class LowRankL0(RankPruner):
     gates are multiplied into ``U``, and training goes on without gates.
 
     Both learning rates are those of Adam, and follow the schedule of the weights'.
+    ``evaluation_gates`` says what gates are without noise: by default those of Louizos et al., with
+    ``FlopGates`` those of the authors' code.
     """
 
     is_gradual = False
@@ -43,6 +46,7 @@ class LowRankL0(RankPruner):
         gate_learning_rate: float,
         multiplier_learning_rate: float,
         seed: int = 0,
+        evaluation_gates: EvaluationGates | None = None,
     ) -> None:
         super().__init__(budget=budget)
         self.gates = LayerGates(
@@ -50,6 +54,7 @@ class LowRankL0(RankPruner):
             learning_rate=gate_learning_rate,
             multiplier_learning_rate=multiplier_learning_rate,
             seed=seed,
+            evaluation=evaluation_gates,
         )
 
     @override
@@ -99,11 +104,11 @@ class LowRankL0(RankPruner):
 
     @torch.no_grad()
     def _fold_gates(self) -> None:
-        """Multiply the gates to evaluate with into the layers, and leave gates of 1."""
+        """Multiply the gates of what is kept into the layers, and leave gates of 1."""
         if not self.gates.learning:
             return
         self.gates.stop()
-        for target, gate in zip(self.targets, self.gates.estimated(), strict=True):
+        for target, gate in zip(self.targets, self.gates.folded(), strict=True):
             target.layer.up.weight.mul_(gate)
             target.layer.set_gates(torch.ones_like(gate), torch.ones_like(gate))
 
