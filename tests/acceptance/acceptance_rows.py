@@ -40,6 +40,8 @@ KINDS = {
 CUTTING = [name for name, kind in KINDS.items() if kind in (UNITS, RANKS, BOTH)]
 CUTTING.remove("dynamic_sparsification")
 LEARNING_GATES = ("low_rank", "structured_l0")
+#: Those that cut what they prune in the same step.
+AT_ONCE = ("low_rank_late",)
 
 PROMISES = {
     1: "stopped at any step and resumed, a run ends as one that was not stopped",

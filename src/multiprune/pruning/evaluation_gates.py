@@ -65,7 +65,7 @@ class FlopGates(EvaluationGates):
     def estimated(
         self, log_alpha: Float[Tensor, "gates"], counts: Sequence[int]
     ) -> Float[Tensor, "gates"]:
-        return torch.cat([_closed_as_expected(one) for one in log_alpha.split(list(counts))])
+        return torch.cat([_closed_as_expected(one) for one in torch.split(log_alpha, list(counts))])
 
     @override
     def folded(self, log_alpha: Float[Tensor, "*gates"]) -> Float[Tensor, "*gates"]:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
 from multiprune.pruning.layer_gates import GateVector, LayerGates
 from multiprune.pruning.ranks import RankPruner
+from multiprune.pruning.select import close_smallest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -119,7 +120,14 @@ class LowRankGradual(RankPruner):
     Closing rank ``j`` changes the loss by ``-sum_i U[i, j] dL/dU[i, j]`` to first order (the
     criterion of Molchanov et al. (2017), "Pruning Convolutional Neural Networks for Resource
     Efficient Inference", for the singular values of a matrix instead of feature maps). Its absolute
-    value is averaged over steps, ``score = smoothing * score + (1 - smoothing) * value``.
+    value is averaged over steps, ``score = smoothing * score + (1 - smoothing) * value``; what
+    is compared is that score for each parameter.
+
+    Ranks close in all matrices from the start. At full rank factors are larger than the dense
+    matrix, and closing ranks saves nothing until they are as small: all matrices go down to there
+    at one pace, in the time that their sizes as factors give this part of the way. From there on
+    ranks of all matrices compete. So all matrices end as factors, unless the budget leaves nearly
+    everything.
     """
 
     def __init__(self, *, budget: Budget, smoothing: float) -> None:
@@ -132,6 +140,24 @@ class LowRankGradual(RankPruner):
     @override
     def scores(self) -> list[Float[Tensor, "_"]]:
         return [target.layer.get_buffer("ranks_importance") for target in self.targets]
+
+    @override
+    def select(self, needed: int) -> list[Bool[Tensor, "_"]]:
+        whole = [target.mask.numel() * target.cost for target in self.targets]
+        room = sum(target.layer.breakeven * target.cost for target in self.targets)
+        budget = self._dense - self._excess
+        if not self._excess or budget > room:
+            return super().select(needed)
+        scores = [
+            in_order_of_closing(score / target.cost, target.mask.numel() - target.layer.breakeven)
+            for score, target in zip(self.checked_scores(), self.targets, strict=True)
+        ]
+        # Closing counts from full rank, so the way from there to the budget is longer.
+        final = sum(whole) - budget
+        due = final * needed // self._excess
+        done = sum(whole) - sum(int(one.mask.count_nonzero()) * one.cost for one in self.targets)
+        savings = [torch.full((target.mask.numel() - 1,), target.cost) for target in self.targets]
+        return close_smallest(scores, savings, max(due, done), final=max(final, done))
 
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
@@ -163,3 +189,16 @@ def first_order_change(
     ``up`` is the factor behind the ranks; without a gradient the loss does not depend on it.
     """
     return up.new_zeros(up.shape[1]) if gradient is None else (up * gradient).sum(0)
+
+
+def in_order_of_closing(score: Float[Tensor, "ranks"], first: int) -> Float[Tensor, "ranks"]:
+    """Return scores of the ranks of one matrix with those of the ``first`` smallest below 0.
+
+    These go from -1 up to 0 in equal steps, in the order of the scores: so of several matrices each
+    has the same share of them among the smallest. Scores are at least 0, or -inf of ranks that are
+    closed, and stay that.
+    """
+    order = score.argsort(stable=True)[:first]
+    placed = score.clone()
+    placed[order] = torch.arange(-first, 0, dtype=score.dtype, device=score.device) / first
+    return placed.masked_fill(score.isneginf(), -torch.inf)
