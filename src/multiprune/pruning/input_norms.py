@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from multiprune.pruning.all_ranks import summed
 from multiprune.pruning.read_inputs import ReadInputs
-from multiprune.pruning.ready import NotReadyError
+from multiprune.pruning.ready import refuse_rough_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,14 +66,7 @@ class InputSquares:
 
     def check_ready(self, method: str) -> None:
         """Raise a NotReadyError if the sums have too few bits to add to."""
-        for watched in self._watched:
-            dtype = watched.target.buffer(SQUARES).dtype
-            if torch.finfo(dtype).bits < 32:
-                raise NotReadyError(
-                    f"{method} sums up what layers read, in buffers that the model was cast to "
-                    f"{str(dtype).removeprefix('torch.')} with: cast it before "
-                    "pruner.prepare(model), or train with autocast, as precision='bf16-mixed' does."
-                )
+        refuse_rough_sums(method, [one.target.buffer(SQUARES) for one in self._watched])
 
     def remove(self) -> None:
         """Leave neither buffers nor hooks."""

@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from multiprune.pruning.all_ranks import summed
 from multiprune.pruning.read_inputs import ReadInputs
-from multiprune.pruning.ready import NotReadyError
+from multiprune.pruning.ready import refuse_rough_sums
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,18 +47,18 @@ class SecondMoments:
 
     def close_step(self) -> None:
         """All passes of a step have run, in all processes."""
-        if not self.wanted():
-            return
-        for watched, total in zip(
-            self._watched, summed([one.of_step for one in self._watched]), strict=True
-        ):
-            watched.of_step = total
+        if self.wanted():
+            dense = self._dense()
+            totals = summed([one.of_step for one in dense])
+            for watched, total in zip(dense, totals, strict=True):
+                watched.of_step = total
 
     def add(self) -> None:
         """Add what was held back to the sums: the step was taken."""
-        for watched in self._watched:
-            if self.wanted() and watched.layer.is_dense:
-                _set(watched.layer, watched.of_step + moment_of(watched.layer))
+        if self.wanted():
+            for watched in self._dense():
+                moment, read = watched.layer.get_buffer(MOMENT), watched.of_step
+                _set(watched.layer, moment.add_(read) if len(moment) else read)
         self.forget(ahead=1)  # the step is counted last
 
     def forget(self, *, ahead: int = 0) -> None:
@@ -71,23 +71,19 @@ class SecondMoments:
     def clear(self) -> None:
         """Drop the sums."""
         for watched in self._watched:
-            _set(watched.layer, moment_of(watched.layer).new_empty(0, 0))
+            _set(watched.layer, watched.layer.get_buffer(MOMENT).new_empty(0, 0))
 
     def check_ready(self, method: str) -> None:
         """Raise a NotReadyError if the sums have too few bits to add to."""
-        for watched in self._watched:
-            dtype = watched.layer.get_buffer(MOMENT).dtype
-            if torch.finfo(dtype).bits < 32:
-                raise NotReadyError(
-                    f"{method} sums up what layers read, in buffers that the model was cast to "
-                    f"{str(dtype).removeprefix('torch.')} with: cast it before "
-                    "pruner.prepare(model), or train with autocast, as precision='bf16-mixed' does."
-                )
+        refuse_rough_sums(method, [one.layer.get_buffer(MOMENT) for one in self._watched])
 
     def detach(self) -> None:
         """Read no more."""
         for watched in self._watched:
             watched.detach()
+
+    def _dense(self) -> list[_Watched]:
+        return [watched for watched in self._watched if watched.layer.is_dense]
 
 
 def moment_of(layer: LowRankLinear) -> Float[Tensor, "in in"]:
