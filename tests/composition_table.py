@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 UNITS = ("structured", "structured_magnitude", "structured_l0", "attribution", "combined")
 NESTED = ("dynamic_sparsification",)
-RANKS = ("low_rank", "low_rank_gradual")
+RANKS = ("low_rank", "low_rank_gradual", "low_rank_late")
 LEARNED = ("movement", "frozen_movement", "soft_movement", "platon", "fisher")
 FAMILIES = ("magnitude", "wanda", "fixed", *LEARNED, *RANKS, *UNITS, *NESTED)
 

@@ -33,12 +33,15 @@ KINDS = {
     "structured_random": UNITS,
     "low_rank": RANKS,
     "low_rank_gradual": RANKS,
+    "low_rank_late": RANKS,
     "combined": BOTH,
 }
 #: Those that cut layers while they are trained on.
 CUTTING = [name for name, kind in KINDS.items() if kind in (UNITS, RANKS, BOTH)]
 CUTTING.remove("dynamic_sparsification")
 LEARNING_GATES = ("low_rank", "structured_l0")
+#: Those that cut what they prune in the same step.
+AT_ONCE = ("low_rank_late",)
 
 PROMISES = {
     1: "stopped at any step and resumed, a run ends as one that was not stopped",

@@ -31,6 +31,9 @@ def _under(model: Any, path: str, mask: Tensor) -> Iterator[Tensor]:
     owner, _, kind = path.rpartition(".")
     if kind == "ranks":
         layer = model.get_submodule(owner)
+        if len(layer.down.weight) == 0:
+            assert mask.all(), "a layer of which ranks are gone is still one matrix"
+            return
         yield from _gone(mask, layer.down.weight, layer.up.weight.T)
     elif kind in ("heads", "neurons"):
         yield from _of_units(model.base_model.get_submodule(owner), kind, mask)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam
 
+from multiprune.pruning.gates import Gates
 from multiprune.pruning.hard_concrete import (
-    Gates,
     estimated_gates,
     gate_gradient,
     lagrangian,
@@ -135,7 +135,7 @@ def interacting(probabilities: Sequence[Tensor]) -> Tensor:
 
 def gates_in(module: nn.Module, **settings: float) -> Gates:
     options = {"drop_rate": 0.2, "learning_rate": 0.05, "multiplier_learning_rate": 0.1} | settings
-    gates = Gates(**options, seed=1)
+    gates = Gates(**options, seed=1, evaluation=None)
     gates.add_to(module, COUNTS, weighted)
     return gates
 

@@ -1,6 +1,7 @@
 """Gates of ranks against autograd, scores of ranks against the loss itself."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 
 from multiprune.budget import CountBudget, FractionBudget, FullBudget
-from multiprune.pruning.low_rank import LowRankGradual, LowRankL0
+from multiprune.pruning.low_rank import LowRankGradual, LowRankL0, in_order_of_closing
 from multiprune.pruning.ranks import RankPruner
 
 
@@ -336,3 +337,51 @@ def test_finalize_removes_the_scores() -> None:
     pruner.prune(1.0)
     pruner.finalize()
     assert not list(model.buffers())
+
+
+def test_order_of_closing_by_hand() -> None:
+    score = torch.tensor([3.0, -torch.inf, 0.5, 9.0, 2.0])
+    placed = in_order_of_closing(score, 4)
+    # The closed one is first of the four that go first; then 0.5, 2 and 3, in quarters up to 0.
+    assert placed.tolist() == [-0.25, -torch.inf, -0.75, 9, -0.5]
+    assert torch.equal(in_order_of_closing(score, 0), score)
+
+
+def of_unequal_importance(fraction: float) -> tuple[nn.Sequential, LowRankGradual]:
+    """Make two matrices of 12 ranks, all of them more important in the first."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 12), nn.Linear(12, 12))
+    pruner = LowRankGradual(budget=FractionBudget(fraction=fraction), smoothing=0.5)
+    pruner.prepare(model)
+    for target, scale in zip(pruner.targets, (100.0, 1.0), strict=True):
+        target.layer.get_buffer("ranks_importance").copy_(scale + torch.arange(12.0))
+    return model, pruner
+
+
+def kept_by_amount(pruner: RankPruner) -> list[tuple[int, ...]]:
+    found = []
+    for tenth in range(11):
+        pruner.prune(tenth / 10)
+        found.append(tuple(int(mask.sum()) for mask in pruner.masks().values()))
+    return found
+
+
+def test_ranks_close_in_all_matrices_from_the_start_and_then_where_they_matter_least() -> None:
+    _, pruner = of_unequal_importance(0.5)
+    # Factors of 24 ranks of 24 are 576 parameters, and 144 are left in the end: of the 432 that
+    # go, a tenth is 43, which is two ranks. At 6 ranks a matrix is as large as dense.
+    kept = kept_by_amount(pruner)
+    assert kept[:5] == [(12, 12), (11, 11), (10, 10), (9, 9), (8, 8)]
+    assert [sum(one) for one in kept] == [24 - -(-(432 * tenth // 10) // 24) for tenth in range(11)]
+    assert kept[-1] == (5, 1)
+
+
+@pytest.mark.parametrize("percent", range(18, 100, 9))
+def test_gradual_budget_is_met_with_less_than_a_rank_to_spare(percent: int) -> None:
+    _, pruner = of_unequal_importance(percent / 100)
+    kept = kept_by_amount(pruner)
+    assert all(
+        a >= b for before, after in pairwise(kept) for a, b in zip(before, after, strict=True)
+    )
+    asked = 288 * percent // 100
+    assert asked - 24 < pruner.ledger().kept_in("encoder_linear") <= asked

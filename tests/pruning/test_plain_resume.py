@@ -27,7 +27,10 @@ _FOLDER = Path(__file__).parents[2] / "conf" / "pruner"
 either_order = pytest.mark.parametrize(
     "order", [("model", "optimizer"), ("optimizer", "model")], ids="-".join
 )
-CUTTING = ["combined", "low_rank", "low_rank_gradual", "structured_magnitude", "structured_l0"]
+CUTTING = [
+    *("combined", "low_rank", "low_rank_gradual", "low_rank_late"),
+    *("structured_magnitude", "structured_l0"),
+]
 
 
 class Loop:

@@ -9,6 +9,8 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch.optim import Optimizer
 
 
@@ -29,20 +31,39 @@ def cut_parameter(
     """
     old: nn.Parameter = getattr(module, name)
     index = index.to(old.device)
-    new = nn.Parameter(old.detach().index_select(dim, index), requires_grad=old.requires_grad)
-    setattr(module, name, new)
     for key, buffer in _buffers_beside(module, name, old):
         setattr(module, key, buffer.index_select(dim, index))
+
+    def cut(value: Tensor) -> Tensor:
+        return value.index_select(dim, index.to(value.device))
+
+    replace_parameter(module, name, cut(old.detach()), optimizer, cut)
+
+
+def replace_parameter(
+    module: nn.Module,
+    name: str,
+    value: Tensor,
+    optimizer: Optimizer | None = None,
+    moments: Callable[[Tensor], Tensor] | None = None,
+) -> None:
+    """Put a new parameter with another value, and maybe another shape, in the place of one.
+
+    It takes the old one's place in the optimizer's groups. What the optimizer remembers goes with
+    it as ``moments`` says, which is given every tensor of the old shape; by default it is
+    forgotten.
+    """
+    old: nn.Parameter = getattr(module, name)
+    new = nn.Parameter(value, requires_grad=old.requires_grad)
+    setattr(module, name, new)
     if optimizer is None:
         return
     for group in optimizer.param_groups:
         group["params"] = [new if one is old else one for one in group["params"]]
-    if old in optimizer.state:
+    if (state := optimizer.state.pop(old, None)) is not None and moments is not None:
         optimizer.state[new] = {
-            key: value.index_select(dim, index.to(value.device))
-            if isinstance(value, Tensor) and value.shape == old.shape
-            else value
-            for key, value in optimizer.state.pop(old).items()
+            key: moments(value) if isinstance(value, Tensor) and value.shape == old.shape else value
+            for key, value in state.items()
         }
 
 

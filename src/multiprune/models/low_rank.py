@@ -51,21 +51,16 @@ class LowRankLinear(nn.Module):
     def from_linear(cls, linear: nn.Linear, rank: int | None = None) -> Self:
         """Factorise a layer, by default at full rank, with factors of equal norm.
 
-        With the singular value decomposition ``W = U S V'`` these are ``U sqrt(S)`` and
-        ``sqrt(S) V'``, largest singular value first. The bias stays the same ``nn.Parameter``.
+        The bias stays the same ``nn.Parameter``.
         """
         weight = linear.weight
         full = min(weight.shape)
         if rank is not None and not 1 <= rank <= full:
             raise ValueError(f"`rank` must be in [1, {full}], but is {rank}.")
-        left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
-        left, root, right = left[:, :rank], values[:rank].sqrt(), right[:rank]
         layer = cls(linear.in_features, linear.out_features, rank or full, device="meta")
-        trained = weight.requires_grad
-        # The decomposition comes in whatever order in memory the library likes.
-        up, down = (left * root).contiguous(), (root[:, None] * right).contiguous()
-        layer.up.weight = nn.Parameter(up.to(weight.dtype), trained)
-        layer.down.weight = nn.Parameter(down.to(weight.dtype), trained)
+        up, down = balanced_factors(weight, rank or full)
+        layer.up.weight = nn.Parameter(up, weight.requires_grad)
+        layer.down.weight = nn.Parameter(down, weight.requires_grad)
         layer.up.bias = linear.bias
         return layer.train(linear.training)
 
@@ -166,3 +161,18 @@ class LowRankLinear(nn.Module):
         self._follow_rank()
         for name, gate in self._gates().items():
             setattr(self, name, gate.new_ones(rank))
+
+
+def balanced_factors(
+    weight: Float[Tensor, "out in"], rank: int
+) -> tuple[Float[Tensor, "out {rank}"], Float[Tensor, "{rank} in"]]:
+    """Return the factors of equal norm of the nearest matrix of a rank, computed in float64.
+
+    With the singular value decomposition ``W = U S V'`` these are ``U sqrt(S)`` and
+    ``sqrt(S) V'``, largest singular value first.
+    """
+    left, values, right = torch.linalg.svd(weight.double(), full_matrices=False)
+    left, root, right = left[:, :rank], values[:rank].sqrt(), right[:rank]
+    # The decomposition comes in whatever order in memory the library likes.
+    up, down = (left * root).contiguous(), (root[:, None] * right).contiguous()
+    return up.to(weight.dtype), down.to(weight.dtype)

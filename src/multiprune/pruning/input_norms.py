@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from multiprune.pruning.all_ranks import summed
-from multiprune.pruning.ready import NotReadyError
+from multiprune.pruning.read_inputs import ReadInputs
+from multiprune.pruning.ready import refuse_rough_sums
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torch.utils.hooks import RemovableHandle
 
     from multiprune.pruning.target import Target
 
@@ -25,10 +25,9 @@ SQUARES = "input_squares"
 class InputSquares:
     """Sums up the squares of what layers read, over the steps that are taken, by input feature.
 
-    The sums are buffers beside the weights. What the passes of a step say is held
-    back until it is known that the optimizer took the step. A pass counts when it is
-    differentiated, so once however often gradient checkpointing runs it, and in training mode
-    alone. Every token counts, those of padding too. With several processes, those of all count.
+    The sums are buffers beside the weights. What the passes of a step say is held back until it is
+    known that the optimizer took the step; ``ReadInputs`` says which passes count. With several
+    processes, those of all do.
     """
 
     def __init__(self) -> None:
@@ -62,18 +61,12 @@ class InputSquares:
         """Drop what was held back; ``wanted`` says whether what is read from now on counts."""
         self._wanted = wanted
         for watched in self._watched:
-            watched.forget(wanted=wanted)
+            watched.forget()
+            watched.wanted = wanted
 
     def check_ready(self, method: str) -> None:
         """Raise a NotReadyError if the sums have too few bits to add to."""
-        for watched in self._watched:
-            dtype = watched.target.buffer(SQUARES).dtype
-            if torch.finfo(dtype).bits < 32:
-                raise NotReadyError(
-                    f"{method} sums up what layers read, in buffers that the model was cast to "
-                    f"{str(dtype).removeprefix('torch.')} with: cast it before "
-                    "pruner.prepare(model), or train with autocast, as precision='bf16-mixed' does."
-                )
+        refuse_rough_sums(method, [one.target.buffer(SQUARES) for one in self._watched])
 
     def remove(self) -> None:
         """Leave neither buffers nor hooks."""
@@ -82,57 +75,33 @@ class InputSquares:
         self._watched = []
 
 
-class _Watched:
+class _Watched(ReadInputs):
     """One weight, and what its layers have read since the last step."""
 
     def __init__(self, target: Target, owners: Sequence[nn.Linear]) -> None:
+        super().__init__(owners)
         weight = target.weight
         precision = torch.promote_types(weight.dtype, torch.float32)
         target.add(SQUARES, weight.new_zeros(weight.shape[1], dtype=precision))
-        self.target, self._wanted = target, True
-        self._of_step: Tensor | None = None
-        self._handles: list[RemovableHandle] = [
-            owner.register_forward_hook(self) for owner in owners
-        ]
+        self.target, self.wanted = target, True
 
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        """Read a pass; count it once it is differentiated, or now if nothing will tell."""
-        if not self._wanted or not layer.training or not torch.is_grad_enabled():
-            return
-        squares = squares_of(inputs[0].detach(), self.target.buffer(SQUARES).dtype)
-        if torch.compiler.is_compiling() or not output.requires_grad:
-            self._count(squares)  # torch.compile follows no hooks of tensors
-            return
-        left = [squares]
+    @override
+    def is_wanted(self) -> bool:
+        return self.wanted
 
-        def count(_: Any) -> None:
-            while left:  # a graph may be differentiated twice
-                self._count(left.pop())
+    @override
+    def zeros(self) -> Tensor:
+        return torch.zeros_like(self.target.buffer(SQUARES))
 
-        output.register_hook(count)  # type: ignore[no-untyped-call]
-
-    @property
-    def of_step(self) -> Tensor:
-        """What the passes of this step have read."""
-        if self._of_step is None:
-            return torch.zeros_like(self.target.buffer(SQUARES))
-        return self._of_step
-
-    @of_step.setter
-    def of_step(self, total: Tensor) -> None:
-        self._of_step = total
-
-    def forget(self, *, wanted: bool) -> None:
-        self._of_step, self._wanted = None, wanted
+    @override
+    def sum_of(self, inputs: Tensor) -> Tensor:
+        squares = squares_of(inputs, self.target.buffer(SQUARES).dtype)
+        # What is read after a cut has another width, and is no longer asked for.
+        return squares if squares.shape == self.target.buffer(SQUARES).shape else self.zeros()
 
     def remove(self) -> None:
-        while self._handles:
-            self._handles.pop().remove()
+        self.detach()
         self.target.remove(SQUARES)
-
-    def _count(self, squares: Float[Tensor, "in"]) -> None:
-        if squares.shape == self.target.buffer(SQUARES).shape:  # not of a layer that was cut
-            self._of_step = squares if self._of_step is None else self._of_step + squares
 
 
 def squares_of(inputs: Float[Tensor, "*tokens in"], dtype: torch.dtype) -> Float[Tensor, "in"]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 if TYPE_CHECKING:
-    from torch import Tensor
+    from collections.abc import Callable
 
 
 class KnownValue:
-    """The value of a tensor with one entry, read only where somebody else has written it since.
+    """A value that a tensor holds, read only where somebody else has written the tensor since.
 
     That is told by the number of writes that torch counts; those to ``tensor.data`` it does not.
     """
@@ -19,10 +21,15 @@ class KnownValue:
         self._version = 0
         self._value: float | bool = 0
 
-    def of(self, tensor: Tensor) -> float | bool:
-        """Return the value, which is read if the tensor is another, or was written since."""
+    def of(
+        self, tensor: Tensor, read: Callable[[Tensor], float | bool] = Tensor.item
+    ) -> float | bool:
+        """Return the value, which is read if the tensor is another, or was written since.
+
+        ``read`` says what of the tensor it is: by default its only entry.
+        """
         if tensor is not self._tensor or tensor._version != self._version:
-            self.note(tensor, tensor.item())
+            self.note(tensor, read(tensor))
         return self._value
 
     def note(self, tensor: Tensor, value: float | bool) -> None:

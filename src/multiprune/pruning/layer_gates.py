@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from typing_extensions import override
 
-from multiprune.pruning.hard_concrete import Gates, gate_gradient
+from multiprune.pruning.gates import Gates
+from multiprune.pruning.hard_concrete import gate_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -89,6 +90,13 @@ class LayerGates(Gates):
             gates = [one.training for one in self._vectors]
             self.update(gates, self._gradients, self._scale)
             self._show()
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """Stop, and show what gates that are kept are multiplied into weights with."""
+        self.stop()
+        for vector, gates in zip(self._vectors, self.folded(), strict=True):
+            vector.show(gates, gates)
 
     @torch.no_grad()
     def _show(self) -> None:

@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
 from multiprune.pruning.layer_gates import GateVector, LayerGates
 from multiprune.pruning.ranks import RankPruner
+from multiprune.pruning.select import close_smallest
 
 if TYPE_CHECKING:
     from torch import nn
 
     from multiprune.budget import Budget
+    from multiprune.pruning.evaluation_gates import EvaluationGates
 
 
 class LowRankL0(RankPruner):
@@ -31,6 +33,8 @@ class LowRankL0(RankPruner):
     gates are multiplied into ``U``, and training goes on without gates.
 
     Both learning rates are those of Adam, and follow the schedule of the weights'.
+    ``evaluation_gates`` says what gates are without noise: by default those of Louizos et al., with
+    ``FlopGates`` those of the authors' code.
     """
 
     is_gradual = False
@@ -43,6 +47,7 @@ class LowRankL0(RankPruner):
         gate_learning_rate: float,
         multiplier_learning_rate: float,
         seed: int = 0,
+        evaluation_gates: EvaluationGates | None = None,
     ) -> None:
         super().__init__(budget=budget)
         self.gates = LayerGates(
@@ -50,6 +55,7 @@ class LowRankL0(RankPruner):
             learning_rate=gate_learning_rate,
             multiplier_learning_rate=multiplier_learning_rate,
             seed=seed,
+            evaluation=evaluation_gates,
         )
 
     @override
@@ -99,11 +105,11 @@ class LowRankL0(RankPruner):
 
     @torch.no_grad()
     def _fold_gates(self) -> None:
-        """Multiply the gates to evaluate with into the layers, and leave gates of 1."""
+        """Multiply the gates of what is kept into the layers, and leave gates of 1."""
         if not self.gates.learning:
             return
         self.gates.stop()
-        for target, gate in zip(self.targets, self.gates.estimated(), strict=True):
+        for target, gate in zip(self.targets, self.gates.folded(), strict=True):
             target.layer.up.weight.mul_(gate)
             target.layer.set_gates(torch.ones_like(gate), torch.ones_like(gate))
 
@@ -114,7 +120,14 @@ class LowRankGradual(RankPruner):
     Closing rank ``j`` changes the loss by ``-sum_i U[i, j] dL/dU[i, j]`` to first order (the
     criterion of Molchanov et al. (2017), "Pruning Convolutional Neural Networks for Resource
     Efficient Inference", for the singular values of a matrix instead of feature maps). Its absolute
-    value is averaged over steps, ``score = smoothing * score + (1 - smoothing) * value``.
+    value is averaged over steps, ``score = smoothing * score + (1 - smoothing) * value``; what
+    is compared is that score for each parameter.
+
+    Ranks close in all matrices from the start. At full rank factors are larger than the dense
+    matrix, and closing ranks saves nothing until they are as small: all matrices go down to there
+    at one pace, in the time that their sizes as factors give this part of the way. From there on
+    ranks of all matrices compete. So all matrices end as factors, unless the budget leaves nearly
+    everything.
     """
 
     def __init__(self, *, budget: Budget, smoothing: float) -> None:
@@ -127,6 +140,24 @@ class LowRankGradual(RankPruner):
     @override
     def scores(self) -> list[Float[Tensor, "_"]]:
         return [target.layer.get_buffer("ranks_importance") for target in self.targets]
+
+    @override
+    def select(self, needed: int) -> list[Bool[Tensor, "_"]]:
+        whole = [target.mask.numel() * target.cost for target in self.targets]
+        room = sum(target.layer.breakeven * target.cost for target in self.targets)
+        budget = self._dense - self._excess
+        if not self._excess or budget > room:
+            return super().select(needed)
+        scores = [
+            in_order_of_closing(score / target.cost, target.mask.numel() - target.layer.breakeven)
+            for score, target in zip(self.checked_scores(), self.targets, strict=True)
+        ]
+        # Closing counts from full rank, so the way from there to the budget is longer.
+        final = sum(whole) - budget
+        due = final * needed // self._excess
+        done = sum(whole) - sum(int(one.mask.count_nonzero()) * one.cost for one in self.targets)
+        savings = [torch.full((target.mask.numel() - 1,), target.cost) for target in self.targets]
+        return close_smallest(scores, savings, max(due, done), final=max(final, done))
 
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
@@ -158,3 +189,16 @@ def first_order_change(
     ``up`` is the factor behind the ranks; without a gradient the loss does not depend on it.
     """
     return up.new_zeros(up.shape[1]) if gradient is None else (up * gradient).sum(0)
+
+
+def in_order_of_closing(score: Float[Tensor, "ranks"], first: int) -> Float[Tensor, "ranks"]:
+    """Return scores of the ranks of one matrix with those of the ``first`` smallest below 0.
+
+    These go from -1 up to 0 in equal steps, in the order of the scores: so of several matrices each
+    has the same share of them among the smallest. Scores are at least 0, or -inf of ranks that are
+    closed, and stay that.
+    """
+    order = score.argsort(stable=True)[:first]
+    placed = score.clone()
+    placed[order] = torch.arange(-first, 0, dtype=score.dtype, device=score.device) / first
+    return placed.masked_fill(score.isneginf(), -torch.inf)

@@ -91,6 +91,8 @@ class RankPruner(Pruner):
     """
 
     replaces_layers = True
+    #: What takes the place of a linear layer.
+    layer_class = LowRankLinear
 
     def __init__(self, *, budget: Budget) -> None:
         super().__init__(budget=budget)
@@ -108,7 +110,7 @@ class RankPruner(Pruner):
         self._model = model
         self._ledger = ParameterLedger.of(model, encoder)
         for path, linear in _linear_layers(model, encoder).items():
-            layer = LowRankLinear.from_linear(linear)
+            layer = self.layer_class.from_linear(linear)
             mask = torch.ones(layer.rank, dtype=torch.bool, device=linear.weight.device)
             layer.register_buffer("ranks_mask", mask)
             model.set_submodule(path, layer)
@@ -148,13 +150,7 @@ class RankPruner(Pruner):
 
     def select(self, needed: int) -> list[Bool[Tensor, "_"]]:
         """Return masks that save ``needed`` parameters, or all that is saved already."""
-        found = self.scores()
-        factors = {target.path: target.factors() for target in self.targets}
-        refuse_nan("Weights", factors, self._when())
-        pairs = list(zip(self.targets, found, strict=True))
-        open_ranks = {target.path: [one[target.mask]] for target, one in pairs}
-        refuse_nan("Scores", open_ranks, self._when())
-        scores = [score.masked_fill(~target.mask, -torch.inf) for target, score in pairs]
+        scores = self.checked_scores()
         savings = [target.savings() for target in self.targets]
         done = self._dense - self._kept
         masks = close_smallest(scores, savings, max(needed, done), final=max(self._excess, done))
@@ -166,6 +162,16 @@ class RankPruner(Pruner):
             mask if smaller else torch.ones_like(mask)
             for mask, smaller in zip(masks, pays, strict=True)
         ]
+
+    def checked_scores(self) -> list[Float[Tensor, "_"]]:
+        """Return the present scores, of closed ranks the lowest, or raise if anything is NaN."""
+        layers = {target.path: target.layer for target in self.targets}
+        weights = {path: [one.up.weight, one.down.weight] for path, one in layers.items()}
+        refuse_nan("Weights", weights, self._when())
+        pairs = list(zip(self.targets, self.scores(), strict=True))
+        open_ranks = {target.path: [one[target.mask]] for target, one in pairs}
+        refuse_nan("Scores", open_ranks, self._when())
+        return [score.masked_fill(~target.mask, -torch.inf) for target, score in pairs]
 
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:

@@ -10,6 +10,8 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from torch import Tensor
+
     #: The path of a weight, the module that owns it, and its name there.
     Weight = tuple[str, nn.Module, str]
 
@@ -41,4 +43,15 @@ def refuse_without_gradients(method: str, weights: Iterable[Weight]) -> None:
             raise NotReadyError(
                 f"{method} learns in steps too small for {kind}, which {path} is in: keep the "
                 "model in float32 and train with autocast, as precision='bf16-mixed' does."
+            )
+
+
+def refuse_rough_sums(method: str, sums: Iterable[Tensor]) -> None:
+    """Raise a NotReadyError if buffers that sum up inputs have too few bits to add to."""
+    for one in sums:
+        if torch.finfo(one.dtype).bits < 32:
+            raise NotReadyError(
+                f"{method} sums up what layers read, in buffers that the model was cast to "
+                f"{str(one.dtype).removeprefix('torch.')} with: cast it before "
+                "pruner.prepare(model), or train with autocast, as precision='bf16-mixed' does."
             )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from multiprune.budget import Budget
     from multiprune.models.structure import Layer
+    from multiprune.pruning.evaluation_gates import EvaluationGates
 
 _KINDS = (HEADS, NEURONS, LAYERS)
 
@@ -75,7 +76,7 @@ class GatedState(LayerState):
 
     @torch.no_grad()
     def fold(self, layer: Layer) -> None:
-        """Multiply the gates to evaluate with into the weights, and leave gates of 1."""
+        """Multiply the gates without noise into the weights, and leave gates of 1."""
         heads, neurons, whole = (self.gate(kind, training=False) for kind in _KINDS)
         inputs = {VALUE: heads.repeat_interleave(self.head_size), NEURONS: neurons}
         for units, output in layer.outputs():
@@ -109,6 +110,7 @@ class StructuredL0(UnitPruner):
     gates are multiplied into the weights, and training goes on without.
 
     Both learning rates are those of Adam, and follow the schedule of the weights'.
+    ``evaluation_gates`` says what gates are without noise: by default those of Louizos et al.
     """
 
     is_gradual = False
@@ -122,6 +124,7 @@ class StructuredL0(UnitPruner):
         multiplier_learning_rate: float,
         granularity: Sequence[str] = _KINDS,
         seed: int = 0,
+        evaluation_gates: EvaluationGates | None = None,
     ) -> None:
         super().__init__(budget=budget, granularity=granularity)
         if unknown := [kind for kind in granularity if kind not in _KINDS]:
@@ -134,6 +137,7 @@ class StructuredL0(UnitPruner):
             learning_rate=gate_learning_rate,
             multiplier_learning_rate=multiplier_learning_rate,
             seed=seed,
+            evaluation=evaluation_gates,
         )
         self._hooks: list[RemovableHandle] = []
 
@@ -246,7 +250,7 @@ class StructuredL0(UnitPruner):
 
     def _fold_gates(self) -> None:
         if self.gates.learning:
-            self.gates.stop()
+            self.gates.end()
             for layer, state in zip(self.layers, self.gated_states(), strict=True):
                 state.fold(layer)
 
