@@ -131,11 +131,14 @@ class Gates:
         module: nn.Module,
         counts: Sequence[int],
         expected_size: Callable[[Sequence[Float[Tensor, "_"]]], Float[Tensor, ""]],
+        *,
+        starting_open: Sequence[bool] = (),
     ) -> None:
         """Register ``counts`` gates in ``module``.
 
         ``expected_size`` takes the probabilities to be open, a vector for each count, and returns
-        the size, differentiable. Sizes of about 1 suit the multipliers.
+        the size, differentiable. Sizes of about 1 suit the multipliers. ``starting_open`` says
+        which vectors start at the largest ``log_alpha``, none by default.
         """
         self._module, self._counts, self._size_of = module, list(counts), expected_size
         like = next(module.parameters())
@@ -152,6 +155,9 @@ class Gates:
             module.register_buffer(f"gates_{kind}_step", torch.zeros((), device=like.device))
         module.register_buffer("gates_target", zero.clone())
         module.register_buffer("gates_learning", zero.bool())
+        for vector, is_open in zip(self.log_alpha(), starting_open, strict=False):
+            if is_open:
+                vector.fill_(math.log(_LARGEST_ALPHA))
         self._first_size = float(self.expected_size())
 
     def remove(self) -> None:

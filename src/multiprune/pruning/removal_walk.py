@@ -10,7 +10,16 @@ from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 
 from multiprune.models.nested import LayerOrder
-from multiprune.pruning.removal import GRANULARITIES, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
+from multiprune.pruning.removal import (
+    ATTENTION,
+    BLOCKS,
+    FEED_FORWARD,
+    GRANULARITIES,
+    HEAD_DIMENSIONS,
+    HEADS,
+    LAYERS,
+    NEURONS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A unit that may go, or, of dimensions, one of every head of a layer."""
+    """A unit that may go, a block or a layer, or, of dimensions, one of every head of a layer."""
 
     score: float
     kind: str
@@ -60,10 +69,12 @@ class RemovalWalk:
         for candidate in self.candidates:
             if self.sizes[-1] <= self.size:
                 break
-            if self._take(candidate) or candidate.kind != LAYERS or not self._saving(candidate):
+            if self._take(candidate) or candidate.kind not in (BLOCKS, LAYERS):
+                continue
+            if not self._saving(candidate):
                 continue
             for unit in self.candidates:
-                if unit.layer == candidate.layer and self.sizes[-1] > self.size:
+                if _is_in(unit, candidate) and self.sizes[-1] > self.size:
                     self._take(unit)
         return len(self.sizes) > before
 
@@ -83,12 +94,16 @@ class RemovalWalk:
         if room < self._smallest:
             return
         staying: set[Candidate] = set()
-        for candidate in sorted(removed, key=lambda one: one.score, reverse=True):
-            cost = self.layers[candidate.layer].cost_to_restore(candidate)
-            if 0 < cost <= room:
-                self.layers[candidate.layer].restore(candidate)
-                staying.add(candidate)
-                room -= cost
+        returning, found = sorted(removed, key=lambda one: one.score, reverse=True), -1
+        while found < len(staying):  # units of a block can come back once the block has
+            found = len(staying)
+            for candidate in returning:
+                layer = self.layers[candidate.layer]
+                cost = 0 if candidate in staying else layer.cost_to_restore(candidate)
+                if 0 < cost <= room:
+                    layer.restore(candidate)
+                    staying.add(candidate)
+                    room -= cost
         self._begin()
         for candidate in removed:
             if candidate not in staying:
@@ -99,7 +114,7 @@ class RemovalWalk:
         pairs = zip(self._kept, self._costs, strict=True)
         self.layers = [RemainingLayer(kept, costs) for kept, costs in pairs]
         self.sizes = [sum(one.size for one in self.layers)]
-        self._alive = sum(not one.dropped for one in self.layers)
+        self._count_alive()
         self._neurons = sum(one.spare_neurons for one in self.layers)
 
     def _take(self, candidate: Candidate) -> bool:
@@ -130,16 +145,32 @@ class RemovalWalk:
         layer = self.layers[candidate.layer]
         if candidate.kind == LAYERS:
             return layer.size if self._alive > 1 else 0
+        if candidate.kind == BLOCKS and self._blocks == 1:
+            return 0
         return layer.saving(candidate)
 
     def _remove(self, candidate: Candidate) -> None:
         before = self.layers[candidate.layer].spare_neurons
         self.sizes.append(self.sizes[-1] - self._saving(candidate))
-        self._alive -= candidate.kind == LAYERS
         self.layers[candidate.layer].remove(candidate, len(self.removed))
         self.removed.append(candidate)
-        if candidate.kind in (NEURONS, LAYERS):
-            self._neurons -= before - self.layers[candidate.layer].spare_neurons
+        if candidate.kind in (BLOCKS, LAYERS):
+            self._count_alive()
+        self._neurons -= before - self.layers[candidate.layer].spare_neurons
+
+    def _count_alive(self) -> None:
+        """Count the layers of which something is left, and the blocks."""
+        self._alive = sum(not one.dropped for one in self.layers)
+        self._blocks = sum((one.heads > 0) + (one.neurons > 0) for one in self.layers)
+
+
+def _is_in(unit: Candidate, whole: Candidate) -> bool:
+    """Whether a candidate is a part of a layer, or of a block, that is another candidate."""
+    if unit.layer != whole.layer:
+        return False
+    if whole.kind == BLOCKS:
+        return unit.kind in ((HEADS, HEAD_DIMENSIONS) if whole.index == ATTENTION else (NEURONS,))
+    return whole.kind == LAYERS
 
 
 class RemainingLayer:
@@ -150,56 +181,90 @@ class RemainingLayer:
 
     def __init__(self, kept: Kept, costs: UnitCosts) -> None:
         self.kept, self.costs = kept, costs
-        self.heads = int(kept.heads.count_nonzero())
-        self.neurons = int(kept.neurons.count_nonzero())
+        #: Of each block, whether it is there, and how many units it has or would have.
+        self.open = [True, True]
+        self.units = [int(kept.heads.count_nonzero()), int(kept.neurons.count_nonzero())]
         self.dimensions = kept.dimensions
-        self.dropped = kept.dropped
         #: By kind: which removal took what, or, of dimensions, one of every head.
         self.gone: dict[str, dict[int, int]] = {kind: {} for kind in GRANULARITIES}
 
     @property
+    def heads(self) -> int:
+        """The number of heads that are left."""
+        return self.units[ATTENTION] * self.open[ATTENTION]
+
+    @property
+    def neurons(self) -> int:
+        """The number of neurons that are left."""
+        return self.units[FEED_FORWARD] * self.open[FEED_FORWARD]
+
+    @property
+    def dropped(self) -> bool:
+        """Whether nothing is left."""
+        return not self.heads and not self.neurons
+
+    @property
     def size(self) -> int:
         """The parameters that are left."""
-        return 0 if self.dropped else self.costs.of(self.heads, self.dimensions, self.neurons)
+        return self.costs.of(self.heads, self.dimensions, self.neurons)
 
     @property
     def spare_neurons(self) -> int:
         """The parameters of all neurons but one."""
-        return 0 if self.dropped else max(0, self.neurons - 1) * self.costs.neuron
+        return max(0, self.neurons - 1) * self.costs.neuron
 
     def saving(self, candidate: Candidate) -> int:
-        """Return what a head, a neuron or a dimension saves: 0 if it is gone, or the last."""
+        """Return what a block, a head, a neuron or a dimension saves.
+
+        That is 0 if it is gone, or the last of its block.
+        """
         kind = candidate.kind
+        if kind == BLOCKS:
+            return self.size - self._size_without(candidate.index)
         left = {HEADS: self.heads, NEURONS: self.neurons, HEAD_DIMENSIONS: self.dimensions}[kind]
-        if self.dropped or left <= 1 or candidate.index in self.gone[kind]:
+        if left <= 1 or candidate.index in self.gone[kind]:
             return 0
         return self._cost(kind)
 
     def cost_to_restore(self, candidate: Candidate) -> int:
-        """Return what a head or neuron that went would cost, 0 if it cannot come back alone."""
-        if self.dropped or candidate.kind not in (HEADS, NEURONS):
-            return 0
-        return self._cost(candidate.kind)
+        """Return what a unit or a block that went would cost, 0 if it cannot come back alone."""
+        if candidate.kind == BLOCKS and not self.gone[LAYERS]:
+            return self._size_with(candidate.index) - self._size_without(candidate.index)
+        left = {HEADS: self.heads, NEURONS: self.neurons}.get(candidate.kind, 0)
+        return self._cost(candidate.kind) if left else 0
 
     def remove(self, candidate: Candidate, number: int) -> None:
-        """Remove a head, a neuron, a dimension of every head, or the whole layer."""
-        self._count(candidate.kind, -1)
-        self.dropped = candidate.kind == LAYERS
+        """Remove a head, a neuron, a dimension of every head, a block, or the whole layer."""
+        self._count(candidate, -1)
         self.gone[candidate.kind][candidate.index] = number
 
     def restore(self, candidate: Candidate) -> None:
-        """Count a head or neuron that went again."""
-        self._count(candidate.kind, 1)
+        """Count a head, a neuron or a block that went again."""
+        self._count(candidate, 1)
 
     def _cost(self, kind: str) -> int:
         if kind == NEURONS:
             return self.costs.neuron
         return self.costs.head_dimension * (self.dimensions if kind == HEADS else self.heads)
 
-    def _count(self, kind: str, change: int) -> None:
-        self.heads += change * (kind == HEADS)
-        self.neurons += change * (kind == NEURONS)
+    def _size_without(self, block: int) -> int:
+        heads, neurons = (0, self.neurons) if block == ATTENTION else (self.heads, 0)
+        return self.costs.of(heads, self.dimensions, neurons)
+
+    def _size_with(self, block: int) -> int:
+        units = [self.heads, self.neurons]
+        units[block] = self.units[block]
+        return self.costs.of(units[ATTENTION], self.dimensions, units[FEED_FORWARD])
+
+    def _count(self, candidate: Candidate, change: int) -> None:
+        kind = candidate.kind
+        self.units[ATTENTION] += change * (kind == HEADS)
+        self.units[FEED_FORWARD] += change * (kind == NEURONS)
         self.dimensions += change * (kind == HEAD_DIMENSIONS)
+        if kind == BLOCKS:
+            self.open[candidate.index] = change > 0
+        elif kind == LAYERS:
+            self.open = [False, False]
 
     def order(self, score: Scores) -> LayerOrder:
         """Return when each unit goes; what had gone before has -1."""
@@ -213,7 +278,8 @@ class RemainingLayer:
             positions[torch.tensor(list(gone), dtype=torch.long)] = torch.tensor(
                 list(gone.values()), dtype=torch.int32
             )
-            positions.clamp_(max=self.gone[LAYERS].get(0, never))
+            block = self.gone[BLOCKS].get(ATTENTION if kind == HEADS else FEED_FORWARD, never)
+            positions.clamp_(max=min(block, self.gone[LAYERS].get(0, never)))
         for positions, scores, mask in (
             (query_key, score.query_key, here.query_key),
             (value, score.value, here.value),
