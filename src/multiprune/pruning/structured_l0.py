@@ -134,13 +134,15 @@ class StructuredL0(UnitPruner):
     the size; the gates to evaluate with (``cofi_gates``); Adam for gates and multipliers (theirs
     with 0.01 for both); and, with ``schedule=linear``, a target that moves in equal steps.
 
-    Not theirs: the granularity ``layers``, a gate on both blocks of a layer; the lower clamp of
-    ``log_alpha``, 1e-3 in place of 1e-2; the start without noise (theirs has a standard deviation
-    of 0.01); learning rates that follow the schedule of the weights'; biases that go with their
-    block rather than in shares with its units; one ranking of all gates at the end, so that the
-    budget is met, where theirs closes as many gates of each vector as are expected to be closed.
-    Missing: gates on hidden dimensions, and their distillation of layers that are matched to the
-    teacher's anew in each step.
+    Not theirs: norms behind a closed block that go on, where theirs are skipped; the granularity
+    ``layers``, a gate on both blocks of a layer; the lower clamp of ``log_alpha``, 1e-3 in place of
+    1e-2; the start without noise (theirs has a standard deviation of 0.01); a target that moves
+    until the gates close, where theirs reaches the budget after some epochs and stays there;
+    learning rates that follow the schedule of the weights'; biases that go with their block rather
+    than in shares with its units; one ranking of all gates at the end, so that the budget is met,
+    where theirs closes as many gates of each vector as are expected to be. Missing: gates on hidden
+    dimensions, and their distillation of layers that are matched to the teacher's anew in each
+    step.
 
     Args:
         budget: how much may stay.
