@@ -14,13 +14,9 @@ from torch.optim import AdamW
 
 from multiprune.budget import FractionBudget, FullBudget
 from multiprune.pruning.cofi_gates import evaluation_gates, open_gates
+from multiprune.pruning.gated_state import ATTENTION_BLOCK, FEED_FORWARD_BLOCK, GATE_KINDS
 from multiprune.pruning.removal import BLOCKS, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
-from multiprune.pruning.structured_l0 import (
-    ATTENTION_BLOCK,
-    FEED_FORWARD_BLOCK,
-    GATE_KINDS,
-    StructuredL0,
-)
+from multiprune.pruning.structured_l0 import StructuredL0
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from multiprune.models.nested import RemovalOrder
+from multiprune.pruning.remaining_layer import Candidate
 from multiprune.pruning.removal import (
     BLOCKS,
     GRANULARITIES,
@@ -17,7 +18,7 @@ from multiprune.pruning.removal import (
     LAYERS,
     NEURONS,
 )
-from multiprune.pruning.removal_walk import Candidate, RemovalWalk
+from multiprune.pruning.removal_walk import RemovalWalk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
