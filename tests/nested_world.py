@@ -11,7 +11,7 @@ from tiny_encoders import CONFIGS, RESIZABLE, SEVERAL_LAYERS
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
 from multiprune.pruning.importance import Scores
-from multiprune.pruning.removal import HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS, Kept
+from multiprune.pruning.removal import BLOCKS, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS, Kept
 from multiprune.pruning.removal_order import removal_order
 from multiprune.pruning.units import costs_of
 
@@ -29,6 +29,7 @@ def allowed() -> list[tuple[str, tuple[str, ...]]]:
     for name in CONFIGS:
         kinds = [HEADS, NEURONS]
         kinds += [HEAD_DIMENSIONS] if name in RESIZABLE else []
+        kinds += [BLOCKS]
         kinds += [LAYERS] if name in SEVERAL_LAYERS else []
         found += [*((name, (kind,)) for kind in kinds), (name, (HEADS, NEURONS))]
         found.append((name, tuple(kinds)))
@@ -49,12 +50,12 @@ def order_of(
     scores, kept = [], []
     for layer in layers:
         dimensions = (layer.heads, layer.head_size)
-        shapes = ((layer.heads,), dimensions, dimensions, (layer.neurons,), ())
+        shapes = ((layer.heads,), dimensions, dimensions, (layer.neurons,), (2,), ())
         drawn = [torch.rand(shape, generator=generator) for shape in shapes]
-        # No layer goes before many of its units have gone.
-        drawn[-1] = 0.5 + drawn[-1] / 2
+        # No block and no layer goes before many of its units have gone.
+        drawn[-2:] = [0.5 + one / 2 for one in drawn[-2:]]
         scores.append(Scores(*drawn))
-        kept.append(Kept(*(torch.ones(shape, dtype=torch.bool) for shape in shapes[:-1])))
+        kept.append(Kept(*(torch.ones(shape, dtype=torch.bool) for shape in shapes[:-2])))
     costs = [costs_of(layer, of) for layer in layers]
     return removal_order(scores, kept, costs, size=size, granularity=granularity)
 

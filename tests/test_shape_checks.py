@@ -24,7 +24,7 @@ SOURCE = Path(multiprune.__file__).parents[1]
 REFUSED: dict[str, Callable[[], object]] = {
     "function": lambda: first_order_change(torch.ones(3, 2), torch.ones(2, 3)),
     "module": lambda: LowRankLinear(4, 3, 2)(torch.ones(5, 3)),
-    "dataclass": lambda: Scores(*map(torch.ones, [(2,), (2, 4), (3, 4), (5,), ()])),
+    "dataclass": lambda: Scores(*map(torch.ones, [(2,), (2, 4), (3, 4), (5,), (2,), ()])),
     "array": lambda: _unbeaten(*(np.ones(size, np.int64) for size in (2, 2, 3))),
 }
 

@@ -78,10 +78,19 @@ def cut(layer: Layer) -> None:
     shrink_layer(layer, {units: mask.flatten() for units, mask in masks.items()})
 
 
-def drop(layer: Layer) -> None:
+def drop(layer: Layer, *, attention: bool = True, feed_forward: bool = True) -> None:
     width = HEADS_PER_LAYER * HEAD_SIZE
-    sizes = {QUERY_KEY: width, VALUE: width, NEURONS: INTERMEDIATE}
-    shrink_layer(layer, {units: torch.zeros(size).bool() for units, size in sizes.items()})
+    heads = torch.full((width,), not attention)
+    neurons = torch.full((INTERMEDIATE,), not feed_forward)
+    shrink_layer(layer, {QUERY_KEY: heads, VALUE: heads, NEURONS: neurons})
+
+
+def drop_attention(layer: Layer) -> None:
+    drop(layer, feed_forward=False)
+
+
+def drop_feed_forward(layer: Layer) -> None:
+    drop(layer, attention=False)
 
 
 def factorize(layer: Layer) -> None:
@@ -106,11 +115,11 @@ def leave(_: Layer) -> None:
 CHANGES: dict[str, tuple[Callable[[Layer], None], Callable[[Layer], None]]] = {
     "bert": (cut_and_factorize, leave),
     "roberta": (drop, cut),
-    "xlm_roberta": (cut_and_factorize, drop),
+    "xlm_roberta": (cut_and_factorize, drop_feed_forward),
     "electra": (factorize, drop),
-    "distilbert": (cut_and_factorize, drop),
-    "mpnet": (cut_and_factorize, drop),
-    "deberta_shared_keys": (cut_and_factorize, drop),
+    "distilbert": (cut_and_factorize, drop_attention),
+    "mpnet": (cut_and_factorize, drop_attention),
+    "deberta_shared_keys": (cut_and_factorize, drop_feed_forward),
     "modernbert": (drop, cut_and_factorize),
     "albert_groups": (cut_and_factorize, drop),
 }

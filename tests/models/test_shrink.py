@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 from tiny_encoders import (
+    ALIASES,
     CONFIGS,
     HEAD_SIZE,
     HEADS_PER_LAYER,
@@ -78,6 +79,17 @@ def nothing_of(dropped: int) -> Callable[[int], Kept]:
     return lambda number: gone if number == dropped else heads_and_neurons(number)
 
 
+def without(block: str) -> Callable[[int], Kept]:
+    """Drop the attention or the feed-forward network of the last layer, and keep some of others."""
+
+    def kept(number: int) -> Kept:
+        some = heads_and_neurons(number)
+        gone = {VALUE: (QUERY_KEY, VALUE), NEURONS: (NEURONS,)}[block] if number == 1 else ()
+        return some | {kind: torch.zeros_like(some[kind]) for kind in gone}
+
+    return kept
+
+
 WHOLE = units(
     torch.ones(HEADS_PER_LAYER, dtype=torch.bool),
     torch.ones(HEADS_PER_LAYER, HEAD_SIZE, dtype=torch.bool),
@@ -102,6 +114,8 @@ CASES = [
     *(Case(name, "head_dimensions", head_dimensions) for name in RESIZABLE),
     *(Case(name, "first_layer", nothing_of(0)) for name in SEVERAL_LAYERS),
     *(Case(name, "last_layer", nothing_of(1)) for name in SEVERAL_LAYERS),
+    *(Case(name, "last_attention", without(VALUE)) for name in (*SEVERAL_LAYERS, *ALIASES)),
+    *(Case(name, "last_feed_forward", without(NEURONS)) for name in (*SEVERAL_LAYERS, *ALIASES)),
     *(Case(name, "heads_and_neurons", heads_and_neurons) for name in TEXT_TO_TEXT),
     *(Case(name, "head_dimensions", head_dimensions) for name in TEXT_TO_TEXT),
     # The bias of positions is that of the dense heads, whichever layers have lost some.
@@ -136,7 +150,7 @@ def masks_of(layer: Layer, kept: Kept) -> list[tuple[Tensor, Tensor]]:
         matrix = mask[:, None] if slices.dim == ROWS else mask[None]
         found.append((linear.weight, matrix.expand_as(linear.weight)))
         if linear.bias is not None:
-            whole = kept[NEURONS].any().expand(len(linear.bias))
+            whole = mask.any().expand(len(linear.bias))
             found.append((linear.bias, whole if slices.dim == COLUMNS else mask))
     return found
 

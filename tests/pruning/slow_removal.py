@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from multiprune.pruning.importance import Scores
-from multiprune.pruning.removal import Kept, UnitCosts
+from multiprune.pruning.removal import GRANULARITIES, Kept, UnitCosts
+
+#: What a layer or a block consists of, by its kind and number.
+PARTS = {
+    ("layers", 0): GRANULARITIES,
+    ("blocks", 0): ("heads", "head_dimensions"),
+    ("blocks", 1): ("neurons",),
+}
 
 
 def dense(heads: int = 2, size: int = 2, neurons: int = 3) -> Kept:
@@ -28,8 +35,17 @@ class SlowLayer:
     query_key: list[list[bool]]
     value: list[list[bool]]
     neurons: list[bool]
-    gone: bool = False
     dimensions_to_go: int = 0
+    shut: tuple[bool, bool] = (False, False)
+    is_dropped: bool = False
+
+    @property
+    def gone(self) -> bool:
+        return not any(self.blocks())
+
+    def blocks(self) -> list[bool]:
+        parts = zip(self.shut, (self.heads, self.neurons), strict=True)
+        return [any(units) and not shut for shut, units in parts]
 
     def dimensions(self) -> int:
         return sum(self.value[0]) - self.dimensions_to_go
@@ -37,8 +53,13 @@ class SlowLayer:
     def size(self, costs: UnitCosts) -> int:
         if self.gone:
             return 0
-        in_heads = sum(self.heads) * self.dimensions() * costs.head_dimension
-        return in_heads + sum(self.neurons) * costs.neuron + costs.rest
+        has_attention, has_feed_forward = self.blocks()
+        size = costs.rest
+        if has_attention:
+            size += sum(self.heads) * self.dimensions() * costs.head_dimension + costs.attention
+        if has_feed_forward:
+            size += sum(self.neurons) * costs.neuron + costs.feed_forward
+        return size
 
 
 def root_mean_square(values: list[float]) -> float:
@@ -55,12 +76,20 @@ def slow_candidates(
     found = []
     alive = [number for number, layer in enumerate(layers) if not layer.gone]
     whole = root_mean_square([float(of[number].layer) for number in alive])
+    there = [of_kept(of[number].blocks.tolist(), layers[number].blocks()) for number in alive]
+    of_blocks = root_mean_square([value for two in there for value in two])
     for number in alive:
         score, layer = of[number], layers[number]
         if "layers" in granularity:
             found.append((float(score.layer) / whole, "layers", number, 0))
+        if "blocks" in granularity:
+            found += [
+                (float(score.blocks[index]) / of_blocks, "blocks", number, index)
+                for index in (0, 1)
+                if layer.blocks()[index]
+            ]
         for kind, kept in (("heads", layer.heads), ("neurons", layer.neurons)):
-            if kind in granularity:
+            if kind in granularity and any(kept):
                 values = getattr(score, kind).tolist()
                 scale = root_mean_square(of_kept(values, kept))
                 found += [
@@ -68,7 +97,7 @@ def slow_candidates(
                     for index in range(len(values))
                     if kept[index]
                 ]
-        if "head_dimensions" in granularity:
+        if "head_dimensions" in granularity and any(layer.heads):
             ranked = []
             for values, masks in (
                 (score.query_key.tolist(), layer.query_key),
@@ -84,7 +113,7 @@ def slow_candidates(
                 ranked.append([mean / scale for mean in means])
             for index, (one, other) in enumerate(zip(*ranked, strict=True)):
                 found.append(((one + other) / 2, "head_dimensions", number, index))
-    return sorted(found)
+    return sorted(found, key=lambda one: (one[0], GRANULARITIES.index(one[1]), *one[2:]))
 
 
 class SlowRemoval:
@@ -104,12 +133,14 @@ class SlowRemoval:
         if layer.gone or candidate in self.done:
             return
         if kind == "layers" and sum(not one.gone for one in self.layers) > 1:
-            layer.gone = True
-        elif kind == "heads" and sum(layer.heads) > 1:
+            layer.shut, layer.is_dropped = (True, True), True
+        elif kind == "blocks" and sum(sum(one.blocks()) for one in self.layers) > 1:
+            layer.shut = (layer.shut[0] or index == 0, layer.shut[1] or index == 1)
+        elif kind == "heads" and sum(layer.heads) > 1 and layer.blocks()[0]:
             layer.heads[index] = False
-        elif kind == "neurons" and sum(layer.neurons) > 1:
+        elif kind == "neurons" and sum(layer.neurons) > 1 and layer.blocks()[1]:
             layer.neurons[index] = False
-        elif kind == "head_dimensions" and layer.dimensions() > 1:
+        elif kind == "head_dimensions" and layer.dimensions() > 1 and layer.blocks()[0]:
             layer.dimensions_to_go += 1
 
     def saving(self, candidate: tuple[float, str, int, int]) -> int:
@@ -120,13 +151,20 @@ class SlowRemoval:
         return before - after
 
     def bring_back(self, size: int) -> None:
-        for _, kind, number, index in sorted(self.done, reverse=True):
-            layer = self.layers[number]
-            if layer.gone or kind not in ("heads", "neurons"):
-                continue
-            kept = layer.heads if kind == "heads" else layer.neurons
-            kept[index] = True
-            kept[index] = self.total() <= size
+        before = -1
+        while before != self.total():
+            before = self.total()
+            for _, kind, number, index in sorted(self.done, key=lambda one: -one[0]):
+                layer = self.layers[number]
+                whole = copy.deepcopy(layer)
+                if kind == "blocks" and not layer.is_dropped:
+                    layer.shut = (layer.shut[0] and index != 0, layer.shut[1] and index != 1)
+                elif kind == "heads" and layer.blocks()[0]:
+                    layer.heads[index] = True
+                elif kind == "neurons" and layer.blocks()[1]:
+                    layer.neurons[index] = True
+                if self.total() > size:
+                    self.layers[number] = whole
         self.totals[-1] = self.total()
 
     def take(self, candidate: tuple[float, str, int, int], least: int) -> None:
@@ -151,9 +189,10 @@ def slow_removal(
     while removal.total() > size:
         before = len(removal.totals)
         for candidate in candidates:
-            # Units of a layer that may go, but not as a whole, come in its place.
-            is_layer = candidate[1] == "layers" and removal.saving(candidate) > 0
-            units = [one for one in candidates if is_layer and one[2] == candidate[2]]
+            # Units of a layer or block that may go, but not as a whole, come in its place.
+            parts = list(PARTS.get((candidate[1], candidate[3]), ()))
+            kinds = parts if parts and removal.saving(candidate) > 0 else []
+            units = [one for one in candidates if one[1] in kinds and one[2] == candidate[2]]
             for one in [candidate, *units]:
                 if removal.total() > size:
                     removal.take(one, size - smallest)
@@ -182,7 +221,8 @@ def random_scores(generator: torch.Generator, heads: int, size: int, neurons: in
     def draw(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator, dtype=torch.float64) + 0.01
 
-    return Scores(draw(heads), draw(heads, size), draw(heads, size), draw(neurons), draw())
+    units = (draw(heads), draw(heads, size), draw(heads, size), draw(neurons))
+    return Scores(*units, blocks=draw(2), layer=draw())
 
 
 def slow_layer(kept: Kept) -> SlowLayer:
@@ -194,7 +234,10 @@ def assert_equal(kept: list[Kept], layers: list[SlowLayer]) -> None:
         assert one.dropped == slow.gone
         if slow.gone:
             continue
-        assert one.heads.tolist() == slow.heads
-        assert one.neurons.tolist() == slow.neurons
+        assert one.blocks.tolist() == slow.blocks()
+        if one.blocks[0]:
+            assert one.heads.tolist() == slow.heads
+        if one.blocks[1]:
+            assert one.neurons.tolist() == slow.neurons
         assert one.query_key.tolist() == slow.query_key
         assert one.value.tolist() == slow.value

@@ -26,9 +26,8 @@ NEURON_SCORES = torch.arange(1.0, INTERMEDIATE + 1)
 def scores(*, heads: float, neurons: float) -> Scores:
     """Return scores of a layer, so many times those above."""
     dimensions = torch.ones(HEADS_PER_LAYER, HEAD_SIZE)
-    return Scores(
-        heads * HEAD_SCORES, dimensions, dimensions, neurons * NEURON_SCORES, torch.ones(())
-    )
+    units = (heads * HEAD_SCORES, dimensions, dimensions, neurons * NEURON_SCORES)
+    return Scores(*units, blocks=torch.ones(2), layer=torch.ones(()))
 
 
 def gone(

@@ -47,18 +47,18 @@ class Gates:
 
         self.heads, self.neurons = ones(HEADS_PER_LAYER), ones(layer.neurons)
         self.query, self.value = ones(HEADS_PER_LAYER, HEAD_SIZE), ones(HEADS_PER_LAYER, HEAD_SIZE)
-        self.layer = ones()
+        self.blocks, self.layer = ones(2), ones()
         query, values, neurons = (
             encoder.get_submodule(f"{layer.path}.{path}")
             for path in MODULES.get(name.partition("_")[0], _BERT)
         )
 
         def close_values(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-            gates = self.layer * self.heads[:, None] * self.value
+            gates = self.layer * self.blocks[0] * self.heads[:, None] * self.value
             return (args[0] * gates.reshape(-1),)
 
         def close_neurons(_: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
-            return (args[0] * self.layer * self.neurons,)
+            return (args[0] * self.layer * self.blocks[1] * self.neurons,)
 
         def close_query(_: nn.Module, __: Any, output: Tensor) -> Tensor:
             rest = torch.ones(output.shape[-1] - HIDDEN)  # ModernBERT's key and value
@@ -78,6 +78,7 @@ class Gates:
             query_key=gradient(self.query),
             value=gradient(self.value),
             neurons=gradient(self.neurons),
+            blocks=gradient(self.blocks),
             layer=gradient(self.layer),
         )
 
@@ -226,6 +227,7 @@ def test_scores_have_the_shapes_that_they_say(make: Callable[[], Importance]) ->
         "query_key": (HEADS_PER_LAYER, HEAD_SIZE),
         "value": (HEADS_PER_LAYER, HEAD_SIZE),
         "neurons": (layer.neurons,),
+        "blocks": (2,),
         "layer": (),
     }
     assert all(one.dtype == torch.float32 for one in vars(scores).values())

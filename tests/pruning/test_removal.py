@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.removal import (
+    BLOCKS,
     GRANULARITIES,
     HEAD_DIMENSIONS,
     HEADS,
@@ -36,6 +38,7 @@ def scores(
         dimensions,
         dimensions,
         torch.tensor(neurons).float(),
+        torch.tensor([layer, layer]).float(),
         torch.tensor(layer).float(),
     )
 
@@ -159,6 +162,7 @@ def test_each_head_loses_its_own_least_dimension() -> None:
         query_key=torch.tensor([[1.0, 2, 3], [3, 2, 1]]),
         value=torch.tensor([[5.0, 4, 6], [9, 8, 8]]),
         neurons=torch.ones(3),
+        blocks=torch.ones(2),
         layer=torch.tensor(1.0),
     )
     kept = removed([one], 40 + 9, HEAD_DIMENSIONS, kept=[dense(size=3)])[0]
@@ -201,7 +205,9 @@ def test_smallest_size_by_hand() -> None:
         (HEADS, NEURONS): 2 * (20 + 3 + 1),
         (HEADS, HEAD_DIMENSIONS, NEURONS): 2 * (10 + 3 + 1),
         (LAYERS,): 40 + 9 + 1,
-        GRANULARITIES: 10 + 3 + 1,
+        (BLOCKS,): 40 + 1,
+        (BLOCKS, NEURONS): 40 + 1,
+        GRANULARITIES: 10 + 1,
     }.items():
         assert smallest_size([costs, costs], kept, granularity) == expected
 
@@ -224,7 +230,10 @@ def test_removal_is_that_of_the_slow_implementation(seed: int) -> None:
 
     shapes = [(number(1, 4), number(1, 4), number(1, 6)) for _ in range(number(1, 4))]
     chosen = [kind for kind in GRANULARITIES if number(0, 3)] or [NEURONS]
-    costs = [UnitCosts(number(1, 9), number(1, 9), number(0, 9)) for _ in shapes]
+    costs = [
+        UnitCosts(number(1, 9), number(1, 9), number(0, 9), number(0, 5), number(0, 5))
+        for _ in shapes
+    ]
     kept = [dense(*shape) for shape in shapes]
     layers = [slow_layer(one) for one in kept]
     least = smallest_size(costs, kept, chosen)
@@ -274,3 +283,41 @@ def test_layers_and_dimensions_are_compared_per_parameter_too() -> None:
     )
     assert [one.dropped for one in kept] == [True, False]
     assert kept[1].dimensions == 2
+
+
+def with_blocks(of: Scores, *blocks: float) -> Scores:
+    return replace(of, blocks=torch.tensor(blocks).float())
+
+
+def test_the_least_block_goes_alone_with_what_is_its_own() -> None:
+    costs = UnitCosts(head_dimension=10, neuron=3, rest=5, attention=2, feed_forward=1)
+    of = [
+        with_blocks(scores([1, 1], [1, 1, 1]), 9, 1),
+        with_blocks(scores([1, 1], [1, 1, 1]), 2, 8),
+    ]
+    full = 2 * (40 + 2 + 9 + 1 + 5)
+    first, second = removed(of, full - (9 + 1), BLOCKS, costs=costs)
+    assert [first.blocks.tolist(), second.blocks.tolist()] == [[True, False], [True, True]]
+    assert first.size(costs) == 40 + 2 + 5
+    first, second = removed(of, full - (9 + 1) - (40 + 2), BLOCKS, costs=costs)
+    assert [first.blocks.tolist(), second.blocks.tolist()] == [[True, False], [False, True]]
+    assert not first.dropped
+    # What goes with a layer goes with its last block, and one block stays.
+    first, second = removed(of, 42 + 5, BLOCKS, costs=costs)
+    assert first.size(costs) == 42 + 5
+    assert second.dropped
+
+
+def test_units_go_in_place_of_a_block_that_is_too_large() -> None:
+    of = [with_blocks(scores([5, 6], [7, 8, 9]), 1, 100)] * 2
+    kept = removed(of, 98 - 20, HEADS, NEURONS, BLOCKS)
+    assert [one.blocks.all().item() for one in kept] == [True, True]
+    assert sum(int(one.heads.sum()) for one in kept) == 3
+    assert sum(one.size(COSTS) for one in kept) == 98 - 20
+
+
+def test_block_goes_before_or_after_its_units_as_their_scores_say() -> None:
+    of = [with_blocks(scores([5, 6], [7, 8, 9]), 100, 1)] * 2
+    kept = removed(of, 98 - 9, HEADS, NEURONS, BLOCKS)
+    assert sorted(one.blocks.tolist() for one in kept) == [[True, False], [True, True]]
+    assert all(one.heads.all() for one in kept)

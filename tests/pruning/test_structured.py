@@ -42,7 +42,14 @@ from multiprune.budget import CountBudget, FractionBudget, FullBudget
 from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.models.shrink import shapes_of
 from multiprune.pruning.importance import GateGradient, RandomImportance, WeightMagnitude
-from multiprune.pruning.removal import GRANULARITIES, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
+from multiprune.pruning.removal import (
+    BLOCKS,
+    GRANULARITIES,
+    HEAD_DIMENSIONS,
+    HEADS,
+    LAYERS,
+    NEURONS,
+)
 from multiprune.pruning.structured import Structured
 
 if TYPE_CHECKING:
@@ -106,7 +113,7 @@ def test_the_only_layer_is_not_dropped() -> None:
 
 @pytest.mark.parametrize("granularity", [[], ["head"], ["heads", "rows"]])
 def test_granularity_is_some_of_the_known_kinds(granularity: list[str]) -> None:
-    with pytest.raises(ValueError, match="must be some of heads, head_dimensions, neurons, layers"):
+    with pytest.raises(ValueError, match="must be some of heads, head_dimensions, neurons, blocks"):
         with_importance(WeightMagnitude(), granularity)
 
 
@@ -117,6 +124,7 @@ def test_encoder_without_structure_is_refused() -> None:
 
 def granularities(name: str) -> list[tuple[str, ...]]:
     kinds: list[tuple[str, ...]] = [(HEADS,), (NEURONS,), (HEADS, NEURONS)]
+    kinds += [(BLOCKS,), (BLOCKS, HEADS, NEURONS)]
     if name in RESIZABLE:
         kinds += [(HEAD_DIMENSIONS,), (HEADS, HEAD_DIMENSIONS, NEURONS)]
     if name in SEVERAL_LAYERS:

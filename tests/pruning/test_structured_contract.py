@@ -45,7 +45,14 @@ from torch import Tensor, nn
 
 from multiprune.pruning.layer_state import STATE
 from multiprune.pruning.pruner import UnfinishedPruningError
-from multiprune.pruning.removal import GRANULARITIES, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
+from multiprune.pruning.removal import (
+    BLOCKS,
+    GRANULARITIES,
+    HEAD_DIMENSIONS,
+    HEADS,
+    LAYERS,
+    NEURONS,
+)
 from multiprune.pruning.structured import Structured
 from multiprune.pruning.structured_l0 import StructuredL0
 from multiprune.pruning.units import UnitPruner
@@ -55,7 +62,7 @@ if TYPE_CHECKING:
 
     from torch.optim import Optimizer
 
-GATES = (HEADS, NEURONS, LAYERS)
+GATES = (HEADS, NEURONS, BLOCKS, LAYERS)
 
 
 def cases() -> list[Case]:

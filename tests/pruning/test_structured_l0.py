@@ -1,8 +1,9 @@
-"""Gates of heads, neurons and layers: against autograd, and against what is left at the end."""
+"""Gates of heads, neurons, blocks, layers: against autograd, and against what is left at last."""
 
 from __future__ import annotations
 
 import copy
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,7 +13,9 @@ from tiny_encoders import states_of as states
 from torch.optim import AdamW
 
 from multiprune.budget import FractionBudget, FullBudget
-from multiprune.pruning.removal import HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
+from multiprune.pruning.evaluation_gates import soft_gates
+from multiprune.pruning.gated_state import ATTENTION_BLOCK, FEED_FORWARD_BLOCK, GATE_KINDS
+from multiprune.pruning.removal import BLOCKS, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
 from multiprune.pruning.structured_l0 import StructuredL0
 
 if TYPE_CHECKING:
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-KINDS = (HEADS, NEURONS, LAYERS)
+KINDS = (HEADS, NEURONS, BLOCKS, LAYERS)
 HEAD, NEURON = 4 * HEAD_SIZE * HIDDEN, 2 * HIDDEN
 LAYER = HEADS_PER_LAYER * HEAD + INTERMEDIATE * NEURON
 
@@ -54,21 +57,22 @@ def step(encoder: nn.Module, pruner: StructuredL0, optimizer: AdamW, number: int
 
 
 def gates_of(pruner: StructuredL0) -> list[Tensor]:
-    return [state.gate(kind) for state in pruner.gated_states() for kind in KINDS]
+    kinds = [kind for kind, unit in GATE_KINDS.items() if unit in pruner.granularity]
+    return [state.gate(kind) for state in pruner.gated_states() for kind in kinds]
 
 
 @pytest.mark.parametrize("micro_batches", [1, 2])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_gradient_of_the_gates_is_that_of_autograd(name: str, micro_batches: int) -> None:
-    kinds = (HEADS, NEURONS) if name == "albert" else KINDS
+    kinds = (HEADS, NEURONS, BLOCKS) if name == "albert" else KINDS
     encoder, pruner = with_gates(name, kinds)
+    for log_alpha in pruner.gates.log_alpha():
+        log_alpha.fill_(0.5)  # open partly, all of them
     pruner.prune(0.2)
     watched, seen = copy.deepcopy((encoder, pruner))
     updates: list[Any] = []
     pruner.gates.update = lambda *arguments: updates.append(arguments)  # type: ignore[method-assign]
     gates = [gate.requires_grad_() for gate in gates_of(seen)]
-    if name == "albert":
-        gates = gates[:2]
     for number in range(micro_batches):
         backward(encoder, number)
         backward(watched, number)
@@ -96,6 +100,18 @@ def test_gate_of_a_layer_closes_all_that_the_layer_adds() -> None:
     torch.testing.assert_close(layer(hidden), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [ATTENTION_BLOCK, FEED_FORWARD_BLOCK])
+def test_gate_of_a_block_closes_what_the_block_adds_and_nothing_else(kind: str) -> None:
+    encoder, pruner = with_gates()
+    by_hand: Any = tiny_encoder("bert").train()
+    pruner.gated_states()[0].gate(kind).zero_()
+    layer = by_hand.encoder.layer[0]
+    output = (layer.attention if kind == ATTENTION_BLOCK else layer).output.dense
+    output.weight.data.zero_()
+    output.bias.data.zero_()
+    torch.testing.assert_close(states(encoder), states(by_hand), rtol=0, atol=1e-12)
+
+
 def test_gate_of_a_head_and_of_a_neuron_close_nothing_else() -> None:
     encoder, pruner = with_gates()
     by_hand = tiny_encoder("bert").train()
@@ -107,26 +123,50 @@ def test_gate_of_a_head_and_of_a_neuron_close_nothing_else() -> None:
     torch.testing.assert_close(states(encoder), states(by_hand), rtol=0, atol=1e-12)
 
 
-def test_expected_size_multiplies_the_gate_of_the_layer() -> None:
+def open_with(alpha: float) -> float:
+    return 1 / (1 + 1 / (alpha * 11 ** (2 / 3)))
+
+
+def test_only_neurons_start_at_the_drop_rate_and_others_open() -> None:
     _, pruner = with_gates()
-    # Each gate is open with the same probability p, and what is in a layer with p^2.
-    alpha = 0.7 / 0.3
-    probability = 1 / (1 + 1 / (alpha * 11 ** (2 / 3)))
-    assert pruner.gates.expected_size().item() == pytest.approx(probability**2)
-    _, without = with_gates(kinds=(HEADS, NEURONS))
-    assert without.gates.expected_size().item() == pytest.approx(probability)
+    kinds = list(GATE_KINDS) * 2
+    for kind, log_alpha in zip(kinds, pruner.gates.log_alpha(), strict=True):
+        expected = math.log(0.7 / 0.3) if kind == NEURONS else math.log(100)
+        assert log_alpha.tolist() == pytest.approx([expected] * len(log_alpha)), kind
+
+
+def test_expected_size_multiplies_the_gates_of_unit_block_and_layer() -> None:
+    neuron, start = open_with(0.7 / 0.3), open_with(100)
+    in_heads = HEADS_PER_LAYER * HEAD / LAYER
+    for kinds, head, of_block in [
+        (KINDS, start, start**2),
+        ((HEADS, NEURONS, BLOCKS), start, start),
+        ((HEADS, NEURONS, LAYERS), start, start),
+        ((HEADS, NEURONS), start, 1.0),
+    ]:
+        _, pruner = with_gates(kinds=kinds)
+        expected = of_block * (in_heads * head + (1 - in_heads) * neuron)
+        assert pruner.gates.expected_size().item() == pytest.approx(expected), kinds
     _, heads = with_gates(kinds=(HEADS,))
-    share = HEADS_PER_LAYER * HEAD / LAYER
-    assert heads.gates.expected_size().item() == pytest.approx(probability * share + 1 - share)
+    assert heads.gates.expected_size().item() == pytest.approx(start * in_heads + 1 - in_heads)
 
 
-def test_target_goes_from_the_expected_start_to_the_budget() -> None:
+def test_expected_size_counts_the_biases_of_a_block_with_its_gate() -> None:
+    _, pruner = with_gates(kinds=(BLOCKS,), budget=FractionBudget(fraction=0.9, of="encoder"))
+    # Gates of both attentions are shut: 3 biases of 32 and the 4 matrices of each layer go.
+    for number, log_alpha in enumerate(pruner.gates.log_alpha()):
+        log_alpha.fill_(-50.0 if number % 2 == 0 else 50.0)
+    attention = HEADS_PER_LAYER * HEAD + 4 * HIDDEN
+    feed_forward = INTERMEDIATE * NEURON + INTERMEDIATE + HIDDEN
+    expected = feed_forward / (attention + feed_forward)
+    assert pruner.gates.expected_size().item() == pytest.approx(expected)
+
+
+def test_target_goes_from_the_whole_to_the_budget() -> None:
     encoder, pruner = with_gates()
-    start = pruner.gates.expected_size().item()
     for amount in (0.25, 0.75):
         pruner.prune(amount)
-        target = encoder.get_buffer("gates_target").item()
-        assert target == pytest.approx(start + amount * (0.5 - start))
+        assert encoder.get_buffer("gates_target").item() == pytest.approx(1 - amount * 0.5)
 
 
 def test_expected_size_follows_its_target_and_what_the_loss_does_not_see_goes() -> None:
@@ -165,13 +205,15 @@ def test_gates_are_folded_into_the_weights_at_the_end() -> None:
     encoder.train()
     pruner.prune(1.0)
     masked = [state.units() for state in pruner.states]
+    learned = iter(estimated.gates.log_alpha())
     for state, units in zip(estimated.gated_states(), masked, strict=True):
         heads = units["value"].view(HEADS_PER_LAYER, HEAD_SIZE)[:, 0]
-        for kind, mask in ((HEADS, heads), (NEURONS, units["neurons"])):
-            gate = state.gate(kind, training=False)
-            state.set_gates(kind, gate, gate * mask)
-        if not heads.any():
-            state.set_gates(LAYERS, *[torch.zeros(1)] * 2)
+        neurons, ones = units["neurons"], torch.ones(1)
+        for kind, mask in zip(
+            GATE_KINDS, (heads, neurons, heads.any(), neurons.any(), ones), strict=True
+        ):
+            gate = soft_gates(next(learned)) * mask
+            state.set_gates(kind, gate, gate)
     before.eval()
     torch.testing.assert_close(states(encoder), states(before), rtol=0, atol=1e-12)
     assert all((gate == 1).all() for gate in gates_of(pruner))
@@ -208,5 +250,5 @@ def test_full_budget_opens_no_gates() -> None:
 
 
 def test_dimensions_of_heads_have_no_gates() -> None:
-    with pytest.raises(ValueError, match="Gates must be on some of heads, neurons, layers, but"):
+    with pytest.raises(ValueError, match="Gates must be on some of heads, neurons, blocks, layers"):
         with_gates(kinds=(HEADS, HEAD_DIMENSIONS))

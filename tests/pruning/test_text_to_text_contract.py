@@ -146,11 +146,11 @@ def test_untied_matrix_of_scores_is_not_pruned() -> None:
     assert not any("lm_head" in path for path in pruner.masks())
 
 
-def test_dropping_layers_is_refused() -> None:
+def test_dropping_blocks_is_refused() -> None:
     file = next(file for file in CASES if method_of(file) is StructuredL0)
     model = Network("t5")
     pruner: Pruner = instantiate(OmegaConf.load(file), budget=FractionBudget(fraction=0.5))
-    with pytest.raises(ValueError, match="leave `layers` out of `granularity`"):
+    with pytest.raises(ValueError, match="leave `blocks` out of `granularity`"):
         pruner.prepare(model, model.encoder)
 
 

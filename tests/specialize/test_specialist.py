@@ -83,7 +83,7 @@ WEIGHTS, NEURON = 2 * (4 * 16 * 16 + 2 * 16 * 8), 2 * 16
 def scores(neurons: Tensor) -> Scores:
     """Return scores of a layer in which neurons alone differ."""
     dimensions = torch.ones(2, 8)
-    return Scores(torch.ones(2), dimensions, dimensions, neurons, torch.ones(()))
+    return Scores(torch.ones(2), dimensions, dimensions, neurons, torch.ones(2), torch.ones(()))
 
 
 def without_neurons(number: int, **settings: Any) -> Recipe:

@@ -6,6 +6,7 @@ import logging
 import re
 import warnings
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -149,7 +150,7 @@ def _traced(model: ShippedModel) -> ONNXProgram:
     inputs = _batch(model, 2, 7)
     axes = tuple({0: "batch", 1: "length"} for _ in answers.names)
     try:
-        with _quiet():
+        with _quiet(), _without_empty_products(answers):
             program = torch.onnx.export(
                 answers,
                 tuple(inputs[name] for name in answers.names),
@@ -181,6 +182,28 @@ def _name_outputs(program: ONNXProgram, tasks: Sequence[str]) -> None:
             value.name = f"inner/{value.name}"
     for value, task in zip(graph.outputs, tasks, strict=True):
         value.name = task
+
+
+@contextmanager
+def _without_empty_products(model: nn.Module) -> Iterator[None]:
+    """Let linear layers without weights return zeros: ONNX Runtime multiplies no empty matrices.
+
+    A feed-forward network that was dropped has two of them.
+    """
+    empty = [
+        one for one in model.modules() if isinstance(one, nn.Linear) and not one.weight.numel()
+    ]
+    for linear in empty:
+        linear.forward = partial(_zeros_of, linear)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for linear in empty:
+            del linear.forward
+
+
+def _zeros_of(linear: nn.Linear, states: Tensor) -> Tensor:
+    return states.new_zeros((*states.shape[:-1], linear.out_features))
 
 
 @contextmanager

@@ -55,6 +55,9 @@ class Architecture:
         neuron_count: attribute of the configuration that holds the number of neurons.
         resizable_heads: whether heads may lose dimensions and keep their scale.
         returns_tuple: whether a layer returns its hidden states within a tuple.
+        attention_returns_tuple: whether the attention returns its hidden states within a tuple.
+        attention_is_branch: whether others add what the attention returns to what it read, and norm
+            the sum, rather than itself.
         position_bias: what cuts the bias of all heads of the dense model that the attention is
             handed, if it is.
         droppable: whether a layer may go as a whole.
@@ -72,10 +75,17 @@ class Architecture:
     neuron_count: str = "intermediate_size"
     resizable_heads: bool = True
     returns_tuple: bool = False
+    attention_returns_tuple: bool = True
+    attention_is_branch: bool = False
     position_bias: type[PositionBias] | None = None
     droppable: bool = True
     per_layer_config: bool = True
     decoding: tuple[str, ...] = ()
+
+    @property
+    def attention_block(self) -> str:
+        """The path of the module that holds all of the attention."""
+        return self.attention.partition(".")[0]
 
 
 _BERT = Architecture(
@@ -112,6 +122,7 @@ _DISTILBERT = Architecture(
     head_count=("n_heads",),
     head_width=(),
     neuron_count="hidden_dim",
+    attention_is_branch=True,
 )
 
 _MPNET = Architecture(
@@ -162,6 +173,7 @@ _MODERNBERT = Architecture(
     head_count=(),
     head_width=(),
     resizable_heads=False,  # rotary positions pair the dimensions of a head
+    attention_is_branch=True,
 )
 
 
@@ -179,6 +191,7 @@ def _rotary(inner: Sequence[str], output: str, norms: Sequence[str] = ()) -> Arc
         head_count=(),
         head_width=(),
         resizable_heads=False,  # rotary positions pair the dimensions of a head
+        attention_is_branch=True,
     )
 
 
@@ -240,12 +253,13 @@ _T5 = (
 
 _OF_BERT = (
     *("bert", "roberta", "xlm-roberta", "electra", "camembert", "data2vec-text", "ernie"),
-    *("markuplm", "roc_bert", "splinter"),
+    "roc_bert",
 )
 
 #: By ``config.model_type``. ALBERT's layers are shared: each is pruned once and counted once.
 ARCHITECTURES: Mapping[str, tuple[Architecture, ...]] = {
     **dict.fromkeys(_OF_BERT, (_BERT,)),
+    **dict.fromkeys(("markuplm", "splinter"), (replace(_BERT, attention_returns_tuple=False),)),
     "rembert": (_BERT_FIXED_HEADS,),
     "roformer": (_BERT_FIXED_HEADS,),
     "roberta-prelayernorm": (_BERT_NORMS_FIRST,),

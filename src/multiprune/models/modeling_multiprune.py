@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +28,19 @@ _ALL_HEADS = "position_bias_of_all_heads"
 class DroppedLayer(nn.Module):
     """What is left of a layer without attention and feed-forward network: its norms.
 
-    They keep their paths and their order, so that their weights keep their names, and an optimizer
+    Or of an attention, in a layer that keeps its feed-forward network; ``is_branch`` says that what
+    it returns is added to what it read, so that it returns zeros.
+
+    Norms keep their paths and their order, so that their weights keep their names, and an optimizer
     that is made anew for a resumed run numbers them as before. An empty tensor stands where the
     dense layer has its first matrix: whoever loads it into the dense architecture is told so.
     """
 
-    def __init__(self, layer: nn.Module, norms: list[str], *, returns_tuple: bool) -> None:
+    def __init__(
+        self, layer: nn.Module, norms: list[str], *, returns_tuple: bool, is_branch: bool = False
+    ) -> None:
         super().__init__()
-        self.norms, self.returns_tuple = list(norms), returns_tuple
+        self.norms, self.returns_tuple, self.is_branch = list(norms), returns_tuple, is_branch
         for path, module in layer.named_modules():
             if path in norms:
                 _attach(self, path, module)
@@ -51,6 +57,9 @@ class DroppedLayer(nn.Module):
         """Apply the norms; take whatever a layer of the architecture takes."""
         for path in self.norms:
             hidden_states = self.get_submodule(path)(hidden_states)
+        if self.is_branch:
+            # A norm before it has a gradient, of zeros: distributed training waits for one.
+            hidden_states = hidden_states * 0
         return (hidden_states, None) if self.returns_tuple else hidden_states
 
 
@@ -138,11 +147,13 @@ def reshape(encoder: nn.Module, shapes: dict[str, Any]) -> None:
 
     ``shapes`` maps ``linear`` to (outputs, inputs) by path, ``low_rank`` to ranks, ``attributes``
     to attributes of attentions, ``position_bias`` and ``shared_position_bias`` to the heads that an
-    attention has kept, and ``dropped`` to the norms that are left of a layer.
+    attention has kept, and ``dropped`` to what is left of a layer, or of an attention.
     """
     for path, (outputs, inputs) in shapes.get("linear", {}).items():
         old = _linear(encoder, path)
-        _replace(encoder, path, _like(old, inputs, outputs, bias=old.bias is not None))
+        _replace(
+            encoder, path, _like(old, inputs, outputs, bias=inputs > 0 and old.bias is not None)
+        )
     for path, rank in shapes.get("low_rank", {}).items():
         old = _linear(encoder, path)
         down = _like(old, old.in_features, rank, bias=False)
@@ -156,11 +167,7 @@ def reshape(encoder: nn.Module, shapes: dict[str, Any]) -> None:
             kind.attach(encoder.get_submodule(path), heads)
     for path, dropped in shapes.get("dropped", {}).items():
         layer = encoder.get_submodule(path)
-        _replace(
-            encoder,
-            path,
-            DroppedLayer(layer, dropped["norms"], returns_tuple=dropped["returns_tuple"]),
-        )
+        _replace(encoder, path, DroppedLayer(layer, **dropped))
 
 
 class PrunedEncoder:
@@ -339,7 +346,10 @@ def _attach(root: nn.Module, path: str, module: nn.Module) -> None:
 
 def _like(old: nn.Linear, inputs: int, outputs: int, *, bias: bool) -> nn.Linear:
     weight = old.weight
-    return nn.Linear(inputs, outputs, bias=bias, device=weight.device, dtype=weight.dtype)
+    with warnings.catch_warnings():
+        # A feed-forward network that is gone has no neurons, and nothing to be initialized.
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        return nn.Linear(inputs, outputs, bias=bias, device=weight.device, dtype=weight.dtype)
 
 
 def _replace(encoder: nn.Module, path: str, module: nn.Module) -> None:

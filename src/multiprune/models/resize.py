@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from multiprune.models.architectures import NEURONS, QUERY_KEY, ROWS, VALUE
-from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.models.nested import LayerOrder
 from multiprune.models.shrink import attention_shape, heads_left
 from multiprune.models.structure import along
@@ -40,13 +39,17 @@ class Resizable:
         return bool(self._undo)
 
     def resize(self, units: Sequence[Mapping[str, Bool[Tensor, "_"]]]) -> None:
-        """Give each layer the parts that masks keep, one a kind of unit; without heads, skip it."""
+        """Give each layer the parts that masks keep, one a kind of unit.
+
+        Without heads, skip its attention, and without neurons either, all of it.
+        """
         if self.is_resized:
             raise RuntimeError("Layers must be whole before they are resized, but are parts.")
         for layer, kept in zip(self.layers, units, strict=True):
             if not kept[VALUE].any():
-                self._skip(layer)
-            elif not all(mask.all() for mask in kept.values()):
+                self._skip(layer, attention_only=bool(kept[NEURONS].any()))
+            whole = all(mask.all() for mask in kept.values())
+            if not whole and (kept[VALUE].any() or kept[NEURONS].any()):
                 self._narrow(layer, kept)
 
     def restore(self) -> None:
@@ -54,13 +57,10 @@ class Resizable:
         while self._undo:
             self._undo.pop()()
 
-    def _skip(self, layer: Layer) -> None:
-        place, _, name = layer.path.rpartition(".")
-        parent, whole = layer.encoder.get_submodule(place), layer.encoder.get_submodule(layer.path)
-        architecture = layer.architecture
-        left = DroppedLayer(
-            whole, list(architecture.norms), returns_tuple=architecture.returns_tuple
-        )
+    def _skip(self, layer: Layer, *, attention_only: bool) -> None:
+        path, left = layer.dropped(attention_only=attention_only)
+        place, _, name = path.rpartition(".")
+        parent, whole = layer.encoder.get_submodule(place), layer.encoder.get_submodule(path)
         parent.add_module(name, left.train(whole.training))
         self._undo.append(partial(parent.add_module, name, whole))
 
@@ -71,6 +71,10 @@ class Resizable:
             self._lend(linear, "weight", part(linear.weight, slices.dim, index))
             if slices.dim == ROWS and linear.bias is not None:
                 self._lend(linear, "bias", part(linear.bias, 0, index))
+            elif not len(index):
+                self._lend(linear, "bias", None)
+        if not kept[VALUE].any():
+            return
         attention = layer.attention
         for name, value in attention_shape(layer, kept).items():
             self._undo.append(partial(setattr, attention, name, getattr(attention, name)))
@@ -79,7 +83,7 @@ class Resizable:
         if kind is not None and len(heads) < layer.heads:
             self._undo += [handle.remove for handle in kind.attach(attention, heads)]
 
-    def _lend(self, linear: nn.Linear, name: str, lent: Tensor) -> None:
+    def _lend(self, linear: nn.Linear, name: str, lent: Tensor | None) -> None:
         # As `torch.func.functional_call` does: a part that gradients flow through is no parameter.
         whole = linear._parameters[name]
         linear._parameters[name] = lent  # type: ignore[assignment]

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 def is_cut(layer: Layer) -> bool:
     """Whether a layer is smaller than it was when it was described."""
-    module = layer.encoder.get_submodule(layer.path)
-    if isinstance(module, DroppedLayer):
+    modules = layer.encoder.get_submodule(layer.path).modules()
+    if any(isinstance(one, DroppedLayer) for one in modules):
         return True
     return any(
         linear.weight.shape[slices.dim] != sum(map(layer.size_of, slices.units))
@@ -46,41 +46,51 @@ def shrink_layer(
 
     If pruned units are zero, the layer computes what it computed before. The parameters of a layer
     that is dropped leave the optimizer. ``kept`` holds one boolean mask a kind of unit; with no
-    head left, the layer is dropped.
+    head left, the attention is dropped, and with no neuron either, the layer.
     """
-    if not kept[VALUE].any():
-        _drop(layer, optimizer)
+    if _drop(layer, kept, optimizer):
         return
     for linear, slices in layer.linear_layers():
         index = along(slices, kept).nonzero()[:, 0]
         cut_parameter(linear, "weight", slices.dim, index, optimizer)
-        if slices.dim == ROWS and linear.bias is not None:
+        if linear.bias is not None and slices.dim == ROWS:
             cut_parameter(linear, "bias", 0, index, optimizer)
+        elif linear.bias is not None and not len(index):
+            forget([linear.bias], optimizer)
+            linear.register_parameter("bias", None)
         linear.out_features, linear.in_features = linear.weight.shape
     _resize_attention(layer, kept)
 
 
 def resize_layer(layer: Layer, kept: Mapping[str, Bool[Tensor, "_"]]) -> None:
     """Give a layer the shapes of one that was cut; its weights are lost, to be loaded."""
-    if not kept[VALUE].any():
-        _drop(layer, None)
+    if _drop(layer, kept):
         return
     for linear, slices in layer.linear_layers():
         size = int(along(slices, kept).count_nonzero())
         resize_parameter(linear, "weight", slices.dim, size)
-        if slices.dim == ROWS and linear.bias is not None:
+        if linear.bias is not None and slices.dim == ROWS:
             resize_parameter(linear, "bias", 0, size)
+        elif linear.bias is not None and not size:
+            linear.register_parameter("bias", None)
         linear.out_features, linear.in_features = linear.weight.shape
     _resize_attention(layer, kept)
 
 
-def _drop(layer: Layer, optimizer: Optimizer | None) -> None:
-    parent, _, name = layer.path.rpartition(".")
-    module, architecture = layer.encoder.get_submodule(layer.path), layer.architecture
-    left = DroppedLayer(module, list(architecture.norms), returns_tuple=architecture.returns_tuple)
+def _drop(
+    layer: Layer, kept: Mapping[str, Bool[Tensor, "_"]], optimizer: Optimizer | None = None
+) -> bool:
+    """Drop the layer, or its attention, if nothing of it is kept; return whether it has gone."""
+    if kept[VALUE].any():
+        return False
+    has_neurons = bool(kept[NEURONS].any())
+    path, left = layer.dropped(attention_only=has_neurons)
+    parent, _, name = path.rpartition(".")
+    module = layer.encoder.get_submodule(path)
     staying = {id(parameter) for parameter in left.parameters()}
     forget([one for one in module.parameters() if id(one) not in staying], optimizer)
     layer.encoder.get_submodule(parent).add_module(name, left.train(module.training))
+    return not has_neurons
 
 
 def heads_left(layer: Layer, kept: Mapping[str, Bool[Tensor, "_"]]) -> list[int]:
@@ -104,6 +114,8 @@ def attention_shape(layer: Layer, kept: Mapping[str, Bool[Tensor, "_"]]) -> dict
 
 
 def _resize_attention(layer: Layer, kept: Mapping[str, Bool[Tensor, "_"]]) -> None:
+    if not kept[VALUE].any():
+        return
     attention, architecture = layer.attention, layer.architecture
     for name, value in attention_shape(layer, kept).items():
         setattr(attention, name, value)
@@ -131,14 +143,19 @@ def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
     }
     for path, module in encoder.named_modules():
         if isinstance(module, DroppedLayer):
-            shapes["dropped"][path] = {"norms": module.norms, "returns_tuple": module.returns_tuple}
+            shapes["dropped"][path] = _describe_dropped(module)
     for path, module in dense.named_modules():
         here = _submodule(encoder, path)
         if isinstance(module, nn.Linear) and isinstance(here, nn.Linear):
             _describe_linear(path, here, module, shapes)
-    if shapes["linear"]:
+    if shapes["linear"] or shapes["dropped"]:
         _describe_attentions(encoder, dense, shapes)
     return {key: value for key, value in shapes.items() if value}
+
+
+def _describe_dropped(left: DroppedLayer) -> dict[str, Any]:
+    described = {"norms": left.norms, "returns_tuple": left.returns_tuple}
+    return described | ({"is_branch": True} if left.is_branch else {})
 
 
 def per_layer_config(
@@ -173,14 +190,17 @@ def _describe_layer(
         }
         return described | {architecture.neuron_count: 0}
     widths = {
-        slices.units[0]: _inputs_of(layer.get_submodule(name))
+        slices.units[0]: _inputs_of(module)
         for name, slices in architecture.linear.items()
-        if slices.dim == COLUMNS
+        if slices.dim == COLUMNS and (module := _submodule(layer, name)) is not None
     }
-    attention = layer.get_submodule(architecture.attention)
-    size = int(getattr(attention, architecture.head_size))
-    return {
-        "num_attention_heads": widths[VALUE] // size,
+    config, attention = encoder.config, _submodule(layer, architecture.attention)
+    dense_size = config.hidden_size // config.num_attention_heads
+    size = int(getattr(attention, architecture.head_size, dense_size))
+    skipped = {"attention": VALUE not in widths, "mlp": not widths[NEURONS]}
+    skips = {"skip": [name for name, is_gone in skipped.items() if is_gone]}
+    return (skips if skips["skip"] else {}) | {
+        "num_attention_heads": widths.get(VALUE, 0) // size,
         "head_dim": size,
         architecture.neuron_count: widths[NEURONS],
     }
@@ -212,8 +232,8 @@ def _describe_attentions(
 ) -> None:
     for architecture in architectures_of(encoder):
         for layer in layer_paths(dense, architecture):
-            if not isinstance(encoder.get_submodule(layer), DroppedLayer):
-                path = f"{layer}.{architecture.attention}"
+            path = f"{layer}.{architecture.attention}"
+            if hasattr(_submodule(encoder, path), architecture.head_size):
                 _describe_attention(path, encoder, dense, architecture, shapes)
 
 

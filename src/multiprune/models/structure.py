@@ -18,6 +18,7 @@ from multiprune.models.architectures import (
     Slices,
     columns,
 )
+from multiprune.models.modeling_multiprune import DroppedLayer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -73,6 +74,25 @@ class Layer:
         """The module that knows the number of heads."""
         return self.encoder.get_submodule(f"{self.path}.{self.architecture.attention}")
 
+    def dropped(self, *, attention_only: bool) -> tuple[str, DroppedLayer]:
+        """Return the path of the layer, or of its attention, and what is left without it."""
+        architecture = self.architecture
+        if not attention_only:
+            module, norms = self.encoder.get_submodule(self.path), list(architecture.norms)
+            return self.path, DroppedLayer(module, norms, returns_tuple=architecture.returns_tuple)
+        start = f"{architecture.attention_block}."
+        return self.attention_path, DroppedLayer(
+            self.encoder.get_submodule(self.attention_path),
+            [one[len(start) :] for one in architecture.norms if one.startswith(start)],
+            returns_tuple=architecture.attention_returns_tuple,
+            is_branch=architecture.attention_is_branch,
+        )
+
+    @property
+    def attention_path(self) -> str:
+        """The path of the module that holds all of the attention."""
+        return f"{self.path}.{self.architecture.attention_block}"
+
     def size_of(self, units: str) -> int:
         """Return the number of units of a kind."""
         return self.neurons if units == NEURONS else self.heads * self.head_size
@@ -88,7 +108,7 @@ def layers_of(encoder: nn.Module) -> list[Layer]:
 
     Raises:
         ValueError: if the architecture has no entry here, the encoder is wrapped in another module,
-            or a layer was dropped already.
+            or a layer or an attention was dropped already.
     """
     found = []
     for architecture in architectures_of(encoder):
@@ -129,7 +149,9 @@ def _layer(encoder: nn.Module, path: str, architecture: Architecture) -> Layer:
     module = encoder.get_submodule(path)
     attention = _submodule(module, architecture.attention)
     if not hasattr(attention, architecture.head_size):
-        raise ValueError(f"Layers must not have been dropped before, but {path} was.")
+        raise ValueError(
+            f"Layers and attentions must not have been dropped before, but {path} has none."
+        )
     _refuse_wrapped(module, path, architecture)
     size = int(getattr(attention, architecture.head_size))
     widths = {

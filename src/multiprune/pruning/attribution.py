@@ -215,6 +215,7 @@ def scores_by_example(
         query_key=of[QUERY_KEY].view(shape),
         value=of[VALUE].view(shape),
         neurons=of[NEURONS],
+        blocks=torch.stack([of[HEADS].sum(1), of[NEURONS].sum(1)], 1),
         layer=of[HEADS].sum(1) + of[NEURONS].sum(1),
     )
 

@@ -49,6 +49,11 @@ class DynamicSparsification(Structured):
     ones. A training step runs the whole encoder and ``parts_of_step``, at the cost of their sizes;
     ``multiprune.training.sandwich`` is what the parts learn.
 
+    Of the paper's gates ("improved L0") a review says that they add a constraint on the sparsity
+    and a loss of diversity to those of Louizos et al. (2018). No formula of either could be seen,
+    so neither is here or elsewhere: ``StructuredL0`` has the constraint of Wang et al. (2020), and
+    no loss of diversity.
+
     Weights are never zero, since larger parts need them. In evaluation mode, and wherever this
     pruner is asked what is kept, the encoder is its smallest part.
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from multiprune.pruning.removal import HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
+from multiprune.pruning.removal import BLOCKS, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,6 +49,7 @@ def compared_scores(
             scores.query_key[kept.query_key & heads],
             scores.value[kept.value & heads],
         ],
+        BLOCKS: [scores.blocks[kept.blocks]],
         LAYERS: [scores.layer],
     }
     return [one for kind in granularity for one in found[kind]]

@@ -67,11 +67,14 @@ class Gates:
         module: nn.Module,
         counts: Sequence[int],
         expected_size: Callable[[Sequence[Float[Tensor, "_"]]], Float[Tensor, ""]],
+        *,
+        starting_open: Sequence[bool] = (),
     ) -> None:
         """Register ``counts`` gates in ``module``.
 
         ``expected_size`` takes the probabilities to be open, a vector for each count, and returns
-        the size, differentiable. Sizes of about 1 suit the multipliers.
+        the size, differentiable. Sizes of about 1 suit the multipliers. ``starting_open`` says
+        which vectors start at the largest ``log_alpha``, none by default.
         """
         self._module, self._counts, self._size_of = module, list(counts), expected_size
         like = next(module.parameters())
@@ -88,6 +91,9 @@ class Gates:
             module.register_buffer(f"gates_{kind}_step", torch.zeros((), device=like.device))
         module.register_buffer("gates_target", zero.clone())
         module.register_buffer("gates_learning", zero.bool())
+        for vector, is_open in zip(self.log_alpha(), starting_open, strict=False):
+            if is_open:
+                vector.fill_(math.log(_LARGEST_ALPHA))
         self._first_size = float(self.expected_size())
 
     def remove(self) -> None:
@@ -113,9 +119,10 @@ class Gates:
         """Set the expected size that is aimed at."""
         self._buffer("target").fill_(size)
 
-    def aim(self, amount: float, size: float) -> None:
-        """Aim ``amount`` of the way from where the expected size began to ``size``."""
-        self.set_target(self._first_size + amount * (size - self._first_size))
+    def aim(self, amount: float, size: float, first: float | None = None) -> None:
+        """Aim ``amount`` of the way to ``size`` from ``first``, or from the size at the start."""
+        first = self._first_size if first is None else first
+        self.set_target(first + amount * (size - first))
 
     def log_alpha(self) -> list[Float[Tensor, "_"]]:
         """Return what is learned, a vector for each count."""

@@ -29,6 +29,7 @@ class Scores:
         query_key: of the dimensions of each head's query and key.
         value: of the dimensions of each head's value.
         neurons: of each neuron.
+        blocks: of the attention, and of the feed-forward network.
         layer: of the layer as a whole.
     """
 
@@ -36,12 +37,12 @@ class Scores:
     query_key: Float[Tensor, "*examples heads head_size"]
     value: Float[Tensor, "*examples heads head_size"]
     neurons: Float[Tensor, "*examples neurons"]
+    blocks: Float[Tensor, "*examples 2"]
     layer: Float[Tensor, "*examples"]
 
     def cpu(self) -> Scores:
         """Return the same on the CPU."""
-        mine = (self.heads, self.query_key, self.value, self.neurons, self.layer)
-        return Scores(*(tensor.cpu() for tensor in mine))
+        return Scores(*(tensor.cpu() for tensor in vars(self).values()))
 
 
 class Importance(ABC):
@@ -115,12 +116,14 @@ class WeightMagnitude(Importance):
                 squares[units] += part
         shape = (layer.heads, layer.head_size)
         query_key, value = squares[QUERY_KEY].view(shape), squares[VALUE].view(shape)
+        blocks = torch.stack([query_key.sum() + value.sum(), squares[NEURONS].sum()])
         return Scores(
             heads=(query_key + value).sum(1).sqrt(),
             query_key=query_key.sqrt(),
             value=value.sqrt(),
             neurons=squares[NEURONS].sqrt(),
-            layer=(query_key.sum() + value.sum() + squares[NEURONS].sum()).sqrt(),
+            blocks=blocks.sqrt(),
+            layer=blocks.sum().sqrt(),
         )
 
 
@@ -140,20 +143,21 @@ class RandomImportance(Importance):
             return torch.rand(shape, generator=generator).to(device)
 
         shape = (layer.heads, layer.head_size)
-        return Scores(
-            draw(layer.heads), draw(*shape), draw(*shape), draw(layer.neurons), draw(1)[0]
-        )
+        units = (draw(layer.heads), draw(*shape), draw(*shape), draw(layer.neurons))
+        whole = draw(1)[0]
+        return Scores(*units, blocks=draw(2), layer=whole)
 
 
 @torch.no_grad()
 def gate_gradients(layer: Layer) -> Scores:
-    """Return ``dL/dz`` of gates, open at 1, on all units of a layer and on the layer itself."""
+    """Return ``dL/dz`` of gates, open at 1, on all units of a layer, its blocks and itself."""
     shape = (layer.heads, layer.head_size)
     value = input_gate_gradient(layer.output_of(VALUE)).view(shape)
     neurons = input_gate_gradient(layer.output_of(NEURONS)) if layer.neurons else value.new_empty(0)
     query = next(one for one, it in layer.linear_layers() if QUERY_KEY in it.units)
     query_key = output_gate_gradient(query)[: layer.size_of(QUERY_KEY)].view(shape)
-    return Scores(value.sum(1), query_key, value, neurons, value.sum() + neurons.sum())
+    blocks = torch.stack([value.sum(), neurons.sum()])
+    return Scores(value.sum(1), query_key, value, neurons, blocks, blocks.sum())
 
 
 def input_gate_gradient(linear: nn.Linear) -> Float[Tensor, "{linear.in_features}"]:

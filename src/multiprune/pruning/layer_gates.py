@@ -24,13 +24,15 @@ class GateVector:
     """Gates in a module: buffers ``<prefix>gate`` to train with and ``<prefix>evaluation_gate``.
 
     They multiply what linear layers read, or, as ``gates_outputs`` says, what these return: bias
-    included, ``y = z (W x + b)`` has ``sum W dL/dW + sum b dL/db = z dL/dz``.
+    included, ``y = z (W x + b)`` has ``sum W dL/dW + sum b dL/db = z dL/dz``. Those of
+    ``starts_open`` start all but surely open, whatever the drop rate.
     """
 
     module: nn.Module
     prefix: str
     linear_layers: Sequence[nn.Linear]
     gates_outputs: bool = False
+    starts_open: bool = False
 
     @property
     def training(self) -> Tensor:
@@ -68,11 +70,16 @@ class LayerGates(Gates):
         # Of the loss with respect to the gates, from before the optimizer's step to after it.
         self._gradients: list[Tensor] = []
         self._scale = 1.0
-        self.add_to(module, [len(one.training) for one in vectors], expected_size)
+        self.add_to(
+            module,
+            [len(one.training) for one in vectors],
+            expected_size,
+            starting_open=[one.starts_open for one in vectors],
+        )
 
     @override
-    def aim(self, amount: float, size: float) -> None:
-        super().aim(amount, size)
+    def aim(self, amount: float, size: float, first: float | None = None) -> None:
+        super().aim(amount, size, first)
         if not self.learning:
             self.start()
             self._show()

@@ -9,8 +9,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from multiprune.models.nested import RemovalOrder
-from multiprune.pruning.removal import HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
-from multiprune.pruning.removal_walk import Candidate, RemovalWalk
+from multiprune.pruning.remaining_layer import Candidate
+from multiprune.pruning.removal import (
+    BLOCKS,
+    GRANULARITIES,
+    HEAD_DIMENSIONS,
+    HEADS,
+    LAYERS,
+    NEURONS,
+)
+from multiprune.pruning.removal_walk import RemovalWalk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,17 +65,17 @@ def removal_order(
 ) -> RemovalOrder:
     """Return in which order what is ``kept`` goes, the least important first, down to ``size``.
 
-    A layer keeps a head, a dimension and a neuron, unless it goes as a whole; one layer stays.
-    What would leave room for the smallest unit below the final size is passed over, for smaller
-    units that follow, and the last neurons stay until they fill the room that whole heads leave; of
-    a layer that cannot go as a whole, the least important units go. Where nothing is small enough,
-    the smallest goes, and what went before and fits is brought back; before the last ranking,
-    nothing goes then.
+    A block keeps a head, a dimension or a neuron, unless it goes as a whole, by itself or with its
+    layer; one block of one layer stays. What would leave room for the smallest unit below the final
+    size is passed over, for smaller units that follow, and the last neurons stay until they fill
+    the room that whole heads leave; of a layer or a block that cannot go as a whole, the least
+    important units go. Where nothing is small enough, the smallest goes, and what went before and
+    fits is brought back; before the last ranking, nothing goes then.
     Arguments are those of ``remove_least_important``.
     """
     candidates = sorted(
         _candidates(scores, kept, granularity),
-        key=lambda one: (one.score, one.kind, one.layer, one.index),
+        key=lambda one: (one.score, GRANULARITIES.index(one.kind), one.layer, one.index),
     )
     walk = RemovalWalk(candidates, kept, costs, size=size, final=size if final is None else final)
     while walk.remove_what_fits() or walk.remove_smallest():
@@ -87,8 +95,10 @@ def _candidates(
             yield from _of_kind(HEADS, number, score.heads, here.heads)
         if NEURONS in granularity:
             yield from _of_kind(NEURONS, number, score.neurons, here.neurons)
-        if HEAD_DIMENSIONS in granularity:
+        if HEAD_DIMENSIONS in granularity and here.heads.any():
             yield from _dimensions(number, score, here)
+        if BLOCKS in granularity:
+            yield from _of_kind(BLOCKS, number, score.blocks, here.blocks)
         if LAYERS in granularity:
             yield Candidate(float(score.layer), LAYERS, number, 0)
 

@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from jaxtyping import Bool, Float, Int32
-from torch import Tensor
-
-from multiprune.models.nested import LayerOrder
-from multiprune.pruning.removal import GRANULARITIES, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
+from multiprune.pruning.remaining_layer import Candidate, RemainingLayer
+from multiprune.pruning.removal import ATTENTION, BLOCKS, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from multiprune.pruning.importance import Scores
     from multiprune.pruning.removal import Kept, UnitCosts
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A unit that may go, or, of dimensions, one of every head of a layer."""
-
-    score: float
-    kind: str
-    layer: int
-    index: int
 
 
 class RemovalWalk:
@@ -60,10 +44,12 @@ class RemovalWalk:
         for candidate in self.candidates:
             if self.sizes[-1] <= self.size:
                 break
-            if self._take(candidate) or candidate.kind != LAYERS or not self._saving(candidate):
+            if self._take(candidate) or candidate.kind not in (BLOCKS, LAYERS):
+                continue
+            if not self._saving(candidate):
                 continue
             for unit in self.candidates:
-                if unit.layer == candidate.layer and self.sizes[-1] > self.size:
+                if _is_in(unit, candidate) and self.sizes[-1] > self.size:
                     self._take(unit)
         return len(self.sizes) > before
 
@@ -83,12 +69,16 @@ class RemovalWalk:
         if room < self._smallest:
             return
         staying: set[Candidate] = set()
-        for candidate in sorted(removed, key=lambda one: one.score, reverse=True):
-            cost = self.layers[candidate.layer].cost_to_restore(candidate)
-            if 0 < cost <= room:
-                self.layers[candidate.layer].restore(candidate)
-                staying.add(candidate)
-                room -= cost
+        returning, found = sorted(removed, key=lambda one: one.score, reverse=True), -1
+        while found < len(staying):  # units of a block can come back once the block has
+            found = len(staying)
+            for candidate in returning:
+                layer = self.layers[candidate.layer]
+                cost = 0 if candidate in staying else layer.cost_to_restore(candidate)
+                if 0 < cost <= room:
+                    layer.restore(candidate)
+                    staying.add(candidate)
+                    room -= cost
         self._begin()
         for candidate in removed:
             if candidate not in staying:
@@ -99,7 +89,7 @@ class RemovalWalk:
         pairs = zip(self._kept, self._costs, strict=True)
         self.layers = [RemainingLayer(kept, costs) for kept, costs in pairs]
         self.sizes = [sum(one.size for one in self.layers)]
-        self._alive = sum(not one.dropped for one in self.layers)
+        self._count_alive()
         self._neurons = sum(one.spare_neurons for one in self.layers)
 
     def _take(self, candidate: Candidate) -> bool:
@@ -130,110 +120,29 @@ class RemovalWalk:
         layer = self.layers[candidate.layer]
         if candidate.kind == LAYERS:
             return layer.size if self._alive > 1 else 0
+        if candidate.kind == BLOCKS and self._blocks == 1:
+            return 0
         return layer.saving(candidate)
 
     def _remove(self, candidate: Candidate) -> None:
         before = self.layers[candidate.layer].spare_neurons
         self.sizes.append(self.sizes[-1] - self._saving(candidate))
-        self._alive -= candidate.kind == LAYERS
         self.layers[candidate.layer].remove(candidate, len(self.removed))
         self.removed.append(candidate)
-        if candidate.kind in (NEURONS, LAYERS):
-            self._neurons -= before - self.layers[candidate.layer].spare_neurons
+        if candidate.kind in (BLOCKS, LAYERS):
+            self._count_alive()
+        self._neurons -= before - self.layers[candidate.layer].spare_neurons
+
+    def _count_alive(self) -> None:
+        """Count the layers of which something is left, and the blocks."""
+        self._alive = sum(not one.dropped for one in self.layers)
+        self._blocks = sum((one.heads > 0) + (one.neurons > 0) for one in self.layers)
 
 
-class RemainingLayer:
-    """What one layer has left while candidates are walked through, and when the others went.
-
-    Dimensions are counted: which of each head go depends on how many.
-    """
-
-    def __init__(self, kept: Kept, costs: UnitCosts) -> None:
-        self.kept, self.costs = kept, costs
-        self.heads = int(kept.heads.count_nonzero())
-        self.neurons = int(kept.neurons.count_nonzero())
-        self.dimensions = kept.dimensions
-        self.dropped = kept.dropped
-        #: By kind: which removal took what, or, of dimensions, one of every head.
-        self.gone: dict[str, dict[int, int]] = {kind: {} for kind in GRANULARITIES}
-
-    @property
-    def size(self) -> int:
-        """The parameters that are left."""
-        return 0 if self.dropped else self.costs.of(self.heads, self.dimensions, self.neurons)
-
-    @property
-    def spare_neurons(self) -> int:
-        """The parameters of all neurons but one."""
-        return 0 if self.dropped else max(0, self.neurons - 1) * self.costs.neuron
-
-    def saving(self, candidate: Candidate) -> int:
-        """Return what a head, a neuron or a dimension saves: 0 if it is gone, or the last."""
-        kind = candidate.kind
-        left = {HEADS: self.heads, NEURONS: self.neurons, HEAD_DIMENSIONS: self.dimensions}[kind]
-        if self.dropped or left <= 1 or candidate.index in self.gone[kind]:
-            return 0
-        return self._cost(kind)
-
-    def cost_to_restore(self, candidate: Candidate) -> int:
-        """Return what a head or neuron that went would cost, 0 if it cannot come back alone."""
-        if self.dropped or candidate.kind not in (HEADS, NEURONS):
-            return 0
-        return self._cost(candidate.kind)
-
-    def remove(self, candidate: Candidate, number: int) -> None:
-        """Remove a head, a neuron, a dimension of every head, or the whole layer."""
-        self._count(candidate.kind, -1)
-        self.dropped = candidate.kind == LAYERS
-        self.gone[candidate.kind][candidate.index] = number
-
-    def restore(self, candidate: Candidate) -> None:
-        """Count a head or neuron that went again."""
-        self._count(candidate.kind, 1)
-
-    def _cost(self, kind: str) -> int:
-        if kind == NEURONS:
-            return self.costs.neuron
-        return self.costs.head_dimension * (self.dimensions if kind == HEADS else self.heads)
-
-    def _count(self, kind: str, change: int) -> None:
-        self.heads += change * (kind == HEADS)
-        self.neurons += change * (kind == NEURONS)
-        self.dimensions += change * (kind == HEAD_DIMENSIONS)
-
-    def order(self, score: Scores) -> LayerOrder:
-        """Return when each unit goes; what had gone before has -1."""
-        here, never = self.kept, torch.iinfo(torch.int32).max
-        heads, query_key, value, neurons = (
-            torch.where(mask, never, -1).int()
-            for mask in (here.heads, here.query_key, here.value, here.neurons)
-        )
-        for positions, kind in ((heads, HEADS), (neurons, NEURONS)):
-            gone = self.gone[kind]
-            positions[torch.tensor(list(gone), dtype=torch.long)] = torch.tensor(
-                list(gone.values()), dtype=torch.int32
-            )
-            positions.clamp_(max=self.gone[LAYERS].get(0, never))
-        for positions, scores, mask in (
-            (query_key, score.query_key, here.query_key),
-            (value, score.value, here.value),
-        ):
-            _place_dimensions(positions, scores, mask, sorted(self.gone[HEAD_DIMENSIONS].values()))
-        return LayerOrder(heads, query_key, value, neurons)
-
-
-def _place_dimensions(
-    positions: Int32[Tensor, "heads head_size"],
-    scores: Float[Tensor, "heads head_size"],
-    kept: Bool[Tensor, "heads head_size"],
-    removals: Sequence[int],
-) -> None:
-    """Note in each head which removal takes its lowest score, its next, ...; ties by position.
-
-    All heads have as many dimensions.
-    """
-    masked = scores.float().masked_fill(~kept, -torch.inf)
-    order = masked.sort(dim=1, descending=True, stable=True).indices
-    left = int(kept[0].count_nonzero())
-    for count, removal in enumerate(removals, start=1):
-        positions.scatter_(1, order[:, left - count, None], removal)
+def _is_in(unit: Candidate, whole: Candidate) -> bool:
+    """Whether a candidate is a part of a layer, or of a block, that is another candidate."""
+    if unit.layer != whole.layer:
+        return False
+    if whole.kind == BLOCKS:
+        return unit.kind in ((HEADS, HEAD_DIMENSIONS) if whole.index == ATTENTION else (NEURONS,))
+    return whole.kind == LAYERS

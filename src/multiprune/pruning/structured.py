@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from multiprune.models.structure import Layer
     from multiprune.pruning.removal import Kept
 
-_SCORES = ("heads", "query_key", "value", "neurons", "layer")
+_SCORES = ("heads", "query_key", "value", "neurons", "blocks", "layer")
 
 
 class ImportanceState(LayerState):
@@ -28,10 +28,11 @@ class ImportanceState(LayerState):
 
     def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
-        for name in _SCORES[:-1]:
+        for name in _SCORES[:-2]:
             mask = self.get_buffer(f"{name}_mask")
             self.register_buffer(f"{name}_importance", torch.zeros_like(mask, dtype=torch.float32))
         device = self.get_buffer("heads_mask").device
+        self.register_buffer("blocks_importance", torch.zeros(2, device=device))
         self.register_buffer("layer_importance", torch.zeros((), device=device))
 
     def importance(self) -> Scores:

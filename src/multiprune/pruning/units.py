@@ -30,6 +30,7 @@ from multiprune.pruning.layer_state import STATE, LayerState, resize_on_load
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.ready import NotReadyError, refuse_compiled
 from multiprune.pruning.removal import (
+    BLOCKS,
     GRANULARITIES,
     HEAD_DIMENSIONS,
     LAYERS,
@@ -57,8 +58,9 @@ class UnitPruner(Pruner):
     Args:
         budget: how much may stay; embeddings, poolers and norms are not touched.
         granularity: kinds of what may go, some of ``heads``, ``head_dimensions`` (one of every head
-            of a layer at a time), ``neurons``, ``layers``. A layer that stays keeps a head, a
-            dimension and a neuron; one that goes leaves its norms on the residual stream.
+            of a layer at a time), ``neurons``, ``blocks`` (attention or feed-forward network of a
+            layer), ``layers``. A block that stays keeps a head and a dimension, or a neuron; one
+            that goes leaves its norms on the residual stream.
     """
 
     def __init__(self, *, budget: Budget, granularity: Sequence[str]) -> None:
@@ -278,11 +280,12 @@ class UnitPruner(Pruner):
                 f"{type(self._encoder).__name__} do not: leave `head_dimensions` out of "
                 "`granularity`."
             )
-        if LAYERS in self.granularity and not architecture.droppable:
+        dropping = [kind for kind in (BLOCKS, LAYERS) if kind in self.granularity]
+        if dropping and not architecture.droppable:
             raise ValueError(
                 f"A layer that is dropped must leave nothing undone for the others, but those of "
-                f"{type(self._encoder).__name__} share what the first computes: leave `layers` out "
-                "of `granularity`."
+                f"{type(self._encoder).__name__} share what the first computes: leave "
+                f"`{'` and `'.join(dropping)}` out of `granularity`."
             )
         if LAYERS in self.granularity and len(self.layers) == 1:
             raise ValueError(
@@ -295,23 +298,40 @@ def costs_of(layer: Layer, of: str) -> UnitCosts:
     """Return what the units of a layer cost in the parameters that ``of`` counts."""
     counts_biases = "encoder_other" in parts_of(of)
     costs = {QUERY_KEY: 0, VALUE: 0, NEURONS: 0}
-    rest = 0
+    outputs = {VALUE: 0, NEURONS: 0}
     for linear, slices in layer.linear_layers():
         has_bias = counts_biases and linear.bias is not None
         for units in slices.units:
             costs[units] += linear.weight.shape[1 - slices.dim] + (has_bias and slices.dim == ROWS)
-        rest += linear.out_features if has_bias and slices.dim == COLUMNS else 0
-    rest += _others(layer) if counts_biases and layer.architecture.droppable else 0
-    return UnitCosts(costs[QUERY_KEY] + costs[VALUE], costs[NEURONS], rest)
+        if has_bias and slices.dim == COLUMNS:
+            outputs[slices.units[0]] += linear.out_features
+    others, in_attention = (
+        _others(layer) if counts_biases and layer.architecture.droppable else (0, 0)
+    )
+    return UnitCosts(
+        costs[QUERY_KEY] + costs[VALUE],
+        costs[NEURONS],
+        rest=others - in_attention,
+        attention=outputs[VALUE] + in_attention,
+        feed_forward=outputs[NEURONS],
+    )
 
 
-def _others(layer: Layer) -> int:
-    """Count the norms that a layer takes along when it is dropped, as ModernBERT's do."""
+def _others(layer: Layer) -> tuple[int, int]:
+    """Count the norms that a layer takes along when it is dropped, and those in its attention.
+
+    ModernBERT's layers do, and attentions that norm what they read.
+    """
     module = layer.encoder.get_submodule(layer.path)
     norms = [module.get_submodule(path) for path in layer.architecture.norms]
     staying = [*norms, *(linear for linear, _ in layer.linear_layers())]
     counted = {id(one) for part in staying for one in part.parameters()}
-    return sum(one.numel() for one in module.parameters() if id(one) not in counted)
+    attention = layer.encoder.get_submodule(layer.attention_path)
+    found = (
+        sum(one.numel() for one in part.parameters() if id(one) not in counted)
+        for part in (module, attention)
+    )
+    return next(found), next(found)
 
 
 def _mask(parameter: Tensor, mask: Tensor, to_gradients: bool) -> None:
