@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.pruning.by_task import checked, top_shares
 from multiprune.pruning.layer_gates import GateVector, LayerGates
 from multiprune.pruning.ranks import RankPruner
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from multiprune.budget import Budget
+    from multiprune.pruning.by_task import ByTask
+    from multiprune.pruning.ranks import RankTarget
 
 
 class LowRankL0(RankPruner):
@@ -117,8 +120,9 @@ class LowRankGradual(RankPruner):
     value is averaged over steps, ``score = smoothing * score + (1 - smoothing) * value``.
     """
 
-    def __init__(self, *, budget: Budget, smoothing: float) -> None:
+    def __init__(self, *, budget: Budget, smoothing: float, by_task: ByTask | None = None) -> None:
         super().__init__(budget=budget)
+        self.by_task = checked(by_task)
         check_number("smoothing", smoothing, at_least=0, below=1)
         self.smoothing = smoothing
         # What closing each rank would change, from ``before_step`` to ``after_step``.
@@ -126,14 +130,27 @@ class LowRankGradual(RankPruner):
 
     @override
     def scores(self) -> list[Float[Tensor, "_"]]:
-        return [target.layer.get_buffer("ranks_importance") for target in self.targets]
+        if self.by_task is None:
+            return self._gathered(self.targets)
+        return self.by_task.joined(self._top_shares)
+
+    def _top_shares(self) -> list[Tensor]:
+        scores = self._gathered(self.targets)
+        masks = [target.mask for target in self.targets]
+        return top_shares(scores, [one[mask] for one, mask in zip(scores, masks, strict=True)])
+
+    def _gathered(self, targets: Sequence[RankTarget]) -> list[Tensor]:
+        """Return what is averaged, of the task that is looked at where tasks are apart."""
+        held = [target.layer.get_buffer("ranks_importance") for target in targets]
+        return held if self.by_task is None else [one[self.by_task.current] for one in held]
 
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         super().prepare(model, encoder)
         for target in self.targets:
             zeros = torch.zeros_like(target.layer.down.weight[:, 0])
-            target.layer.register_buffer("ranks_importance", zeros)
+            gathered = zeros if self.by_task is None else self.by_task.apart(zeros)
+            target.layer.register_buffer("ranks_importance", gathered)
 
     @override
     @torch.no_grad()
@@ -145,8 +162,8 @@ class LowRankGradual(RankPruner):
     @override
     @torch.no_grad()
     def after_step(self) -> None:
-        for target, change in zip(self._uncut(), self._changes, strict=True):
-            target.layer.get_buffer("ranks_importance").lerp_(change.abs(), 1 - self.smoothing)
+        for gathered, change in zip(self._gathered(self._uncut()), self._changes, strict=True):
+            gathered.lerp_(change.abs(), 1 - self.smoothing)
         super().after_step()
 
 
