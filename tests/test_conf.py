@@ -47,10 +47,14 @@ ONLY_THE_USER_KNOWS = {
 }  # fmt: skip
 
 
+#: Groups that the defaults list leaves out.
+ADDED = ("pruner/groups", "pruner/by_task")
+
+
 def test_every_group_has_options() -> None:
     assert len(ALL_FILES) >= 45
     for group in (
-        "task", "encoder", "data", "data/mixing", "budget", "pruner", "pruner/groups", "schedule",
+        "task", "encoder", "data", "data/mixing", "budget", "pruner", *ADDED, "schedule",
         "optimizer", "distillation", "trainer", "logger", "experiment",
         "setting", "recipe",
     ):  # fmt: skip
@@ -68,8 +72,7 @@ def test_specialists_need_nothing_but_a_run() -> None:
 @pytest.mark.parametrize("option", ALL_FILES)
 def test_every_option_composes(option: str) -> None:
     group, _, name = option.rpartition("/")
-    # Groups that the defaults list leaves out are added.
-    config = composed(f"{'+' * (group == 'pruner/groups')}{group}={name}")
+    config = composed(f"{'+' * (group in ADDED)}{group}={name}")
     assert not OmegaConf.missing_keys(config) - ONLY_THE_USER_KNOWS
 
 
@@ -177,6 +180,21 @@ def test_every_kind_of_groups_reaches_the_pruner(pruner: str, name: str) -> None
     groups = method(budget=instantiate(config.budget)).groups
     assert isinstance(groups, Groups)
     assert type(groups) is get_class(config.pruner.groups._target_)
+
+
+@pytest.mark.parametrize("name", options("pruner/by_task"))
+@pytest.mark.parametrize(
+    "pruner",
+    [
+        *("fisher", "movement", "frozen_movement", "platon", "low_rank_gradual", "attribution"),
+        *("structured", "structured_gradient", "dynamic_sparsification"),
+    ],
+)
+def test_tasks_are_kept_apart_by_every_pruner_that_reads_gradients(pruner: str, name: str) -> None:
+    config = composed(f"pruner={pruner}", f"+pruner/by_task={name}")
+    method = instantiate(config.pruner, _partial_=True, _convert_="all")
+    by_task = method(budget=instantiate(config.budget)).by_task
+    assert type(by_task) is get_class(config.pruner.by_task._target_)
 
 
 def test_size_and_pattern_of_groups_are_set_on_the_command_line() -> None:

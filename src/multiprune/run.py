@@ -30,6 +30,7 @@ from multiprune.outcome import (
 )
 from multiprune.pruning.fingerprint import mask_digest
 from multiprune.pruning.pruner import UnfinishedPruningError
+from multiprune.pruning.ready import NotReadyError
 from multiprune.quiet import quiet_libraries
 from multiprune.report.findings.resampling import resamples_of
 from multiprune.report.outcome import density_map, summary
@@ -126,6 +127,7 @@ def train(experiment: Experiment) -> None:
         )
     except (
         *(ResumeError, CorpusError, ChildProcessError, FloatingPointError, UnfinishedPruningError),
+        NotReadyError,
         # Lightning checks some settings only now.
         MisconfigurationException,
     ) as error:

@@ -202,3 +202,13 @@ def test_forgetting_without_an_optimizer_or_twice_does_nothing() -> None:
     forget(gone, optimizer)
     forget(gone, optimizer)
     assert len(owned(optimizer)) == 3
+
+
+def test_buffers_with_a_dimension_of_tasks_are_cut_and_resized_along() -> None:
+    model, scores = Network(), torch.arange(30.0).view(2, 5, 3)
+    model.first.register_buffer("weight_scores", scores)
+    index = torch.tensor([0, 3])
+    cut_parameter(model.first, "weight", 0, index)
+    assert torch.equal(model.first.get_buffer("weight_scores"), scores[:, index])
+    resize_parameter(model.first, "weight", 1, 2)
+    assert model.first.get_buffer("weight_scores").shape == (2, 2, 2)

@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import LinearLR
 
 from multiprune.budget import FractionBudget
 from multiprune.models.modeling_multiprune import DroppedLayer
+from multiprune.pruning.by_task import HighestRank
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.layer_state import STATE
@@ -47,6 +48,9 @@ ALL_FILES = [
     _FOLDER / "dynamic_sparsification.yaml",
     *sorted(_FOLDER.glob("structured*.yaml")),
 ]
+
+# Steps are of these in turn.
+TASKS = ("first", "second")
 
 TOTAL_STEPS, STOP_STEP, EVERY_N_STEPS = 12, 9, 3
 
@@ -109,6 +113,7 @@ class Case:
     file: Path
     granularity: tuple[str, ...] = (HEADS, NEURONS)
     fraction: float = 0.4
+    by_task: bool = False
 
     @property
     def method(self) -> type[UnitPruner]:
@@ -126,8 +131,9 @@ class Case:
 
     def pruner(self) -> UnitPruner:
         budget = FractionBudget(fraction=self.fraction)
+        options = {"by_task": HighestRank(tasks=TASKS)} if self.by_task else {}
         pruner: UnitPruner = instantiate(
-            OmegaConf.load(self.file), budget=budget, granularity=self.granularity
+            OmegaConf.load(self.file), budget=budget, granularity=self.granularity, **options
         )
         return pruner
 
@@ -145,7 +151,7 @@ class Case:
         return model, pruner, optimizer
 
     def __str__(self) -> str:
-        return f"{self.file.stem}-{'+'.join(self.granularity)}"
+        return f"{self.file.stem}-{'+'.join(self.granularity)}" + "-by_task" * self.by_task
 
 
 def files() -> list[Path]:
@@ -156,6 +162,7 @@ def files() -> list[Path]:
 def driver_of(pruner: Pruner, optimizer: Optimizer) -> GradualPruning:
     schedule = CubicSchedule(start=0.0, stop=STOP_STEP / TOTAL_STEPS)
     driver = GradualPruning(pruner, schedule, total_steps=TOTAL_STEPS, every_n_steps=EVERY_N_STEPS)
+    optimizer.register_step_pre_hook(lambda *_: driver.tasks.add(TASKS[driver.step % 2]))
     driver.attach(optimizer)
     return driver
 

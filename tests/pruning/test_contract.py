@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import LinearLR
 from multiprune.budget import FractionBudget, FullBudget
 from multiprune.models.late_low_rank import LateLowRankLinear
 from multiprune.models.modeling_multiprune import FactoredLinear
+from multiprune.pruning.by_task import ByTask, HighestRank, MeanRank
 from multiprune.pruning.combined import Combined
 from multiprune.pruning.element_wise import ElementWisePruner
 from multiprune.pruning.fixed import Fixed
@@ -46,15 +47,21 @@ TOTAL_STEPS, STOP_STEP, EVERY_N_STEPS = 12, 9, 3
 # What a method may also keep together; one block costs 4, the others are exact.
 GROUPS: dict[str, Groups] = {"blocks": Blocks(size=2), "n_of_m": NofM(n=1, m=2), "rows": Rows()}
 
+# Steps are of these in turn.
+TASKS = ("first", "second")
+BY_TASK: dict[str, type[ByTask]] = {"mean_rank": MeanRank, "highest_rank": HighestRank}
+
 
 @dataclass(frozen=True)
 class Case:
     file: Path
     per_layer: bool = False
     groups: str = ""
+    by_task: str = ""
 
     def __str__(self) -> str:
-        return self.file.stem + "-per_layer" * self.per_layer + f"-{self.groups}".rstrip("-")
+        options = ["per_layer" * self.per_layer, self.groups, self.by_task]
+        return "-".join([self.file.stem, *filter(None, options)])
 
     @property
     def method(self) -> type[Pruner]:
@@ -86,6 +93,8 @@ class Case:
         options: dict[str, object] = {"per_layer": True} if self.per_layer else {}
         if self.groups:
             options["groups"] = GROUPS[self.groups]
+        if self.by_task:
+            options["by_task"] = BY_TASK[self.by_task](tasks=TASKS)
         fraction = self.fraction if fraction is None else fraction
         budget = FullBudget() if fraction == 1 else FractionBudget(fraction=fraction)
         pruner: Pruner = instantiate(OmegaConf.load(self.file), budget=budget, **options)
@@ -113,6 +122,10 @@ def cases() -> list[Case]:
             found.append(Case(file, per_layer=True))
         if "groups" in options and case.method is not SoftMovement:  # which refuses them
             found += [Case(file, groups=name) for name in GROUPS]
+        if "by_task" in options:
+            found += [Case(file, by_task=name) for name in BY_TASK]
+            if "per_layer" in options:
+                found.append(Case(file, by_task="highest_rank", per_layer=True))
     return found
 
 
@@ -179,6 +192,7 @@ def adamw(parameters: Iterable[Tensor]) -> Optimizer:
 def driver_of(pruner: Pruner, optimizer: Optimizer) -> GradualPruning:
     schedule = CubicSchedule(start=0.0, stop=STOP_STEP / TOTAL_STEPS)
     driver = GradualPruning(pruner, schedule, total_steps=TOTAL_STEPS, every_n_steps=EVERY_N_STEPS)
+    optimizer.register_step_pre_hook(lambda *_: driver.tasks.add(TASKS[driver.step % 2]))
     driver.attach(optimizer)
     return driver
 
@@ -437,11 +451,12 @@ def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float
     for step in range(3):
         optimizer.zero_grad()
         loss_of(model, step).backward()  # type: ignore[no-untyped-call]
+        pruner.note_tasks([TASKS[step % 2]])
         pruner.before_step()
         optimizer.step()
         pruner.after_step()
     pruner.prune(0.0)
-    scores = [score.clone() for score in pruner.scores()]
+    scores = [score.clone() for score in pruner.finite_scores()]
     assert all(score.min() < score.max() for score in scores)
     pruner.prune(amount)
     masks = list(pruner.masks().values())

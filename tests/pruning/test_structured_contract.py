@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 GATES = (HEADS, NEURONS, BLOCKS, LAYERS)
+#: What may keep tasks apart.
+BY_GRADIENT = ("structured", "structured_gradient", "attribution", "dynamic_sparsification")
 
 
 def cases() -> list[Case]:
@@ -70,6 +72,8 @@ def cases() -> list[Case]:
     for file in files():
         every = GATES if Case(file, GATES).method is StructuredL0 else GRANULARITIES
         found += [Case(file, (HEADS, NEURONS)), Case(file, every)]
+        if file.stem in BY_GRADIENT:
+            found.append(Case(file, every, by_task=True))
     return found
 
 
@@ -275,7 +279,8 @@ def test_nan_scores_are_refused_with_the_layer() -> None:
 @every_method
 def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float) -> None:
     _, pruner, _ = case.trained(steps=2)
-    if isinstance(pruner, Structured) and not pruner.importance.is_loss:
+    is_relative = isinstance(pruner, Structured) and not pruner.importance.is_loss
+    if isinstance(pruner, Structured) and is_relative and not case.by_task:
         scores, relative_to_layer = pruner.absolute_scores(), True
     else:
         scores, relative_to_layer = pruner.scores(), False

@@ -25,14 +25,15 @@ def cut_parameter(
 
     A new parameter takes the place of the old one in the module and in the optimizer's groups, and
     every tensor of the optimizer's state that has the old shape (moments, momentum) is cut along,
-    and so are buffers ``<name>_...`` of that shape beside the parameter (masks, scores).
+    and so are buffers ``<name>_...`` of that shape beside the parameter (masks, scores), which may
+    have more dimensions before it (one score a task).
     (Autograd remembers the shape of a parameter while any earlier loss is alive, so it cannot be
     cut in place.)
     """
     old: nn.Parameter = getattr(module, name)
     index = index.to(old.device)
     for key, buffer in _buffers_beside(module, name, old):
-        setattr(module, key, buffer.index_select(dim, index))
+        setattr(module, key, buffer.index_select(dim - old.dim(), index))
 
     def cut(value: Tensor) -> Tensor:
         return value.index_select(dim, index.to(value.device))
@@ -78,7 +79,7 @@ def resize_parameter(module: nn.Module, name: str, dim: int, size: int) -> None:
     shape = list(parameter.shape)
     shape[dim] = size
     for key, buffer in _buffers_beside(module, name, parameter):
-        setattr(module, key, buffer.new_empty(shape))
+        setattr(module, key, buffer.new_empty([*buffer.shape[: -len(shape)], *shape]))
     parameter.data = parameter.data.new_empty(shape)
     parameter.grad = None
 
@@ -87,7 +88,7 @@ def _buffers_beside(module: nn.Module, name: str, parameter: Tensor) -> list[tup
     return [
         (key, buffer)
         for key, buffer in module.named_buffers(recurse=False)
-        if key.startswith(f"{name}_") and buffer.shape == parameter.shape
+        if key.startswith(f"{name}_") and buffer.shape[-parameter.dim() :] == parameter.shape
     ]
 
 

@@ -9,6 +9,7 @@ from typing_extensions import override
 from multiprune.arguments import check_is
 from multiprune.pruning.all_ranks import summed
 from multiprune.pruning.attribution import Attribution
+from multiprune.pruning.by_task import checked
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.recorder import Recorder
 from multiprune.pruning.removal import HEADS, NEURONS, relative_scores, scores_per_parameter
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     from multiprune.budget import Budget
     from multiprune.models.structure import Layer
+    from multiprune.pruning.by_task import ByTask
     from multiprune.pruning.layer_state import LayerState
+    from multiprune.pruning.removal import Kept
 
 
 class AttributionPruner(UnitPruner):
@@ -39,6 +42,7 @@ class AttributionPruner(UnitPruner):
         granularity: kinds of what may go.
         relative: compare units with those of their kind and layer only; otherwise all are ranked
             together, by what they contribute per parameter.
+        by_task: keeps tasks apart, and joins their rankings.
     """
 
     def __init__(
@@ -48,8 +52,10 @@ class AttributionPruner(UnitPruner):
         method: Attribution,
         granularity: Sequence[str] = (HEADS, NEURONS),
         relative: bool = False,
+        by_task: ByTask | None = None,
     ) -> None:
         super().__init__(budget=budget, granularity=granularity)
+        self.by_task = checked(by_task)
         check_is(Attribution, "Fisher()", method=method)
         if len(method.passes) > 1:
             raise ValueError(
@@ -62,7 +68,7 @@ class AttributionPruner(UnitPruner):
 
     @override
     def new_state(self, layer: Layer) -> LayerState:
-        return ImportanceState(layer)
+        return ImportanceState(layer, self.by_task)
 
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
@@ -117,6 +123,9 @@ class AttributionPruner(UnitPruner):
     @override
     def scores(self) -> list[Scores]:
         kept = [state.kept() for state in self.states]
+        return self.of_all_tasks(lambda: self._scores_among(kept), kept)
+
+    def _scores_among(self, kept: Sequence[Kept]) -> list[Scores]:
         sums = [state.importance() for state in self.states if isinstance(state, ImportanceState)]
         scores = [Scores(*map(self.method.in_total, vars(one).values())) for one in sums]
         if self.relative:

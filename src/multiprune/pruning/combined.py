@@ -12,7 +12,7 @@ from multiprune.budget.ledger import parts_of
 from multiprune.pruning.pruner import Pruner
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
@@ -77,6 +77,11 @@ class Combined(Pruner):
     def check_ready(self) -> None:
         self.structured.check_ready()
         self.element_wise.check_ready()
+
+    @override
+    def note_tasks(self, tasks: Iterable[str]) -> None:
+        self.structured.note_tasks(tasks)
+        self.element_wise.note_tasks(tasks)
 
     @override
     def forget_passes(self) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from multiprune.budget import Budget
+    from multiprune.pruning.by_task import ByTask
     from multiprune.pruning.importance import Importance, Scores
 
 #: Where the encoder keeps the order in which its units go.
@@ -61,6 +62,7 @@ class DynamicSparsification(Structured):
         budget: of the smallest part.
         importance: what matters, measured in the gradients of all parts together.
         granularity: kinds of what may go.
+        by_task: as of ``Structured``.
         sampled: how many sizes between the ends are trained in a step.
         temperature: of the softened answers of the whole encoder, which the parts learn.
         label_weight: of the labels for the parts, in [0, 1]; those answers have the rest. It is 0
@@ -74,12 +76,15 @@ class DynamicSparsification(Structured):
         budget: Budget,
         importance: Importance,
         granularity: Sequence[str] = (HEADS, NEURONS),
+        by_task: ByTask | None = None,
         sampled: int = 1,
         temperature: float = 1.0,
         label_weight: float = 0.5,
         seed: int = 0,
     ) -> None:
-        super().__init__(budget=budget, importance=importance, granularity=granularity)
+        super().__init__(
+            budget=budget, importance=importance, granularity=granularity, by_task=by_task
+        )
         check_number("sampled", sampled, at_least=0, whole=True)
         check_number("temperature", temperature, above=0)
         check_number("label_weight", label_weight, at_least=0, at_most=1)
@@ -139,7 +144,7 @@ class DynamicSparsification(Structured):
     @override
     def scores(self) -> list[Scores]:
         # As if nothing had gone, which is so.
-        return self.comparable(self.absolute_scores(), self._whole())
+        return self.scores_among(self._whole())
 
     @override
     def shrink(self, optimizer: Optimizer | None = None) -> bool:

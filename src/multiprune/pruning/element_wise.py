@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from multiprune.arguments import check_is
 from multiprune.budget.ledger import PARTS, ParameterLedger, owned_parameters, parts_of
+from multiprune.pruning.by_task import top_shares
 from multiprune.pruning.finite import refuse_nan
 from multiprune.pruning.groups import Elements, Groups
 from multiprune.pruning.input_norms import InputSquares
@@ -39,6 +40,8 @@ class ElementWisePruner(Pruner):
 
     #: Kinds of buffers that a method keeps beside each target, the mask first.
     state: tuple[str, ...] = ("mask",)
+    #: Those that are of each task where tasks are kept apart.
+    apart: tuple[str, ...] = ()
     #: Whether ``scores`` asks for ``input_norms``, which are gathered while the model trains.
     reads_activations = False
 
@@ -79,7 +82,11 @@ class ElementWisePruner(Pruner):
         self._model, self._encoder = model, encoder
         inside = model if encoder is None else encoder
         owned = [one for one in owned_parameters(model, encoder) if one.part in self.parts]
-        self.targets = [Target(one.path, one.module, one.name) for one in owned]
+        if self.by_task is not None:
+            self.by_task.prepare(model)
+        self.targets = [
+            Target(one.path, one.module, one.name, self.by_task, self.apart) for one in owned
+        ]
         if not self.targets:
             raise ValueError(
                 f"A pruner needs parameters to prune, but {type(inside).__name__} has "
@@ -138,11 +145,17 @@ class ElementWisePruner(Pruner):
 
     def finite_scores(self) -> list[Float[Tensor, "..."]]:
         """Return the present scores, or raise a FloatingPointError if they or weights are NaN."""
-        scores = self.scores()
+        scores = self.scores() if self.by_task is None else self.by_task.joined(self._top_shares)
         pairs = list(zip(self.targets, scores, strict=True))
         refuse_nan("Weights", {one.path: [one.weight] for one in self.targets}, self._when())
         refuse_nan("Scores", {one.path: [score] for one, score in pairs}, self._when())
         return scores
+
+    def _top_shares(self) -> list[Float[Tensor, "..."]]:
+        """Return what the scores of one task are, as shares of those that they are ranked with."""
+        scores = self.scores()
+        ranked = [one for one, _ in self._rankings(self._dense)]
+        return [share for one in ranked for share in top_shares(scores[one])]
 
     @override
     def check_ready(self) -> None:

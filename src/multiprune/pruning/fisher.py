@@ -15,12 +15,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.pruning.by_task import checked
 from multiprune.pruning.element_wise import ElementWisePruner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from multiprune.budget import Budget
+    from multiprune.pruning.by_task import ByTask
     from multiprune.pruning.groups import Groups
     from multiprune.pruning.target import Target
 
@@ -41,6 +43,7 @@ class Fisher(ElementWisePruner):
     """
 
     state = ("mask", "fisher")
+    apart = ("fisher",)
 
     def __init__(
         self,
@@ -50,8 +53,10 @@ class Fisher(ElementWisePruner):
         per_layer: bool = False,
         parts: Sequence[str] = ("encoder_linear",),
         groups: Groups | None = None,
+        by_task: ByTask | None = None,
     ) -> None:
         super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
+        self.by_task = checked(by_task)
         check_number("decay", decay, at_least=0, below=1)
         self.decay = decay
 

@@ -51,6 +51,8 @@ class GradualPruning:
         steps = [*range(0, self.stop_step, every_n_steps), total_steps]
         amounts = [schedule(step / total_steps) for step in steps]
         self._largest_step = max(after - before for before, after in pairwise(amounts))
+        #: The tasks of the batches since the last step, added to by who knows them.
+        self.tasks: set[str] = set()
         #: Whether ``before_step`` was called and the optimizer has not run yet.
         self.pending = False
         #: Whether layers were cut in this process.
@@ -126,6 +128,8 @@ class GradualPruning:
 
     def before_step(self, optimizer: Optimizer) -> None:
         """Gradients are complete, and the optimizer is about to move."""
+        self.pruner.note_tasks(self.tasks)
+        self.tasks = set()
         self.pruner.before_step(learning_rate_scale(optimizer))
         self.pending = True
 

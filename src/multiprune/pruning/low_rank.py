@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.pruning.by_task import checked, top_shares
 from multiprune.pruning.layer_gates import GateVector, LayerGates
 from multiprune.pruning.ranks import RankPruner
 from multiprune.pruning.select import close_smallest
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from multiprune.budget import Budget
+    from multiprune.pruning.by_task import ByTask
     from multiprune.pruning.evaluation_gates import EvaluationGates
+    from multiprune.pruning.ranks import RankTarget
 
 
 class LowRankL0(RankPruner):
@@ -130,8 +133,9 @@ class LowRankGradual(RankPruner):
     everything.
     """
 
-    def __init__(self, *, budget: Budget, smoothing: float) -> None:
+    def __init__(self, *, budget: Budget, smoothing: float, by_task: ByTask | None = None) -> None:
         super().__init__(budget=budget)
+        self.by_task = checked(by_task)
         check_number("smoothing", smoothing, at_least=0, below=1)
         self.smoothing = smoothing
         # What closing each rank would change, from ``before_step`` to ``after_step``.
@@ -139,7 +143,24 @@ class LowRankGradual(RankPruner):
 
     @override
     def scores(self) -> list[Float[Tensor, "_"]]:
-        return [target.layer.get_buffer("ranks_importance") for target in self.targets]
+        if self.by_task is None:
+            return self._by_parameter()
+        # Minus shares, of which each task has at most 1: not below 0, as other scores.
+        return [one + len(self.by_task.tasks) for one in self.by_task.joined(self._top_shares)]
+
+    def _top_shares(self) -> list[Tensor]:
+        scores = self._by_parameter()
+        masks = [target.mask for target in self.targets]
+        return top_shares(scores, [one[mask] for one, mask in zip(scores, masks, strict=True)])
+
+    def _by_parameter(self) -> list[Tensor]:
+        gathered = zip(self._gathered(self.targets), self.targets, strict=True)
+        return [importance / target.cost for importance, target in gathered]
+
+    def _gathered(self, targets: Sequence[RankTarget]) -> list[Tensor]:
+        """Return what is averaged, of the task that is looked at where tasks are apart."""
+        held = [target.layer.get_buffer("ranks_importance") for target in targets]
+        return held if self.by_task is None else [one[self.by_task.current] for one in held]
 
     @override
     def select(self, needed: int) -> list[Bool[Tensor, "_"]]:
@@ -149,7 +170,7 @@ class LowRankGradual(RankPruner):
         if not self._excess or budget > room:
             return super().select(needed)
         scores = [
-            in_order_of_closing(score / target.cost, target.mask.numel() - target.layer.breakeven)
+            in_order_of_closing(score, target.mask.numel() - target.layer.breakeven)
             for score, target in zip(self.checked_scores(), self.targets, strict=True)
         ]
         # Closing counts from full rank, so the way from there to the budget is longer.
@@ -164,7 +185,8 @@ class LowRankGradual(RankPruner):
         super().prepare(model, encoder)
         for target in self.targets:
             zeros = torch.zeros_like(target.layer.down.weight[:, 0])
-            target.layer.register_buffer("ranks_importance", zeros)
+            gathered = zeros if self.by_task is None else self.by_task.apart(zeros)
+            target.layer.register_buffer("ranks_importance", gathered)
 
     @override
     @torch.no_grad()
@@ -176,8 +198,8 @@ class LowRankGradual(RankPruner):
     @override
     @torch.no_grad()
     def after_step(self) -> None:
-        for target, change in zip(self._uncut(), self._changes, strict=True):
-            target.layer.get_buffer("ranks_importance").lerp_(change.abs(), 1 - self.smoothing)
+        for gathered, change in zip(self._gathered(self._uncut()), self._changes, strict=True):
+            gathered.lerp_(change.abs(), 1 - self.smoothing)
         super().after_step()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.pruning.by_task import checked
 from multiprune.pruning.element_wise import ElementWisePruner
 from multiprune.pruning.straight_through import STATE, StraightThroughScores, hide, show
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from multiprune.budget import Budget
+    from multiprune.pruning.by_task import ByTask
     from multiprune.pruning.groups import Groups
     from multiprune.pruning.target import Target
 
@@ -36,6 +38,7 @@ class Movement(ElementWisePruner):
     """
 
     state: tuple[str, ...] = STATE
+    apart = tuple(kind for kind in STATE if kind.startswith("scores"))
 
     def __init__(
         self,
@@ -46,8 +49,10 @@ class Movement(ElementWisePruner):
         per_layer: bool = False,
         parts: Sequence[str] = ("encoder_linear",),
         groups: Groups | None = None,
+        by_task: ByTask | None = None,
     ) -> None:
         super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
+        self.by_task = checked(by_task)
         check_number("magnitude_prior", magnitude_prior, at_least=0)
         self.magnitude_prior = magnitude_prior
         self._straight_through = StraightThroughScores(score_learning_rate)
@@ -59,8 +64,9 @@ class Movement(ElementWisePruner):
             return
         total = sum(target.weight.numel() for target in self.targets)
         mean = sum(float(target.weight.abs().sum()) for target in self.targets) / total
-        for target in self.targets:
-            target.buffer("scores").copy_(target.weight.abs() * (self.magnitude_prior / mean))
+        for _ in self.each_task():
+            for target in self.targets:
+                target.buffer("scores").copy_(target.weight.abs() * (self.magnitude_prior / mean))
 
     @override
     def scores(self) -> list[Float[Tensor, "..."]]:

@@ -15,12 +15,14 @@ from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.pruning.by_task import checked
 from multiprune.pruning.element_wise import ElementWisePruner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from multiprune.budget import Budget
+    from multiprune.pruning.by_task import ByTask
     from multiprune.pruning.groups import Groups
     from multiprune.pruning.target import Target
 
@@ -45,6 +47,7 @@ class Platon(ElementWisePruner):
     """
 
     state = ("mask", "sensitivity", "uncertainty", "window", "window_steps")
+    apart = state[1:]
 
     def __init__(
         self,
@@ -55,8 +58,10 @@ class Platon(ElementWisePruner):
         per_layer: bool = False,
         parts: Sequence[str] = ("encoder_linear",),
         groups: Groups | None = None,
+        by_task: ByTask | None = None,
     ) -> None:
         super().__init__(budget=budget, per_layer=per_layer, parts=parts, groups=groups)
+        self.by_task = checked(by_task)
         check_number("beta1", beta1, at_least=0, below=1)
         check_number("beta2", beta2, at_least=0, below=1)
         self.beta1, self.beta2 = beta1, beta2
@@ -88,7 +93,8 @@ class Platon(ElementWisePruner):
 
     @override
     def prune(self, amount: float) -> None:
-        self._close_window()
+        for _ in self.each_task():
+            self._close_window()
         super().prune(amount)
 
     @torch.no_grad()

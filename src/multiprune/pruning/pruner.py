@@ -13,12 +13,13 @@ from multiprune.pruning.ready import refuse_without_gradients
 from multiprune.pruning.weight_averaging import watch_averages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
     from multiprune.budget import ParameterLedger
+    from multiprune.pruning.by_task import ByTask
     from multiprune.pruning.ready import Weight
     from multiprune.pruning.sizes import EverySize, Parts
 
@@ -46,6 +47,8 @@ class Pruner(ABC):
     reads_gradients = True
     #: Whether ``prepare`` puts other layers, with parameters of their own, in the place of some.
     replaces_layers = False
+    #: Keeps apart what the gradients of each task say; None if it is all one.
+    by_task: ByTask | None = None
 
     # What ``spare`` and ``excess`` return, once ``prepare`` has found it.
     _spare: int
@@ -85,6 +88,16 @@ class Pruner(ABC):
 
     def forget_passes(self) -> None:  # noqa: B027
         """Forget what passes that lead to no step have left."""
+
+    def note_tasks(self, tasks: Iterable[str]) -> None:
+        """Note, before ``before_step``, of which tasks the gradients of the step are."""
+        if self.by_task is not None:
+            self.by_task.note(tasks)
+
+    def each_task(self) -> Iterator[None]:
+        """Yield once while the statistics of each task are looked at, or of all if they are one."""
+        for _ in [0] if self.by_task is None else self.by_task.each():
+            yield
 
     def trained_parts(self) -> Parts | None:
         """Return what a training step must run besides the whole encoder, if there is any."""

@@ -107,6 +107,8 @@ class RankPruner(Pruner):
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         inside = model if encoder is None else encoder
         refuse_compiled(inside)
+        if self.by_task is not None:
+            self.by_task.prepare(model)
         self._model = model
         self._ledger = ParameterLedger.of(model, encoder)
         for path, linear in _linear_layers(model, encoder).items():

@@ -8,6 +8,7 @@ import torch
 from typing_extensions import override
 
 from multiprune.arguments import check_is
+from multiprune.pruning.by_task import checked
 from multiprune.pruning.importance import Importance, Scores
 from multiprune.pruning.layer_state import LayerState
 from multiprune.pruning.removal import HEADS, NEURONS, relative_scores, scores_per_parameter
@@ -16,8 +17,11 @@ from multiprune.pruning.units import UnitPruner
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from multiprune.budget import Budget
     from multiprune.models.structure import Layer
+    from multiprune.pruning.by_task import ByTask
     from multiprune.pruning.removal import Kept
 
 _SCORES = ("heads", "query_key", "value", "neurons", "blocks", "layer")
@@ -26,29 +30,38 @@ _SCORES = ("heads", "query_key", "value", "neurons", "blocks", "layer")
 class ImportanceState(LayerState):
     """Also holds the importance of one layer's units, averaged over steps or summed up."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, by_task: ByTask | None = None) -> None:
         super().__init__(layer)
+        self.by_task = by_task
         for name in _SCORES[:-2]:
             mask = self.get_buffer(f"{name}_mask")
-            self.register_buffer(f"{name}_importance", torch.zeros_like(mask, dtype=torch.float32))
+            self._add(name, torch.zeros_like(mask, dtype=torch.float32))
         device = self.get_buffer("heads_mask").device
-        self.register_buffer("blocks_importance", torch.zeros(2, device=device))
-        self.register_buffer("layer_importance", torch.zeros((), device=device))
+        self._add("blocks", torch.zeros(2, device=device))
+        self._add("layer", torch.zeros((), device=device))
 
     def importance(self) -> Scores:
         """Return what ``smooth`` or ``add`` has gathered, on the CPU."""
-        return Scores(*(self.get_buffer(f"{name}_importance").cpu() for name in _SCORES))
+        return Scores(*(one.cpu() for one in self._gathered()))
 
     def add(self, measured: Scores) -> None:
         """Add what was measured to what is held."""
-        for name in _SCORES:
-            self.get_buffer(f"{name}_importance").add_(getattr(measured, name))
+        for name, gathered in zip(_SCORES, self._gathered(), strict=True):
+            gathered.add_(getattr(measured, name))
 
     def smooth(self, measured: Scores, smoothing: float) -> None:
         """Move the importance towards what was measured."""
-        for name in _SCORES:
-            gathered = self.get_buffer(f"{name}_importance")
+        for name, gathered in zip(_SCORES, self._gathered(), strict=True):
             gathered.lerp_(getattr(measured, name), 1 - smoothing)
+
+    def _add(self, name: str, zeros: Tensor) -> None:
+        gathered = zeros if self.by_task is None else self.by_task.apart(zeros)
+        self.register_buffer(f"{name}_importance", gathered)
+
+    def _gathered(self) -> list[Tensor]:
+        """Return views on what is held, of the task that is looked at where tasks are apart."""
+        held = [self.get_buffer(f"{name}_importance") for name in _SCORES]
+        return held if self.by_task is None else [one[self.by_task.current] for one in held]
 
 
 class Structured(UnitPruner):
@@ -58,6 +71,7 @@ class Structured(UnitPruner):
         budget: how much may stay.
         importance: what matters.
         granularity: kinds of what may go.
+        by_task: keeps tasks apart, and joins their rankings; for importance that reads gradients.
     """
 
     def __init__(
@@ -66,16 +80,25 @@ class Structured(UnitPruner):
         budget: Budget,
         importance: Importance,
         granularity: Sequence[str] = (HEADS, NEURONS),
+        by_task: ByTask | None = None,
     ) -> None:
         super().__init__(budget=budget, granularity=granularity)
         check_is(Importance, "GateFisher(smoothing=0.998)", importance=importance)
         self.importance = importance
+        self.by_task = checked(by_task)
+        if by_task is not None and not importance.reads_gradients:
+            raise ValueError(
+                "`by_task` keeps apart what gradients say, but "
+                f"{type(importance).__name__} reads none: leave it out."
+            )
         #: What the gradients of a step say, until it is known that the optimizer took it.
         self._measured: list[Scores] = []
 
     @override
     def new_state(self, layer: Layer) -> LayerState:
-        return ImportanceState(layer) if self.importance.reads_gradients else LayerState(layer)
+        if not self.importance.reads_gradients:
+            return LayerState(layer)
+        return ImportanceState(layer, self.by_task)
 
     @property
     def reads_gradients(self) -> bool:  # type: ignore[override]
@@ -103,7 +126,11 @@ class Structured(UnitPruner):
 
     @override
     def scores(self) -> list[Scores]:
-        return self.comparable(self.absolute_scores(), [state.kept() for state in self.states])
+        return self.scores_among([state.kept() for state in self.states])
+
+    def scores_among(self, kept: Sequence[Kept]) -> list[Scores]:
+        """Return the scores by which units are ranked with those that are ``kept``."""
+        return self.of_all_tasks(lambda: self.comparable(self.absolute_scores(), kept), kept)
 
     def comparable(self, scores: Sequence[Scores], kept: Sequence[Kept]) -> list[Scores]:
         """Return scores, of which ``kept`` is left, that compare between layers and kinds."""

@@ -41,7 +41,7 @@ from multiprune.pruning.removal import (
 from multiprune.pruning.removal_order import remove_least_important
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch.optim import Optimizer
 
@@ -89,6 +89,8 @@ class UnitPruner(Pruner):
         refuse_compiled(self._encoder)
         refuse_computed(self._encoder)
         self.layers = layers_of(self._encoder)
+        if self.by_task is not None:
+            self.by_task.prepare(model)
         self._check_heads_may_shrink()
         self._check_weights_are_untied(model)
         self._costs = [costs_of(layer, self.budget.of) for layer in self.layers]
@@ -163,6 +165,14 @@ class UnitPruner(Pruner):
         ranked = (compared_scores(*one, self.granularity) for one in zip(scores, kept, strict=True))
         refuse_nan("Scores", dict(zip(paths, ranked, strict=True)), self._when())
         return scores
+
+    def of_all_tasks(
+        self, scores: Callable[[], list[Scores]], kept: Sequence[Kept]
+    ) -> list[Scores]:
+        """Return scores as they are, or joined from those of each task."""
+        if self.by_task is None:
+            return scores()
+        return self.by_task.joined_units(scores, kept, self.granularity)
 
     def size_at(self, amount: float) -> int:
         """Return what the layers may have, ``amount`` of the way from dense to the budget."""

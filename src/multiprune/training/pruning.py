@@ -15,8 +15,12 @@ from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.none import NoPruning
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.schedule import Schedule
+from multiprune.tasks.shared_batch import SharedBatch
+from multiprune.tasks.task import Batch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import nn
     from torch.optim import Optimizer
     from torch.utils.hooks import RemovableHandle
@@ -119,6 +123,13 @@ class Pruning(pl.Callback):
         self.pruner.forget_passes()  # as of a search for a learning rate or a batch size
 
     @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        assert self._gradual is not None
+        self._gradual.tasks.update(_tasks_of(batch))
+
+    @override
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
@@ -187,6 +198,13 @@ class Pruning(pl.Callback):
                 f"All ranks must hold the same masks after step {trainer.global_step}, but they "
                 f"differ in {', '.join(layers)}."
             )
+
+
+def _tasks_of(batch: Any) -> Iterable[str]:
+    """Return whose loss is computed of a batch, as far as it says so."""
+    if isinstance(batch, SharedBatch):
+        return batch.labels
+    return [batch.task] if isinstance(batch, Batch) else []
 
 
 def _refuse_averaging(trainer: pl.Trainer) -> None:
