@@ -32,7 +32,14 @@ from multiprune.pruning.dynamic_sparsification import ORDER, DynamicSparsificati
 from multiprune.pruning.importance import RandomImportance, WeightMagnitude
 from multiprune.pruning.layer_state import STATE
 from multiprune.pruning.progress import STEP
-from multiprune.pruning.removal import GRANULARITIES, HEADS, LAYERS, NEURONS
+from multiprune.pruning.removal import (
+    BLOCKS,
+    GRANULARITIES,
+    HEAD_DIMENSIONS,
+    HEADS,
+    LAYERS,
+    NEURONS,
+)
 
 if TYPE_CHECKING:
     from multiprune.budget import Budget
@@ -176,7 +183,8 @@ def test_parts_of_a_step_depend_on_the_seed_and_the_step_alone() -> None:
 
 @pytest.mark.parametrize("sampled", [0, 1, 4])
 def test_a_step_trains_the_smallest_and_sizes_spread_between_the_ends(sampled: int) -> None:
-    _, pruner = pruned(sampled=sampled)
+    # A block, or a layer, is more than a tenth of the encoder.
+    _, pruner = pruned(sampled=sampled, granularity=(HEADS, NEURONS))
     order = pruner.current_order()
     drawn = []
     for step in range(300):
@@ -281,8 +289,8 @@ def test_what_is_left_at_the_end_is_the_smallest_and_the_whole_beside_it(
 def test_sizes_at_the_end_are_what_a_model_of_each_size_has(
     name: str, granularity: tuple[str, ...], of: str
 ) -> None:
-    if name in ("modernbert", "deberta") and len(granularity) == 4:
-        granularity = (HEADS, NEURONS, LAYERS)
+    if name in ("modernbert", "deberta") and HEAD_DIMENSIONS in granularity:
+        granularity = (HEADS, NEURONS, BLOCKS, LAYERS)
     model = Network(name)
     plain_model = copy.deepcopy(model)
     budget = FractionBudget(fraction=0.7, of=of)
