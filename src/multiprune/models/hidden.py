@@ -86,7 +86,8 @@ def hidden_states_of(encoder: PreTrainedModel) -> HiddenStates:
     architecture, root = architecture_of(encoder), encoder.get_submodule("embeddings")
     embeddings = [one for one in root.modules() if isinstance(one, nn.Embedding)]
     norms = [one for one in root.modules() if isinstance(one, nn.LayerNorm)]
-    readers, writers = [], []
+    readers: list[nn.Linear] = []
+    writers: list[nn.Linear] = []
     for layer in layers_of(encoder):
         module = encoder.get_submodule(layer.path)
         found = (module.get_submodule(path) for path in architecture.norms)
