@@ -69,6 +69,17 @@ def test_every_arm_of_a_stage_takes_its_encoder_from_one_of_those_before() -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("stage", ["general", "domain"])
+def test_the_teacher_of_a_stage_is_its_dense_run_of_the_same_seed(stage: str) -> None:
+    job("seed=1", stage=stage, arm=f"{stage}_dense")
+    sweep = HydraConfig.get().sweep
+    dense = Path(sweep.dir) / sweep.subdir
+    taught = job("seed=1", f"teacher={stage}", stage=stage, arm=f"{stage}_sparse")
+    assert Path(taught.distillation.teacher) == dense
+    assert taught.distillation.weight == 1.0
+
+
+@pytest.mark.slow
 def test_a_stage_before_that_is_missing_is_said_in_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +130,8 @@ def start(folder: Path, stage: str, arms: Sequence[str], *overrides: str) -> str
 @pytest.mark.slow
 def test_masks_stay_from_stage_to_stage_and_the_report_shows_the_chains(tmp_path: Path) -> None:
     mirror(tmp_path / "mirror")
-    start(tmp_path, "general", ARMS["general"], *NARROW)
+    start(tmp_path, "general", ["general_dense"], *NARROW)
+    start(tmp_path, "general", ["general_sparse"], "teacher=general", *NARROW)
     start(tmp_path, "domain", ARMS["domain"])
     start(tmp_path, "tasks", ["dense", "sparse_pretraining"], "task=agreement")
     runs = tmp_path / "runs" / "sparse_transfer"
