@@ -5,9 +5,10 @@
     python benchmarks/evidence.py --print
 
 Trains what ``benchmarks/results/evidence.json`` does not have yet, in the order of ROWS, and adds
-each run there once it is finished; a run that was stopped goes on. All have STEPS steps; those of
-the strong recipe begin with a dense run of a third of them, which those of one seed share: what
-``recipe=strong`` does in one run.
+each run there once it is finished; a run that was stopped goes on. All have STEPS steps, three
+epochs. But for the rows called plain, the first two are dense, and shared by all runs of one seed:
+what ``recipe=strong`` does in one run. The dense model has the third epoch, too, with the learning
+rate that begins anew.
 """
 
 from __future__ import annotations
@@ -31,14 +32,15 @@ from small_runs import RESULTS, ROOT, TRAIN
 from multiprune.runs.atomic import atomic_file
 from multiprune.runs.folder import has_results
 from multiprune.runs.record import RunRecord
+from multiprune.training.precision import best_precision
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = RESULTS / "evidence.json"
 RUNS = ROOT / "runs" / "evidence"
-STEPS = 3000
-DENSE_STEPS = STEPS // 3
+STEPS = 6093
+DENSE_STEPS = 4062
 COMMON = (
     "experiment=glue_core_minilm", "trainer=cpu", "data.batch_size=16",
     "+trainer.enable_progress_bar=false",
@@ -62,39 +64,46 @@ class Row:
 
     def overrides(self, seed: int, encoder: str) -> list[str]:
         """Return what is said to ``train.py`` beside what all runs have in common."""
-        if self.density == 1:
-            return ["pruner=none", "budget=full", *self._from(encoder), f"seed={seed}"]
-        asked = [f"pruner={self.pruner}", f"budget.fraction={self.density}", f"seed={seed}"]
+        budget = "budget=full" if self.density == 1 else f"budget.fraction={self.density}"
+        asked = [f"pruner={self.pruner}", budget, f"seed={seed}", *self.settings]
+        if self.recipe == "start":
+            return [*asked, f"encoder.path={encoder}", f"trainer.max_steps={DENSE_STEPS}"]
         if self.recipe == "plain":
-            return [*asked, *self._from(encoder), *self.settings]
-        # What the recipe's schedule has left of its own steps once the dense third is over.
+            return [*asked, f"encoder.path={encoder}", f"trainer.max_steps={STEPS}"]
+        asked += [f"encoder.path={RUNS / start(seed).folder(seed)}"]
+        asked += [f"trainer.max_steps={STEPS - DENSE_STEPS}"]
+        if self.recipe == "dense":
+            return asked
+        # What the recipe's schedule has left of its own steps once the dense part is over.
         schedule = ["schedule.start=0", "schedule.stop=0.7"]
         if self.recipe == "strong_at_once":
-            schedule = ["schedule.at=0.001"]
-        begun = [f"encoder.path={RUNS / f'start_none_1_seed-{seed}'}"]
-        steps = [f"trainer.max_steps={STEPS - DENSE_STEPS}"]
-        return [f"recipe={self.recipe}", *asked, *schedule, *begun, *steps, *self.settings]
+            schedule = ["schedule.at=0.05"]  # what is gathered before the cut needs some steps
+        return [f"recipe={self.recipe}", *asked, *schedule]
 
-    def _from(self, encoder: str) -> list[str]:
-        steps = DENSE_STEPS if self.recipe == "start" else STEPS
-        return [f"encoder.path={encoder}", f"trainer.max_steps={steps}"]
+    def folder(self, seed: int) -> str:
+        """Return the name of the folder of a run."""
+        return f"{self.name}_seed-{seed}"
+
+
+def start(seed: int) -> Row:
+    """Return the dense epochs that runs of a seed begin with."""
+    return Row("start", "none", 1, (seed,))
 
 
 FAST = ("optimizer.learning_rate=2e-4",)
 ROWS = (
-    Row("plain", "none", 1, (0, 1, 2)),
+    Row("dense", "none", 1, (0, 1, 2)),
     *(
         Row("strong", pruner, density, (0, 1, 2), FAST)
         for density in (0.1, 0.2)
         for pruner in ("fisher", "magnitude", "movement")
     ),
     Row("strong", "fisher", 0.5, (0, 1, 2), FAST),
-    *(
-        Row("plain", pruner, density, (0, 1), FAST)
-        for density in (0.1, 0.2)
-        for pruner in ("fisher", "magnitude")
-    ),
     *(Row("strong", "structured", density, (0, 1), FAST) for density in (0.5, 0.3)),
+    *(Row("strong_at_once", "low_rank_late", density, (0, 1), FAST) for density in (0.5, 0.3)),
+    Row("strong", "structured_l0", 0.5, (0,), FAST),
+    *(Row("strong", pruner, 0.1, (0,), FAST) for pruner in ("soft_movement", "platon", "combined")),
+    *(Row("plain", pruner, 0.1, (0,), FAST) for pruner in ("fisher", "magnitude")),
 )
 
 
@@ -135,15 +144,15 @@ class Everything:
         row, seed = job
         if any(one["row"] == row.name and one["seed"] == seed for one in known()):
             return
-        if row.recipe.startswith("strong"):
-            self.trained(Row("start", "none", 1, (seed,)), seed)
+        if row.recipe != "plain":
+            self.trained(start(seed), seed)
         record = self.trained(row, seed)
         with self.writing:
             write([*known(), described(row, record)], self.options)
 
     def trained(self, row: Row, seed: int) -> RunRecord:
         """Return a run's record; train it if it is not finished."""
-        folder = RUNS / f"{row.name}_seed-{seed}"
+        folder = RUNS / row.folder(seed)
         with self.locks.setdefault(folder, Lock()):
             if not has_results(folder):
                 mirror = [f"data.mirror={self.options.mirror}"] if self.options.mirror else []
@@ -162,9 +171,9 @@ def described(row: Row, record: RunRecord) -> dict[str, Any]:
         "pruner": row.pruner,
         "density": record.budget.density,
         "seed": record.seed,
-        "steps": record.steps + (DENSE_STEPS if row.recipe.startswith("strong") else 0),
+        "steps": record.steps + (0 if row.recipe == "plain" else DENSE_STEPS),
         "settings": list(row.settings),
-        "precision": str(record.config["trainer"]["precision"]),
+        "precision": best_precision(cpu=True),
         "seconds_per_step": round(record.seconds_per_step, 3),
         "date": datetime.now(UTC).date().isoformat(),
         "score": record.score,
@@ -192,7 +201,7 @@ def write(runs: list[dict[str, Any]], options: argparse.Namespace) -> None:
 
 def show(runs: list[dict[str, Any]]) -> None:
     """Print each row's mean over seeds, its range, and its share of the dense runs of its seeds."""
-    dense = {one["seed"]: one["score"] for one in runs if one["row"] == "plain_none_1"}
+    dense = {one["seed"]: one["score"] for one in runs if one["row"] == "dense_none_1"}
     tasks = list(runs[0]["validation"]) if runs else []
     table = Table("row", "seeds", "mean", "range", "of dense", *tasks)
     for name in [row.name for row in ROWS]:
