@@ -268,8 +268,8 @@ def test_processes_that_share_one_model_are_refused() -> None:
         (["+pruner.parts=[heads]"], "must hold what is never pruned"),
         (
             ["pruner=structured", "+pruner.parts=[embeddings]"],
-            "`pruner.parts` is not a setting of Structured, which has importance, granularity; "
-            "pruners of weights have it, as pruner=magnitude",
+            "`pruner.parts` is not a setting of Structured, which has importance, granularity, "
+            "by_task; pruners of weights have it, as pruner=magnitude",
         ),
         (
             ["pruner=structured", "+pruner.importance.foo=1"],

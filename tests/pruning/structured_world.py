@@ -29,7 +29,7 @@ from multiprune.pruning.by_task import HighestRank
 from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.gradual import GradualPruning
 from multiprune.pruning.layer_state import STATE
-from multiprune.pruning.removal import HEADS, NEURONS
+from multiprune.pruning.removal import BLOCKS, HEADS, NEURONS
 from multiprune.pruning.schedule import CubicSchedule
 from multiprune.pruning.structured import Structured
 
@@ -230,7 +230,12 @@ def assert_meets_budget(case: Case, model: Network, pruner: UnitPruner) -> None:
     model, pruner = permanent(case, model, pruner)
     kept = pruner.ledger().kept_in("encoder_linear")
     assert nonzero_weights(model.encoder) <= kept <= ASKED
-    assert ASKED - kept < NEURON
+    assert ASKED - kept < spare_of(pruner)
+
+
+def spare_of(pruner: UnitPruner) -> int:
+    """Return what must not be missing: a neuron; more where all neurons go with their blocks."""
+    return pruner.spare + 1 if BLOCKS in pruner.granularity else NEURON
 
 
 @dataclass

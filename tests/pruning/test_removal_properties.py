@@ -13,6 +13,7 @@ from strategies import seeds
 from multiprune.models.architectures import NEURONS as NEURON_UNITS
 from multiprune.models.architectures import VALUE
 from multiprune.pruning.removal import (
+    BLOCKS,
     GRANULARITIES,
     NEURONS,
     Kept,
@@ -37,12 +38,11 @@ def left(kept: list[Kept], of: list[UnitCosts]) -> int:
 
 def counted(kept: Kept, cost: UnitCosts) -> int:
     """Count a layer's parameters by its masks alone."""
-    if not kept.heads.any():
-        return 0
     values = int((kept.value & kept.heads[:, None]).sum())
     queries = int((kept.query_key & kept.heads[:, None]).sum())
     assert values == queries
-    return values * cost.head_dimension + int(kept.neurons.sum()) * cost.neuron + cost.rest
+    rest = cost.rest if kept.heads.any() or kept.neurons.any() else 0
+    return values * cost.head_dimension + int(kept.neurons.sum()) * cost.neuron + rest
 
 
 @given(shapes, costs, granularities, seeds, st.lists(st.floats(0, 1), min_size=1, max_size=4))
@@ -69,7 +69,7 @@ def test_rankings_meet_the_size_with_less_than_the_largest_unit_to_spare(
     for one in kept:
         if not one.dropped:
             assert one.dimensions >= 1
-            assert one.neurons.any()
+            assert one.neurons.any() or BLOCKS in kinds
 
 
 @given(shapes, st.integers(1, 12), st.integers(1, 9), granularities, seeds, st.floats(0, 1))
@@ -113,9 +113,9 @@ def test_the_part_of_every_size_holds_all_smaller_ones(
         parts = order.units(removals)
         counted_parts = 0
         for part, cost in zip(parts, of, strict=True):
-            if part[VALUE].any():
-                counted_parts += int(part[VALUE].sum()) * cost.head_dimension
-                counted_parts += int(part[NEURON_UNITS].sum()) * cost.neuron + cost.rest
+            counted_parts += int(part[VALUE].sum()) * cost.head_dimension
+            counted_parts += int(part[NEURON_UNITS].sum()) * cost.neuron
+            counted_parts += cost.rest if part[VALUE].any() or part[NEURON_UNITS].any() else 0
         assert counted_parts == sizes[removals]
     for outer, inner in zip(order.units(first), order.units(second), strict=True):
         assert not any((inner[kind] & ~mask).any() for kind, mask in outer.items())
@@ -148,6 +148,8 @@ def test_no_unit_that_went_would_fit_into_the_room_that_is_left(
     room = size - left(kept, of)
     assert room >= 0
     for one, cost in zip(kept, of, strict=True):
-        if not one.dropped:
+        # Of a block that went as a whole no unit can come back alone.
+        if one.heads.any():
             assert one.heads.all() or one.dimensions * cost.head_dimension > room
+        if one.neurons.any():
             assert one.neurons.all() or cost.neuron > room

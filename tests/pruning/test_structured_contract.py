@@ -13,7 +13,6 @@ from structured_world import (
     ASKED,
     EVERY_N_STEPS,
     HEAD,
-    NEURON,
     STOP_STEP,
     TOTAL_STEPS,
     WEIGHTS,
@@ -33,6 +32,7 @@ from structured_world import (
     one_step,
     permanent,
     snapshot,
+    spare_of,
 )
 from tiers import slow
 from tiny_encoders import (
@@ -122,7 +122,8 @@ def test_ten_budgets_are_met_with_less_than_the_smallest_unit_to_spare(case: Cas
     for percent in range(40, 100, 6):
         _, pruner, _ = replace(case, fraction=percent / 100).trained(STOP_STEP)
         asked = WEIGHTS * percent // 100
-        assert asked - NEURON < pruner.ledger().kept_in("encoder_linear") <= asked, percent
+        kept = pruner.ledger().kept_in("encoder_linear")
+        assert asked - spare_of(pruner) < kept <= asked, percent
 
 
 @every_method
@@ -299,7 +300,8 @@ def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float
             gone[kind] += relative[~mask].tolist()
             # The last of a kind stays whatever its score.
             kept[kind] += relative[mask].tolist() if mask.sum() > 1 else []
-            assert mask.all() or score[mask].min() >= score[~mask].max()
+            is_left = mask.any() or case.granularity == (HEADS, NEURONS)
+            assert mask.all() or not is_left or score[mask].min() >= score[~mask].max()
         for query_or_value in ("query_key", "value"):
             score, mask = getattr(one, query_or_value), getattr(state, query_or_value)
             for row, keep in zip(score, mask, strict=True):

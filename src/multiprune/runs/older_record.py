@@ -30,8 +30,13 @@ _KINDS = {
 # Of the kinds of schema 2, the one that was learned from texts alone.
 _WITHOUT_LABELS = "masked"
 
-# Settings that have come since, and what runs did that had none.
-_SINCE = {"data.share_texts": False, "data.workers": 0}
+# Settings that have come with schema 3 and 4, of which classes, and what runs did that had none.
+_SINCE: dict[tuple[str, str], dict[str, Any]] = {
+    ("data", "MultitaskDataModule"): {"data.share_texts": False, "data.workers": 0},
+    ("optimizer", "AdamWRecipe"): {"optimizer.rewinds": []},
+    ("trainer.precision", "best_precision"): {"trainer.precision.cpu": False},
+    ("distillation", "HiddenDistillation"): {"distillation.relative": False},
+}
 
 # Metrics were functions, each of which is an object now.
 _METRICS = {
@@ -100,24 +105,35 @@ def upgraded(content: Any, *, name: str) -> Any:
     Raises:
         ValueError: if it lacks what that needs.
     """
-    if not isinstance(content, dict) or content.get("schema", 2) != 2:
+    if not isinstance(content, dict) or content.get("schema", 2) not in (2, 3):
         return content
     if "schema" not in content:
         check_schema(_Record, content, name=name)
         stages = [_stage(run) for run in content.get("lineage", [])]
         content = {"schema": 2, **_stage(content), "lineage": stages}
     check_schema(_Record2, content, name=name)
-    stages = [_of_schema_3(run) for run in content.get("lineage", [])]
-    return {**_of_schema_3(content), "lineage": stages, "schema": 3}
+    stages = [_of_schema_4(run) for run in content.get("lineage", [])]
+    return {**_of_schema_4(content), "lineage": stages, "schema": 4}
 
 
-def _of_schema_3(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a stage of schema 2 whose tasks say whether they were learned from labels."""
+def _of_schema_4(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stage whose tasks say whether they were learned from labels, and all settings."""
     tasks = {
-        name: {**task, "has_labels": task["kind"] != _WITHOUT_LABELS}
+        name: {"has_labels": task["kind"] != _WITHOUT_LABELS, **task}
         for name, task in content["tasks"].items()
     }
-    return {**content, "tasks": tasks, "settings": {**_SINCE, **content["settings"]}}
+    given = content["settings"]
+    settings = {**_settings_since(given), **given}
+    method = {"name": settings.get(PRUNER, ""), "settings": method_settings(settings)}
+    return {**content, "tasks": tasks, "settings": settings, "method": method}
+
+
+def _settings_since(given: Mapping[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for (group, name), settings in _SINCE.items():
+        if str(given.get(f"{group}.{TARGET}", "")).rpartition(".")[2] == name:
+            found |= settings
+    return found
 
 
 def _stage(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 #: Of what this package writes. A record of another number is brought to this one when it is read.
-SCHEMA = 3
+SCHEMA = 4
 
 Scores = Mapping[str, Mapping[str, float]]
 Seconds = Annotated[float, Interval(ge=0, lt=1e12)]
