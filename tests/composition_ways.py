@@ -207,7 +207,9 @@ def cast(family: str, *, dtype: torch.dtype, when: str = "after") -> None:
 
 
 def with_optimizer(family: str, make: Callable[[Network], Optimizer]) -> None:
-    assert_run(with_a_stop(family, optimizer=make), like=plain(family), tolerance=1e-4)
+    # Of factors in the midst of closing, a rounding grows a little more.
+    tolerance = 3e-5 if family == "low_rank_gradual" else 1e-5
+    assert_run(with_a_stop(family, optimizer=make), like=plain(family), tolerance=tolerance)
 
 
 def one_group_a_parameter(model: Network) -> Optimizer:

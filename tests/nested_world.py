@@ -13,7 +13,7 @@ from multiprune.models.structure import layers_of
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.removal import BLOCKS, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS, Kept
 from multiprune.pruning.removal_order import removal_order
-from multiprune.pruning.units import costs_of
+from multiprune.pruning.unit_costs import costs_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -101,5 +101,5 @@ def test_gradients_of_gates_are_those_of_gates_in_the_graph(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["modernbert", "albert", "electra", "deberta", "mpnet"])
 def test_other_architectures_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="leave `hidden` out of `granularity`"):
+    with pytest.raises(ValueError, match="Hidden dimensions are known of bert, roberta"):
         hidden_states_of(tiny_encoder(name))

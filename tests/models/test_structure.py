@@ -245,5 +245,5 @@ def test_dropped_layer_is_not_pruned_again() -> None:
     layers = encoder.get_submodule("encoder.layer")
     assert isinstance(layers, nn.ModuleList)
     layers[1] = DroppedLayer(layers[1], ["output.LayerNorm"], returns_tuple=False)
-    with pytest.raises(ValueError, match=r"dropped before, but encoder\.layer\.1 has none"):
+    with pytest.raises(ValueError, match=r"dropped before, but encoder\.layer\.1 was"):
         layers_of(encoder)

@@ -227,15 +227,17 @@ def permanent(case: Case, model: Network, pruner: UnitPruner) -> tuple[Network, 
 
 
 def assert_meets_budget(case: Case, model: Network, pruner: UnitPruner) -> None:
+    spare = spare_of(pruner)
     model, pruner = permanent(case, model, pruner)
     kept = pruner.ledger().kept_in("encoder_linear")
     assert nonzero_weights(model.encoder) <= kept <= ASKED
-    assert ASKED - kept < spare_of(pruner)
+    assert ASKED - kept < spare
 
 
 def spare_of(pruner: UnitPruner) -> int:
-    """Return what must not be missing: a neuron; more where all neurons go with their blocks."""
-    return pruner.spare + 1 if BLOCKS in pruner.granularity else NEURON
+    """Return what must not be missing: a neuron, or more where no neuron is left to go alone."""
+    has_neurons = any(int(state.kept().neurons.sum()) > 1 for state in pruner.states)
+    return NEURON if has_neurons or BLOCKS not in pruner.granularity else pruner.spare + 1
 
 
 @dataclass

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from rank_world import Network, backward, states
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW
 
@@ -18,29 +19,6 @@ from multiprune.pruning.low_rank_late import FISHER, LowRankLate
 from multiprune.pruning.ready import NotReadyError
 from multiprune.pruning.schedule import OneShotSchedule
 from multiprune.pruning.second_moments import MOMENT
-
-
-class Network(nn.Module):
-    """Two layers: 6 ranks of 14 parameters for 48, and 5 of 13 for 40."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 5)
-        self.double()
-
-    def forward(self, states: Tensor) -> Tensor:
-        outer: Tensor = self.second(self.first(states).tanh())
-        return outer
-
-
-def states(seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(7, 6, dtype=torch.float64, generator=generator)
-
-
-def backward(model: nn.Module, seed: int = 0) -> None:
-    (model(states(seed)) - 1).square().mean().backward()
 
 
 def prepared(fraction: float = 0.5, **options: Any) -> tuple[Network, LowRankLate]:

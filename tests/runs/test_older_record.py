@@ -20,7 +20,7 @@ from multiprune.runs.record import (
     check_unfinished,
     is_finished,
 )
-from multiprune.runs.settings import settings_of
+from multiprune.runs.settings import method_settings, settings_of
 
 #: What ``python train.py`` with these has left before records had a number.
 OLD = Path(__file__).parent / "results_of_schema_1.json"
@@ -91,6 +91,20 @@ def test_record_of_a_later_version_is_refused_with_its_number(run: Path) -> None
         ValueError, match=f"has schema {SCHEMA + 1}, but this version reads up to {SCHEMA}"
     ):
         RunRecord.read(run)
+
+
+def test_record_of_schema_3_did_what_settings_that_came_since_have_by_default(run: Path) -> None:
+    today = RunRecord.read(run)
+    since = {"optimizer.rewinds": [], "trainer.precision.cpu": False}
+    assert since.items() <= today.settings.items()
+    earlier = {key: value for key, value in today.settings.items() if key not in since}
+    method = {"name": "Movement", "settings": method_settings(earlier)}
+    assert method["settings"] != today.method.settings
+    content = {**asdict(today), "schema": 3, "settings": earlier, "method": method}
+    (run / "results.json").write_text(json.dumps(content))
+    again = RunRecord.read(run)
+    assert (again.settings, again.method) == (today.settings, today.method)
+    assert {one.has_labels for one in again.tasks.values()} == {True}
 
 
 def test_tasks_of_schema_2_were_learned_from_labels_unless_tokens_were_hidden(run: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -371,4 +370,4 @@ def test_layers_that_cannot_be_cut_again_are_one_sentence(
     model = MultitaskModel(encoder.model, tasks)
     save_model(tmp_path / "run" / "model", model, encoder.tokenizer, tasks)
     shutil.copyfile(finished / "results.json", tmp_path / "run" / "results.json")
-    assert re.search(r"Layers( and attentions)? must", refused(capsys, tmp_path / "run", *SOME))
+    assert "Layers must" in refused(capsys, tmp_path / "run", *SOME)

@@ -2,6 +2,7 @@
 
 Every layer adds to one stream of hidden states, so that a dimension goes everywhere at once: from
 the embeddings, the norms on the stream, the inputs of what reads it and the outputs of what writes.
+No pruner removes them yet.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def hidden_states_of(encoder: PreTrainedModel) -> HiddenStates:
     if encoder.config.model_type not in KNOWN:
         raise ValueError(
             f"Hidden dimensions are known of {', '.join(KNOWN)}, but the encoder is "
-            f"{encoder.config.model_type!r}: leave `hidden` out of `granularity`."
+            f"{encoder.config.model_type!r}."
         )
     architecture, root = architecture_of(encoder), encoder.get_submodule("embeddings")
     embeddings = [one for one in root.modules() if isinstance(one, nn.Embedding)]

@@ -150,7 +150,7 @@ def _layer(encoder: nn.Module, path: str, architecture: Architecture) -> Layer:
     attention = _submodule(module, architecture.attention)
     if not hasattr(attention, architecture.head_size):
         raise ValueError(
-            f"Layers and attentions must not have been dropped before, but {path} has none."
+            f"Layers must not have been dropped before, but {path} was, or its attention."
         )
     _refuse_wrapped(module, path, architecture)
     size = int(getattr(attention, architecture.head_size))

@@ -17,11 +17,10 @@ from typing_extensions import override
 from multiprune.budget.budget import reachable
 from multiprune.budget.ledger import (
     ParameterLedger,
-    parts_of,
     refuse_computed,
     shared_parameters,
 )
-from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, ROWS, VALUE
+from multiprune.models.architectures import NEURONS, ROWS
 from multiprune.models.saving import save_with_shapes
 from multiprune.models.shrink import is_cut, shrink_layer
 from multiprune.models.structure import along, layers_of
@@ -39,6 +38,7 @@ from multiprune.pruning.removal import (
     smallest_size,
 )
 from multiprune.pruning.removal_order import remove_least_important
+from multiprune.pruning.unit_costs import costs_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -302,46 +302,6 @@ class UnitPruner(Pruner):
                 f"Dropping layers needs more than one, but {type(self._encoder).__name__} has one "
                 "(a shared layer is one): leave `layers` out of `granularity`."
             )
-
-
-def costs_of(layer: Layer, of: str) -> UnitCosts:
-    """Return what the units of a layer cost in the parameters that ``of`` counts."""
-    counts_biases = "encoder_other" in parts_of(of)
-    costs = {QUERY_KEY: 0, VALUE: 0, NEURONS: 0}
-    outputs = {VALUE: 0, NEURONS: 0}
-    for linear, slices in layer.linear_layers():
-        has_bias = counts_biases and linear.bias is not None
-        for units in slices.units:
-            costs[units] += linear.weight.shape[1 - slices.dim] + (has_bias and slices.dim == ROWS)
-        if has_bias and slices.dim == COLUMNS:
-            outputs[slices.units[0]] += linear.out_features
-    others, in_attention = (
-        _others(layer) if counts_biases and layer.architecture.droppable else (0, 0)
-    )
-    return UnitCosts(
-        costs[QUERY_KEY] + costs[VALUE],
-        costs[NEURONS],
-        rest=others - in_attention,
-        attention=outputs[VALUE] + in_attention,
-        feed_forward=outputs[NEURONS],
-    )
-
-
-def _others(layer: Layer) -> tuple[int, int]:
-    """Count the norms that a layer takes along when it is dropped, and those in its attention.
-
-    ModernBERT's layers do, and attentions that norm what they read.
-    """
-    module = layer.encoder.get_submodule(layer.path)
-    norms = [module.get_submodule(path) for path in layer.architecture.norms]
-    staying = [*norms, *(linear for linear, _ in layer.linear_layers())]
-    counted = {id(one) for part in staying for one in part.parameters()}
-    attention = layer.encoder.get_submodule(layer.attention_path)
-    found = (
-        sum(one.numel() for one in part.parameters() if id(one) not in counted)
-        for part in (module, attention)
-    )
-    return next(found), next(found)
 
 
 def _mask(parameter: Tensor, mask: Tensor, to_gradients: bool) -> None:
