@@ -31,9 +31,9 @@ from multiprune.budget import CountBudget
 from multiprune.metrics import Accuracy
 from multiprune.metrics.catalogue import recorded
 from multiprune.metrics.terms import MetricTerms
-from multiprune.report.findings.comparison import comparable, methods
-from multiprune.report.findings.ensemble import Request, best_ensemble
-from multiprune.report.records.frame import read_runs
+from multiprune.report.ensembles import Request, best_ensemble
+from multiprune.report.methods import check_comparable, methods
+from multiprune.runs.frame import read_runs
 from multiprune.runs.predictions import Answers, write_predictions
 
 SIZES = 20
@@ -52,19 +52,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         copy_runs(options.run, Path(name), options)
         clock = [seconds()]
-        frame = read_runs(Path(name))
+        found = read_runs(Path(name))
         clock.append(seconds())
-        comparable(frame.rows)
-        groups = methods(frame.rows)
+        check_comparable(found.finished)
+        groups = methods(found.finished)
         clock.append(seconds())
-        budget = CountBudget(count=frame.rows[0].budget.dense * options.tasks // 3)
-        for method, rows in groups.items():
-            best_ensemble(method, rows, Request(budget))
+        budget = CountBudget(count=found.finished[0].budget.dense * options.tasks // 3)
+        for method, runs in groups.items():
+            best_ensemble(method, runs, Request(budget))
         clock.append(seconds())
         subprocess.run([*COMMAND, name, "--out", f"{name}/report"], check=True)
         clock.append(seconds())
         size = (Path(name) / "report" / "index.html").stat().st_size
-    assert len(frame.rows) == options.folders
+    assert len(found.finished) == options.folders
     table = Table(f"{options.folders} runs", "seconds", "processor seconds")
     steps = [
         "read",
@@ -89,6 +89,8 @@ def copy_runs(run: Path, target: Path, options: argparse.Namespace) -> None:
     """Write runs of one task each, and of all, by the results of ``run``."""
     content: dict[str, Any] = json.loads((run / "results.json").read_text())
     definition = next(iter(content["config"]["task"].values())) | {"metrics": {"accuracy": METRIC}}
+    record = next(iter(content["tasks"].values())) | {"metrics": {"accuracy": recorded(Accuracy())}}
+    shared = {key: one for key, one in content["settings"].items() if not key.startswith("task.")}
     generator = np.random.default_rng(0)
     names = [f"task{number}" for number in range(options.tasks)]
     for number in range(options.folders):
@@ -110,7 +112,8 @@ def copy_runs(run: Path, target: Path, options: argparse.Namespace) -> None:
             ],
             "seed": number // (options.tasks + 1) // SIZES,
             "config": content["config"] | {"task": dict.fromkeys(own, definition)},
-            "metrics": {task: {"accuracy": recorded(Accuracy())} for task in own},
+            "tasks": dict.fromkeys(own, record),
+            "settings": shared | {"seed": number // (options.tasks + 1) // SIZES},
         }
         folder = target / "sweep" / str(number)
         shutil.copytree(run / ".hydra", folder / ".hydra")

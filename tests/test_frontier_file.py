@@ -9,8 +9,8 @@ import pytest
 from application import SMALL, run_in
 
 from multiprune.cli import main
-from multiprune.report.records.frame import read_run
-from multiprune.report.records.ladder_file import FRONTIER, read_ladder
+from multiprune.runs.frame import read_run
+from multiprune.runs.size_scores import FRONTIER, read_size_scores
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,14 +30,14 @@ def test_numbers_are_left_in_the_folder_of_the_run(finished: Path, tmp_path: Pat
     assert content["split"] == "validation"
     assert content["sizes"] == json.loads(elsewhere.read_text())
     run = read_run(finished)
-    ladder = read_ladder(run)
-    assert ladder is not None
-    assert [one.kept for one in ladder.rungs][::-1] == sorted(one.kept for one in ladder.rungs)
-    assert ladder.rungs[0].kept == run.budget.dense
-    assert ladder.rungs[-1].kept == run.budget.kept
+    scores = read_size_scores(run)
+    assert scores is not None
+    kept = [size.kept for size in scores.sizes]
+    assert kept == sorted(kept, reverse=True)
+    assert (kept[0], kept[-1]) == (run.budget.dense, run.budget.kept)
     # The run is that of its smallest size, which training has evaluated in another way.
-    expected = {task: run.validation_score(task) for task in run.tasks}
-    assert ladder.rungs[-1].scores == pytest.approx(expected, abs=1e-5)
+    expected = {task: run.score(task, "validation") for task in run.tasks}
+    assert scores.sizes[-1].scores == pytest.approx(expected, abs=1e-5)
 
 
 def test_later_numbers_take_the_place_of_earlier_ones(finished: Path) -> None:

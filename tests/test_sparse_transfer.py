@@ -17,9 +17,8 @@ from application import NARROW, ROOT, composed, results_of
 from hydra.core.hydra_config import HydraConfig
 
 from multiprune.export.kept import kept_weights
-from multiprune.report.findings.overview import overview
-from multiprune.report.records.frame import read_runs
-from multiprune.report.sections.order import sections
+from multiprune.report.page.format import cells
+from multiprune.report.write import Report
 from multiprune.start import run
 from multiprune.tasks.synthetic import agreement
 
@@ -154,16 +153,16 @@ def test_masks_stay_from_stage_to_stage_and_the_report_shows_the_chains(tmp_path
         assert results["lineage"][0]["run"] == str(earlier[0])
         weights = [one["mask_sha256"] for one in (*results["lineage"], results)]
         assert len(set(weights)) == 1
-    shown = {one.name: one for one in sections(overview(read_runs(runs)), None)}
-    table = next(one for one in shown["transfer"].tables if one.name == "transfer-test")
-    assert [[cell.text for cell in row[:6]] for row in table.rows] == [
+    (shown,) = (one for one in Report.read([runs]).sections if one.name == "transfer")
+    table = next(one for one in shown.tables if one.name == "transfer-test")
+    assert [[cell.text for cell in row[:6]] for row in cells(table)] == [
         ["mlm dense → biomed_mlm dense → tasks dense", "1.000", "2,048", "1", "6 + 6 + 6", "18"],
         [
             "mlm pruned → biomed_mlm mask kept → tasks mask kept",
             *("0.200", f"{2048 // 5:,}", "1", "6 + 6 + 6", "18"),
         ],
     ]
-    assert "Chains were trained for the same number of steps" in shown["transfer"].text[-1]
+    assert "Chains were trained for the same number of steps" in shown.text[-1]
     again = start(tmp_path, "domain", ARMS["domain"])
     assert again.count("is finished already") == 2
 

@@ -14,8 +14,8 @@ from multiprune.export.loading import load_sizes
 from multiprune.measure.answered import answered
 from multiprune.measure.cost import parameters, without_embeddings
 from multiprune.models.encoder import Encoder
-from multiprune.report.records.ladder_file import FRONTIER, WEIGHTS
 from multiprune.runs.atomic import atomic_file
+from multiprune.runs.size_scores import FRONTIER, WEIGHTS
 from multiprune.specialize.origin import read_origin
 from multiprune.tasks.scores import scores_of
 from multiprune.training.module import mean_score

@@ -32,8 +32,8 @@ from multiprune.pruning.fingerprint import mask_digest
 from multiprune.pruning.pruner import UnfinishedPruningError
 from multiprune.pruning.ready import NotReadyError
 from multiprune.quiet import quiet_libraries
-from multiprune.report.findings.resampling import resamples_of
 from multiprune.report.outcome import density_map, summary
+from multiprune.report.resampled import resamples_of
 from multiprune.report.summary import print_summary
 from multiprune.runs.folder import MODEL, SIZES_FOLDER, RunFolder
 from multiprune.runs.masks import write_masks

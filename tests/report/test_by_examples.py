@@ -42,6 +42,11 @@ class Runs:
         document: dict[str, Any] = json.loads(capsys.readouterr().out)
         return document
 
+    def pairs(self, capsys: pytest.CaptureFixture[str], budget: str) -> list[dict[str, Any]]:
+        tables = self.report(capsys)["sections"]["examples"]["tables"]
+        rows: list[dict[str, Any]] = tables[f"examples-{budget.replace(' ', '-')}"]
+        return rows
+
     def refusal(self, *options: str) -> str:
         with pytest.raises(SystemExit) as caught:
             main(["report", str(self.folder), "--format", "json", *options])
@@ -68,16 +73,16 @@ def test_default_report_names_the_way(runs: Runs) -> None:
 
 
 def test_both_budgets_are_paired_by_seed(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    document = runs.report(capsys)
-    found = {(one["budget"], one["examples"]): one for one in document["examples"]}
-    assert len(found) == len(document["examples"]) == 2 * 3
     for budget, size in (("equal size", LARGE), ("equal total", SMALL)):
-        for examples, together in TOGETHER.items():
-            one = found[budget, examples]
-            assert (one["task"], one["size"], one["reason"]) == ("rare", LARGE, None)
-            assert one["together"]["parameters"] == LARGE
-            assert one["alone"]["parameters"] == size
-            difference = one["differences"]["test"]
+        pairs = runs.pairs(capsys, budget)
+        assert [pair["examples"] for pair in pairs] == list(TOGETHER)
+        for pair, (examples, together) in zip(pairs, TOGETHER.items(), strict=True):
+            assert (pair["task"], pair["kept together"], pair["kept alone"]) == (
+                "rare",
+                LARGE,
+                size,
+            )
+            difference = pair["together - alone"]
             # Of seed 0, and of seed 1, which alone gains 0.02 more.
             first = together - ALONE[size][examples]
             assert difference["seeds"] == [0, 1]
@@ -96,12 +101,10 @@ def test_examples_are_resampled_where_runs_have_answers(
             run = runs.add(100, 0, scores, {"rare": number})
             right = {task: [x < 100 * score for x in range(100)] for task, score in scores.items()}
             write_answers(run, right)
-    pair = runs.report(capsys)["examples"][0]
-    difference = pair["differences"]["test"]
+    difference = runs.pairs(capsys, "equal size")[0]["together - alone"]
     assert difference["examples"]
     assert difference["low"] == pytest.approx(0.4, abs=0.02)
     assert difference["high"] == pytest.approx(0.6, abs=0.02)
-    assert pair["differences"]["validation"]["low"] is None
 
 
 def test_even_share_takes_the_largest_model_that_fits(
@@ -109,11 +112,9 @@ def test_even_share_takes_the_largest_model_that_fits(
 ) -> None:
     runs.add(SMALL // 2, 0, {"rare": 0.99}, {"rare": 10})
     runs.add(SMALL + 5_000, 0, {"rare": 0.99}, {"rare": 10})
-    pairs = [one for one in runs.report(capsys)["examples"] if one["examples"] == 10]
-    assert {one["budget"]: one["alone"]["parameters"] for one in pairs} == {
-        "equal size": LARGE,
-        "equal total": SMALL,
-    }
+    for budget, size in (("equal size", LARGE), ("equal total", SMALL)):
+        (pair,) = (one for one in runs.pairs(capsys, budget) if one["examples"] == 10)
+        assert pair["kept alone"] == size
 
 
 def test_missing_pairs_are_listed_with_the_reason(
@@ -124,9 +125,8 @@ def test_missing_pairs_are_listed_with_the_reason(
     runs.add(LARGE, 0, {"other": 0.9, "rare": 0.5}, {"rare": 20})
     runs.add(LARGE, 1, {"rare": 0.5}, {"rare": 20})
     runs.add(LARGE, 0, {"rare": 0.5}, {"rare": 30})
-    reasons = {
-        (one["budget"], one["examples"]): one["reason"] for one in runs.report(capsys)["examples"]
-    }
+    missing = runs.report(capsys)["sections"]["examples"]["tables"]["examples-missing"]
+    reasons = {(one["budget"], one["examples"]): one["reason"] for one in missing}
     assert reasons == {
         ("equal size", 10): "there is no run of the task alone of 400,000 parameters with as many "
         "examples",
@@ -147,14 +147,13 @@ def test_missing_pairs_are_listed_with_the_reason(
 def test_tasks_may_vary_one_by_one(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     runs.add(LARGE, 0, {"other": 0.4, "rare": 0.1}, {"other": 50, "rare": 1000})
     runs.add(LARGE, 0, {"other": 0.3}, {"other": 50})
-    pairs = [one for one in runs.report(capsys)["examples"] if one["budget"] == "equal size"]
+    pairs = runs.pairs(capsys, "equal size")
     assert [(one["task"], one["examples"]) for one in pairs] == [
         ("other", 50),
-        ("other", 1000),
         *(("rare", number) for number in TOGETHER),
     ]
-    assert pairs[0]["differences"]["test"]["mean"] == pytest.approx(0.1)
-    assert pairs[-1]["differences"]["test"]["mean"] == pytest.approx(-0.1 - 0.01)
+    assert pairs[0]["together - alone"]["mean"] == pytest.approx(0.1)
+    assert pairs[-1]["together - alone"]["mean"] == pytest.approx(-0.1 - 0.01)
 
 
 def test_two_tasks_that_vary_at_a_time_are_refused(runs: Runs) -> None:
@@ -168,7 +167,7 @@ def test_two_tasks_that_vary_at_a_time_are_refused(runs: Runs) -> None:
 def test_numbers_that_do_not_vary_or_are_not_known_are_refused(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     run = runs.add(LARGE, 0, {"rare": 0.4}, {"rare": 10})
-    assert "must differ in that of a task, but all of 1 have the same" in runs.refusal(
+    assert "differ in their number of training examples, but all 1 have the same" in runs.refusal(
         "--by-examples"
     )
     content = json.loads((run / "results.json").read_text())
@@ -189,7 +188,7 @@ def test_page_shows_curves_and_both_tables(runs: Runs, tmp_path: Path) -> None:
         "examples": "10",
         "alone": "0.320 (0.300 to 0.340)",
         "together": "0.510 (0.500 to 0.520)",
-        "difference": "+0.190 [+0.180 to +0.200]",
+        "together - alone": "+0.190 [+0.180 to +0.200]",
         "seeds": "2",
     }
     assert [row[3] for row in page.tables["examples-equal-total"][1:]] == ["200,000"] * 3
@@ -198,7 +197,7 @@ def test_page_shows_curves_and_both_tables(runs: Runs, tmp_path: Path) -> None:
     drawing = page.images[0]
     assert "together, 400k from 0.510 with 10 to 0.710 with 1,000" in drawing
     assert "alone, 200k from 0.270 with 10 to 0.770 with 1,000" in drawing
-    assert (tmp_path / "report" / "examples-rare-0.png").is_file()
+    assert (tmp_path / "report" / "examples-0-rare.png").is_file()
 
 
 def test_lines_of_csv_hold_numbers_of_examples(
@@ -207,7 +206,7 @@ def test_lines_of_csv_hold_numbers_of_examples(
     main(["report", str(runs.folder), "--by-examples", "--format", "csv"])
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert len(rows) == 18
-    (row,) = (one for one in rows if one["path"].endswith("/rare-100-200000-1"))
+    (row,) = (one for one in rows if one["run"].endswith("/rare-100-200000-1"))
     assert (row["examples/rare"], row["examples/other"], row["test/rare"]) == ("100", "", "0.54")
 
 

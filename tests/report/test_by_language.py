@@ -10,18 +10,19 @@ import pytest
 from run_folders import results, write
 
 from multiprune.cli import main
-from multiprune.report.findings.difference import MEAN
-from multiprune.report.findings.overview import overview
-from multiprune.report.records.frame import read_runs
-from multiprune.report.sections.order import sections
+from multiprune.report.compare import MEAN
+from multiprune.report.questions import languages, multitask
+from multiprune.report.questions import runs as runs_question
+from multiprune.report.questions.languages import language_means, language_pairs
+from multiprune.report.study import Study
+from multiprune.runs.frame import read_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from multiprune.report.findings.by_language import ByLanguage
-    from multiprune.report.findings.overview import Overview
-    from multiprune.report.page.blocks import Section
+    from multiprune.report.page.section import Section, Table
+    from multiprune.report.questions.languages import LanguagePair
 
 #: Scores of the shared runs by seed, and of the runs of each language; of French one seed only.
 SHARED = {0: {"de": 0.50, "en": 0.80, "fr": 0.40}, 1: {"de": 0.60, "en": 0.90, "fr": 0.50}}
@@ -58,17 +59,20 @@ class Runs:
             content["config"]["data"]["language"] = language
         write(self.folder / name, content | {"config": content["config"] | config})
 
-    def overview(self) -> Overview:
-        return overview(read_runs(self.folder))
+    def study(self) -> Study:
+        return Study.from_runs(read_runs(self.folder))
 
-    def found(self) -> ByLanguage:
-        found = self.overview().by_language
-        assert found is not None
-        return found
+    def pairs(self) -> list[LanguagePair]:
+        return language_pairs(self.study())[0]
 
     def section(self) -> Section:
-        (section,) = (one for one in sections(self.overview(), None) if one.name == "languages")
+        section = languages.answer(self.study())
+        assert section is not None
         return section
+
+    def table(self, name: str) -> Table:
+        (table,) = (one for one in self.section().tables if one.name == name)
+        return table
 
 
 @pytest.fixture
@@ -83,7 +87,7 @@ def runs(tmp_path: Path) -> Runs:
 
 
 def test_each_language_is_paired_by_seed(runs: Runs) -> None:
-    found = {one.language: one for one in runs.found().pairs}
+    found = {one.language: one for one in runs.pairs()}
     assert [*found] == ["de", "en", "fr"]
     expected = {"de": (0.15, (0, 1)), "en": (-0.05, (0, 1)), "fr": (-0.3, (0,))}
     for language, (mean, seeds) in expected.items():
@@ -98,27 +102,24 @@ def test_each_language_is_paired_by_seed(runs: Runs) -> None:
 
 
 def test_mean_is_over_languages_by_the_seeds_that_all_have(runs: Runs) -> None:
-    (mean,) = runs.found().means
-    assert mean.languages == ("de", "en", "fr")
+    (mean,) = language_means(runs.pairs())
+    assert mean.languages == ["de", "en", "fr"]
     assert mean.difference.seeds == (0,)
-    assert mean.together.mean == pytest.approx((0.5 + 0.8 + 0.4) / 3)
-    assert mean.alone.mean == pytest.approx((0.7 + 0.8 + 0.1) / 3)
+    assert mean.shared.mean == pytest.approx((0.5 + 0.8 + 0.4) / 3)
+    assert mean.own.mean == pytest.approx((0.7 + 0.8 + 0.1) / 3)
     assert mean.difference.mean == pytest.approx(-0.1 / 3)
 
 
 def test_other_sections_are_of_shared_runs_alone(runs: Runs) -> None:
-    found = runs.overview()
-    (model,) = found.models
-    assert [run.path.name for run in model.runs] == ["shared-0", "shared-1"]
-    assert model.contender.by_seed("tags", found.score) == pytest.approx({0: 1.7 / 3, 1: 2 / 3})
-    assert len(found.all_rows) == 7
-    shown = {one.name: one for one in sections(found, None)}
-    (table,) = (one for one in shown["frontier"].tables if one.name == "one-task")
-    assert len(table.rows) == 1
-    (table,) = (one for one in shown["runs"].tables if one.name == "runs")
-    assert {row[2].text for row in table.rows} == {"tags", "tags in de", "tags in en", "tags in fr"}
-    kinds = {row[1].text: row[2].text for row in shown["wall-time"].tables[0].rows}
-    assert kinds == {"alone": "2", "one language": "5"}
+    study = runs.study()
+    (model,) = study.models
+    assert [run.path.name for run in model.all_runs] == ["shared-0", "shared-1"]
+    assert list(study.by_seed(model).values()) == pytest.approx([1.7 / 3, 2 / 3])
+    assert len(study.all_runs) == 7
+    wall_time, table = runs_question.answer(study).tables
+    assert set(table.frame.tasks) == {"tags", "tags in de", "tags in en", "tags in fr"}
+    kinds = dict(zip(wall_time.frame.models, wall_time.frame.runs, strict=True))
+    assert kinds == {"alone": 2, "one language": 5}
 
 
 def test_multitask_against_ensembles_is_not_touched_by_runs_of_one_language(runs: Runs) -> None:
@@ -126,10 +127,9 @@ def test_multitask_against_ensembles_is_not_touched_by_runs_of_one_language(runs
     runs.add("both", SHARED[0], tasks=both, kept=2 * KEPT)
     runs.add("names", {"de": 0.9}, tasks=["names"])
     runs.add("names-de", {"de": 0.1}, tasks=["names"], language="de")
-    found = runs.overview()
-    (one,) = found.comparisons
+    (one,) = multitask.budgeted(runs.study())
     expected = sum(SHARED[0].values()) / 3 - (0.9 + sum(SHARED[0].values()) / 3) / 2
-    assert one.differences["validation"][MEAN].mean == pytest.approx(expected)
+    assert one.differences[MEAN].mean == pytest.approx(expected)
 
 
 def test_runs_of_other_size_method_or_tasks_are_not_paired_and_said_to_be(tmp_path: Path) -> None:
@@ -143,25 +143,26 @@ def test_runs_of_other_size_method_or_tasks_are_not_paired_and_said_to_be(tmp_pa
     section = runs.section()
     (table,) = section.tables
     assert table.name == "languages-missing"
-    reasons = {(row[0].text, row[3].text, row[2].text): row[4].text for row in table.rows}
+    rows = table.frame.itertuples(index=False, name=None)
+    reasons = {(task, language, kept): reason for task, _, kept, language, reason in rows}
     other = "there is no shared run of this method and these tasks"
     assert reasons == {
-        ("tags", "de", "200,000"): "the shared runs have other sizes: 100,000",
-        ("tags", "en", "100,000"): other,
-        ("tags", "de", "100,000"): "the two have no seed in common",
-        ("tags", "fr", "100,000"): other,
-        ("names", "fr", "100,000"): other,
-        ("tags", "sw", "99,500"): "the shared runs have no score in sw",
+        ("tags", "de", 200_000): "the shared runs have other sizes: 100,000",
+        ("tags", "en", 100_000): other,
+        ("tags", "de", 100_000): "the two have no seed in common",
+        ("tags", "fr", 100_000): other,
+        ("names", "fr", 100_000): other,
+        ("tags", "sw", 99_500): "the shared runs have no score in sw",
     }
-    assert "Nothing to compare" in section.text[-1]
+    assert section.text[-1] == "No two of these runs are a pair."
 
 
 def test_shared_run_of_a_size_without_any_of_one_language_is_said_to_be(runs: Runs) -> None:
     runs.add("small", SHARED[0], kept=KEPT // 2)
-    (table,) = (one for one in runs.section().tables if one.name == "languages-missing")
-    ((_, _, kept, language, reason),) = table.rows
-    assert (kept.text, language.text) == ("50,000", "all")
-    assert reason.text == "there is no run of one language of this size"
+    rows = runs.table("languages-missing").frame.itertuples(index=False, name=None)
+    ((_, _, kept, language, reason),) = rows
+    assert (kept, language) == (50_000, "all")
+    assert reason == "there is no run of one language of this size"
 
 
 def test_training_languages_of_shared_runs_are_named_where_not_all(tmp_path: Path) -> None:
@@ -175,13 +176,12 @@ def test_training_languages_of_shared_runs_are_named_where_not_all(tmp_path: Pat
 def test_runs_of_one_setting_have_no_such_section(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     runs.add("de", {"de": 0.9}, language="de")
-    found = runs.overview()
-    assert found.by_language is None
-    assert len(found.models) == 1
-    assert "languages" not in {one.name for one in sections(found, None)}
+    study = runs.study()
+    assert len(study.models) == 1
+    assert languages.answer(study) is None
     runs.add("fr", {"fr": 0.9}, language="fr")
     with pytest.raises(ValueError, match=r"same data\.language, but it is 'de' in .*'fr' in"):
-        runs.overview()
+        runs.study()
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_languages_of_another_encoder_or_length_are_refused(
 ) -> None:
     runs.add("wrong", {"de": 0.9}, language="de", seed=5, **config)
     with pytest.raises(ValueError, match=f"must have the same {key}"):
-        runs.overview()
+        runs.section()
 
 
 def test_report_is_written_in_every_format(runs: Runs, tmp_path: Path) -> None:
@@ -209,8 +209,11 @@ def test_report_is_written_in_every_format(runs: Runs, tmp_path: Path) -> None:
     row = "| tags | Magnitude | de | 100,000 | 100,000 | 2 | 0.550 (0.500 to 0.600) | "
     assert f"{row}0.700 (0.700 to 0.700) | +0.150 [+0.100 to +0.200] |" in markdown
     content = json.loads((tmp_path / "json" / "report.json").read_text())
-    assert [one["language"] for one in content["languages"]["pairs"]] == ["de", "en", "fr"]
-    assert content["languages"]["means"][0]["difference"]["mean"] == pytest.approx(-0.1 / 3)
+    tables = content["sections"]["languages"]["tables"]
+    assert [one["language"] for one in tables["languages"]] == ["de", "en", "fr"]
+    (mean,) = tables["languages-mean"]
+    assert mean["per language - shared"]["mean"] == pytest.approx(-0.1 / 3)
     with (tmp_path / "csv" / "runs.csv").open(newline="") as file:
-        told = [row["language"] for row in csv.DictReader(file)]
-    assert sorted(told) == ["", "", "de", "de", "en", "en", "fr"]
+        told = [row["tasks"] for row in csv.DictReader(file)]
+    languages_told = ["tags in de"] * 2 + ["tags in en"] * 2 + ["tags in fr"]
+    assert sorted(told) == ["tags", "tags", *languages_told]

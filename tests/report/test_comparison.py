@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from run_folders import results, write
 
-from multiprune.report.findings.comparison import comparable, methods
-from multiprune.report.records.frame import Row, read_run
+from multiprune.report.methods import check_comparable, methods
+from multiprune.runs.frame import FinishedRun, read_run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def row(folder: Path, change: dict[str, Any] | None = None, **described: Any) -> Row:
+def row(folder: Path, change: dict[str, Any] | None = None, **described: Any) -> FinishedRun:
     """Write and read a run; ``change`` sets dotted keys of its results."""
     settings: dict[str, Any] = {"validation": {"rte": 0.5}, "kept": 10} | described
     content = results(**settings)
@@ -53,7 +53,7 @@ def test_difference_is_refused_naming_key_and_both_runs(
     first, second = tmp_path / "first", tmp_path / "second"
     rows = [row(first), row(second, {dotted: value})]
     with pytest.raises(ValueError, match="must have the same") as caught:
-        comparable(rows)
+        check_comparable(rows)
     message = str(caught.value)
     assert said.format(first) in message
     way = "; `multiprune report --by-examples` is for such runs" if "examples" in dotted else ""
@@ -65,7 +65,7 @@ def test_where_the_code_of_metrics_is_and_what_else_is_measured_may_differ(tmp_p
     first, second = row(tmp_path / "a"), row(tmp_path / "b", {"config.task.rte.metrics": others})
     assert first.record.settings != second.record.settings
     assert first.metrics == second.metrics
-    comparable([first, second])
+    check_comparable([first, second])
 
 
 def test_caps_are_compared_where_runs_did_not_note_their_examples(tmp_path: Path) -> None:
@@ -74,8 +74,8 @@ def test_caps_are_compared_where_runs_did_not_note_their_examples(tmp_path: Path
         for name, cap in (("first", {}), ("second", {"rte": 9}))
     ]
     with pytest.raises(ValueError, match=r"data\.cap\.rte, but it is not set in .* and 9 in"):
-        comparable(rows)
-    comparable(rows, by_examples=True)
+        check_comparable(rows)
+    check_comparable(rows, by_examples=True)
 
 
 @pytest.mark.parametrize(
@@ -95,8 +95,8 @@ def test_what_is_no_encoder_denominator_or_data_may_differ(
     tmp_path: Path, dotted: str, value: Any
 ) -> None:
     first, second = row(tmp_path / "first"), row(tmp_path / "second", {dotted: value})
-    assert (first.record.config, first.ledger) != (second.record.config, second.ledger)
-    comparable([first, second])
+    assert (first.record.config, first.dense) != (second.record.config, second.dense)
+    check_comparable([first, second])
 
 
 def test_runs_of_other_tasks_are_comparable_if_what_they_share_is_the_same(tmp_path: Path) -> None:
@@ -106,11 +106,11 @@ def test_runs_of_other_tasks_are_comparable_if_what_they_share_is_the_same(tmp_p
         row(tmp_path / "sst2", validation={"sst2": 0.5}),
         row(tmp_path / "both", **both),
     ]
-    comparable(rows)
-    comparable([])
+    check_comparable(rows)
+    check_comparable([])
     other = row(tmp_path / "other", {"config.task.sst2.label": "gold"}, **both)
     with pytest.raises(ValueError, match=r"task\.sst2\.label.*/sst2 .*/other\."):
-        comparable([*rows, other])
+        check_comparable([*rows, other])
 
 
 def test_runs_of_one_method_differ_in_task_size_seed_and_place(tmp_path: Path) -> None:

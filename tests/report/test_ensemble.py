@@ -9,8 +9,11 @@ import pytest
 from run_folders import EMBEDDINGS, HEAD, LINEAR, OTHER, results, write
 
 from multiprune.budget import CountBudget, FractionBudget
-from multiprune.report.findings.ensemble import Ensemble, Request, best_ensemble, best_ensembles
-from multiprune.report.records.frame import Frame, Row, read_runs
+from multiprune.report.compare import MEAN, Spread
+from multiprune.report.ensembles import Ensemble, Request, best_ensemble, best_ensembles
+from multiprune.report.scores import Scores
+from multiprune.runs.frame import Runs as Found
+from multiprune.runs.frame import read_runs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,12 +43,15 @@ class Runs:
                 value = score + 0.02 * seed
                 self.add({task: value}, kept=kept, seed=seed, test={task: value - 0.1}, **described)
 
-    def frame(self) -> Frame:
+    def found(self) -> Found:
         return read_runs(self.folder)
+
+    def scores(self, ensemble: Ensemble, name: str, split: str = "validation") -> dict[str, Spread]:
+        return Scores(self.found().finished).spreads(ensemble.candidates[name], split)
 
     def ensemble(self, budget: int, **asked: Any) -> Ensemble:
         request = Request(CountBudget(count=budget, of=asked.pop("of", "encoder_linear")), **asked)
-        return best_ensemble("Magnitude", self.frame().rows, request)
+        return best_ensemble("Magnitude", self.found().finished, request)
 
 
 @pytest.fixture
@@ -58,36 +64,30 @@ def runs(tmp_path: Path) -> Runs:
 
 def test_room_goes_where_it_helps_most(runs: Runs) -> None:
     ensemble = runs.ensemble(500_000)
-    best = ensemble.contenders["best"]
+    best = ensemble.candidates["best"]
     assert ensemble.tasks == ("easy", "hard")
     assert best.sizes == {"easy": 100_000, "hard": 400_000}
     assert best.parameters == 500_000
-    easy = best.score("easy", Row.validation_score)
-    assert easy is not None
-    assert easy.mean == pytest.approx(0.91)
+    found = runs.scores(ensemble, "best")
+    easy, mean = found["easy"], found[MEAN]
+    assert (easy.low, easy.mean, easy.high) == pytest.approx((0.90, 0.91, 0.92))
     assert easy.seeds == 2
-    # The standard deviation of two numbers is their distance / sqrt(2).
-    assert easy.deviation == pytest.approx(0.02 / 2**0.5)
-    mean, test = best.mean_score(Row.validation_score), best.mean_score(Row.test_score)
-    assert mean is not None
-    assert test is not None
-    assert mean.mean == pytest.approx(0.86)
-    assert mean.deviation == pytest.approx(0.02 / 2**0.5)
-    assert test.mean == pytest.approx(0.76)
+    assert (mean.low, mean.mean, mean.high) == pytest.approx((0.85, 0.86, 0.87))
+    assert runs.scores(ensemble, "best", "test")[MEAN].mean == pytest.approx(0.76)
 
 
 def test_uniform_and_proportional_shares_stand_beside(runs: Runs) -> None:
     ensemble = runs.ensemble(550_000)
     # 275,000 each; 412,500 and 137,500 as 300 to 100 examples.
-    assert ensemble.contenders["uniform"].sizes == {"easy": 200_000, "hard": 200_000}
-    assert ensemble.contenders["proportional"].sizes == {"easy": 400_000, "hard": 100_000}
-    assert ensemble.contenders["proportional"].parameters == 500_000
+    assert ensemble.candidates["uniform"].sizes == {"easy": 200_000, "hard": 200_000}
+    assert ensemble.candidates["proportional"].sizes == {"easy": 400_000, "hard": 100_000}
+    assert ensemble.candidates["proportional"].parameters == 500_000
 
 
 def test_share_that_holds_no_size_is_refused_alone(runs: Runs) -> None:
     ensemble = runs.ensemble(300_000)
-    assert ensemble.contenders["best"].sizes == {"easy": 100_000, "hard": 200_000}
-    assert "proportional" not in ensemble.contenders
+    assert ensemble.candidates["best"].sizes == {"easy": 100_000, "hard": 200_000}
+    assert "proportional" not in ensemble.candidates
     expected = "that of hard is 75,000 parameters and its nearest trained sizes are 100,000"
     assert expected in ensemble.refused["proportional"]
 
@@ -96,19 +96,16 @@ def test_choice_does_not_look_at_test_scores(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     runs.add({"easy": 0.9}, kept=100, test={"easy": 0.1})
     runs.add({"easy": 0.8}, kept=90, test={"easy": 0.99})
-    assert runs.ensemble(100).contenders["best"].sizes == {"easy": 100}
+    assert runs.ensemble(100).candidates["best"].sizes == {"easy": 100}
 
 
 def test_test_scores_are_averaged_over_the_tasks_that_have_them(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     runs.add({"easy": 0.9}, kept=100, test={"easy": 0.7})
     runs.add({"hard": 0.5}, kept=100)
-    best = runs.ensemble(200).contenders["best"]
-    assert best.tasks_with(Row.test_score) == ["easy"]
-    assert best.score("hard", Row.test_score) is None
-    mean = best.mean_score(Row.test_score)
-    assert mean is not None
-    assert (mean.mean, mean.deviation) == (0.7, None)
+    found = runs.scores(runs.ensemble(200), "best", "test")
+    assert set(found) == {"easy", MEAN}
+    assert found[MEAN].mean == 0.7
 
 
 def test_spread_of_a_mean_is_unknown_if_tasks_differ_in_seeds(tmp_path: Path) -> None:
@@ -116,19 +113,18 @@ def test_spread_of_a_mean_is_unknown_if_tasks_differ_in_seeds(tmp_path: Path) ->
     for seed, score in ((0, 0.2), (1, 0.4)):
         runs.add({"easy": score}, kept=10, seed=seed)
     runs.add({"hard": 0.5}, kept=10, seed=0)
-    mean = runs.ensemble(20).contenders["best"].mean_score(Row.validation_score)
-    assert mean is not None
+    mean = runs.scores(runs.ensemble(20), "best")[MEAN]
     assert mean.mean == pytest.approx(0.4)
-    assert (mean.deviation, mean.seeds) == (None, 1)
+    assert (mean.low, mean.high, mean.seeds) == (None, None, 1)
 
 
 def test_seeds_that_keep_different_numbers_are_one_size_the_largest(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     runs.add({"easy": 0.9}, kept=95, asked=100, seed=0)
     runs.add({"easy": 0.7}, kept=99, asked=100, seed=1)
-    best = runs.ensemble(99).contenders["best"]
+    best = runs.ensemble(99).candidates["best"]
     assert best.sizes == {"easy": 99}
-    assert [run.record.seed for run in best.runs["easy"]] == [0, 1]
+    assert [run.seed for run in best.runs["easy"]] == [0, 1]
     with pytest.raises(ValueError, match="its only trained size is 99"):
         runs.ensemble(98)
 
@@ -138,12 +134,11 @@ def test_best_multitask_run_within_the_budget_stands_beside(runs: Runs) -> None:
         for seed in (0, 1):
             scores = {"hard": score, "easy": score + 0.1}
             runs.add(scores, kept=kept, seed=seed, test={"easy": 0.4 + 0.1 * seed})
-    multitask = runs.ensemble(500_000).contenders["multitask"]
+    ensemble = runs.ensemble(500_000)
+    multitask = ensemble.candidates["multitask"]
     assert multitask.parameters == 500_000
     assert [run.budget.kept for run in multitask.runs["easy"]] == [500_000, 500_000]
-    mean, test = (multitask.mean_score(one) for one in (Row.validation_score, Row.test_score))
-    assert mean is not None
-    assert test is not None
+    mean, test = (runs.scores(ensemble, "multitask", one)[MEAN] for one in ("validation", "test"))
     assert mean.mean == pytest.approx(0.8)
     assert test.mean == pytest.approx(0.45)
     assert test.seeds == 2
@@ -156,36 +151,36 @@ def test_multitask_runs_of_another_mixing_are_not_further_seeds(runs: Runs) -> N
     other = results({"easy": 0.6, "hard": 0.6}, kept=100_000, seed=1, examples=EXAMPLES)
     other["config"]["data"]["mixing"] = {"_target_": "Uniform"}
     write(runs.folder / "other", other)
-    multitask = runs.ensemble(500_000).contenders["multitask"]
+    multitask = runs.ensemble(500_000).candidates["multitask"]
     assert [one.path.name for one in multitask.runs["easy"]] == ["other"]
 
 
-def test_multitask_runs_of_other_tasks_are_left_out(runs: Runs) -> None:
+def test_multitask_runs_of_other_tasks_are_skipped(runs: Runs) -> None:
     runs.add({"easy": 0.9, "hard": 0.9, "third": 0.9}, kept=10)
     runs.add({"easy": 0.9, "fourth": 0.9}, kept=10)
     ensemble = runs.ensemble(500_000)
     assert "no multitask run of exactly these tasks" in ensemble.refused["multitask"]
-    assert [(one.path.name, one.reason) for one in ensemble.left_out] == [
+    assert [(one.path.name, one.reason) for one in ensemble.skipped] == [
         ("012", "multitask, but there is no single-task run of third"),
         ("013", "multitask, but there is no single-task run of fourth"),
     ]
 
 
-def test_repeated_run_is_left_out_and_is_no_seed_of_its_own(runs: Runs) -> None:
+def test_repeated_run_is_skipped_and_is_no_seed_of_its_own(runs: Runs) -> None:
     runs.add({"hard": 0.9}, kept=400_000, seed=0)
     ensemble = runs.ensemble(500_000)
-    assert [run.path.name for run in ensemble.contenders["best"].runs["hard"]] == ["012", "011"]
-    (left_out,) = ensemble.left_out
-    assert left_out.path.name == "010"
-    assert left_out.reason == f"repeated by {runs.folder / '012'}"
+    assert [run.path.name for run in ensemble.candidates["best"].runs["hard"]] == ["012", "011"]
+    (skipped,) = ensemble.skipped
+    assert skipped.path.name == "010"
+    assert skipped.reason == f"repeated by {runs.folder / '012'}"
 
 
 def test_denominator_is_counted_in_each_model(runs: Runs) -> None:
     fixed = EMBEDDINGS + OTHER
     ensemble = runs.ensemble(2 * fixed + 500_000, of="encoder")
-    assert ensemble.contenders["best"].sizes == {"easy": fixed + 100_000, "hard": fixed + 400_000}
+    assert ensemble.candidates["best"].sizes == {"easy": fixed + 100_000, "hard": fixed + 400_000}
     ensemble = runs.ensemble(2 * (fixed + HEAD) + 500_000, of="total")
-    assert ensemble.contenders["best"].parameters == 2 * (fixed + HEAD) + 500_000
+    assert ensemble.candidates["best"].parameters == 2 * (fixed + HEAD) + 500_000
     with pytest.raises(ValueError, match="must hold a trained size of each of 2 tasks"):
         runs.ensemble(500_000, of="total")
 
@@ -194,7 +189,7 @@ def test_fraction_is_of_one_dense_model_with_all_heads(runs: Runs) -> None:
     dense = {"encoder_linear": LINEAR, "total": LINEAR + EMBEDDINGS + OTHER + 2 * HEAD}
     for of, whole in dense.items():
         budget = FractionBudget(fraction=0.75, of=of)
-        ensemble = best_ensemble("Magnitude", runs.frame().rows, Request(budget))
+        ensemble = best_ensemble("Magnitude", runs.found().finished, Request(budget))
         assert ensemble.dense == whole
         assert ensemble.budget == int(0.75 * whole)
 
@@ -205,12 +200,12 @@ def test_shared_embeddings_count_once(tmp_path: Path) -> None:
     runs.add_curve("hard", HARD, frozen=True)
     budget = EMBEDDINGS + 2 * OTHER + 500_000
     ensemble = runs.ensemble(budget, of="encoder", shared_embeddings=True)
-    best = ensemble.contenders["best"]
+    best = ensemble.candidates["best"]
     assert ensemble.shared == EMBEDDINGS
     assert best.sizes == {"easy": OTHER + 100_000, "hard": OTHER + 400_000}
     assert best.parameters == budget
     # Half of what is left beside the embeddings.
-    assert ensemble.contenders["uniform"].sizes == dict.fromkeys(("easy", "hard"), OTHER + 200_000)
+    assert ensemble.candidates["uniform"].sizes == dict.fromkeys(("easy", "hard"), OTHER + 200_000)
     with pytest.raises(ValueError, match="must hold the shared embeddings, but those are 300,000"):
         runs.ensemble(200_000, of="encoder", shared_embeddings=True)
 
@@ -227,7 +222,7 @@ def test_unknown_numbers_of_examples_refuse_the_proportional_split_only(tmp_path
     del content["examples"]
     write(tmp_path / "old", content)
     ensemble = Runs(tmp_path).ensemble(20)
-    assert set(ensemble.contenders) == {"best", "uniform"}
+    assert set(ensemble.candidates) == {"best", "uniform"}
     assert f"the results of {tmp_path / 'old'} do not hold it" in ensemble.refused["proportional"]
 
 
@@ -235,13 +230,13 @@ def test_methods_are_shared_out_one_by_one(runs: Runs) -> None:
     runs.add({"easy": 0.9}, kept=600_000, pruner="Movement")
     runs.add({"hard": 0.9}, kept=100_000, pruner="Movement")
     runs.add({"easy": 0.9, "hard": 0.9}, kept=100_000, pruner="LowRank")
-    ensembles = best_ensembles(runs.frame(), Request(CountBudget(count=500_000)))
+    ensembles = best_ensembles(runs.found(), Request(CountBudget(count=500_000)))
     assert [one.method for one in ensembles.found] == ["Magnitude"]
     assert list(ensembles.refused) == ["LowRank", "Movement"]
     assert "but all of these are multitask" in ensembles.refused["LowRank"]
     assert "its only trained size is 600,000" in ensembles.refused["Movement"]
     with pytest.raises(ValueError, match=r"^LowRank: .*\. Magnitude: .*\. Movement: .*\.$"):
-        best_ensembles(runs.frame(), Request(CountBudget(count=5)))
+        best_ensembles(runs.found(), Request(CountBudget(count=5)))
 
 
 def test_multitask_runs_alone_are_an_error(tmp_path: Path) -> None:
@@ -249,7 +244,7 @@ def test_multitask_runs_alone_are_an_error(tmp_path: Path) -> None:
     runs.add({"easy": 0.9, "hard": 0.9}, kept=10)
     runs.add({"easy": 0.9, "hard": 0.9}, kept=20, pruner="LowRank")
     with pytest.raises(ValueError, match="runs of single tasks, but all of 2 are multitask"):
-        best_ensembles(runs.frame(), Request(CountBudget(count=50)))
+        best_ensembles(runs.found(), Request(CountBudget(count=50)))
 
 
 def test_nothing_finished_is_an_error(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 from application import ROOT, SMALL, run_in
 from run_folders import EMBEDDINGS, HEAD, LINEAR, OTHER, results, write
 
-from multiprune.report.records.frame import read_run, read_runs
 from multiprune.runs.command import command_of
+from multiprune.runs.frame import read_run, read_runs
 
 
 def test_row_holds_what_the_results_say(tmp_path: Path) -> None:
@@ -30,11 +30,11 @@ def test_row_holds_what_the_results_say(tmp_path: Path) -> None:
         1_234,
         1_234,
     )
-    assert row.ledger.kept_in("encoder") == EMBEDDINGS + 1_234 + OTHER
-    assert row.ledger.dense_in("total") == EMBEDDINGS + LINEAR + OTHER + 2 * HEAD
+    assert row.kept_in("encoder") == EMBEDDINGS + 1_234 + OTHER
+    assert sum(row.dense.values()) == EMBEDDINGS + LINEAR + OTHER + 2 * HEAD
     assert row.metrics == {"rte": "accuracy", "sst2": "accuracy"}
-    assert [row.validation_score(task) for task in row.tasks] == [0.75, 0.5]
-    assert [row.test_score(task) for task in row.tasks] == [None, 0.25]
+    assert [row.score(task, "validation") for task in row.tasks] == [0.75, 0.5]
+    assert [row.score(task, "test") for task in row.tasks] == [None, 0.25]
     assert row.record.examples == {"rte": 100, "sst2": 100}
     assert row.record.density == {"model.encoder.layer.0.weight": 1_234 / LINEAR}
     assert (row.record.steps, row.record.wall_seconds) == (12, 3.0)
@@ -54,8 +54,10 @@ def test_results_of_a_real_run_are_read(tmp_path: Path) -> None:
     row = read_run(tmp_path / "run")
     content = json.loads((tmp_path / "run" / "results.json").read_text())
     assert row.tasks == ("agreement", "entailment", "quantity", "roles")
-    assert sum(map(row.validation_score, row.tasks)) / 4 == pytest.approx(content["score"])
-    assert row.budget.kept == row.ledger.kept_in("encoder_linear") == content["budget"]["kept"]
+    assert sum(row.score(task, "validation") or 0 for task in row.tasks) / 4 == pytest.approx(
+        content["score"]
+    )
+    assert row.budget.kept == row.kept_in("encoder_linear") == content["budget"]["kept"]
     assert (row.record.method.name, row.record.seed) == ("Movement", 5)
     assert row.record.examples == dict.fromkeys(row.tasks, 48)
 
@@ -68,13 +70,13 @@ def test_runs_are_found_at_any_depth_once_and_in_order(tmp_path: Path) -> None:
     write(tmp_path / "b" / "1" / "model", content)
     (tmp_path / "logs").mkdir()
     expected = [tmp_path / name for name in ("a/x/y/z", "b/1", "b/2")]
-    assert [row.path for row in read_runs(tmp_path).rows] == expected
+    assert [row.path for row in read_runs(tmp_path).finished] == expected
     paths = (tmp_path / "b", tmp_path / "b" / "1", tmp_path / "a" / "x" / "y" / "z", tmp_path)
-    assert [row.path for row in read_runs(*paths).rows] == expected
-    assert len(read_runs(tmp_path / "b" / "1" / "results.json").rows) == 1
+    assert [row.path for row in read_runs(*paths).finished] == expected
+    assert len(read_runs(tmp_path / "b" / "1" / "results.json").finished) == 1
 
 
-def test_unfinished_and_corrupt_runs_are_left_out_with_the_reason(tmp_path: Path) -> None:
+def test_unfinished_and_corrupt_runs_are_skipped_with_the_reason(tmp_path: Path) -> None:
     content = results({"rte": 0.75}, kept=10)
     write(tmp_path / "good", content)
     (write(tmp_path / "unfinished", content) / "results.json").unlink()
@@ -83,8 +85,8 @@ def test_unfinished_and_corrupt_runs_are_left_out_with_the_reason(tmp_path: Path
     write(tmp_path / "binary", content)
     (tmp_path / "binary" / "results.json").write_bytes(b"\xff\xfe\x00")
     frame = read_runs(tmp_path)
-    assert [row.path.name for row in frame.rows] == ["good"]
-    reasons = {one.path.name: one.reason for one in frame.left_out}
+    assert [row.path.name for row in frame.finished] == ["good"]
+    reasons = {one.path.name: one.reason for one in frame.skipped}
     assert list(reasons) == ["binary", "half", "unfinished"]
     assert "results.json is not JSON" in reasons["half"]
     assert "results.json is not JSON" in reasons["binary"]
@@ -107,7 +109,7 @@ def test_unfinished_and_corrupt_runs_are_left_out_with_the_reason(tmp_path: Path
         (["density"], 3, "must be an object"),
     ],
 )
-def test_results_that_are_not_whole_are_left_out(
+def test_results_that_are_not_whole_are_skipped(
     tmp_path: Path, path: list[str], value: Any, reason: str
 ) -> None:
     content = results({"rte": 0.75}, kept=10)
@@ -116,8 +118,8 @@ def test_results_that_are_not_whole_are_left_out(
         inner = inner[key]
     inner[path[-1]] = value
     write(tmp_path / "run", content)
-    (left_out,) = read_runs(tmp_path).left_out
-    assert reason in left_out.reason
+    (skipped,) = read_runs(tmp_path).skipped
+    assert reason in skipped.reason
 
 
 @pytest.mark.parametrize(
@@ -127,14 +129,14 @@ def test_missing_keys_are_named(tmp_path: Path, key: str) -> None:
     content = results({"rte": 0.75}, kept=10)
     del content[key]
     write(tmp_path / "run", content)
-    (left_out,) = read_runs(tmp_path).left_out
-    assert left_out.reason.startswith(f"results.json has no `{key}")
+    (skipped,) = read_runs(tmp_path).skipped
+    assert skipped.reason.startswith(f"results.json has no `{key}")
 
 
-def test_results_that_are_no_object_are_left_out(tmp_path: Path) -> None:
+def test_results_that_are_no_object_are_skipped(tmp_path: Path) -> None:
     write(tmp_path / "run", results({"rte": 0.75}, kept=10))
     (tmp_path / "run" / "results.json").write_text("[]")
-    assert read_runs(tmp_path).left_out[0].reason == "results.json must be an object, but is []"
+    assert read_runs(tmp_path).skipped[0].reason == "results.json must be an object, but is []"
 
 
 def test_runs_that_did_not_note_their_examples_are_read(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from specialist_world import write as write_specialists
 
 from multiprune.cli import main
 from multiprune.refusal import Refusal
-from multiprune.report.records.frame import read_runs
 from multiprune.report.write import Report
+from multiprune.runs.frame import read_runs
 from multiprune.runs.jobs import read_jobs
 from multiprune.runs.masks import FILE, write_masks
 
@@ -83,11 +83,12 @@ def damaged(raw: bytes, draw: random.Random) -> bytes:
 
 
 def check_others_are_shown(folder: Path, *, masks: bool = False) -> None:
-    report = Report.of([folder], masks=masks)
+    report = Report.read([folder], masks=masks)
     for format in ("markdown", "json", "csv"):
         assert report.text(format).encode()
-    shown = {row.path.name for row in report.overview.all_rows}
-    out = {one.path.name: one.reason for one in report.left_out}
+    assert report.study is not None
+    shown = {run.path.name for run in report.study.all_runs}
+    out = {one.path.name: one.reason for one in report.skipped}
     assert {"good-0", "good-1"} <= shown
     assert all(out.values())
     assert shown | out.keys() == {"good-0", "good-1", "odd"}
@@ -125,10 +126,10 @@ def set_at(content: dict[str, Any], dotted: str, value: Any) -> dict[str, Any]:
 def test_odd_results_are_left_out_with_the_key(tmp_path: Path, key: str, value: Any) -> None:
     content = set_at(results({"a": 0.5, "b": 0.6}, kept=1000, seed=2), key, value)
     write_world(tmp_path, odd=content)
-    (left_out,) = read_runs(tmp_path).left_out
-    assert left_out.path.name == "odd"
-    assert "results.json" in left_out.reason
-    assert "\n" not in left_out.reason
+    (skipped,) = read_runs(tmp_path).skipped
+    assert skipped.path.name == "odd"
+    assert "results.json" in skipped.reason
+    assert "\n" not in skipped.reason
     check_others_are_shown(tmp_path)
 
 
@@ -168,11 +169,11 @@ def test_no_text_of_a_folder_commands_the_terminal(
     status = RUNNING | {"state": "failed", "reason": evil}
     (tmp_path / f"failed{evil}" / "status.json").write_text(json.dumps(status))
     write_run(tmp_path / f"good{evil}", set_at(content, "config.encoder.path", evil))
-    specialists = tmp_path / "specialists"
+    specialists = tmp_path.parent / f"{tmp_path.name}-specialists"
     write_specialists(specialists / "good", specialist_content(flat(0.8, 0.6), run=evil))
     (specialists / f"bad{evil}").mkdir()
     (specialists / f"bad{evil}" / "specialists.json").write_text("{")
-    cut = ["report", str(specialists), "--specialists", "--format"]
+    cut = ["report", str(specialists), "--format"]
     for command in (
         ["status", str(tmp_path)],
         ["status", str(tmp_path), "--reasons"],

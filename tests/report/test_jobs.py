@@ -12,8 +12,8 @@ import pytest
 from run_folders import results, write
 
 from multiprune.cli import main
-from multiprune.report.records.frame import read_runs
 from multiprune.runs.duration import duration
+from multiprune.runs.frame import read_runs
 from multiprune.runs.jobs import read_jobs, totals
 from multiprune.runs.status import STATUS, Status, utc_now
 
@@ -162,7 +162,7 @@ def test_json_holds_everything(sweep: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 def test_report_says_why_runs_are_unfinished(sweep: Path) -> None:
-    reasons = {one.path.name: one.reason for one in read_runs(sweep).left_out}
+    reasons = {one.path.name: one.reason for one in read_runs(sweep).skipped}
     assert reasons == {
         "10": "unfinished: running at step 20",
         "11": "unfinished: failed: [It] was refused.",

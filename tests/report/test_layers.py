@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from multiprune.report.findings.layers import grid, mean_density, position_of
+from multiprune.report.layers import grid, mean_density, position_of
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from report_world import LAYERS, write_kept, write_runs
 
-from multiprune.report.findings import shared_masks
-from multiprune.report.findings.overlap import MULTITASK, overlaps
-from multiprune.report.findings.overview import overview
-from multiprune.report.findings.shared_masks import count_shared, expected_jaccard, pooled
-from multiprune.report.records.frame import read_run, read_runs
+from multiprune.report import shared_masks
+from multiprune.report.page.format import records
+from multiprune.report.questions import masks as question
+from multiprune.report.questions.masks import MULTITASK, overlaps
+from multiprune.report.shared_masks import count_shared, expected_jaccard, pooled
+from multiprune.report.study import Study
+from multiprune.runs.frame import read_run, read_runs
 from multiprune.runs.masks import FILE, Mask, read_masks
 
 if TYPE_CHECKING:
@@ -90,6 +92,10 @@ def test_masks_of_other_shapes_are_refused() -> None:
         count_shared([Mask.of(mask()), Mask.of(mask(shape=(10, 6)))])
 
 
+def study(folder: Path, *, reads_masks: bool = True) -> Study:
+    return Study.from_runs(read_runs(folder), reads_masks=reads_masks)
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """Runs of 100,000 parameters with models, in which tasks and seeds keep known weights."""
@@ -104,8 +110,7 @@ def runs(tmp_path: Path) -> Path:
 
 
 def test_overlap_between_tasks_and_seeds(runs: Path) -> None:
-    found = overlaps(overview(read_runs(runs)))
-    (overlap,) = found.found
+    (overlap,), _ = overlaps(study(runs))
     assert overlap.labels == ("easy", "hard", MULTITASK)
 
     def jaccard(first: str, second: str, *, same_seed: bool) -> float:
@@ -130,50 +135,80 @@ def test_overlap_between_tasks_and_seeds(runs: Path) -> None:
     assert overlap.density["0", "attention.self.query"] == pytest.approx((11 + 11 + 16) / 3 / 60)
 
 
+def test_tables_show_who_shares_most_and_where(runs: Path) -> None:
+    section = question.answer(study(runs))
+    assert section is not None
+    # Ten in common of twelve with 11 of 60 each by chance is more than any other two share.
+    chance = expected_jaccard(11 / 60, 11 / 60)
+    pairs, layers, _ = (records(table.frame) for table in section.tables)
+    assert [pairs[0][key] for key in ("method", "asked", "pairs")] == ["Magnitude", 100_000, 1]
+    assert pairs[0]["mask of"] == pairs[0]["and of"]
+    assert pairs[0]["times chance"] == pytest.approx(10 / 12 / chance)
+    same = next(row for row in pairs if (row["and of"], row["seeds"]) == ("hard", "same seed"))
+    assert (same["Jaccard"], same["by chance"]) == pytest.approx((6 / 16, chance))
+    assert len(layers) == len(LAYERS)
+    assert layers[0]["layer"] == "0"
+    assert layers[0]["between tasks"] == pytest.approx(6 / 16)
+    assert layers[0]["by chance"] == pytest.approx(chance)
+    assert layers[0]["between tasks and seeds"] == pytest.approx(5 / 17)
+    assert layers[0]["between seeds"] == pytest.approx((10 / 12 + 10 / 12 + 15 / 17) / 3)
+    assert section.answer == (
+        f"easy and hard share most: {6 / 16 / chance:.1f} times chance (same seed, Magnitude at "
+        "100,000 parameters)."
+    )
+    between_labels, by_layer = section.figures
+    assert "easy and hard, same seed: 0.38; easy and hard, other seed: 0.29" in between_labels.alt
+    assert f"most is {6 / 16 / chance:.1f} in layer 0" in by_layer.alt
+
+
+def test_masks_are_not_read_unless_they_are_asked_for(runs: Path) -> None:
+    assert question.answer(study(runs, reads_masks=False)) is None
+
+
 def test_runs_without_masks_are_listed(runs: Path) -> None:
-    left_out = overlaps(overview(read_runs(runs))).left_out
-    assert len(left_out) == 27 - 6
-    reasons = {one.path.name: one.reason for one in left_out}
+    _, skipped = overlaps(study(runs))
+    assert len(skipped) == 27 - 6
+    reasons = {one.path.name: one.reason for one in skipped}
     assert reasons["easy-400000-0"] == "it has no masks.safetensors"
 
 
 def test_mask_that_nothing_stands_beside_is_listed(tmp_path: Path) -> None:
     folder = write_runs(tmp_path)
     write_kept(folder / "easy-100000-0", dict.fromkeys(LAYERS, mask(1)))
-    found = overlaps(overview(read_runs(folder)))
-    assert not found.found
-    reasons = {one.path.name: one.reason for one in found.left_out}
+    found, skipped = overlaps(study(folder))
+    assert not found
+    reasons = {one.path.name: one.reason for one in skipped}
     assert reasons["easy-100000-0"] == "no other mask of Magnitude at 100,000 parameters"
 
 
 def test_masks_that_are_not_known_have_a_reason(runs: Path) -> None:
-    row = read_run(runs / "easy-100000-0")
+    run = read_run(runs / "easy-100000-0")
     for density, reason in (
         ({}, "nothing was pruned"),
         (
-            dict(row.record.density) | {"model.encoder.else.weight": 1.0},
+            dict(run.record.density) | {"model.encoder.else.weight": 1.0},
             r"but model\.encoder\.else",
         ),
     ):
         with pytest.raises(ValueError, match=reason):
-            read_masks(row.path, density)
+            read_masks(run.path, density)
 
 
 @pytest.mark.parametrize("shape", [(6, 10), (12,), (1,), (2, 3, 3)])
 def test_masks_of_any_shape_come_back(shape: tuple[int, ...], runs: Path) -> None:
-    row = read_run(runs / "easy-100000-0")
+    run = read_run(runs / "easy-100000-0")
     drawn = np.random.default_rng(0).random(shape) < 0.5
-    write_kept(row.path, dict.fromkeys(LAYERS, drawn))
-    for one in read_masks(row.path, row.record.density).values():
+    write_kept(run.path, dict.fromkeys(LAYERS, drawn))
+    for one in read_masks(run.path, run.record.density).values():
         assert one.shape == shape
         np.testing.assert_array_equal(one.unpacked(), drawn)
 
 
 def test_damaged_masks_are_listed(runs: Path) -> None:
     (runs / "easy-100000-0" / FILE).write_bytes(b"1234")
-    found = overlaps(overview(read_runs(runs)))
-    reasons = {one.path.name: one.reason for one in found.left_out}
+    (found,), skipped = overlaps(study(runs))
+    reasons = {one.path.name: one.reason for one in skipped}
     assert "masks.safetensors must be whole, but" in reasons["easy-100000-0"]
-    shared = found.found[0].shared("easy", "hard", same_seed=True)
+    shared = found.shared("easy", "hard", same_seed=True)
     assert shared is not None
     assert shared.pairs == 1

@@ -46,7 +46,7 @@ seen.rising = keptShown();
 seen.ariaRising = kept.getAttribute("aria-sort");
 kept.querySelector("button").click();
 seen.falling = keptShown();
-const [share, shareShown] = column("table-versus", "proportional");
+const [share, shareShown] = column("table-multitask", "proportional split");
 share.querySelector("button").click();
 seen.emptyLast = shareShown();
 seen.ariaElsewhere = document.querySelectorAll("#table-runs th[aria-sort]").length;
@@ -145,7 +145,7 @@ def test_page_of_specialists_opens_without_an_error(tmp_path: Path) -> None:
             job = content(flat(0.8, 0.6), labels=labels, examples=examples)
             job |= {"unseen": [elsewhere(0.5)], "overlap": shared}
             write_job(tmp_path / "jobs" / f"{labels}-{examples}", job)
-    main(["report", str(tmp_path / "jobs"), "--specialists", "--out", str(tmp_path / "report")])
+    main(["report", str(tmp_path / "jobs"), "--out", str(tmp_path / "report")])
     document, said = opened(tmp_path / "report" / "index.html", tmp_path)
     assert said == []
     for table in ("specialists", "number", "labels", "unseen", "shared"):

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from application import ROOT
 from page_reader import PageReader, read_page
+from pydantic import TypeAdapter, ValidationError
 from report_world import LAYERS, SIZES, write_kept, write_runs
 from run_folders import EMBEDDINGS, HEAD, OTHER, results, write
 
 from multiprune.cli import main
+from multiprune.report.page.format import JsonReport
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,47 +61,49 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return said
 
 
+def test_json_is_as_its_schema_says(document: dict[str, Any]) -> None:
+    adapter = TypeAdapter(JsonReport)
+    assert adapter.validate_python(document, strict=True) == document
+    file = ROOT / "docs" / "report.schema.json"
+    assert json.loads(file.read_text()) == adapter.json_schema()
+    with pytest.raises(ValidationError, match=r"skipped.0.path"):
+        adapter.validate_python(document | {"skipped": [{"seed": 0}]})
+
+
 def test_difference_is_paired_by_seed(document: dict[str, Any]) -> None:
-    small, middle, large = document["comparisons"]
-    assert [one["budget"] for one in document["comparisons"]] == list(SIZES)
-    assert "must hold a trained size of each of 2 tasks" in small["reason"]
-    assert small["ensemble"] is None
+    tables = document["sections"]["multitask"]["tables"]
+    middle, large = tables["multitask-tasks"]
+    missing = {row["budget"]: row["reason"] for row in tables["missing"] if "any" in row["missing"]}
+    assert list(missing) == [SIZES[0]]
+    assert "must hold a trained size of each of 2 tasks" in missing[SIZES[0]]
     # 200,000: 0.75 together, 0.70 alone with 100,000 each; seeds add 0, 0.01 and 0.05.
-    found = middle["differences"]["test"]["mean"]
+    found = middle["mean"]
     assert found["seeds"] == [0, 1, 2]
     assert found["mean"] == pytest.approx(0.07)
     assert (found["low"], found["high"]) == pytest.approx((0.05, 0.10))
-    assert middle["differences"]["test"]["easy"]["mean"] == pytest.approx(-0.10 + 0.02)
-    assert middle["differences"]["validation"]["mean"]["mean"] == pytest.approx(0.07)
+    # Of three signs, two of eight choices are as far from 0.
+    assert middle["p"] == 0.25
+    assert middle["easy"]["mean"] == pytest.approx(-0.10 + 0.02)
     # 400,000: 0.80 together, 0.755 alone with 200,000 each.
-    found = large["differences"]["test"]["mean"]
-    assert found["mean"] == pytest.approx(0.065)
-    sizes = {name: one["parameters"] for name, one in _best(large)["tasks"].items()}
-    assert sizes == {"easy": 200_000, "hard": 200_000}
-
-
-def _best(comparison: dict[str, Any]) -> dict[str, Any]:
-    best: dict[str, Any] = comparison["ensemble"]["contenders"]["best"]
-    return best
+    assert large["mean"]["mean"] == pytest.approx(0.065)
+    *_, shares = tables["allocation"]
+    assert (shares["easy"], shares["hard"]) == (200_000, 200_000)
 
 
 def test_models_hold_their_seeds(document: dict[str, Any]) -> None:
-    assert len(document["models"]) == 9
-    (model,) = (
-        one
-        for one in document["models"]
-        if one["tasks"] == ["easy", "hard"] and one["parameters"] == 400_000
-    )
-    assert model["seeds"] == [0, 1, 2]
-    mean = model["test"]["mean"]
+    models = document["sections"]["pruners"]["tables"]["pruners"]
+    assert len(models) == 9
+    (model,) = (one for one in models if one["tasks"] == "together" and one["kept"] == 400_000)
+    assert model["seeds"] == 3
+    mean = model["mean"]
     assert mean["mean"] == pytest.approx(0.70 + 0.04)
-    assert (mean["low"], mean["high"]) == pytest.approx((0.70, 0.79))
-    assert document["masks"] is None
-    assert len(document["runs"]) == 27
+    assert (mean["low"], mean["high"], mean["seeds"]) == pytest.approx((0.70, 0.79, 3))
+    assert "masks" not in document["sections"]
+    assert len(document["sections"]["runs"]["tables"]["runs"]) == 27
 
 
 def test_page_shows_the_same_numbers(page: PageReader) -> None:
-    heading, *rows = page.tables["versus"]
+    heading, *rows = page.tables["multitask"]
     assert [dict(zip(heading, row, strict=True)) for row in rows] == [
         {
             "method": "Magnitude",
@@ -106,9 +111,9 @@ def test_page_shows_the_same_numbers(page: PageReader) -> None:
             "of dense": "0.200",
             "multitask": "0.690 (0.650 to 0.740)",
             "best ensemble": "0.620 (0.600 to 0.640)",
-            "uniform": "0.620 (0.600 to 0.640)",
-            "proportional": "",
-            "difference": "+0.070 [+0.050 to +0.100]",
+            "uniform split": "0.620 (0.600 to 0.640)",
+            "proportional split": "",
+            "multitask - best ensemble": "+0.070 [+0.050 to +0.100]",
         },
         {
             "method": "Magnitude",
@@ -116,15 +121,16 @@ def test_page_shows_the_same_numbers(page: PageReader) -> None:
             "of dense": "0.400",
             "multitask": "0.740 (0.700 to 0.790)",
             "best ensemble": "0.675 (0.655 to 0.695)",
-            "uniform": "0.675 (0.655 to 0.695)",
+            "uniform split": "0.675 (0.655 to 0.695)",
             # 300,000 for easy, 100,000 for hard: 0.91 and 0.50.
-            "proportional": "0.625 (0.605 to 0.645)",
-            "difference": "+0.065 [+0.045 to +0.095]",
+            "proportional split": "0.625 (0.605 to 0.645)",
+            "multitask - best ensemble": "+0.065 [+0.045 to +0.095]",
         },
     ]
     assert page.tables["allocation"][1] == ["Magnitude", "200,000", "200,000", *["100,000"] * 2]
-    rows = page.tables["one-task"]
-    assert ["Magnitude", "hard", "400,000", "0.400", "3", "0.720 (0.700 to 0.740)"] in rows
+    rows = page.tables["pruners"]
+    score = "0.720 (0.700 to 0.740)"
+    assert ["Magnitude", "hard", "0.400", "400,000", "3", score, "", "", score] in rows
 
 
 def test_page_shows_ledger_density_and_wall_time(page: PageReader) -> None:
@@ -154,7 +160,7 @@ def test_page_lists_every_run_and_what_is_left_out(page: PageReader, runs: Path)
     assert cells["tasks"] == "easy, hard"
     assert (cells["validation"], cells["test"]) == ("0.8900", "0.7900")
     assert cells["command"] == "copypython train.py 'task=[easy,hard]' seed=2"
-    _, damaged, stopped = page.tables["left-out"]
+    _, damaged, stopped = page.tables["skipped"]
     assert stopped == [str(runs / "stopped"), "unfinished: it has no results.json"]
     assert damaged[0] == str(runs / "damaged")
     assert "is not JSON" in damaged[1]
@@ -162,20 +168,19 @@ def test_page_lists_every_run_and_what_is_left_out(page: PageReader, runs: Path)
 
 def test_page_says_how_far_to_trust_it(page: PageReader) -> None:
     words = " ".join(page.words)
-    assert "interval over seeds only" in words
+    assert "95 % of 10,000 resamples of seeds" in words
     assert "easy-hard-200000-0 has no predictions.safetensors" in words
-    assert "holds the true mean in 75 % of cases, not 95 %" in words
-    missing = {(row[1], row[2]) for row in page.tables["missing"]}
-    assert ("200,000", "test interval over examples") in missing
+    assert "holds the true mean in 75 % of cases" in words
     assert "from the lowest to the highest seed" in words
+    assert "kept parameters over those of the dense model" in words
 
 
 def test_masks_are_compared_and_others_listed(page: PageReader) -> None:
-    _, pair = page.tables["mask-pairs"]
+    _, pair = page.tables["masks"]
     chance = 0.25 * 0.25 / (0.5 - 0.25 * 0.25)
     expected = ["1", "1.000", f"{chance:.3f}", f"{1 / chance:.2f}"]
     assert pair[2:] == ["easy", "hard", "same seed", *expected]
-    assert len(page.tables["mask-left-out"]) == 1 + 25
+    assert len(page.tables["masks-skipped"]) == 1 + 25
 
 
 def test_page_is_whole_and_alone(page: PageReader, report: Path) -> None:
@@ -186,12 +191,11 @@ def test_page_is_whole_and_alone(page: PageReader, report: Path) -> None:
     assert "@import" not in text
     assert "url(" not in text.replace("url(#", "")
     figures = {one.stem for one in report.glob("*.svg")}
-    assert {"frontier", "frontier-easy", "versus", "allocation-0", "ledger", "masks-0"} <= figures
+    assert {"pruners", "pruners-0-easy", "multitask", "allocation-0", "kept", "masks-0"} <= figures
     assert {one.stem for one in report.glob("*.png")} == figures
     assert len(page.images) == len(figures)
     assert all(page.images)
-    assert "multitask from 0.590" not in page.images[0]
-    assert "multitask from 0.565 at 100k to 0.740 at 400k" in page.images[0]
+    assert "Magnitude, together from 0.565 at 100k to 0.740 at 400k" in page.images[0]
 
 
 def test_same_runs_give_the_same_bytes(report: Path, runs: Path, tmp_path: Path) -> None:
@@ -206,13 +210,13 @@ def test_csv_has_a_line_a_run(runs: Path, capsys: pytest.CaptureFixture[str]) ->
     rows = list(csv.DictReader(printed.out.splitlines()))
     assert len(rows) == 27
     (row,) = (
-        one for one in rows if one["path"].endswith("hard-200000-1") and one["tasks"] == "hard"
+        one for one in rows if one["run"].endswith("hard-200000-1") and one["tasks"] == "hard"
     )
     assert (row["kept"], row["seed"], row["validation/easy"]) == ("200000", "1", "")
     assert float(row["validation/hard"]) == pytest.approx(0.62)
     assert float(row["test/hard"]) == pytest.approx(0.52)
     assert row["command"] == "python train.py 'task=[hard]' seed=1"
-    assert f"Left out: {runs / 'stopped'}: unfinished" in printed.err
+    assert f"Skipped: {runs / 'stopped'}: unfinished" in printed.err
 
 
 def test_markdown_has_the_tables(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,17 +227,14 @@ def test_markdown_has_the_tables(runs: Path, capsys: pytest.CaptureFixture[str])
     assert "![" not in printed
 
 
-def test_runs_of_one_task_say_what_they_cannot_show(tmp_path: Path) -> None:
+def test_questions_without_data_do_not_appear(tmp_path: Path) -> None:
     content = results({"easy": 0.5}, kept=100)
     content["density"] = {}
     write(tmp_path / "run", content)
     main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "report")])
     page = read_page(tmp_path / "report" / "index.html")
-    assert set(page.tables) == {"compared", "tasks", "one-task", "ledger", "wall-time", "runs"}
-    words = " ".join(page.words)
-    assert "Nothing to compare: this takes models of each task alone" in words
-    assert "nothing was pruned" in words
-    assert "ask for it with --masks" in words
+    expected = {"compared", "tasks", "pruners", "pareto", "ledger", "wall-time", "runs"}
+    assert set(page.tables) == expected
 
 
 def test_runs_that_cannot_be_compared_are_refused(
@@ -261,7 +262,7 @@ def test_wrong_input_is_one_sentence(
     (tmp_path / "mine" / "thesis.tex").write_text("mine")
     assert "holds thesis.tex" in refusal(capsys, runs, "--out", tmp_path / "mine")
     (tmp_path / "runs" / "stopped" / ".hydra").mkdir(parents=True)
-    assert "At least one run must be finished" in refusal(capsys, tmp_path / "runs")
+    assert "No run is finished: " in refusal(capsys, tmp_path / "runs")
 
 
 def test_names_are_escaped(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from multiprune.data.source import HubSource
 from multiprune.metrics import AUROC, Accuracy, AnswerF1, ExactMatch, MacroF1, Metric, SpanF1
 from multiprune.metrics.predicted import Classes
 from multiprune.metrics.terms import MetricDraws, MetricTerms, resampled
-from multiprune.report.findings.resampling import resamples
+from multiprune.report.resampled import resamples
 from multiprune.runs.predictions import Answers
 from multiprune.tasks import answer_text
 from multiprune.tasks.classification import Classification

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from multiprune.metrics import Accuracy
-from multiprune.report.findings import resampling
-from multiprune.report.findings.resampling import resamples
+from multiprune.report import resampled
+from multiprune.report.resampled import resamples
 
 
 def test_resamples_have_as_many_examples_and_are_the_same_each_time() -> None:
@@ -19,7 +19,7 @@ def test_resamples_have_as_many_examples_and_are_the_same_each_time() -> None:
 
 def test_blocks_are_parts_of_the_same_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     (whole,) = resamples(50, 20, seed=1)
-    monkeypatch.setattr(resampling, "BLOCK", 350)
+    monkeypatch.setattr(resampled, "BLOCK", 350)
     blocks = list(resamples(50, 20, seed=1))
     assert [len(one) for one in blocks] == [7, 7, 6]
     assert torch.equal(torch.cat(blocks), whole)

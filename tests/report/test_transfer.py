@@ -10,16 +10,17 @@ import pytest
 from run_folders import LINEAR, results, task_config, write
 
 from multiprune.cli import main
-from multiprune.report.findings.overview import overview
-from multiprune.report.records.frame import read_run, read_runs
-from multiprune.report.sections.order import sections
+from multiprune.report.page.format import cells
+from multiprune.report.questions import compared, runs, transfer
+from multiprune.report.study import Study
+from multiprune.report.write import Report
+from multiprune.runs.frame import read_run, read_runs
 from multiprune.runs.lineage import described
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from multiprune.report.findings.overview import Overview
-    from multiprune.report.page.blocks import Section, Table
+    from multiprune.report.page.section import Section, Table
 
 KEPT = 200_000
 MASKED = "multiprune.tasks.masked_language.MaskedLanguage"
@@ -77,11 +78,12 @@ class World:
     def add(self, name: str, content: dict[str, Any]) -> None:
         write(self.folder / name, content)
 
-    def overview(self) -> Overview:
-        return overview(read_runs(self.folder))
+    def study(self) -> Study:
+        return Study.from_runs(read_runs(self.folder))
 
     def section(self) -> Section:
-        (section,) = (one for one in sections(self.overview(), None) if one.name == "transfer")
+        section = transfer.answer(self.study())
+        assert section is not None
         return section
 
     def table(self, name: str) -> dict[str, list[str]]:
@@ -89,8 +91,8 @@ class World:
 
 
 def rows(table: Table) -> dict[str, list[str]]:
-    found = {row[0].text: [cell.text for cell in row[1:]] for row in table.rows}
-    assert len(found) == len(table.rows)
+    found = {row[0].text: [cell.text for cell in row[1:]] for row in cells(table)}
+    assert len(found) == len(table.frame)
     return found
 
 
@@ -130,6 +132,11 @@ def test_chains_are_called_by_what_was_done_with_weights_and_have_the_scores_of_
     }  # fmt: skip
     assert "same number of steps in every stage" in world.section().text[-1]
     assert "their sums differ (200, 300)" in world.section().text[-1]
+    assert world.section().answer == (
+        "The best sparse chain, mlm pruned → biomed mask kept → tasks mask kept at a density of "
+        "0.2, scores 0.650 (0.600 to 0.700) (76.5 %); the best dense one, mlm dense → biomed dense "
+        "→ tasks dense, 0.850 (0.800 to 0.900) (chem and gene, validation)."
+    )
 
 
 def test_each_stage_of_pretraining_is_shown_once_with_its_seeds(world: World) -> None:
@@ -152,11 +159,11 @@ def test_runs_before_that_are_not_there_are_told_by_the_lineage(world: World) ->
         run.rename(world.folder.parent / run.name)
     assert world.table("transfer-validation") == chains
     assert world.table("transfer-pretraining") == pretraining
-    assert len(world.overview().all_rows) == 20
+    assert len(world.study().all_runs) == 20
 
 
 def test_other_sections_are_of_tasks_and_keep_chains_apart(world: World) -> None:
-    found = world.overview()
+    found = world.study()
     assert found.tasks == ("chem", "gene")
     assert found.methods == [
         "Magnitude after mlm dense",
@@ -164,14 +171,14 @@ def test_other_sections_are_of_tasks_and_keep_chains_apart(world: World) -> None
         "Magnitude after mlm pruned",
         "Magnitude after mlm pruned → biomed mask kept",
     ]
-    assert not found.left_out
+    assert not found.skipped
     assert len(found.pretraining) == 8
-    assert len(found.all_rows) == 28
-    assert found.rows[0].encoder == "minilm"
-    shown = {one.name: one for one in sections(found, None)}
-    assert "8 runs of masked language modelling only" in shown["compared"].text[0]
-    kinds = {row[1].text for row in shown["wall-time"].tables[0].rows}
-    assert kinds == {"alone", "pretraining"}
+    assert len(found.all_runs) == 28
+    assert found.runs[0].encoder == "minilm"
+    (told,) = compared.answer(found).text
+    assert told.startswith("8 runs of masked language modelling: in the section on sparse transfer")
+    wall_time, _ = runs.answer(found).tables
+    assert set(wall_time.frame.models) == {"alone", "pretraining"}
 
 
 def test_numbers_of_steps_that_differ_are_said_and_never_averaged(world: World) -> None:
@@ -248,11 +255,10 @@ def test_runs_without_pretraining_before_them_have_no_such_section(tmp_path: Pat
     dense = stage("chem", score=0.4)
     write(tmp_path / "dense", dense)
     write(tmp_path / "after", stage("gene", dense, score=0.4))
-    found = overview(read_runs(tmp_path))
-    assert found.transfer is None
-    assert "transfer" not in {one.name for one in sections(found, None)}
-    alone = overview(read_runs(write(tmp_path / "mlm", masked("mlm"))))
-    assert alone.transfer is None
+    assert transfer.answer(Study.from_runs(read_runs(tmp_path))) is None
+    assert "transfer" not in {section.name for section in Report.read([tmp_path]).sections}
+    alone = Study.from_runs(read_runs(write(tmp_path / "mlm", masked("mlm"))))
+    assert transfer.answer(alone) is None
     assert alone.tasks == ("mlm",)
 
 
@@ -260,13 +266,12 @@ def test_pretraining_whose_tasks_are_to_come_is_shown(tmp_path: Path) -> None:
     first = masked("mlm", perplexity=4.0)
     write(tmp_path / "first", first)
     write(tmp_path / "second", masked("biomed", first))
-    (section,) = (
-        one for one in sections(overview(read_runs(tmp_path)), None) if one.name == "transfer"
-    )
-    assert section.text[-1] == "No task was learned yet."
+    section = transfer.answer(Study.from_runs(read_runs(tmp_path)))
+    assert section is not None
+    assert section.answer == "No task was learned yet."
     assert not section.figures
     (table,) = section.tables
-    assert [row[0].text for row in table.rows] == ["mlm dense", "mlm dense → biomed dense"]
+    assert list(table.frame.stages) == ["mlm dense", "mlm dense → biomed dense"]
 
 
 def test_chains_of_another_encoder_are_refused(world: World) -> None:
@@ -274,16 +279,16 @@ def test_chains_of_another_encoder_are_refused(world: World) -> None:
     other["config"]["encoder"] = other["config"]["encoder"] | {"path": "bert"}
     world.add("other", stage("chem", other, seed=5))
     with pytest.raises(ValueError, match=r"same encoder\.path, but it is 'minilm' in .*'bert' in"):
-        world.overview()
+        world.study()
 
 
-def test_damaged_lineage_is_left_out_with_the_reason(world: World) -> None:
+def test_damaged_lineage_is_skipped_with_the_reason(world: World) -> None:
     first = masked("mlm")
     del first["config"]
     world.add("damaged", stage("chem", masked("mlm"), first, seed=3))
-    (left_out,) = world.overview().left_out
-    assert left_out.path.name == "damaged"
-    assert left_out.reason == "results.json has no `lineage.1.config`"
+    (skipped,) = world.study().skipped
+    assert skipped.path.name == "damaged"
+    assert skipped.reason == "results.json has no `lineage.1.config`"
 
 
 def test_every_format_has_the_chains(world: World, tmp_path: Path) -> None:
@@ -292,11 +297,12 @@ def test_every_format_has_the_chains(world: World, tmp_path: Path) -> None:
         main(["report", str(world.folder), "--out", str(out), "--format", format])
     assert (tmp_path / "html" / "transfer.svg").is_file()
     assert "mlm pruned → biomed mask kept" in (tmp_path / "html" / "index.html").read_text()
-    document = json.loads((tmp_path / "json" / "report.json").read_text())["transfer"]
-    assert document["tasks"] == ["chem", "gene"]
-    means = {one["label"]: one["validation"]["mean"]["mean"] for one in document["chains"]}
+    document = json.loads((tmp_path / "json" / "report.json").read_text())
+    tables = document["sections"]["transfer"]["tables"]
+    assert {"chem", "gene"} < tables["transfer-validation"][0].keys()
+    means = {row["chain"]: row["mean"]["mean"] for row in tables["transfer-validation"]}
     assert means["mlm pruned → biomed mask kept → tasks mask kept"] == pytest.approx(0.65)
-    assert len(document["pretraining"]) == 4
+    assert len(tables["transfer-pretraining"]) == 4
 
 
 def test_sizes_are_shared_among_tasks_without_the_runs_that_pretrain(

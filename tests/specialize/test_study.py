@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import subprocess
 import sys
@@ -18,8 +19,8 @@ from multiprune.cli import main
 from multiprune.config import plain
 from multiprune.export.loading import load
 from multiprune.models.encoder import Encoder
-from multiprune.report.specialists.files import SPECIALISTS
 from multiprune.runs.jobs import read_jobs
+from multiprune.runs.specialist_file import SPECIALISTS
 from multiprune.specialize.application import studied
 from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.origin import read_origin
@@ -109,23 +110,29 @@ def test_report_shows_what_was_measured(
     for method, found in contents.items():
         (tmp_path / method).mkdir()
         write_study(tmp_path / method, found)
-    main(["report", str(tmp_path), "--specialists", "--format", "json"])
-    shown = json.loads(capsys.readouterr().out)
-    assert [curve["label"] for curve in shown["curves"]] == list(contents)
-    for curve in shown["curves"]:
-        found = contents[curve["label"]]
-        for point in curve["points"]:
-            alike = [one for one in found["specialists"] if one["asked"] == point["asked"]]
-            scores = {one["task"]: next(iter(one["metrics"].values())) for one in alike}
-            assert {task: one["mean"] for task, one in point["tasks"].items()} == scores
-    (heads,) = {
-        one["mean"]
-        for one in shown["overlap"]["shared"]["heads"]
-        if one["tasks"] == ["agreement", "entailment"]
+    main(["report", str(tmp_path), "--format", "csv"])
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    shown = {(row["method"], row["task"], row["asked"]): float(row["score"]) for row in rows}
+    assert shown == {
+        (method, one["task"], str(one["asked"])): next(iter(one["metrics"].values()))
+        for method, found in contents.items()
+        for one in found["specialists"]
     }
-    assert (
-        heads == contents["attribution"]["overlap"][str(shown["overlap"]["asked"])]["heads"][0][1]
-    )
+    main(["report", str(tmp_path), "--format", "json"])
+    sections = json.loads(capsys.readouterr().out)["sections"]
+    for place, task in enumerate(("agreement", "entailment")):
+        table = sections["specialists"]["tables"][f"specialists-{place}-{task}"]
+        assert [row["method"] for row in table] == list(contents)
+        for row in table:
+            means = [one["mean"] for name, one in row.items() if name not in ("method", "draws")]
+            own = [score for key, score in shown.items() if key[:2] == (row["method"], task)]
+            assert sorted(means) == sorted(own)
+    (pair,) = sections["shared"]["tables"]["shared"]
+    assert (pair["task"], pair["and"]) == ("agreement", "entailment")
+    sizes = contents["attribution"]["overlap"]
+    dense = contents["attribution"]["dense"]
+    half = min(sorted(sizes, key=int), key=lambda size: abs(int(size) / dense - 0.5))
+    assert pair["heads"]["mean"] == sizes[half]["heads"][0][1]
 
 
 def test_what_is_common_is_counted_over_all_layers() -> None:

@@ -11,17 +11,16 @@ from sklearn import metrics as sklearn_metrics
 
 import multiprune
 from multiprune.data.source import GeneratedSource
-from multiprune.report.findings.contender import Contender
-from multiprune.report.findings.example_draws import ExampleDraws
-from multiprune.report.findings.resampling import DRAWS
-from multiprune.report.records.frame import read_run
+from multiprune.report.candidates import Candidate
+from multiprune.report.resampled import DRAWS, ResampledScores
+from multiprune.runs.frame import read_run
 from multiprune.tasks.synthetic import agreement
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from multiprune.report.findings.resampling import Numbers
-    from multiprune.report.records.frame import Row
+    from multiprune.report.compare import Numbers
+    from multiprune.runs.frame import FinishedRun
 
 METRICS = {
     "auroc": "multiprune.metrics.AUROC",
@@ -79,9 +78,9 @@ def test_what_they_are_is_recorded_without_any_path(finished: Path) -> None:
     }
 
 
-def drawn(row: Row) -> Numbers:
-    draws = ExampleDraws([Contender(1, {"agreement": [row]})])
-    scores = draws.of(row, "agreement", "test").scores
+def drawn(row: FinishedRun) -> Numbers:
+    draws = ResampledScores([Candidate(1, {"agreement": [row]})])
+    scores = draws(str(row.path), "agreement", "test")[0]
     assert scores.shape == (DRAWS,)
     assert scores.std() > 0.01
     return scores

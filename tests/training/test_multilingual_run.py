@@ -18,10 +18,9 @@ import multiprune
 from multiprune.evaluate import EvaluationRequest, evaluate
 from multiprune.export.convert import ExportSettings, export_model
 from multiprune.metrics import AnswerF1, ExactMatch, SpanF1
-from multiprune.report.findings.contender import Contender
-from multiprune.report.findings.example_draws import ExampleDraws
-from multiprune.report.findings.resampling import DRAWS
-from multiprune.report.records.frame import read_run
+from multiprune.report.candidates import Candidate
+from multiprune.report.resampled import DRAWS, ResampledScores
+from multiprune.runs.frame import read_run
 from multiprune.runs.predictions import read_predictions
 from multiprune.tasks.iob2 import spans_of
 from multiprune.tasks.question_answering import QuestionAnswering
@@ -154,7 +153,7 @@ def test_report_reads_the_run_and_metrics_csv_has_every_language(finished: Path)
     validation = results_of(finished)["validation"]
     assert dict(row.metrics) == TASKS
     for task, metric in TASKS.items():
-        assert row.validation_score(task) == validation[task][metric]
+        assert row.score(task, "validation") == validation[task][metric]
     with (finished / "metrics.csv").open(newline="") as file:
         header = next(csv.reader(file))
     assert {"val/tydiqa/exact_match.sw", "val/panx/f1.yo", "test/tydiqa/f1.ko"} <= {*header}
@@ -204,7 +203,7 @@ def test_answers_by_example_give_the_scores_of_each_language(finished: Path, mir
 @pytest.mark.parametrize(("split", "languages"), [("validation", 3), ("test", 2)])
 def test_every_score_is_drawn_over_examples(finished: Path, split: str, languages: int) -> None:
     row, answers = read_run(finished), read_predictions(finished)[split]
-    draws = ExampleDraws([Contender(1, {task: [row] for task in TASKS})])
+    draws = ResampledScores([Candidate(1, {task: [row] for task in TASKS})])
     for task in TASKS:
         terms = answers[task].terms
         assert terms is not None
@@ -213,7 +212,7 @@ def test_every_score_is_drawn_over_examples(finished: Path, split: str, language
         assert terms.units.tolist() == [one // together for one in examples]
         assert terms.languages.tolist() == [one % languages for one in examples]
         # Scores that the whole set does not have in results.json are refused.
-        assert len(draws.of(row, task, split).scores) == DRAWS
+        assert len(draws(str(row.path), task, split)[0]) == DRAWS
 
 
 def test_shipped_model_answers_each_token_of_a_context(finished: Path, tmp_path: Path) -> None:

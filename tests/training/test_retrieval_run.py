@@ -16,7 +16,7 @@ from tiny_text_to_text import saved_t5
 
 import multiprune
 from multiprune.models.from_scratch import from_scratch
-from multiprune.report.records.frame import read_run
+from multiprune.runs.frame import read_run
 from multiprune.tasks.synthetic import WORDS
 from multiprune.training.retrieval import sentence_vectors
 

@@ -6,20 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from multiprune.runs.budget_outcome import PARTS as PARTS
 from multiprune.runs.budget_outcome import LedgerRow
+from multiprune.runs.budget_outcome import parts_of as parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
-
-PARTS = ("embeddings", "encoder_linear", "encoder_other", "heads")
-
-DENOMINATORS: Mapping[str, tuple[str, ...]] = {
-    "encoder_linear": ("encoder_linear",),
-    "encoder": ("embeddings", "encoder_linear", "encoder_other"),
-    "total": PARTS,
-}
 
 
 @dataclass(frozen=True)
@@ -172,12 +166,3 @@ class ParameterLedger:
             )
             for part in PARTS
         ]
-
-
-def parts_of(denominator: str) -> tuple[str, ...]:
-    """Return the parts that a named denominator counts."""
-    if denominator not in DENOMINATORS:
-        raise ValueError(
-            f"A budget must count `of` one of {', '.join(DENOMINATORS)}, but is {denominator!r}."
-        )
-    return DENOMINATORS[denominator]

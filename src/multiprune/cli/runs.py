@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     import argparse
 
     from multiprune.cli import Commands
-    from multiprune.report.write import Document
 
 
 def add_run_commands(commands: Commands) -> None:
@@ -54,16 +53,15 @@ def _add_allocate(commands: Commands) -> None:
 
 def _allocate(options: argparse.Namespace) -> None:
     from multiprune.budget.budget import parse_budget
-    from multiprune.report.findings.ensemble import Request, best_ensembles
-    from multiprune.report.findings.ensemble_table import print_ensembles, write_ensembles
-    from multiprune.report.records.frame import read_runs
+    from multiprune.cli.allocation_table import print_ensembles, write_ensembles
+    from multiprune.report.ensembles import Request, best_ensembles
+    from multiprune.runs.frame import read_runs
 
     request = Request(
         parse_budget(options.budget, of=options.of),
         shared_embeddings=options.embeddings == "shared",
     )
-    frame = read_runs(*options.runs)
-    ensembles = best_ensembles(frame, request, ignore=options.ignore)
+    ensembles = best_ensembles(read_runs(*options.runs), request, ignore=options.ignore)
     if options.json is not None:
         write_ensembles(ensembles, options.json)
     print_ensembles(ensembles)
@@ -73,9 +71,9 @@ def _add_report(commands: Commands) -> None:
     report = commands.add_parser(
         "report",
         help="show finished runs as one page with figures",
-        description="Compare finished runs of one encoder: scores against kept parameters, "
-        "multitask against the best ensemble of single-task models, where parameters are kept, "
-        "wall time, and every run with its command. The page needs no network.",
+        description="Compare finished runs of one encoder, and models that were cut out of one: "
+        "which pruner scores what at which size, multitask against the best ensemble, where "
+        "parameters are kept, and every run with its command. The page needs no network.",
     )
     report.add_argument("runs", type=Path, nargs="+", help="folders of runs, searched through")
     report.add_argument(
@@ -98,12 +96,6 @@ def _add_report(commands: Commands) -> None:
         help="runs differ in their numbers of training examples (data.cap), of one task at a time: "
         "show it alone and together with the others, by that number",
     )
-    what.add_argument(
-        "--specialists",
-        action="store_true",
-        help="folders hold what `train.py -cn specialize` has found: show models of one task each "
-        "by method, size and calibration examples",
-    )
     report.add_argument(
         "--wandb",
         metavar="ENTITY/PROJECT",
@@ -120,38 +112,31 @@ def _report(options: argparse.Namespace) -> None:
     if options.wandb is not None or options.wandb_json is not None:
         _dashboard(options)
         return
-    from multiprune.report.write import check_request
+    from multiprune.report.write import Report, check_request
 
     out = Path("report") if options.out is None and options.format == "html" else options.out
     check_request(options.format, out)
-    report = _read(options)
+    report = Report.read(
+        options.runs,
+        ignore=options.ignore,
+        masks=options.masks,
+        by_examples=options.by_examples,
+    )
     if out is None:
         print(printable(report.text(options.format)), end="")
     else:
-        print(printable(f"{report.write(out, options.format)}: {report.lead}"))
-    for one in report.left_out:
-        print(printable(f"Left out: {one.path}: {one.reason}"), file=sys.stderr)
-
-
-def _read(options: argparse.Namespace) -> Document:
-    from multiprune.report.write import Report, SpecialistReport
-
-    if options.specialists:
-        if options.ignore:
-            raise ValueError("`--ignore` is for runs that were trained, not for `--specialists`.")
-        return SpecialistReport.of(options.runs)
-    if options.by_examples:
-        return Report.of_examples(options.runs, ignore=options.ignore)
-    return Report.of(options.runs, ignore=options.ignore, masks=options.masks)
+        print(printable(f"{report.write(out, options.format)}: {report.summary}"))
+    for one in report.skipped:
+        print(printable(f"Skipped: {one.path}: {one.reason}"), file=sys.stderr)
 
 
 def _dashboard(options: argparse.Namespace) -> None:
-    from multiprune.report.dashboard import publish
-    from multiprune.report.records.frame import read_runs
+    from multiprune.runs.frame import read_runs
+    from multiprune.tracking.dashboard import publish
 
     if options.wandb is None:
         raise ValueError("`--wandb-json` needs `--wandb ENTITY/PROJECT` beside it.")
-    print(publish(read_runs(*options.runs).rows, options.wandb, options.wandb_json))
+    print(publish(read_runs(*options.runs).finished, options.wandb, options.wandb_json))
 
 
 def _add_status(commands: Commands) -> None:
@@ -198,7 +183,7 @@ def _add_sync(commands: Commands) -> None:
 
 
 def _sync(options: argparse.Namespace) -> None:
-    from multiprune.report.sync import sync
+    from multiprune.tracking.sync import sync
 
     sync(options.runs, dry_run=options.dry_run)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from multiprune.report.findings.layers import grid, mean_density
+from multiprune.report.layers import grid, mean_density
 from multiprune.report.page.drawing import image
 from multiprune.report.page.plots import heat_map
 

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Interval
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Every parameter of a model belongs to one of them.
+PARTS = ("embeddings", "encoder_linear", "encoder_other", "heads")
+
+#: The parts that a budget of each scope counts.
+SCOPES: Mapping[str, tuple[str, ...]] = {
+    "encoder_linear": ("encoder_linear",),
+    "encoder": ("embeddings", "encoder_linear", "encoder_other"),
+    "total": PARTS,
+}
 
 Count = Annotated[int, Interval(ge=0, lt=2**53)]
 
@@ -46,3 +59,14 @@ class LedgerRow:
     dense: Count
     kept: Count
     in_scope: bool = False
+
+
+def parts_of(scope: str) -> tuple[str, ...]:
+    """Return the parts that a budget of a scope counts.
+
+    Raises:
+        ValueError: if there is no such scope.
+    """
+    if scope not in SCOPES:
+        raise ValueError(f"A budget must count `of` one of {', '.join(SCOPES)}, but is {scope!r}.")
+    return SCOPES[scope]

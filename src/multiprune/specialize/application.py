@@ -20,8 +20,8 @@ from multiprune.config_errors import call_sentence, composition_sentence
 from multiprune.outcome import ended_by_sigterm, is_job, refusal, reported
 from multiprune.quiet import quiet_libraries
 from multiprune.redact import redacted
-from multiprune.report.specialists.files import SPECIALISTS
 from multiprune.runs.settings import difference
+from multiprune.runs.specialist_file import SPECIALISTS
 from multiprune.runs.status import StatusFile
 from multiprune.specialize import CONF
 from multiprune.specialize.classifier import specialize_classifier

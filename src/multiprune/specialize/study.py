@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from multiprune.arguments import check_number, check_several
 from multiprune.budget.budget import FractionBudget
 from multiprune.models.encoder import Encoder
-from multiprune.report.specialists.files import SPECIALISTS
 from multiprune.runs.atomic import atomic_file
+from multiprune.runs.specialist_file import SPECIALISTS
 from multiprune.specialize.calibration_set import calibration_set
 from multiprune.specialize.recipe import METHODS
 from multiprune.specialize.specialist import importance, specialized, validated

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from multiprune.report.page.drawing import MARKERS, ON_DARK, ON_LIGHT, PALETTE, SERIES, blank
@@ -16,11 +15,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from multiprune.report.findings.contender import Statistic
-    from multiprune.report.findings.difference import Difference
+    from multiprune.report.compare import Difference, Spread
 
-#: As many lines are labelled at their ends; more get a legend.
-LABELLED = 4
 #: Labels of as many letters have room beside each other in a legend.
 HALF = 40
 
@@ -32,13 +28,13 @@ class Line:
     label: str
     color: int
     style: str
-    points: Sequence[tuple[int, Statistic]] = field(default_factory=list)
+    points: Sequence[tuple[int, Spread]] = field(default_factory=list)
 
 
 def ends(lines: Sequence[Line], at: str, shown: Callable[[int], str]) -> str:
     """Say where curves begin and end: sizes or numbers of examples stand behind the word ``at``."""
 
-    def end(point: tuple[int, Statistic]) -> str:
+    def end(point: tuple[int, Spread]) -> str:
         return f"{point[1].mean:.3f} {at} {shown(point[0])}"
 
     return "; ".join(
@@ -56,22 +52,23 @@ class Level:
 
 
 def frontier(
-    lines: Sequence[Line], dense: int, ylabel: str, *, wide: bool, levels: Sequence[Level] = ()
+    lines: Sequence[Line],
+    dense: int,
+    ylabel: str,
+    *,
+    levels: Sequence[Level] = (),
+    wide: bool = True,
 ) -> Figure:
     """Draw scores over kept parameters; bands are from the lowest to the highest seed."""
-    width, height = (5.2, 3.3) if wide else (3.6, 2.9)
-    labels = [*(line.label for line in lines), *(level.label for level in levels)]
-    columns = 2 if wide and max(map(len, labels), default=0) <= HALF else 1
-    figure, axes = blank(width, height + _room_for_legend(len(labels), columns))
-    _draw(axes, lines, ylabel, levels)
-    axes.set_xlabel("kept parameters, and of one dense model")
-    sizes = sorted({size for line in lines for size, _ in line.points if size > 0})
-    _number_axis(axes, sizes, lambda size: f"{short(size)}\n{size / dense:.2g}", factor=8)
-    if wide and len(lines) <= LABELLED and not levels:
-        _label_ends(axes, lines)
-    else:
-        figure.legend(loc="outside lower center", ncols=columns)
-    return figure
+    return _curves(
+        lines,
+        ylabel,
+        "kept parameters, and of one dense model",
+        levels,
+        lambda size: f"{short(size)}\n{size / dense:.2g}",
+        factor=8,
+        wide=wide,
+    )
 
 
 def over_examples(
@@ -82,18 +79,30 @@ def over_examples(
     levels: Sequence[Level] = (),
 ) -> Figure:
     """Draw scores over numbers of examples, on a logarithmic scale."""
-    figure, axes = blank(5.2, 3.5 + _room_for_legend(len(lines), 2))
+    return _curves(lines, ylabel, xlabel, levels, "{:,}".format, factor=1)
+
+
+def _curves(
+    lines: Sequence[Line],
+    ylabel: str,
+    xlabel: str,
+    levels: Sequence[Level],
+    name: Callable[[int], str],
+    *,
+    factor: float,
+    wide: bool = True,
+) -> Figure:
+    """Draw lines above a legend, which takes nothing of their room."""
+    labels = [*(line.label for line in lines), *(level.label for level in levels)]
+    width, height = (5.6, 3.2) if wide else (3.6, 2.6)
+    columns = 2 if max(map(len, labels), default=0) <= HALF * width / 5.6 else 1
+    figure, axes = blank(width, height + 0.17 * math.ceil(len(labels) / columns))
     _draw(axes, lines, ylabel, levels)
     axes.set_xlabel(xlabel)
-    numbers = sorted({number for line in lines for number, _ in line.points if number > 0})
-    _number_axis(axes, numbers, lambda number: f"{number:,}", factor=1)
-    figure.legend(loc="outside lower center", ncols=2)
+    places = sorted({place for line in lines for place, _ in line.points if place > 0})
+    _number_axis(axes, places, name, factor=factor)
+    figure.legend(loc="outside lower center", ncols=columns)
     return figure
-
-
-def _room_for_legend(lines: int, columns: int) -> float:
-    """Return the inches that a legend takes beyond the rows that a figure has room for."""
-    return 0.15 * max(0, math.ceil(lines / columns) - 4)
 
 
 def _draw(axes: Axes, lines: Sequence[Line], ylabel: str, levels: Sequence[Level]) -> None:
@@ -124,22 +133,23 @@ def _draw(axes: Axes, lines: Sequence[Line], ylabel: str, levels: Sequence[Level
     axes.set_ylabel(ylabel)
 
 
-def forest(names: Sequence[str], differences: Sequence[Difference]) -> Figure:
+def forest(names: Sequence[str], differences: Sequence[Difference], xlabel: str) -> Figure:
     """Draw differences and their intervals below each other, beside the line of no difference."""
     figure, axes = blank(5.6, 0.9 + 0.3 * len(names))
     heights = range(len(names), 0, -1)
     axes.axvline(0, color=PALETTE["faint"], linewidth=0.8)
-    for height, one in zip(heights, differences, strict=True):
-        if one.low is not None and one.high is not None:
-            axes.plot([one.low, one.high], [height, height], color=SERIES[0], linewidth=1.5)
-        axes.plot([one.mean], [height], "o", color=SERIES[0], markersize=5)
+    for height, difference in zip(heights, differences, strict=True):
+        if difference.low is not None and difference.high is not None:
+            ends = [difference.low, difference.high]
+            axes.plot(ends, [height, height], color=SERIES[0], linewidth=1.5)
+        axes.plot([difference.mean], [height], "o", color=SERIES[0], markersize=5)
         axes.annotate(
-            f"{one.mean:+.3f}", (one.mean, height), (0, 4), textcoords="offset points",
-            ha="center", fontsize=7,
+            f"{difference.mean:+.3f}", (difference.mean, height), (0, 4),
+            textcoords="offset points", ha="center", fontsize=7,
         )  # fmt: skip
     axes.set_yticks(list(heights), names)
     axes.set_ylim(0.4, len(names) + 0.7)
-    axes.set_xlabel("← best ensemble is better · multitask is better →")
+    axes.set_xlabel(xlabel)
     axes.grid(axis="x")
     return figure
 
@@ -152,12 +162,15 @@ def heat_map(
     digits: int = 2,
     highest: float | None = None,
     signed: bool = False,
+    room: tuple[int, int] | None = None,
 ) -> Figure:
     """Draw numbers from 0 to ``highest`` as colours with the numbers on them; None stays empty.
 
-    ``signed`` numbers go as far below 0 as above, in two hues.
+    ``signed`` numbers go as far below 0 as above, in two hues. ``room`` is for so many rows and
+    columns, so that maps beside each other are of one size.
     """
-    figure, axes = blank(1.4 + 0.5 * len(columns), 0.9 + 0.24 * len(rows))
+    high, wide = room or (len(rows), len(columns))
+    figure, axes = blank(1.6 + 0.5 * wide, 1.0 + 0.24 * high)
     known = [abs(one) for row in values for one in row if one is not None]
     top = (max(known, default=1.0) if highest is None else highest) or 1
     shaded = [[math.nan if one is None else one for one in row] for row in values]
@@ -228,7 +241,7 @@ def short(count: int) -> str:
 def _number_axis(
     axes: Axes, distinct: Sequence[int], name: Callable[[int], str], *, factor: float
 ) -> None:
-    """Mark rising numbers, as far apart as their names need, on a scale that shows all.
+    """Mark rising numbers, and name those that are as far apart as names need, on one scale.
 
     It is logarithmic if the largest is more than ``factor`` times the smallest.
     """
@@ -247,19 +260,5 @@ def _number_axis(
         if place[index] - place[marked[-1]] >= apart:
             marked.append(index)
     axes.set_xticks([distinct[i] for i in marked], [name(distinct[i]) for i in marked])
-    axes.set_xticks([], minor=True)
-
-
-def _label_ends(axes: Axes, lines: Sequence[Line]) -> None:
-    """Write the name of each line at its end, and move names apart that would overlap."""
-    ends = sorted(lines, key=lambda line: line.points[-1][1].mean)
-    low, high = axes.get_ylim()
-    heights = [line.points[-1][1].mean for line in ends]
-    for lower, upper in pairwise(range(len(heights))):
-        heights[upper] = max(heights[upper], heights[lower] + 0.075 * (high - low))
-    right = max(line.points[-1][0] for line in lines)
-    for height, line in zip(heights, ends, strict=True):
-        axes.annotate(
-            line.label, (right, height), (8, 0), textcoords="offset points", va="center",
-            color=SERIES[line.color % len(SERIES)], fontsize=7.5, annotation_clip=False,
-        )  # fmt: skip
+    axes.set_xticks([distinct[i] for i in range(len(distinct)) if i not in marked], minor=True)
+    axes.xaxis.set_minor_formatter(lambda *_: "")

@@ -1,1 +1,0 @@
-"""The report on specialists that were cut out of one model."""
