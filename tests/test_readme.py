@@ -15,6 +15,7 @@ from readme_commands import (
     compose_commands,
     inline,
 )
+from run_folders import results, write
 
 from multiprune.cli import parser
 from multiprune.specialize.application import composed as settings_of
@@ -29,11 +30,26 @@ OF_SIZES = [one for one in EXAMPLES if "set_density" in one]
 RESUMED = [one for one in EXAMPLES if "multiprune.save" in one]
 #: That of answers in words: ``tests/export/test_predict.py`` runs it.
 ANSWERING = [one for one in EXAMPLES if "predict" in one]
-PRUNING = [one for one in EXAMPLES if one not in OF_SIZES + RESUMED + ANSWERING]
+COMPARING = [one for one in EXAMPLES if "read_frame" in one]
+PRUNING = [one for one in EXAMPLES if one not in OF_SIZES + RESUMED + ANSWERING + COMPARING]
 
 
 def test_there_are_examples_of_all_kinds() -> None:
-    assert [len(one) for one in (PRUNING, OF_SIZES, RESUMED, ANSWERING)] == [2, 1, 1, 1]
+    kinds = (PRUNING, OF_SIZES, RESUMED, ANSWERING, COMPARING)
+    assert [len(one) for one in kinds] == [2, 1, 1, 1, 1]
+
+
+def test_example_compares_pruners_at_each_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for pruner, score in (("Fisher", 0.75), ("Magnitude", 0.5)):
+        for kept in (100_000, 200_000):
+            content = results({"easy": score}, kept=kept, pruner=pruner)
+            write(tmp_path / "runs" / f"{pruner}-{kept}", content)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(COMPARING[0], "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert printed.count("+0.250") == 2
 
 
 @pytest.mark.parametrize("example", PRUNING, ids=["Lightning", "plain loop"])

@@ -136,8 +136,8 @@ def compare(
         if (found := _difference(cells, theirs.get(key, {}), resampled)) is not None:
             ends = (found.mean, found.low, found.high, found.p, len(found.seeds))
             rows.append([*key, found, *ends])
-    columns = [*by, "difference", "mean", "low", "high", "p", "seeds"]
-    return pd.DataFrame(rows, columns=columns)
+    found = pd.DataFrame(rows, columns=[*by, "difference", "mean", "low", "high", "p", "seeds"])
+    return found.sort_values(list(by), ignore_index=True) if by else found
 
 
 def paired_interval(ours: Numbers, theirs: Numbers, *, seed: int = 0) -> tuple[float, float, float]:
