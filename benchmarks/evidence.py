@@ -56,11 +56,12 @@ class Row:
     density: float
     seeds: tuple[int, ...]
     settings: tuple[str, ...] = ()
+    tag: str = ""
 
     @property
     def name(self) -> str:
         """How ``--only`` and the folders of its runs call it."""
-        return f"{self.recipe}_{self.pruner}_{self.density:g}"
+        return f"{self.recipe}_{self.pruner}_{self.density:g}{self.tag}"
 
     def overrides(self, seed: int, encoder: str) -> list[str]:
         """Return what is said to ``train.py`` beside what all runs have in common."""
@@ -93,16 +94,24 @@ def start(seed: int) -> Row:
 FAST = ("optimizer.learning_rate=2e-4",)
 ROWS = (
     Row("dense", "none", 1, (0, 1, 2)),
-    *(
-        Row("strong", pruner, density, (0, 1, 2), FAST)
-        for density in (0.1, 0.2)
-        for pruner in ("fisher", "magnitude", "movement")
-    ),
+    # The two dense epochs that all others begin with, and the same with the rate of pruned ones.
+    Row("start", "none", 1, (0, 1, 2)),
+    Row("start", "none", 1, (0,), FAST, "_fast"),
+    Row("strong", "fisher", 0.1, (0, 1, 2), FAST),
+    Row("strong", "magnitude", 0.1, (0, 1, 2), FAST),
+    Row("strong", "fisher", 0.2, (0, 1, 2), FAST),
+    Row("strong", "structured", 0.5, (0, 1), FAST),
+    Row("strong_at_once", "low_rank_late", 0.5, (0, 1), FAST),
+    Row("strong", "movement", 0.1, (0, 1, 2), FAST),
     Row("strong", "fisher", 0.5, (0, 1, 2), FAST),
-    *(Row("strong", "structured", density, (0, 1), FAST) for density in (0.5, 0.3)),
-    *(Row("strong_at_once", "low_rank_late", density, (0, 1), FAST) for density in (0.5, 0.3)),
+    Row("strong", "magnitude", 0.2, (0, 1, 2), FAST),
+    Row("strong", "movement", 0.2, (0, 1, 2), FAST),
+    Row("strong", "structured", 0.3, (0, 1), FAST),
+    Row("strong_at_once", "low_rank_late", 0.3, (0, 1), FAST),
     Row("strong", "structured_l0", 0.5, (0,), FAST),
     *(Row("strong", pruner, 0.1, (0,), FAST) for pruner in ("soft_movement", "platon", "combined")),
+    # The learning rate of the dense epochs, and pruning from the first step.
+    Row("strong", "fisher", 0.1, (0,), (), "_slow"),
     *(Row("plain", pruner, 0.1, (0,), FAST) for pruner in ("fisher", "magnitude")),
 )
 
@@ -144,7 +153,7 @@ class Everything:
         row, seed = job
         if any(one["row"] == row.name and one["seed"] == seed for one in known()):
             return
-        if row.recipe != "plain":
+        if row.recipe not in ("plain", "start"):
             self.trained(start(seed), seed)
         record = self.trained(row, seed)
         with self.writing:
@@ -171,7 +180,7 @@ def described(row: Row, record: RunRecord) -> dict[str, Any]:
         "pruner": row.pruner,
         "density": record.budget.density,
         "seed": record.seed,
-        "steps": record.steps + (0 if row.recipe == "plain" else DENSE_STEPS),
+        "steps": record.steps + (0 if row.recipe in ("plain", "start") else DENSE_STEPS),
         "settings": list(row.settings),
         "precision": best_precision(cpu=True),
         "seconds_per_step": round(record.seconds_per_step, 3),

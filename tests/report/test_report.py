@@ -130,7 +130,7 @@ def test_page_shows_the_same_numbers(page: PageReader) -> None:
     assert page.tables["allocation"][1] == ["Magnitude", "200,000", "200,000", *["100,000"] * 2]
     rows = page.tables["pruners"]
     score = "0.720 (0.700 to 0.740)"
-    assert ["Magnitude", "hard", "0.400", "400,000", "3", score, "", "", score] in rows
+    assert ["Magnitude", "hard", "0.400", "400,000", "3", score, "", score] in rows
 
 
 def test_page_shows_ledger_density_and_wall_time(page: PageReader) -> None:
@@ -233,7 +233,7 @@ def test_questions_without_data_do_not_appear(tmp_path: Path) -> None:
     write(tmp_path / "run", content)
     main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "report")])
     page = read_page(tmp_path / "report" / "index.html")
-    expected = {"compared", "tasks", "pruners", "pareto", "ledger", "wall-time", "runs"}
+    expected = {"compared", "tasks", "pruners", "ledger", "wall-time", "runs"}
     assert set(page.tables) == expected
 
 

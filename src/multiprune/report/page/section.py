@@ -78,6 +78,11 @@ def frame(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> pd.DataFrame
     return pd.DataFrame([list(row) for row in rows], columns=named, dtype=object)
 
 
+def known_columns(values: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame without the columns that are empty in all rows."""
+    return values[[name for name in values.columns if values[name].notna().any()]]
+
+
 def skipped_table(name: str, caption: str, skipped: Sequence[Skipped], *, of: str = "run") -> Table:
     """List what is not used."""
     rows = [(str(one.path), one.reason) for one in skipped]

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 from multiprune.report.compare import MEAN, Spread, spread
 from multiprune.report.page.intervals import interval_text
 from multiprune.report.page.plots import Level, Line, ends, frontier, short
-from multiprune.report.page.section import Figure, Section, Table, frame, joined, plural, slug
+from multiprune.report.page.section import (
+    Figure,
+    Section,
+    Table,
+    frame,
+    joined,
+    known_columns,
+    plural,
+    slug,
+)
 from multiprune.runs.folder import MODEL
 
 if TYPE_CHECKING:
@@ -76,7 +85,9 @@ def headline(study: Study, scored: Sequence[Scored]) -> str:
     """Say what the best pruner keeps of the dense score at the smallest size that several have."""
     pruned = [one for one in scored if not one.model.is_dense and one.model.tasks == study.tasks]
     if not pruned:
-        return ""
+        whole = [one for one in scored if one.model.tasks == study.tasks]
+        best = max(whole, key=lambda one: one.chosen_by, default=None)
+        return f"{best.model.method} scores {best.mean}; nothing is pruned." if best else ""
     by_size = _by_size(pruned)
     _, size = min(by_size, key=lambda key: (-len(by_size[key]), key[1]))
     best, *others = sorted(by_size[study.tasks, size], key=lambda one: -one.chosen_by)
@@ -240,7 +251,8 @@ def _scores(study: Study, scored: Sequence[Scored]) -> Table:
         )
     columns = ["method", "tasks", "density", "kept", "seeds", MEAN, "of dense", *tasks]
     caption = f"{study.split.capitalize()} scores"
-    return Table(name="pruners", caption=caption, frame=frame(columns, rows), folded=len(rows) > 40)
+    shown = known_columns(frame(columns, rows))
+    return Table(name="pruners", caption=caption, frame=shown, folded=len(rows) > 40)
 
 
 def _tasks(study: Study, model: Model) -> str:
@@ -284,16 +296,12 @@ def _pareto(study: Study, scored: Sequence[Scored]) -> Table:
             [one.model.method, *measures.values(), one.mean, ", ".join(on)],
         )
     columns = ["method", "parameters", "bytes", "milliseconds", MEAN, "on the Pareto front of"]
-    known = [
-        column
-        for place, column in enumerate(columns)
-        if place not in (2, 3) or any(row[place] is not None for row in rows)
-    ]
     caption = "Score against size and time: no other model is better in both"
+    shown = known_columns(frame(columns, rows if len(rows) > 1 else []))
     return Table(
         name="pareto",
         caption=caption,
-        frame=frame(columns, rows)[known],
+        frame=shown,
         digits={"milliseconds": 2},
     )
 
