@@ -12,7 +12,7 @@ import torch
 from tiny_encoders import CONFIGS, HIDDEN, tiny_encoder, tokens
 from torch import Tensor, nn
 
-from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, VALUE
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.structure import layers_of
 from multiprune.pruning.attribution import (
     ActivationGradient,
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from transformers import PreTrainedModel
 
-    from multiprune.models.structure import Layer
     from multiprune.pruning.sites import Site, Sites
 
 ANSWERS = torch.tensor([0, 2, 1])
@@ -179,16 +178,16 @@ def test_activation_gradient_is_captums() -> None:
     torch.testing.assert_close(measured[1].neurons, of(layer.intermediate.dense))
 
 
-def test_integrated_gradients_of_one_place_are_captums() -> None:
+@pytest.mark.parametrize("number", [0, 1])
+def test_integrated_gradients_are_captums(number: int) -> None:
     network, batch = Network(), tokens()
-    last = network.encoder.get_submodule("encoder.layer.1.output.dense")
-
-    def only_last(layer: Layer) -> list[Site]:
-        return [one for one in projection_inputs(layer) if one.linear is last]
-
-    method = IntegratedGradients(steps=20, sites=only_last)
-    measured = network.attributed(method, [batch])[1].neurons
-    torch.testing.assert_close(measured, _integrated_from_zero(network, batch, last, steps=20))
+    measured = network.attributed(IntegratedGradients(steps=20), [batch])[number]
+    for path, found in (
+        ("attention.output.dense", measured.value.view(-1)),
+        ("output.dense", measured.neurons),
+    ):
+        linear = network.encoder.get_submodule(f"encoder.layer.{number}.{path}")
+        torch.testing.assert_close(found, _integrated_from_zero(network, batch, linear, steps=20))
 
 
 def _integrated_from_zero(
@@ -221,18 +220,21 @@ def _integrated_from_zero(
 
 @every_kind_of_site
 @pytest.mark.parametrize("name", ["bert", "deberta", "modernbert", "albert"])
-def test_integrated_gradients_add_up_to_what_all_units_do(name: str, sites: Sites) -> None:
+def test_integrated_gradients_add_up_to_what_the_units_of_a_place_do(
+    name: str, sites: Sites
+) -> None:
     network, batch = Network(name), tokens()
-    closed = copy.deepcopy(network)
-    for layer in layers_of(closed.encoder):
-        for linear, slices in layer.linear_layers():
-            if slices.dim == COLUMNS:
-                nn.init.zeros_(linear.weight)
-    with torch.no_grad():
-        difference = network.log_probabilities(batch) - closed.log_probabilities(batch)
     measured = network.attributed(IntegratedGradients(steps=50, sites=sites), [batch])
-    total = sum(one.query_key.sum() + one.value.sum() + one.neurons.sum() for one in measured)
-    assert float(total) == pytest.approx(float(difference.sum()), rel=1e-2, abs=1e-3)
+    for number, one in enumerate(measured):
+        # All of query, key and value are the outputs of one linear layer.
+        fused = name == "modernbert" and sites is linear_outputs
+        of_attention = one.value.sum() + (one.query_key.sum() if fused else 0)
+        for kind, total in ((VALUE, of_attention), (NEURONS, one.neurons.sum())):
+            closed = copy.deepcopy(network)
+            nn.init.zeros_(layers_of(closed.encoder)[number].output_of(kind).weight)
+            with torch.no_grad():
+                difference = network.log_probabilities(batch) - closed.log_probabilities(batch)
+            assert float(total) == pytest.approx(float(difference.sum()), rel=1e-3, abs=1e-5)
 
 
 def test_error_of_integrated_gradients_falls_with_the_square_of_the_steps() -> None:
@@ -365,7 +367,7 @@ def test_memory_does_not_grow_with_the_number_of_batches(method: Attribution) ->
         return LogProbabilities(network.log_probabilities(tokens(number)))
 
     attributed(network, network.encoder, method, range(6), answers)
-    passes = len(method.passes)
+    passes = len(method.passes(2 * len(projection_inputs(layers_of(network.encoder)[0]))))
     assert len(held) == 6 * passes
     assert held[2 * passes] == held[-passes]
 

@@ -201,9 +201,9 @@ def test_without_a_mask_every_token_counts() -> None:
     assert_close(measured[0], measured[1])
 
 
-def test_several_passes_a_step_are_refused() -> None:
-    with pytest.raises(ValueError, match="one pass, but IntegratedGradients needs 8"):
-        prepared(IntegratedGradients())
+def test_passes_of_another_model_are_refused() -> None:
+    with pytest.raises(ValueError, match="one pass of the model as it is, but IntegratedG"):
+        prepared(IntegratedGradients(steps=1))
 
 
 def test_relative_scores_compare_units_of_one_kind_and_layer() -> None:

@@ -106,6 +106,51 @@ def test_first_projection_comes_closer_to_the_whole_encoder(name: str) -> None:
     assert name == "albert" or (given(encoder, 0, VALUE) - wanted).norm() < before
 
 
+@pytest.mark.parametrize("name", ["bert", "modernbert"])
+def test_last_sum_on_the_residual_stream_comes_as_close_as_factors_can(name: str) -> None:
+    encoder, whole = cut(name)
+    unscaled = layers_of(encoder)[-1].output_of(NEURONS).weight.detach().clone()
+    rescale(encoder, whole, [tokens()], damping=0.2)
+    found = layers_of(encoder)[-1].output_of(NEURONS)
+    rescaled = found.weight.detach().clone()
+    with torch.no_grad():
+        found.weight.copy_(unscaled)
+    bias = 0 if found.bias is None else found.bias.detach()
+    output, residual = summed(encoder)
+    wanted = sum(summed(whole)) - residual - bias
+    matrix = columns(read_by(found, encoder), unscaled, len(unscaled.T))
+    torch.testing.assert_close(matrix.sum(1).view_as(output), output - bias)
+    ridge = (0.2 * matrix.square().sum(0).mean()).sqrt() * torch.eye(matrix.shape[1]).double()
+    stacked, targets = torch.cat([matrix, ridge]), torch.cat([wanted.reshape(-1), ridge.sum(1)])
+    factors = torch.linalg.lstsq(stacked, targets).solution
+    torch.testing.assert_close(rescaled, unscaled * factors)
+
+
+def summed(encoder: nn.Module) -> tuple[Tensor, Tensor]:
+    """Return what the last feed-forward network gives to tokens, and what that is added to."""
+    last = layers_of(encoder)[-1]
+    layer = encoder.get_submodule(last.path)
+    sums: list[Tensor] = []
+    if not last.architecture.norms:  # the layer returns the sum
+        handle = layer.register_forward_hook(lambda _, _args, output: sums.append(output))
+    else:
+        norm = layer.get_submodule(last.architecture.norms[-1])
+        handle = norm.register_forward_pre_hook(lambda _, args: sums.append(args[0]))
+    output = given(encoder, len(layers_of(encoder)) - 1, NEURONS)[0]
+    handle.remove()
+    return output, sums[0].detach()[tokens()["attention_mask"].bool()] - output
+
+
+def read_by(linear: nn.Linear, encoder: nn.Module) -> Tensor:
+    """Return what a linear layer reads of the tokens of a batch."""
+    found: list[Tensor] = []
+    handle = linear.register_forward_pre_hook(lambda _, args: found.append(args[0].detach()))
+    with torch.no_grad():
+        encoder(**tokens())
+    handle.remove()
+    return found[0][tokens()["attention_mask"].bool()]
+
+
 def test_whole_encoder_stays_as_it_is() -> None:
     encoder, whole = cut("bert", heads=HEADS_PER_LAYER, neurons=INTERMEDIATE)
     assert rescale(encoder, whole, [tokens(0), tokens(1)]) == 2

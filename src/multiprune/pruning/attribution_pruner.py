@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from multiprune.arguments import check_is
 from multiprune.pruning.all_ranks import summed
-from multiprune.pruning.attribution import Attribution
+from multiprune.pruning.attribution import Attribution, Pass
 from multiprune.pruning.by_task import checked
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.recorder import Recorder
@@ -57,10 +57,10 @@ class AttributionPruner(UnitPruner):
         super().__init__(budget=budget, granularity=granularity)
         self.by_task = checked(by_task)
         check_is(Attribution, "Fisher()", method=method)
-        if len(method.passes) > 1:
+        if method.passes(1) != [Pass()]:
             raise ValueError(
-                f"A training step is one pass, but {type(method).__name__} needs "
-                f"{len(method.passes)}."
+                f"A training step is one pass of the model as it is, but {type(method).__name__} "
+                "scales activations in several: choose another `method`."
             )
         self.method, self.relative = method, relative
         #: What the passes of a step say, until it is known that the optimizer took it.

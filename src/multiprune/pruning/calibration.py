@@ -68,7 +68,7 @@ def _of_batch(
     log_probabilities: Callable[[Batch], LogProbabilities],
 ) -> list[Scores]:
     sums: list[Scores] = []
-    for run in method.passes:
+    for run in method.passes(recorder.places):
         recorder.run = run
         with torch.set_grad_enabled(method.reads_gradients):
             answered = log_probabilities(batch)

@@ -60,6 +60,11 @@ class Recorder:
         #: How the next passes are run.
         self.run = Pass()
 
+    @property
+    def places(self) -> int:
+        """The number of sites."""
+        return len(self._sites)
+
     def attach(self) -> None:
         """Begin to watch the encoder."""
         begin = self._encoder.register_forward_pre_hook(self._begin, with_kwargs=True)
@@ -114,8 +119,9 @@ class Recorder:
         scale = -float(len(masks.text)) if self._of_mean_loss else 1.0
         record = _Record(self._method, masks, self.run, scale)
         self._records.append(record)
-        for number, site in self._sites:
-            self._of_pass.append(record.watch(number, site))
+        for place, (number, site) in enumerate(self._sites):
+            if self.run.place in (None, place):
+                self._of_pass.append(record.watch(number, site))
 
     def _end(self, *passed: Any) -> None:
         if passed and self._of_pass:

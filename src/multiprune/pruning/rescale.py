@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from multiprune.models.architectures import NEURONS
+from multiprune.models.architectures import NEURONS, VALUE
 from multiprune.models.structure import layers_of
 from multiprune.pruning.token_masks import token_masks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import nn
+    from torch.utils.hooks import RemovableHandle
 
     from multiprune.models.structure import Layer
 
@@ -72,10 +73,12 @@ def rescale(
 ) -> int:
     """Rescale heads and neurons of a cut encoder, first layer first; return how many layers.
 
-    What each output projection gives is drawn to what the same one of ``teacher``, the encoder
-    before the cut, gives to the same tokens; padding plays no part. Where a factor leaves
-    [-10, 10], that layer and all later ones stay as they are. Each layer takes two passes
-    of all batches through both encoders, as far as to the layer.
+    What each output projection and the residual beside it add up to is drawn to the same sum of
+    ``teacher``, the encoder before the cut, for the same tokens; padding plays no part. So a layer
+    also makes up for what those before it leave wrong (Kwon et al. 2022, section 4.3; the residuals
+    are those of their code, which does not rescale the first attention). Where a factor leaves
+    [-10, 10], that layer and all later ones stay as they are. Each layer takes two passes of all
+    batches through both encoders, as far as to the layer.
 
     Args:
         encoder: in evaluation mode; no layer may have been dropped.
@@ -114,8 +117,9 @@ def _moments(
     for inputs, mask in zip(batches, masks, strict=True):
         read = _passed(*own, inputs)
         given = _passed(*teacher, inputs)
-        for (states, _), (_, wanted) in zip(read, given, strict=True):
-            moments.add(states[mask], wanted[mask] - bias)
+        for one, whole in zip(read, given, strict=True):
+            wanted = whole.output + whole.residual - one.residual
+            moments.add(one.states[mask], wanted[mask] - bias)
     return moments
 
 
@@ -130,23 +134,56 @@ class _EnoughError(Exception):
     """Ends a pass whose rest is not needed."""
 
 
-def _passed(
-    encoder: nn.Module, linear: nn.Linear, inputs: Mapping[str, Tensor]
-) -> list[tuple[Float[Tensor, "examples tokens _"], Float[Tensor, "examples tokens _"]]]:
-    """Return what a linear layer reads and gives in a pass, as often as it is called."""
-    passed: list[tuple[Tensor, Tensor]] = []
-    is_shared = len(layers_of(encoder)) < encoder.config.num_hidden_layers  # type: ignore[operator,union-attr]
+@dataclass
+class _Passed:
+    """What an output projection reads and gives, and what its output is added to."""
 
-    def note(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        passed.append((args[0], output))
-        if not is_shared:
-            raise _EnoughError
+    states: Float[Tensor, "examples tokens in"]
+    output: Float[Tensor, "examples tokens out"]
+    residual: Float[Tensor, "examples tokens out"]
 
-    handle = linear.register_forward_hook(note)
+
+def _passed(encoder: nn.Module, linear: nn.Linear, inputs: Mapping[str, Tensor]) -> list[_Passed]:
+    """Follow the residual stream to an output projection, as often as that is called.
+
+    A layer reads the stream, an output projection adds to it, and a norm upon it replaces it.
+    """
+    passed: list[_Passed] = []
+    layers = layers_of(encoder)
+    is_shared = len(layers) < encoder.config.num_hidden_layers  # type: ignore[operator,union-attr]
+    stream: dict[bool, Tensor] = {}  # whether it is that of a decoder
+
+    def follow(layer: Layer, decoding: bool) -> Iterator[RemovableHandle]:
+        def begin(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            stream[decoding] = args[0] if args else kwargs["hidden_states"]
+
+        def replace(_: nn.Module, _args: tuple[Any, ...], output: Tensor) -> None:
+            stream[decoding] = output
+
+        def add(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+            if module is linear:
+                passed.append(_Passed(args[0], output, stream[decoding]))
+                if not is_shared:
+                    raise _EnoughError
+            stream[decoding] = stream[decoding] + output
+
+        module = encoder.get_submodule(layer.path)
+        yield module.register_forward_pre_hook(begin, with_kwargs=True)
+        for path in layer.architecture.norms:
+            yield module.get_submodule(path).register_forward_hook(replace)
+        for _, output in layer.outputs():
+            yield output.register_forward_hook(add)
+
+    handles = [
+        handle
+        for layer in layers
+        for handle in follow(layer, layer.decodes(layer.output_of(VALUE)))
+    ]
     try:
         encoder(**inputs)
     except _EnoughError:
         pass
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     return passed
