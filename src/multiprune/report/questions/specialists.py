@@ -366,7 +366,7 @@ def _by_size_figure(
         name=name,
         caption=f"{what}, by kept parameters; dashed: {WHOLE}.",
         alt=f"{what}, by kept parameters: {ends(lines, 'at', short)}; {WHOLE} {whole:.3f}.",
-        draw=lambda: frontier(lines, found.dense, what, levels=[Level(WHOLE, whole)]),
+        draw=lambda: frontier(lines, found.dense, what, levels=[Level(WHOLE, whole)], wide=wide),
         wide=wide,
     )
 
