@@ -59,19 +59,19 @@ def test_tables_show_sizes_scores_and_sums(runs: Path, capsys: pytest.CaptureFix
         "of 1,000,000." in output
     )
     choice, validation, test = rows(output, "easy")
-    assert choice == ["easy", "100,000", "2", "0.910 ± 0.014", "0.650 ± 0.000"]
-    assert validation == ["easy", *["0.910 ± 0.014"] * 3, "0.700 ± 0.000"]
+    assert choice == ["easy", "100,000", "2", "0.910 ± 0.010", "0.650 ± 0.000"]
+    assert validation == ["easy", *["0.910 ± 0.010"] * 3, "0.700 ± 0.000"]
     assert test == ["easy", *["0.650 ± 0.000"] * 3, ""]
     choice, validation, test = rows(output, "hard")
-    assert choice == ["hard", "400,000", "2", "0.810 ± 0.014", ""]
-    assert validation[1:] == ["0.810 ± 0.014", *["0.510 ± 0.014"] * 2, "0.760 ± 0.014"]
+    assert choice == ["hard", "400,000", "2", "0.810 ± 0.010", ""]
+    assert validation[1:] == ["0.810 ± 0.010", *["0.510 ± 0.010"] * 2, "0.760 ± 0.010"]
     assert test == ["hard", "", "", "", ""]
-    assert rows(output, "sum, mean")[0][1:4] == ["500,000", "", "0.860 ± 0.014"]
-    assert rows(output, "mean of 2")[0][-1] == "0.730 ± 0.007"
+    assert rows(output, "sum, mean")[0][1:4] == ["500,000", "", "0.860 ± 0.010"]
+    assert rows(output, "mean")[0][-1] == "0.730 ± 0.005"
     assert rows(output, "parameters")[0] == [
         "parameters", "500,000", "200,000", "200,000", "500,000"
     ]  # fmt: skip
-    assert f"Left out: {runs / 'stopped'}: unfinished: it has no results.json" in output
+    assert f"Skipped: {runs / 'stopped'}: unfinished: it has no results.json" in output
 
 
 def test_json_holds_what_the_tables_show(runs: Path, tmp_path: Path) -> None:
@@ -80,15 +80,14 @@ def test_json_holds_what_the_tables_show(runs: Path, tmp_path: Path) -> None:
     (method,) = content["methods"]
     assert method["method"] == "Magnitude"
     assert (method["of"], method["budget"], method["shared"]) == ("encoder_linear", 500_000, 0)
-    best = method["contenders"]["best"]
-    assert {task: one["parameters"] for task, one in best["tasks"].items()} == {
-        "easy": 100_000,
-        "hard": 400_000,
-    }
-    assert best["mean"]["validation"]["mean"] == pytest.approx(0.86)
-    assert best["tasks"]["hard"]["test"] is None
-    assert best["tasks"]["hard"]["runs"] == [str(runs / "hard" / "400000" / n) for n in "01"]
-    assert content["left_out"] == [
+    easy, hard, total = method["sizes"]
+    sizes = {row["task"]: row["parameters"] for row in (easy, hard)}
+    assert sizes == {"easy": 100_000, "hard": 400_000}
+    assert total["validation"]["mean"] == pytest.approx(0.86)
+    assert hard["test"] is None
+    expected = [str(runs / "hard" / "400000" / seed) for seed in "01"]
+    assert method["runs"]["best"]["hard"] == expected
+    assert content["skipped"] == [
         {"path": str(runs / "stopped"), "reason": "unfinished: it has no results.json"}
     ]
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from multiprune.message import printable
-from multiprune.report.compare import MEAN
+from multiprune.report.compare import MEAN, Spread
 from multiprune.report.page.format import cell, records
 from multiprune.report.page.section import frame
 from multiprune.runs.frame import SPLITS
@@ -43,6 +43,7 @@ def print_ensembles(ensembles: Ensembles) -> None:
                 console.print(_shown(scores))
         for name, reason in ensemble.refused.items():
             _say(console, f"No {name}: {reason}")
+        _say(console, "± is half of the range over seeds.")
         _say_skipped(console, ensemble.skipped)
         console.print()
     for method, reason in ensembles.refused.items():
@@ -107,8 +108,16 @@ def _shown(values: pd.DataFrame) -> Table:
     for column in values.columns[1:]:
         table.add_column(escape(column), justify="right")
     for row in values.itertuples(index=False, name=None):
-        table.add_row(*(escape(printable(cell(value).text)) for value in row))
+        table.add_row(*(escape(printable(_text(value))) for value in row))
     return table
+
+
+def _text(value: Any) -> str:
+    # A range would not fit in 80 columns.
+    if isinstance(value, Spread) and value.low is not None and value.high is not None:
+        spread = f" ± {(value.high - value.low) / 2:.3f}" if value.seeds > 1 else ""
+        return f"{value.mean:.3f}{spread}"
+    return cell(value).text
 
 
 def _say_skipped(console: Console, skipped: Sequence[Skipped]) -> None:
