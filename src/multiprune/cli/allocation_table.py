@@ -64,26 +64,28 @@ def write_ensembles(ensembles: Ensembles, file: Path) -> None:
 def sizes_frame(scores: Scores, ensemble: Ensemble) -> pd.DataFrame:
     """Return the sizes of the best ensemble, a row a task and one for all."""
     best = ensemble.candidates["best"]
-    found = [scores.spreads(best, split) for split in SPLITS]
-    rows: list[list[Any]] = [
-        [task, best.sizes[task], len(best.runs[task]), *(one.get(task) for one in found)]
+    rows: list[dict[str, Any]] = [
+        {"task": task, "parameters": best.sizes[task], "seeds": len(best.runs[task])}
         for task in ensemble.tasks
     ]
     if ensemble.shared:
-        rows.append(["embeddings, once", ensemble.shared, None, None, None])
-    rows.append(["sum, mean", best.parameters, None, *(one.get(MEAN) for one in found)])
-    return frame(["task", "parameters", "seeds", *SPLITS], rows)
+        rows.append({"task": "embeddings, once", "parameters": ensemble.shared})
+    rows.append({"task": "sum, mean", "parameters": best.parameters})
+    for row in rows:
+        name = MEAN if row["task"] == "sum, mean" else row["task"]
+        row |= {split: scores.spreads(best, split).get(name) for split in SPLITS}
+    return frame(rows)
 
 
 def scores_frame(scores: Scores, ensemble: Ensemble, split: str) -> pd.DataFrame:
     """Return the scores of all candidates on one split, by task and on average."""
     found = {name: scores.spreads(one, split) for name, one in ensemble.candidates.items()}
-    rows: list[list[Any]] = [
-        [name, *(by_task.get(name) for by_task in found.values())]
-        for name in (*ensemble.tasks, MEAN)
+    rows: list[dict[str, Any]] = [
+        {split: task} | {name: by_task.get(task) for name, by_task in found.items()}
+        for task in (*ensemble.tasks, MEAN)
     ]
-    rows.append(["parameters", *(one.parameters for one in ensemble.candidates.values())])
-    return frame([split, *found], rows)
+    sizes = {name: one.parameters for name, one in ensemble.candidates.items()}
+    return frame([*rows, {split: "parameters", **sizes}])
 
 
 def _document(scores: Scores, ensemble: Ensemble) -> dict[str, Any]:

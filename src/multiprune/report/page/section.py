@@ -68,14 +68,25 @@ class Section:
         object.__setattr__(self, "tables", [table for table in self.tables if len(table.frame)])
 
 
-def frame(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> pd.DataFrame:
-    """Return a frame whose values stay as they are; columns of one name get numbers."""
-    counts: dict[str, int] = {}
-    named = []
-    for column in columns:
-        counts[column] = counts.get(column, 0) + 1
-        named.append(column if counts[column] == 1 else f"{column} {counts[column]}")
-    return pd.DataFrame([list(row) for row in rows], columns=named, dtype=object)
+def frame(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return rows of named values as a frame whose values stay as they are."""
+    found = [dict(row) for row in rows]
+    columns = list(dict.fromkeys(column for row in found for column in row))
+    return pd.DataFrame(found, columns=columns, dtype=object)
+
+
+def table(
+    name: str, caption: str, rows: Iterable[Mapping[str, Any]], *, fold: int = 24, **options: Any
+) -> Table:
+    """Return a table of rows of named values, folded where there are more than ``fold``."""
+    shown = frame(rows)
+    return Table(name=name, caption=caption, frame=shown, folded=len(shown) > fold, **options)
+
+
+def facts_table(name: str, facts: Mapping[str, str]) -> Table:
+    """Return what holds for all that a section is of."""
+    rows = [{"": fact, "value": value} for fact, value in facts.items()]
+    return table(name, "The setting", rows, sortable=False)
 
 
 def known_columns(values: pd.DataFrame) -> pd.DataFrame:
@@ -85,9 +96,18 @@ def known_columns(values: pd.DataFrame) -> pd.DataFrame:
 
 def skipped_table(name: str, caption: str, skipped: Sequence[Skipped], *, of: str = "run") -> Table:
     """List what is not used."""
-    rows = [(str(one.path), one.reason) for one in skipped]
-    shown = frame([of, "reason"], rows)
-    return Table(name=name, caption=caption, frame=shown, folded=len(rows) > 12)
+    rows = ({of: str(one.path), "reason": one.reason} for one in skipped)
+    return table(name, caption, rows, fold=12)
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """Return names of which those that came before get a number."""
+    counts: dict[str, int] = {}
+    found = []
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+        found.append(name if counts[name] == 1 else f"{name} ({counts[name]})")
+    return found
 
 
 def plural(number_of: int, noun: str) -> str:

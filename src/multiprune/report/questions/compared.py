@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from multiprune.report.page.section import Section, Table, frame, plural, skipped_table
+from multiprune.report.page.section import Section, Table, facts_table, plural, skipped_table, table
 from multiprune.runs.budget_outcome import SCOPES
 
 if TYPE_CHECKING:
@@ -24,13 +24,12 @@ def answer(study: Study) -> Section:
         "finished runs": f"{len(runs):,}",
         "skipped": f"{len(study.skipped):,}",
     }
-    setting = frame(["", "value"], facts.items())
     return Section(
         name="compared",
         title="What was compared",
         text=_apart(study),
         tables=[
-            Table(name="compared", caption="The setting", frame=setting, sortable=False),
+            facts_table("compared", facts),
             _tasks(study),
             skipped_table("skipped", "Skipped runs", study.skipped),
         ],
@@ -68,6 +67,13 @@ def _tasks(study: Study) -> Table:
         if len(examples) > 1:
             numbers = f"{examples[0]:,} to {examples[-1]:,}"
         alone = sum(len(run.tasks) == 1 for run in own)
-        rows.append([task, own[0].metrics[task], numbers, alone, len(own) - alone])
-    columns = ["task", "metric", "training examples", "runs alone", "multitask runs"]
-    return Table(name="tasks", caption="Tasks", frame=frame(columns, rows))
+        rows.append(
+            {
+                "task": task,
+                "metric": own[0].metrics[task],
+                "training examples": numbers,
+                "runs alone": alone,
+                "multitask runs": len(own) - alone,
+            }
+        )
+    return table("tasks", "Tasks", rows)

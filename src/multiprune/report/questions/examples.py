@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 from multiprune.report.candidates import TOLERANCE, of_size
 from multiprune.report.page.intervals import interval_text
 from multiprune.report.page.plots import Line, ends, over_examples, short
-from multiprune.report.page.section import Figure, Section, Table, frame, joined, plural, slug
+from multiprune.report.page.section import (
+    Figure,
+    Section,
+    Table,
+    joined,
+    plural,
+    slug,
+    table,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -258,38 +266,36 @@ def _figure(study: Study, method: str, task: str, lines: Sequence[Line]) -> Figu
 
 
 def _table(study: Study, pairs: Sequence[Pair], budget: str) -> Table:
-    rows = [
-        [
-            pair.task,
-            pair.method,
-            pair.together.parameters,
-            pair.alone.parameters,
-            pair.examples,
-            study.spreads(pair.alone).get(pair.task),
-            study.spreads(pair.together).get(pair.task),
-            pair.difference,
-            len(pair.difference.seeds) if pair.difference is not None else None,
-        ]
+    rows = (
+        {
+            "task": pair.task,
+            "method": pair.method,
+            "kept together": pair.together.parameters,
+            "kept alone": pair.alone.parameters,
+            "examples": pair.examples,
+            "alone": study.spreads(pair.alone).get(pair.task),
+            "together": study.spreads(pair.together).get(pair.task),
+            "together - alone": pair.difference,
+            "seeds": len(pair.difference.seeds) if pair.difference is not None else None,
+        }
         for pair in pairs
         if pair.budget == budget and pair.together is not None and pair.alone is not None
-    ]
-    columns = [
-        "task", "method", "kept together", "kept alone", "examples", "alone", "together",
-        "together - alone", "seeds",
-    ]  # fmt: skip
-    name = "examples-" + budget.replace(" ", "-")
-    caption = f"{budget.capitalize()}, {study.split} scores"
-    return Table(name=name, caption=caption, frame=frame(columns, rows))
+    )
+    name, caption = budget.replace(" ", "-"), f"{budget.capitalize()}, {study.split} scores"
+    return table(f"examples-{name}", caption, rows)
 
 
 def _missing(pairs: Sequence[Pair]) -> Table:
-    rows = [
-        [pair.task, pair.method, pair.size, pair.examples, pair.budget, pair.reason]
+    rows = (
+        {
+            "task": pair.task,
+            "method": pair.method,
+            "size together": pair.size,
+            "examples": pair.examples,
+            "budget": pair.budget,
+            "reason": pair.reason,
+        }
         for pair in pairs
         if pair.reason is not None
-    ]
-    columns = ["task", "method", "size together", "examples", "budget", "reason"]
-    shown = frame(columns, rows)
-    return Table(
-        name="examples-missing", caption="Missing, and why", frame=shown, folded=len(rows) > 12
     )
+    return table("examples-missing", "Missing, and why", rows, fold=12)

@@ -9,7 +9,7 @@ from multiprune.report.candidates import Candidate, mixing_of, of_size
 from multiprune.report.compare import MEAN
 from multiprune.report.page.intervals import interval_text
 from multiprune.report.page.plots import heat_map, short
-from multiprune.report.page.section import Figure, Section, Table, frame, plural
+from multiprune.report.page.section import Figure, Section, Table, plural, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -148,22 +148,18 @@ def _not_trained(study: Study, effects: Sequence[Effect]) -> list[str]:
 
 def _table(study: Study, effects: Sequence[Effect]) -> Table:
     tasks = sorted({task for effect in effects for task in effect.whole.tasks})
-    rows = []
-    for effect in effects:
-        seeds = {len(difference.seeds) for difference in effect.differences.values()}
-        rows.append(
-            [
-                effect.whole.method,
-                effect.whole.parameters,
-                ", ".join(effect.whole.tasks),
-                effect.name,
-                min(seeds, default=None),
-                *(effect.differences.get(name) for name in (*tasks, MEAN)),
-            ]
-        )
-    columns = ["method", "kept", "together", "less", "seeds", *tasks, MEAN]
-    caption = f"All together - without one task, {study.split} scores"
-    return Table(name="helping", caption=caption, frame=frame(columns, rows))
+    rows = (
+        {
+            "method": effect.whole.method,
+            "kept": effect.whole.parameters,
+            "together": ", ".join(effect.whole.tasks),
+            "less": effect.name,
+            "seeds": min((len(one.seeds) for one in effect.differences.values()), default=None),
+            **{name: effect.differences.get(name) for name in (*tasks, MEAN)},
+        }
+        for effect in effects
+    )
+    return table("helping", f"All together - without one task, {study.split} scores", rows)
 
 
 def _figures(study: Study, drawn: Sequence[Sequence[Effect]]) -> list[Figure]:

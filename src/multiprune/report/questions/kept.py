@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from multiprune.report.layers import grid, mean_density
 from multiprune.report.page.plots import bars, heat_map, short
-from multiprune.report.page.section import Figure, Section, Table, frame
+from multiprune.report.page.section import Figure, Section, Table, distinct, table
 from multiprune.runs.budget_outcome import PARTS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def answer(study: Study) -> Section | None:
     pruned = [model for model in study.models if any(run.record.density for run in model.all_runs)]
     mapped = _drawn(study, pruned)
     densities = [mean_density([run.record.density for run in one.all_runs]) for one in mapped]
-    names = [_label(study, model) for model in mapped]
+    names = distinct(_label(study, model) for model in mapped)
     dense = study.runs[0].dense
     counted = ", ".join(f"{part} {dense[part]:,}" for part in PARTS if part != "heads")
     few = len(drawn) < len(study.models)
@@ -101,18 +101,17 @@ def _bars(study: Study, drawn: Sequence[Model]) -> Figure:
 
 
 def _ledger(study: Study) -> Table:
-    rows = []
-    for model in study.models:
-        kept = _kept(model)
-        tasks = ", ".join(model.tasks)
-        rows.append([model.method, tasks, model.asked, *kept.values(), sum(kept.values())])
-    columns = ["method", "tasks", "asked", *PARTS, "in all"]
-    return Table(
-        name="ledger",
-        caption="Ledger: kept parameters by part",
-        frame=frame(columns, rows),
-        folded=len(rows) > 12,
+    rows = (
+        {
+            "method": model.method,
+            "tasks": ", ".join(model.tasks),
+            "asked": model.asked,
+            **_kept(model),
+            "in all": sum(_kept(model).values()),
+        }
+        for model in study.models
     )
+    return table("ledger", "Ledger: kept parameters by part", rows, fold=12)
 
 
 def _maps(names: Sequence[str], densities: Sequence[Mapping[Position, float]]) -> list[Figure]:
@@ -149,12 +148,10 @@ def _map(
 
 def _densities(names: Sequence[str], densities: Sequence[Mapping[Position, float]]) -> Table:
     positions = dict.fromkeys(position for one in densities for position in one)
-    rows = [[*position, *(one.get(position) for one in densities)] for position in positions]
-    shown = frame(["layer", "matrix", *names], rows)
-    return Table(
-        name="density",
-        caption="Density by layer and matrix (or its ranks or units), mean over seeds",
-        frame=shown,
-        folded=len(rows) > 12,
-        digits=dict.fromkeys(shown.columns[2:], 4),
+    rows = (
+        {"layer": layer, "matrix": matrix}
+        | {name: one.get((layer, matrix)) for name, one in zip(names, densities, strict=True)}
+        for layer, matrix in positions
     )
+    caption = "Density by layer and matrix (or its ranks or units), mean over seeds"
+    return table("density", caption, rows, fold=12, digits=dict.fromkeys(names, 4))

@@ -14,7 +14,7 @@ from multiprune.report.candidates import TOLERANCE, mixing_of, models_of, of_siz
 from multiprune.report.compare import Difference, compare, spread
 from multiprune.report.methods import check_comparable, methods
 from multiprune.report.page.intervals import interval_text
-from multiprune.report.page.section import Section, Table, frame, plural
+from multiprune.report.page.section import Section, Table, plural, table
 from multiprune.runs.frame import as_frame
 
 if TYPE_CHECKING:
@@ -211,64 +211,53 @@ def _trained_in(study: Study) -> list[str]:
 
 
 def _means(means: Sequence[LanguageMean]) -> Table:
-    rows = [
-        [
-            mean.pair.task,
-            mean.pair.own.method,
-            mean.pair.shared.parameters if mean.pair.shared is not None else None,
-            ", ".join(mean.languages),
-            len(mean.difference.seeds),
-            mean.shared,
-            mean.own,
-            mean.difference,
-        ]
+    rows = (
+        {
+            "task": mean.pair.task,
+            "method": mean.pair.own.method,
+            "kept": mean.pair.shared.parameters if mean.pair.shared is not None else None,
+            "languages": ", ".join(mean.languages),
+            "seeds": len(mean.difference.seeds),
+            "shared": mean.shared,
+            "per language": mean.own,
+            "per language - shared": mean.difference,
+        }
         for mean in means
-    ]
-    columns = [
-        "task", "method", "kept", "languages", "seeds", "shared", "per language",
-        "per language - shared",
-    ]  # fmt: skip
-    caption = "Mean validation score over languages"
-    return Table(name="languages-mean", caption=caption, frame=frame(columns, rows))
+    )
+    return table("languages-mean", "Mean validation score over languages", rows)
 
 
 def _pairs(pairs: Sequence[LanguagePair]) -> Table:
-    rows = [
-        [
-            pair.task,
-            pair.own.method,
-            pair.language,
-            pair.shared.parameters,
-            pair.own.parameters,
-            len(pair.difference.seeds),
-            pair.spread(pair.shared),
-            pair.spread(pair.own),
-            pair.difference,
-        ]
+    rows = (
+        {
+            "task": pair.task,
+            "method": pair.own.method,
+            "language": pair.language,
+            "kept shared": pair.shared.parameters,
+            "kept per language": pair.own.parameters,
+            "seeds": len(pair.difference.seeds),
+            "shared": pair.spread(pair.shared),
+            "per language": pair.spread(pair.own),
+            "per language - shared": pair.difference,
+        }
         for pair in pairs
         if pair.shared is not None and pair.difference is not None
-    ]
-    columns = [
-        "task", "method", "language", "kept shared", "kept per language", "seeds", "shared",
-        "per language", "per language - shared",
-    ]  # fmt: skip
-    shown = frame(columns, rows)
-    caption = "Validation scores by language"
-    return Table(name="languages", caption=caption, frame=shown, folded=len(rows) > 24)
+    )
+    return table("languages", "Validation scores by language", rows)
 
 
 def _missing(pairs: Sequence[LanguagePair], unpaired: Sequence[Model]) -> Table:
-    rows = [
-        [pair.task, pair.own.method, pair.own.parameters, pair.language, pair.reason]
-        for pair in pairs
-        if pair.reason is not None
-    ]
-    reason = "there is no run of one language of this size"
-    rows += [
-        [", ".join(model.tasks), model.method, model.parameters, "all", reason]
-        for model in unpaired
-    ]
-    columns = ["task", "method", "kept", "language", "reason"]
-    shown = frame(columns, rows)
-    caption = "Runs without a pair, and why"
-    return Table(name="languages-missing", caption=caption, frame=shown, folded=len(rows) > 12)
+    none = "there is no run of one language of this size"
+    missing = [(pair.task, pair.own, pair.language, pair.reason) for pair in pairs if pair.reason]
+    missing += [(", ".join(model.tasks), model, "all", none) for model in unpaired]
+    rows = (
+        {
+            "task": task,
+            "method": model.method,
+            "kept": model.parameters,
+            "language": language,
+            "reason": reason,
+        }
+        for task, model, language, reason in missing
+    )
+    return table("languages-missing", "Runs without a pair, and why", rows, fold=12)

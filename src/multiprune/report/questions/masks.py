@@ -10,7 +10,7 @@ import numpy as np
 
 from multiprune.report.layers import Position, grid, position_of
 from multiprune.report.page.plots import heat_map
-from multiprune.report.page.section import Figure, Section, Table, frame, skipped_table
+from multiprune.report.page.section import Figure, Section, Table, skipped_table, table
 from multiprune.report.shared_masks import Counts, count_by_path, pooled
 from multiprune.runs.frame import Skipped
 from multiprune.runs.masks import Masks, read_masks
@@ -295,59 +295,40 @@ def _by_layer(
 
 
 def _pairs(found: Sequence[MaskOverlap]) -> Table:
-    rows = [
-        [
-            overlap.method,
-            overlap.asked,
-            pair.first,
-            pair.second,
-            pair.seeds,
-            pair.shared.pairs,
-            pair.shared.jaccard,
-            pair.shared.chance,
-            pair.shared.times_chance,
-        ]
+    rows = (
+        {
+            "method": overlap.method,
+            "asked": overlap.asked,
+            "mask of": pair.first,
+            "and of": pair.second,
+            "seeds": pair.seeds,
+            "pairs": pair.shared.pairs,
+            "Jaccard": pair.shared.jaccard,
+            "by chance": pair.shared.chance,
+            "times chance": pair.shared.times_chance,
+        }
         for overlap in found
         for pair in sorted(overlap.pairs, key=lambda one: -one.shared.times_chance)
-    ]
-    columns = [
-        "method", "asked", "mask of", "and of", "seeds", "pairs", "Jaccard", "by chance",
-        "times chance",
-    ]  # fmt: skip
-    return Table(
-        name="masks",
-        caption=f"Who shares most ({MULTITASK}: one model of all tasks)",
-        frame=frame(columns, rows),
-        folded=len(rows) > 20,
-        digits={"times chance": 2},
     )
+    caption = f"Who shares most ({MULTITASK}: one model of all tasks)"
+    return table("masks", caption, rows, digits={"times chance": 2})
 
 
 def _positions(found: Sequence[MaskOverlap]) -> Table:
-    rows = [
-        [
-            overlap.method,
-            overlap.asked,
-            *position,
-            density,
-            *(
-                getattr(shared.get(position), name, None)
-                for shared in (overlap.between_tasks, overlap.between_both, overlap.between_seeds)
-                for name in ("jaccard", "chance")
-            ),
-        ]
-        for overlap in found
-        for position, density in overlap.density.items()
-    ]
-    columns = [
-        "method", "asked", "layer", "matrix", "density", "between tasks", "by chance",
-        "between tasks and seeds", "by chance", "between seeds", "by chance",
-    ]  # fmt: skip
-    shown = frame(columns, rows)
-    return Table(
-        name="masks-layers",
-        caption="Jaccard index by layer and matrix",
-        frame=shown,
-        folded=True,
-        digits={"density": 4},
-    )
+    rows = []
+    for overlap in found:
+        kinds = {
+            "between tasks": overlap.between_tasks,
+            "between tasks and seeds": overlap.between_both,
+            "between seeds": overlap.between_seeds,
+        }
+        for (layer, matrix), density in overlap.density.items():
+            row = {"method": overlap.method, "asked": overlap.asked, "layer": layer}
+            row |= {"matrix": matrix, "density": density}
+            for kind, by_position in kinds.items():
+                shared = by_position.get((layer, matrix))
+                row |= {kind: getattr(shared, "jaccard", None)}
+                row |= {f"{kind}, by chance": getattr(shared, "chance", None)}
+            rows.append(row)
+    caption = "Jaccard index by layer and matrix"
+    return table("masks-layers", caption, rows, fold=0, digits={"density": 4})

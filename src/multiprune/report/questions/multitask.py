@@ -10,7 +10,7 @@ from multiprune.report.compare import MEAN
 from multiprune.report.ensembles import Ensemble, Request, best_ensemble
 from multiprune.report.page.intervals import interval_text
 from multiprune.report.page.plots import Line, ends, forest, frontier, heat_map, short
-from multiprune.report.page.section import Figure, Section, Table, frame, plural
+from multiprune.report.page.section import Figure, Section, Table, plural, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -223,62 +223,59 @@ def _share(
 
 
 def _scores(study: Study, shown: Sequence[Budgeted]) -> Table:
-    rows = [
-        [
-            one.method,
-            one.budget,
-            one.budget / study.dense,
-            *(
-                study.mean(one.candidates[name]) if name in one.candidates else None
-                for name in CANDIDATES
-            ),
-            one.differences.get(MEAN),
-        ]
+    rows = (
+        {
+            "method": one.method,
+            "budget": one.budget,
+            "of dense": one.budget / study.dense,
+            **{
+                called: study.mean(one.candidates[name]) if name in one.candidates else None
+                for name, called in CANDIDATES.items()
+            },
+            "multitask - best ensemble": one.differences.get(MEAN),
+        }
         for one in shown
-    ]
-    columns = ["method", "budget", "of dense", *CANDIDATES.values(), "multitask - best ensemble"]
-    caption = f"Mean {study.split} score over tasks within each budget"
-    return Table(name="multitask", caption=caption, frame=frame(columns, rows))
+    )
+    return table("multitask", f"Mean {study.split} score over tasks within each budget", rows)
 
 
 def _by_task(study: Study, compared: Sequence[Budgeted]) -> Table:
-    rows = [
-        [
-            one.method,
-            one.budget,
-            len(one.differences[MEAN].seeds),
-            one.differences[MEAN].p,
-            *(one.differences.get(name) for name in (MEAN, *study.tasks)),
-        ]
+    rows = (
+        {
+            "method": one.method,
+            "budget": one.budget,
+            "seeds": len(one.differences[MEAN].seeds),
+            "p": one.differences[MEAN].p,
+            **{name: one.differences.get(name) for name in (MEAN, *study.tasks)},
+        }
         for one in compared
-    ]
-    columns = ["method", "budget", "seeds", "p", MEAN, *study.tasks]
+    )
     caption = f"Multitask - best ensemble by task, {study.split} scores"
-    return Table(name="multitask-tasks", caption=caption, frame=frame(columns, rows))
+    return table("multitask-tasks", caption, rows)
 
 
 def _allocation(study: Study, shown: Sequence[Budgeted]) -> Table:
-    rows = [
-        [
-            one.method,
-            one.budget,
-            one.candidates["best"].parameters,
-            *(one.candidates["best"].sizes[task] for task in study.tasks),
-        ]
+    rows = (
+        {
+            "method": one.method,
+            "budget": one.budget,
+            "used": one.candidates["best"].parameters,
+            **{task: one.candidates["best"].sizes[task] for task in study.tasks},
+        }
         for one in shown
-    ]
-    columns = ["method", "budget", "used", *study.tasks]
+    )
     caption = "Who gets the budget: parameters by task in the best ensemble"
-    return Table(name="allocation", caption=caption, frame=frame(columns, rows))
+    return table("allocation", caption, rows)
 
 
 def _missing(found: Sequence[Budgeted]) -> Table:
     rows = []
     for one in found:
-        reasons = {"any ensemble": one.reason} if one.reason else {}
         refused = {} if one.ensemble is None else one.ensemble.refused
+        reasons = {"any ensemble": one.reason} if one.reason else {}
         reasons |= {CANDIDATES[name]: reason for name, reason in refused.items()}
-        rows += [[one.method, one.budget, name, reason] for name, reason in reasons.items()]
-    columns = ["method", "budget", "missing", "reason"]
-    shown = frame(columns, rows)
-    return Table(name="missing", caption="Missing, and why", frame=shown, folded=len(rows) > 6)
+        rows += [
+            {"method": one.method, "budget": one.budget, "missing": name, "reason": reason}
+            for name, reason in reasons.items()
+        ]
+    return table("missing", "Missing, and why", rows, fold=6)

@@ -9,16 +9,7 @@ from typing import TYPE_CHECKING, Any
 from multiprune.report.compare import MEAN, Spread, spread
 from multiprune.report.page.intervals import interval_text
 from multiprune.report.page.plots import Level, Line, ends, frontier, short
-from multiprune.report.page.section import (
-    Figure,
-    Section,
-    Table,
-    frame,
-    joined,
-    known_columns,
-    plural,
-    slug,
-)
+from multiprune.report.page.section import Figure, Section, Table, joined, plural, slug, table
 from multiprune.runs.folder import MODEL
 
 if TYPE_CHECKING:
@@ -238,21 +229,18 @@ def _scores(study: Study, scored: Sequence[Scored]) -> Table:
     for one in scored:
         spreads = study.spreads(one.model)
         rows.append(
-            [
-                one.model.method,
-                _tasks(study, one.model),
-                one.model.parameters / study.dense,
-                one.model.parameters,
-                one.model.seeds,
-                one.mean,
-                one.share,
-                *(spreads.get(task) for task in tasks),
-            ]
+            {
+                "method": one.model.method,
+                "tasks": _tasks(study, one.model),
+                "density": one.model.parameters / study.dense,
+                "kept": one.model.parameters,
+                "seeds": one.model.seeds,
+                MEAN: one.mean,
+                **({"of dense": one.share} if any(other.share for other in scored) else {}),
+                **{task: spreads.get(task) for task in tasks},
+            }
         )
-    columns = ["method", "tasks", "density", "kept", "seeds", MEAN, "of dense", *tasks]
-    caption = f"{study.split.capitalize()} scores"
-    shown = known_columns(frame(columns, rows))
-    return Table(name="pruners", caption=caption, frame=shown, folded=len(rows) > 40)
+    return table("pruners", f"{study.split.capitalize()} scores", rows, fold=40)
 
 
 def _tasks(study: Study, model: Model) -> str:
@@ -260,50 +248,37 @@ def _tasks(study: Study, model: Model) -> str:
 
 
 def _differences(study: Study, compared: Sequence[tuple[int, Scored, Scored, Difference]]) -> Table:
-    rows = [
-        (
-            _tasks(study, best.model),
-            size / study.dense,
-            best.model.method,
-            other.model.method,
-            difference,
-            difference.p,
-            len(difference.seeds),
-        )
+    rows = (
+        {
+            "tasks": _tasks(study, best.model),
+            "asked density": size / study.dense,
+            "best": best.model.method,
+            "other": other.model.method,
+            "best - other": difference,
+            "p": difference.p,
+            "seeds": len(difference.seeds),
+        }
         for size, best, other, difference in compared
-    ]
-    columns = ["tasks", "asked density", "best", "other", "best - other", "p", "seeds"]
-    return Table(
-        name="pruners-paired",
-        caption="The best of each size, by validation score, against the others, paired by seed",
-        frame=frame(columns, rows),
-        folded=len(rows) > 24,
     )
+    caption = "The best of each size, by validation score, against the others, paired by seed"
+    return table("pruners-paired", caption, rows)
 
 
 def _pareto(study: Study, scored: Sequence[Scored]) -> Table:
     """Show which models no other is better than in score and size, bytes, or time."""
-    rows = []
     suite = [one for one in scored if one.model.tasks == study.tasks]
-    for one in suite:
-        on = [
-            name
-            for name, value in _measures(one).items()
-            if value is not None and not any(_dominates(other, one, name) for other in suite)
+    rows: list[dict[str, Any]] = []
+    for one in suite if len(suite) > 1 else ():
+        measures = {name: value for name, value in _measures(one).items() if value is not None}
+        front = [
+            name for name in measures if not any(_dominates(other, one, name) for other in suite)
         ]
-        measures = _measures(one)
         rows.append(
-            [one.model.method, *measures.values(), one.mean, ", ".join(on)],
+            {"method": one.model.method, **measures, MEAN: one.mean}
+            | {"on the Pareto front of": ", ".join(front)}
         )
-    columns = ["method", "parameters", "bytes", "milliseconds", MEAN, "on the Pareto front of"]
     caption = "Score against size and time: no other model is better in both"
-    shown = known_columns(frame(columns, rows if len(rows) > 1 else []))
-    return Table(
-        name="pareto",
-        caption=caption,
-        frame=shown,
-        digits={"milliseconds": 2},
-    )
+    return table("pareto", caption, rows, digits={"milliseconds": 2})
 
 
 def _measures(one: Scored) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import statistics
 from typing import TYPE_CHECKING
 
 from multiprune.report.page.plots import ranges
-from multiprune.report.page.section import Figure, Section, Table, frame, plural
+from multiprune.report.page.section import Figure, Section, Table, plural, table
+from multiprune.runs.frame import SPLITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,35 +39,26 @@ def runs_table(study: Study) -> Table:
     method = {run.path: model.method for model in study.models for run in model.all_runs}
     rows = []
     for run in study.all_runs:
-        validation = [run.score(task, "validation") for task in run.tasks]
-        test = [run.score(task, "test") for task in run.tasks]
         language = f" in {run.record.language}" if run.record.language else ""
         rows.append(
-            [
-                str(run.path),
-                run.command or "",
-                method.get(run.path, run.record.method.name),
-                ", ".join(run.tasks) + language,
-                run.seed,
-                run.budget.asked,
-                run.budget.kept,
-                run.budget.density,
-                _mean(validation),
-                _mean(test),
-                run.record.wall_seconds,
-            ]
+            {
+                "run": str(run.path),
+                "command": run.command or "",
+                "method": method.get(run.path, run.record.method.name),
+                "tasks": ", ".join(run.tasks) + language,
+                "seed": run.seed,
+                "asked": run.budget.asked,
+                "kept": run.budget.kept,
+                "density": run.budget.density,
+                **{
+                    split: _mean([run.score(task, split) for task in run.tasks]) for split in SPLITS
+                },
+                "wall s": run.record.wall_seconds,
+            }
         )
-    columns = [
-        "run", "command", "method", "tasks", "seed", "asked", "kept", "density", "validation",
-        "test", "wall s",
-    ]  # fmt: skip
-    return Table(
-        name="runs",
-        caption="Finished runs; scores are means over their tasks",
-        frame=frame(columns, rows),
-        command="command",
-        digits={"density": 4, "validation": 4, "test": 4, "wall s": 0},
-    )
+    digits = {"density": 4, "validation": 4, "test": 4, "wall s": 0}
+    caption = "Finished runs; scores are means over their tasks"
+    return table("runs", caption, rows, fold=len(rows), command="command", digits=digits)
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:
@@ -105,17 +97,17 @@ def _wall_time(groups: Mapping[tuple[str, str], Sequence[FinishedRun]]) -> Table
     for (method, kind), runs in groups.items():
         seconds = [run.record.wall_seconds for run in runs]
         steps = [run.record.wall_seconds / max(1, run.record.steps) for run in runs]
-        middle = statistics.median(seconds)
         rows.append(
-            [
-                *(method, kind, len(runs), sum(seconds) / 3600),
-                *(min(seconds), middle, max(seconds), statistics.median(steps)),
-            ]
+            {
+                "method": method,
+                "models": kind,
+                "runs": len(runs),
+                "hours": sum(seconds) / 3600,
+                "shortest s": min(seconds),
+                "median s": statistics.median(seconds),
+                "longest s": max(seconds),
+                "median s a step": statistics.median(steps),
+            }
         )
-    columns = [
-        "method", "models", "runs", "hours", "shortest s", "median s", "longest s",
-        "median s a step",
-    ]  # fmt: skip
     digits = {"hours": 2, "shortest s": 1, "median s": 1, "longest s": 1, "median s a step": 4}
-    shown = frame(columns, rows)
-    return Table(name="wall-time", caption="Wall time", frame=shown, digits=digits)
+    return table("wall-time", "Wall time", rows, digits=digits)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from multiprune.report.candidates import mixture_of
 from multiprune.report.compare import spread
 from multiprune.report.page.plots import Line, ends, frontier, short
-from multiprune.report.page.section import Figure, Section, Table, frame, plural, skipped_table
+from multiprune.report.page.section import (
+    Figure,
+    Section,
+    Table,
+    plural,
+    skipped_table,
+    table,
+)
 from multiprune.runs.frame import Skipped
 from multiprune.runs.size_scores import FRONTIER, read_size_scores
 
@@ -334,81 +341,69 @@ def _figure(study: Study, index: int, one: ManySizes) -> Figure:
 
 
 def _pairs(study: Study, found: Sequence[ManySizes]) -> Table:
-    rows = [
-        [
-            one.model.method,
-            pair.point.parameters / study.dense,
-            pair.of_point,
-            each.method,
-            pair.separate.parameters / study.dense,
-            pair.of_separate,
-            pair.ratio,
-            len(pair.seeds),
-        ]
+    rows = (
+        {
+            "one run": one.model.method,
+            "density": pair.point.parameters / study.dense,
+            "score": pair.of_point,
+            "a run each": each.method,
+            "density each": pair.separate.parameters / study.dense,
+            "score each": pair.of_separate,
+            "ratio": pair.ratio,
+            "seeds": len(pair.seeds),
+        }
         for one in found
         for each in one.separate
         for pair in each.pairs
-    ]
-    columns = [
-        "one run", "density", "score", "a run each", "density each", "score each", "ratio", "seeds",
-    ]  # fmt: skip
-    caption = "Nearly the same size, from one run and from a run each"
-    shown = frame(columns, rows)
-    return Table(name="sizes-pairs", caption=caption, frame=shown, folded=len(rows) > 24)
+    )
+    return table("sizes-pairs", "Nearly the same size, from one run and from a run each", rows)
 
 
 def _cost(found: Sequence[ManySizes]) -> Table:
     rows = []
     for one in found:
         seconds = one.model.wall_seconds
-        rows.append([one.model.method, "every size from one run", 1, seconds, 1.0, None])
+        trained: list[tuple[str, str, int, float, float | None]] = [
+            (one.model.method, "every size from one run", 1, seconds, None)
+        ]
         if one.dense is not None:
-            dense = one.dense.wall_seconds
-            rows.append([one.dense.method, "dense alone", 1, dense, seconds / dense, None])
-        rows += [
-            [
-                each.method,
-                "a run for each size above",
-                len(each.pairs),
-                each.seconds,
-                seconds / each.seconds,
-                each.ratio,
-            ]
+            trained.append((one.dense.method, "dense alone", 1, one.dense.wall_seconds, None))
+        trained += [
+            (each.method, "a run for each size above", len(each.pairs), each.seconds, each.ratio)
             for each in one.separate
             if each.pairs
         ]
-    columns = ["method", "what is trained", "runs", "wall s", "one run, times this", "ratio"]
-    return Table(
-        name="sizes-cost",
-        caption="What training costs, the mean over seeds; machines may differ between runs; "
-        "ratio: the mean of those of scores above",
-        frame=frame(columns, rows),
-        sortable=False,
-        digits={"wall s": 1, "one run, times this": 2},
+        rows += [
+            {"method": method, "what is trained": what, "runs": runs, "wall s": wall}
+            | {"one run, times this": seconds / wall, "ratio": ratio}
+            for method, what, runs, wall, ratio in trained
+        ]
+    caption = (
+        "What training costs, the mean over seeds; machines may differ between runs; ratio: the "
+        "mean of those of scores above"
     )
+    digits = {"wall s": 1, "one run, times this": 2}
+    return table("sizes-cost", caption, rows, sortable=False, digits=digits)
 
 
 def _sizes(study: Study, found: Sequence[ManySizes]) -> Table:
     tasks = sorted({task for one in found for task in one.tasks})
-    rows = [
-        [
-            one.model.method,
-            one.split,
-            point.parameters,
-            point.parameters / study.dense,
-            len(point.scores),
-            point.mean,
-            *(
-                spread(scores[task] for scores in point.scores.values())
+    rows = (
+        {
+            "method": one.model.method,
+            "data": one.split,
+            "kept": point.parameters,
+            "density": point.parameters / study.dense,
+            "seeds": len(point.scores),
+            "mean": point.mean,
+            **{
+                task: spread(scores[task] for scores in point.scores.values())
                 if task in one.tasks
                 else None
                 for task in tasks
-            ),
-        ]
+            },
+        }
         for one in found
         for point in one.points
-    ]
-    columns = ["method", "data", "kept", "density", "seeds", "mean", *tasks]
-    shown = frame(columns, rows)
-    caption = "Every size of one run"
-    return Table(name="sizes", caption=caption, frame=shown, folded=len(rows) > 12)
+    )
+    return table("sizes", "Every size of one run", rows, fold=12)

@@ -12,11 +12,13 @@ from multiprune.report.page.section import (
     Figure,
     Section,
     Table,
-    frame,
+    distinct,
+    facts_table,
     joined,
     plural,
     skipped_table,
     slug,
+    table,
 )
 from multiprune.report.specialists import SignedSpread, at, overlapping, spreads_over_draws
 from multiprune.runs.specialist_file import WITHOUT_EXAMPLES
@@ -102,15 +104,12 @@ def by_labels(found: Specialists) -> Section | None:
     differences: dict[tuple[str, int, int], Spread] = {
         key: SignedSpread(*astuple(spread(grouped[key].difference))) for key in order
     }
-    rows = [
-        [
-            *(curve, asked, examples),
-            *(spread(grouped[curve, examples, asked][labels]) for labels in (GOLD, PSEUDO)),
-            *(difference, difference.seeds),
-        ]
+    rows = (
+        {"method": curve, "asked": asked, "examples": examples}
+        | {labels: spread(grouped[curve, examples, asked][labels]) for labels in (GOLD, PSEUDO)}
+        | {"pseudo - gold": difference, "draws": difference.seeds}
         for (curve, examples, asked), difference in differences.items()
-    ]
-    columns = ["method", "asked", "examples", GOLD, PSEUDO, "pseudo - gold", "draws"]
+    )
     caption = "Gold and pseudo labels, the same draws of examples"
     return Section(
         name="labels",
@@ -118,9 +117,7 @@ def by_labels(found: Specialists) -> Section | None:
         answer=_label_headline(list(differences.values())),
         text=["Pseudo labels are what the whole model answers itself. Pairs are of one draw."],
         figures=[_label_figure(found, differences)],
-        tables=[
-            Table(name="labels", caption=caption, frame=frame(columns, rows), folded=len(rows) > 20)
-        ],
+        tables=[table("labels", caption, rows)],
     )
 
 
@@ -130,7 +127,7 @@ def on_other_data(found: Specialists) -> Section | None:
     if rows.empty:
         return None
     wheres = sorted(set(zip(rows.task, rows.data, strict=True)))
-    sizes = sorted(set(rows.asked))
+    sizes = _size_names(found, rows)
     figures, shown = [], []
     for index, (task, data) in enumerate(wheres):
         own = rows[(rows.task == task) & (rows.data == data)]
@@ -139,18 +136,18 @@ def on_other_data(found: Specialists) -> Section | None:
         figures.append(_by_size_figure(found, f"unseen-{index}", what, lines, whole, wide=False))
         scores = spreads_over_draws(own, ["curve", "asked"])
         shown += [
-            [task, data, curve, whole, *(scores.get((curve, size)) for size in sizes)]
+            {"cut out for": task, "answers": data, "method": curve, WHOLE: whole}
+            | {name: scores.get((curve, size)) for size, name in sizes.items()}
             for curve in found.curves
             if curve in set(own.curve)
         ]
-    columns = ["cut out for", "answers", "method", WHOLE, *_size_columns(found, sizes)]
     caption = "Scores on other data, by asked parameters and density"
     return Section(
         name="unseen",
         title="Other data of the same kind",
         text=["The same specialists answer data of which they have seen no example."],
         figures=figures,
-        tables=[Table(name="unseen", caption=caption, frame=frame(columns, shown))],
+        tables=[table("unseen", caption, shown)],
     )
 
 
@@ -169,7 +166,11 @@ def shared_units(found: Specialists) -> Section | None:
     pairs = {key: spread(own.value) for key, own in rows.groupby(["task", "other", "kind"])}
     couples = sorted({(first, second) for first, second, _ in pairs})
     where = f"{curve} at {asked:,} parameters"
-    shown = [[*two, *(pairs.get((*two, kind)) for kind in kinds)] for two in couples]
+    shown = (
+        {"task": first, "and": second} | {kind: pairs.get((first, second, kind)) for kind in kinds}
+        for first, second in couples
+    )
+    caption = "Intersection over union of kept units, mean and range over draws"
     return Section(
         name="shared",
         title="What tasks share",
@@ -179,13 +180,7 @@ def shared_units(found: Specialists) -> Section | None:
             "p / (2 - p) in common: a third at half."
         ],
         figures=[_shared_figure(kind, couples, pairs, where) for kind in kinds],
-        tables=[
-            Table(
-                name="shared",
-                caption="Intersection over union of kept units, mean and range over draws",
-                frame=frame(["task", "and", *kinds], shown),
-            )
-        ],
+        tables=[table("shared", caption, shown)],
     )
 
 
@@ -197,47 +192,34 @@ def jobs(found: Specialists) -> Section:
         "budget counts": f"{found.scope}: {found.dense:,} parameters in the whole model",
         "calibrated on": "; ".join(map(str, found.settings)) or "nothing",
     }
-    tasks = [[task, found.files[0].metrics[task], found.whole(task)] for task in found.tasks]
-    rows = [
-        [
-            str(file.path),
-            file.command or "",
-            curve.get(str(file.path), file.method),
-            file.setting.examples if file.setting is not None else None,
-            file.setting.labels if file.setting is not None else None,
-            file.seed,
-            len(file.specialists),
-            file.seconds,
-        ]
+    tasks = (
+        {"task": task, "metric": found.files[0].metrics[task], "score": found.whole(task)}
+        for task in found.tasks
+    )
+    rows = (
+        {
+            "job": str(file.path),
+            "command": file.command or "",
+            "method": curve.get(str(file.path), file.method),
+            "examples": file.setting.examples if file.setting is not None else None,
+            "labels": file.setting.labels if file.setting is not None else None,
+            "seed": file.seed,
+            "specialists": len(file.specialists),
+            "seconds": file.seconds,
+        }
         for file in found.files
-    ]
-    columns = [
-        "job", "command", "method", "examples", "labels", "seed", "specialists", "seconds",
-    ]  # fmt: skip
+    )
     hours = sum(file.seconds for file in found.files) / 3600
+    digits = {"seconds": 1}
     return Section(
         name="jobs",
         title="Jobs",
         answer=f"{plural(len(found.files), 'job')} took {hours:,.2f} hours.",
+        leads=False,
         tables=[
-            Table(
-                name="specialist-setting",
-                caption="The setting",
-                frame=frame(["", "value"], facts.items()),
-                sortable=False,
-            ),
-            Table(
-                name="specialist-tasks",
-                caption="Tasks, and the whole model",
-                frame=frame(["task", "metric", "score"], tasks),
-            ),
-            Table(
-                name="jobs",
-                caption="Jobs",
-                frame=frame(columns, rows),
-                command="command",
-                digits={"seconds": 1},
-            ),
+            facts_table("specialist-setting", facts),
+            table("specialist-tasks", "Tasks, and the whole model", tasks),
+            table("jobs", "Jobs", rows, fold=10**6, command="command", digits=digits),
             skipped_table("jobs-skipped", "Skipped jobs", found.skipped, of="job"),
         ],
     )
@@ -372,27 +354,24 @@ def _by_size_figure(
 
 
 def _scores(found: Specialists, name: str, rows: pd.DataFrame, task: str | None) -> Table:
-    sizes = sorted(set(rows.asked))
+    sizes = _size_names(found, rows)
     scores = spreads_over_draws(rows, ["curve", "asked"])
     shown = []
     for curve in found.shown:
-        own = [scores.get((curve, size)) for size in sizes]
-        draws = None
-        if not found.is_fixed(curve):
-            draws = max(one.seeds for one in own if one is not None)
-        shown.append([curve, *own, draws])
-    return Table(
-        name=name,
-        caption=f"{task or _mean_over(found)}, by asked parameters and density; {WHOLE} has "
-        f"{found.whole(task):.3f}",
-        frame=frame(["method", *_size_columns(found, sizes), "draws"], shown),
-        folded=task is not None and len(found.tasks) > 3,
-    )
+        own = {name: scores.get((curve, size)) for size, name in sizes.items()}
+        draws = max(one.seeds for one in own.values() if one is not None)
+        shown.append({"method": curve, **own, "draws": None if found.is_fixed(curve) else draws})
+    whole = f"{WHOLE} has {found.whole(task):.3f}"
+    caption = f"{task or _mean_over(found)}, by asked parameters and density; {whole}"
+    fold = 0 if task is not None and len(found.tasks) > 3 else 24
+    return table(name, caption, shown, fold=fold)
 
 
-def _size_columns(found: Specialists, sizes: Sequence[int]) -> list[str]:
+def _size_names(found: Specialists, rows: pd.DataFrame) -> dict[int, str]:
     """Name sizes by their parameters and density."""
-    return [f"{short(size)} ({size / found.dense:.3g})" for size in sizes]
+    sizes = sorted(set(rows.asked))
+    names = distinct(f"{short(size)} ({size / found.dense:.3g})" for size in sizes)
+    return dict(zip(sizes, names, strict=True))
 
 
 def _of_methods(
@@ -445,10 +424,10 @@ def _numbers(
     for curve in curves:
         for size in sorted({size for own, size, _ in scores if own == curve}):
             found = {n: scores[curve, size, n] for n in numbers if (curve, size, n) in scores}
-            rows.append([curve, size, *(found.get(number) for number in numbers), _enough(found)])
-    columns = ["method", "asked", *(f"{number:,}" for number in numbers), "enough"]
+            by_number = {f"{number:,}": found.get(number) for number in numbers}
+            rows.append({"method": curve, "asked": size, **by_number, "enough": _enough(found)})
     caption = "Mean scores and ranges over draws by number of calibration examples"
-    return Table(name="number", caption=caption, frame=frame(columns, rows), folded=len(rows) > 20)
+    return table("number", caption, rows)
 
 
 def _enough(scores: dict[int, Spread]) -> int | None:

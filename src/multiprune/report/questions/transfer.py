@@ -13,7 +13,7 @@ from multiprune.report.candidates import Candidate
 from multiprune.report.compare import MEAN, spread
 from multiprune.report.methods import history
 from multiprune.report.page.plots import Level, Line, frontier, short
-from multiprune.report.page.section import Figure, Section, Table, frame, joined
+from multiprune.report.page.section import Figure, Section, Table, joined, table
 from multiprune.runs.frame import SPLITS
 from multiprune.runs.lineage import described
 
@@ -258,47 +258,39 @@ def _figures(study: Study, chains: Sequence[Chain], tasks: Sequence[str]) -> lis
 
 
 def _scores(study: Study, chains: Sequence[Chain], tasks: Sequence[str], split: str) -> Table:
-    rows = [
-        [
-            chain.label,
-            chain.density,
-            chain.served.parameters,
-            chain.served.seeds,
-            chain.steps,
-            chain.total_steps,
-            _mean(study, chain, tasks, split),
-            *(found.get(task) for task in tasks),
-        ]
+    rows = (
+        {
+            "chain": chain.label,
+            "density": chain.density,
+            "kept": chain.served.parameters,
+            "seeds": chain.served.seeds,
+            "steps": chain.steps,
+            "steps in all": chain.total_steps,
+            MEAN: _mean(study, chain, tasks, split),
+            **{task: found.get(task) for task in tasks},
+        }
         for chain in chains
         if (found := study.spreads(chain.served, split))
-    ]
-    columns = ["chain", "density", "kept", "seeds", "steps", "steps in all", MEAN, *tasks]
-    return Table(
-        name=f"transfer-{split}",
-        caption=f"Chains: {split} scores",
-        frame=frame(columns, rows),
-        folded=split != study.split,
     )
+    fold = 10**6 if split == study.split else 0
+    return table(f"transfer-{split}", f"Chains: {split} scores", rows, fold=fold)
 
 
 def _pretraining(found: Sequence[Pretraining]) -> Table:
-    metrics = list(dict.fromkeys(metric for stage in found for metric in stage.scores))
-    rows = [
-        [
-            stage.label,
-            stage.task,
-            stage.density,
-            stage.kept,
-            next(iter(stage.scores.values())).seeds,
-            stage.steps,
-            *(stage.scores.get(metric) for metric in metrics),
-        ]
+    rows = (
+        {
+            "stages": stage.label,
+            "on": stage.task,
+            "density": stage.density,
+            "kept": stage.kept,
+            "seeds": next(iter(stage.scores.values())).seeds,
+            "steps": stage.steps,
+            **stage.scores,
+        }
         for stage in found
-    ]
-    columns = ["stages", "on", "density", "kept", "seeds", "steps", *metrics]
-    return Table(
-        name="transfer-pretraining",
-        caption="Pretraining: validation scores at the end of each stage, to be compared on the "
-        "same texts only",
-        frame=frame(columns, rows),
     )
+    caption = (
+        "Pretraining: validation scores at the end of each stage, to be compared on the same texts "
+        "only"
+    )
+    return table("transfer-pretraining", caption, rows)
