@@ -7,17 +7,14 @@ from typing import Any
 import pytest
 import torch
 from tiny_encoders import HIDDEN, states_of, tiny_encoder
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 
-from multiprune.models.hidden import (
-    attach_mask,
-    cut_hidden,
-    gate_gradients,
-    hidden_states_of,
-    mask_hidden,
-    norm_over,
-)
+from multiprune.models.from_scratch import from_scratch
+from multiprune.models.hidden import gate_gradients, hidden_states_of, norm_over
+from multiprune.pruning.hidden_state import HiddenState
+from multiprune.tasks.outputs.heads import AlongHidden, SequenceHead
+from multiprune.tasks.outputs.vocabulary import VocabularyHead
 
 NAMES = ["bert", "roberta", "xlm_roberta", "distilbert", "camembert"]
 every_architecture = pytest.mark.parametrize("name", NAMES)
@@ -28,16 +25,12 @@ KEPT = torch.arange(HIDDEN) % 3 != 1
 def test_cut_encoder_computes_what_the_masked_one_computes(name: str) -> None:
     encoder = tiny_encoder(name)
     states = hidden_states_of(encoder)
-    whole = states_of(encoder)
-    handles = attach_mask(states)
-    torch.testing.assert_close(states_of(encoder), whole, rtol=0, atol=1e-12)
-    mask_hidden(states, KEPT)
+    state = HiddenState(states)
+    mask(state, KEPT)
     masked = states_of(encoder)
     assert not masked[..., ~KEPT].any()
-    for handle in handles:
-        handle.remove()
     cost, before = states.cost(), sum(one.numel() for one in encoder.parameters())
-    cut_hidden(encoder, states, KEPT)
+    state.cut(encoder)
     torch.testing.assert_close(states_of(encoder), masked[..., KEPT], rtol=0, atol=1e-12)
     assert encoder.config.hidden_size == int(KEPT.sum())
     after = sum(one.numel() for one in encoder.parameters())
@@ -46,21 +39,23 @@ def test_cut_encoder_computes_what_the_masked_one_computes(name: str) -> None:
 
 def test_next_step_is_that_of_the_masked_encoder() -> None:
     encoders = [tiny_encoder("bert") for _ in range(2)]
-    both = [hidden_states_of(encoder) for encoder in encoders]
+    both = [HiddenState(hidden_states_of(encoder)) for encoder in encoders]
     optimizers = [AdamW(one.parameters(), lr=0.01, eps=1e-4) for one in encoders]
-    for encoder, states, optimizer in zip(encoders, both, optimizers, strict=True):
-        handles = attach_mask(states)
+    for encoder, state, optimizer in zip(encoders, both, optimizers, strict=True):
         for number in range(2):
             step(encoder, optimizer, number)
-            mask_hidden(states, KEPT)
+            mask(state, KEPT)
         if encoder is encoders[0]:
-            for handle in handles:
-                handle.remove()
-            cut_hidden(encoder, states, KEPT, optimizer)
+            state.cut(encoder, optimizer)
         step(encoder, optimizer, 2)
-    mask_hidden(both[1], KEPT)
+    mask(both[1], KEPT)
     small, masked = states_of(encoders[0]), states_of(encoders[1])
     torch.testing.assert_close(small, masked[..., KEPT], rtol=0, atol=1e-9)
+
+
+def mask(state: HiddenState, kept: Tensor) -> None:
+    state.keep(kept)
+    state.zero()
 
 
 def step(encoder: Any, optimizer: AdamW, number: int) -> None:
@@ -103,3 +98,65 @@ def test_gradients_of_gates_are_those_of_gates_in_the_graph(name: str) -> None:
 def test_other_architectures_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="Hidden dimensions are known of bert, roberta"):
         hidden_states_of(tiny_encoder(name))
+
+
+def test_heads_are_masked_and_cut_with_the_encoder() -> None:
+    torch.manual_seed(0)
+    encoder = tiny_encoder("bert")
+    vocabulary = VocabularyHead(HIDDEN, HIDDEN, 40).double()
+    sequence = SequenceHead(HIDDEN, 3, dropout=0.0).double()
+    model = nn.ModuleDict({"encoder": encoder, "words": vocabulary, "classes": sequence})
+    state = HiddenState(hidden_states_of(encoder, model))
+
+    def answers() -> list[Tensor]:
+        states, seen = states_of(encoder), torch.ones(3, 7)
+        embeddings = encoder.get_input_embeddings().weight
+        return [head(states, seen, embeddings) for head in (vocabulary, sequence)]
+
+    mask(state, KEPT)
+    masked = answers()
+    state.cut(encoder)
+    for found, expected in zip(answers(), masked, strict=True):
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    assert vocabulary.dense.weight.shape == (21, 21)
+    assert vocabulary.norm.weight.shape == (21,)
+    assert sequence.output.weight.shape == (3, 21)
+
+
+def test_head_that_does_not_tell_what_it_reads_is_refused() -> None:
+    encoder = tiny_encoder("bert")
+    model = nn.ModuleDict({"encoder": encoder, "head": nn.Linear(HIDDEN, 3)})
+    with pytest.raises(ValueError, match=r"what head, a Linear, reads: give .* `along_hidden`"):
+        hidden_states_of(encoder, model)
+
+
+def test_all_parameters_along_hidden_dimensions_are_found() -> None:
+    # By their shapes, in a size that no other dimension has.
+    encoder = from_scratch(layers=2, hidden=22, heads=2, intermediate=12).model
+    model = nn.ModuleDict({"encoder": encoder, "head": Reading()})
+    found = hidden_states_of(encoder, model).parameters()
+    along = {(id(module.get_parameter(name)), dim) for module, name, dim in found}
+    by_shape = {
+        (id(one), dim)
+        for one in model.parameters()
+        for dim, size in enumerate(one.shape)
+        if size == 22
+    }
+    # Heads have as many dimensions together, which are rows of their inputs' layers.
+    own = {
+        (id(module.get_parameter(name)), 0 if path.endswith(("query", "key", "value")) else 1)
+        for path, module in encoder.named_modules()
+        for name in ("weight", "bias")
+        if path.endswith(("query", "key", "value"))
+        or (path.endswith("attention.output.dense") and name == "weight")
+    }
+    assert along == by_shape - own
+
+
+class Reading(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(22, 5)
+
+    def along_hidden(self) -> AlongHidden:
+        return AlongHidden([self.dense])

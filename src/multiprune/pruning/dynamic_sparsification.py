@@ -70,6 +70,8 @@ class DynamicSparsification(Structured):
         seed: of the sizes that are sampled.
     """
 
+    knows_hidden = False  # parts of layers are lent, not of embeddings
+
     def __init__(
         self,
         *,
@@ -107,7 +109,7 @@ class DynamicSparsification(Structured):
                 "Dynamic sparsification needs an encoder, but this model has a decoder."
             )
         super().prepare(model, encoder)
-        state = OrderState(self.layers, self._whole(), self._full(self._costs))
+        state = OrderState(self.layers, self._whole(), self._full(self._budgeted))
         self._encoder.add_module(ORDER, state)
         self._resizable = Resizable(self.layers)
         self._hooks = [

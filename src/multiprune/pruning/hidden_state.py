@@ -1,0 +1,134 @@
+"""What an encoder carries of its hidden dimensions while they are pruned."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from multiprune.models.hidden import (
+    HiddenStates,
+    cut_hidden,
+    norm_over,
+    resize_hidden,
+    zero_hidden,
+)
+from multiprune.pruning.layer_gates import GateVector
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch.optim import Optimizer
+    from torch.utils.hooks import RemovableHandle
+    from transformers import PreTrainedModel
+
+#: Where it is, in what the encoder carries of its layers.
+HIDDEN_STATE = "hidden"
+
+
+class HiddenState(nn.Module):
+    """The mask of hidden dimensions, one for the whole encoder, as a buffer.
+
+    While something is masked, and until it is cut, norms leave out what is not kept.
+    """
+
+    def __init__(self, parts: HiddenStates) -> None:
+        super().__init__()
+        self.parts = parts
+        like = parts.norms[0].weight
+        self.register_buffer("hidden_mask", torch.ones_like(like, dtype=torch.bool))
+        self._hooks: list[RemovableHandle] = []
+
+    @property
+    def mask(self) -> Bool[Tensor, "hidden"]:
+        """What is kept; of the size that the encoder had at first, also once it is cut."""
+        return self.get_buffer("hidden_mask")
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether what is not kept was cut."""
+        return self.parts.size != len(self.mask)
+
+    def keep(self, kept: Bool[Tensor, "hidden"]) -> None:
+        """Take over a mask, which is on the CPU."""
+        self.mask.copy_(kept)
+        self._let_norms_leave_out(masked=not kept.all())
+
+    def zero(self) -> None:
+        """Set to 0 what is not kept."""
+        if self._hooks:
+            zero_hidden(self.parts, self.mask)
+
+    def cut(self, encoder: nn.Module, optimizer: Optimizer | None = None) -> None:
+        """Cut the encoder to what is kept."""
+        self.detach()
+        if not self.mask.all():
+            cut_hidden(cast("PreTrainedModel", encoder), self.parts, self.mask, optimizer)
+
+    def detach(self) -> None:
+        """Leave plain norms."""
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def expect(self, encoder: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> None:
+        """Be what a state was saved of, that is to be loaded: whole, masked or cut."""
+        paths = {id(module): path for path, module in encoder.named_modules()}
+        mask = state_dict.get(f"{prefix}{paths[id(self)]}.hidden_mask")
+        norm = state_dict.get(f"{prefix}{paths[id(self.parts.norms[0])]}.weight")
+        if mask is None or norm is None or mask.shape != self.mask.shape:
+            return  # torch says what does not match
+        is_cut = len(norm) == int(mask.count_nonzero()) < len(mask)
+        if is_cut:
+            resize_hidden(cast("PreTrainedModel", encoder), self.parts, len(norm))
+        self._let_norms_leave_out(masked=not is_cut and not mask.all())
+
+    def _let_norms_leave_out(self, *, masked: bool) -> None:
+        if masked and not self._hooks:
+            # Methods, as they are copied with the model that they belong to.
+            self._hooks = [one.register_forward_hook(self._norm_kept) for one in self.parts.norms]
+        elif not masked:
+            self.detach()
+
+    def _norm_kept(self, norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        return norm_over(inputs[0], norm, self.mask).to(output.dtype)
+
+
+class GatedHiddenState(HiddenState):
+    """Also holds a gate for each dimension, by which the output of every norm is multiplied.
+
+    Norms leave out dimensions whose gates are 0 (CoFi, as Xia et al. 2022 have it).
+    """
+
+    def __init__(self, parts: HiddenStates) -> None:
+        super().__init__(parts)
+        for kind in ("gate", "evaluation_gate"):
+            self.register_buffer(f"hidden_{kind}", torch.ones_like(parts.norms[0].weight.detach()))
+
+    def attach(self) -> list[RemovableHandle]:
+        """Put the gates behind the norms."""
+        return [one.register_forward_hook(self._gate) for one in self.parts.norms]
+
+    def vector(self) -> GateVector:
+        """Return the gates, and the norms that they are behind."""
+        return GateVector(self, "hidden_", (), starts_open=True, norms=self.parts.norms)
+
+    @torch.no_grad()
+    def fold(self) -> None:
+        """Multiply the gates to evaluate with into the norms, and leave gates of 1."""
+        gate = self.get_buffer("hidden_evaluation_gate")
+        for norm in self.parts.norms:
+            norm.weight.mul_(gate)
+            norm.bias.mul_(gate)
+        gate.fill_(1)
+        self.get_buffer("hidden_gate").fill_(1)
+
+    def _gate(self, norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        gate = self.get_buffer("hidden_gate" if norm.training else "hidden_evaluation_gate")
+        if output.shape[-1] != len(gate):
+            return None  # it was cut: gates have been multiplied into it
+        is_open = gate != 0
+        # Without waiting for the device to say whether any is closed; bits are torch's if none is.
+        over_open = norm_over(inputs[0], norm, is_open).to(output.dtype)
+        return torch.where(is_open.all(), output, over_open) * gate.to(output.dtype)
