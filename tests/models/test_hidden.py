@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from tiny_encoders import HIDDEN, states_of, tiny_encoder
 from torch import Tensor, nn
 from torch.optim import AdamW
+from transformers import AutoModel
 
+from multiprune.export.checkpoint import load_encoder, save_encoder
+from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.hidden import gate_gradients, hidden_states_of, norm_over
+from multiprune.models.shrink import shrink_layer
+from multiprune.models.structure import layers_of
 from multiprune.pruning.hidden_state import HiddenState
 from multiprune.tasks.outputs.heads import AlongHidden, SequenceHead
 from multiprune.tasks.outputs.vocabulary import VocabularyHead
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAMES = ["bert", "roberta", "xlm_roberta", "distilbert", "camembert"]
 every_architecture = pytest.mark.parametrize("name", NAMES)
@@ -160,3 +169,30 @@ class Reading(nn.Module):
 
     def along_hidden(self) -> AlongHidden:
         return AlongHidden([self.dense])
+
+
+@every_architecture
+@pytest.mark.parametrize("left", [21, 24])  # of which only 24 is a multiple of the heads
+@pytest.mark.parametrize("heads", [4, 3])  # 24 is also what three heads of 8 have together
+def test_saved_encoder_loads_with_the_shapes_that_it_has(
+    name: str, left: int, heads: int, tmp_path: Path
+) -> None:
+    encoder = tiny_encoder(name, dtype=torch.float32)
+    encoder.train(False)
+    state = HiddenState(hidden_states_of(encoder))
+    mask(state, torch.arange(HIDDEN) < left)
+    for layer in layers_of(encoder):
+        kept = torch.arange(4 * 8) < 8 * heads
+        shrink_layer(layer, {QUERY_KEY: kept, VALUE: kept, NEURONS: torch.ones(24).bool()})
+    state.cut(encoder)
+    expected = states_of(encoder)
+    save_encoder(tmp_path, encoder)
+    assert json.loads((tmp_path / "config.json").read_text())["multiprune"]["pooler"] is False
+    by_code = AutoModel.from_pretrained(tmp_path, trust_remote_code=True)
+    again = tmp_path / "again"
+    by_code.save_pretrained(again)
+    loaded = load_encoder(again)
+    for one in (load_encoder(tmp_path), by_code.eval(), loaded):
+        assert one.config.hidden_size == left
+        assert one.config.num_attention_heads == 4
+        assert torch.equal(states_of(one), expected)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from multiprune.models.architectures import ROWS
+from multiprune.models.architectures import HIDDEN_KNOWN, ROWS
 from multiprune.models.cut import cut_parameter, resize_parameter
 from multiprune.models.structure import architecture_of, layers_of
 
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from multiprune.tasks.outputs.heads import AlongHidden
-
-#: Whose embeddings are summed and normed once, and whose layers norm the sum of each block.
-KNOWN = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
 
 
 @dataclass(frozen=True)
@@ -77,9 +74,10 @@ def hidden_states_of(encoder: PreTrainedModel, model: nn.Module | None = None) -
         ValueError: if it is not known of its architecture, or of something else in the model.
     """
     kind = getattr(getattr(encoder, "config", None), "model_type", type(encoder).__name__)
-    if kind not in KNOWN:
+    if kind not in HIDDEN_KNOWN:
         raise ValueError(
-            f"Hidden dimensions are known of {', '.join(KNOWN)}, but the encoder is {kind!r}."
+            f"Hidden dimensions are known of {', '.join(HIDDEN_KNOWN)}, but the encoder is a "
+            f"{kind!r}."
         )
     architecture, root = architecture_of(encoder), encoder.get_submodule("embeddings")
     embeddings = [one for one in root.modules() if isinstance(one, nn.Embedding)]
@@ -109,7 +107,7 @@ def _heads_of(model: nn.Module, encoder: nn.Module) -> Iterator[AlongHidden]:
         if id(module) in known:
             continue
         if hasattr(module, "along_hidden"):
-            yield module.along_hidden()  # type: ignore[operator]
+            yield module.along_hidden()
             known |= {id(one) for one in module.modules()}
         elif module._parameters:
             raise ValueError(

@@ -61,6 +61,6 @@ def _refuse_tied(model: nn.Module, parts: HiddenStates) -> None:
         if id(getattr(module, name)) in tied:
             raise NotReadyError(
                 "Hidden dimensions can be cut out of layers that have weights of their own, but "
-                f"the {name} of a {type(module).__name__} is tied to another: untie it, or leave "
-                "`hidden` out of `granularity`."
+                f"the {name} of a layer, {type(module).__name__}, is tied to another: untie it, or "
+                "leave `hidden` out of `granularity`."
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from multiprune.models.hidden import (
@@ -40,6 +40,8 @@ class HiddenState(nn.Module):
         like = parts.norms[0].weight
         self.register_buffer("hidden_mask", torch.ones_like(like, dtype=torch.bool))
         self._hooks: list[RemovableHandle] = []
+        # The mask, how often it had been written, and the indices of what it kept then.
+        self._indices: tuple[Tensor, int, Tensor] | None = None
 
     @property
     def mask(self) -> Bool[Tensor, "hidden"]:
@@ -66,6 +68,20 @@ class HiddenState(nn.Module):
         self.detach()
         if not self.mask.all():
             cut_hidden(cast("PreTrainedModel", encoder), self.parts, self.mask, optimizer)
+
+    def kept_of(self, states: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch kept"]:
+        """Return what states have at the dimensions that are kept.
+
+        They are the encoder's, masked or cut, or those of another that is as wide as it was.
+        """
+        if len(self.mask) != states.shape[-1] or not (self._hooks or self.is_cut):
+            return states
+        found = self._indices
+        if found is None or found[0] is not self.mask or found[1] != self.mask._version:
+            # Now and then: the device is waited for.
+            found = (self.mask, self.mask._version, self.mask.nonzero()[:, 0])
+            self._indices = found
+        return states.index_select(-1, found[2])
 
     def detach(self) -> None:
         """Leave plain norms."""

@@ -52,8 +52,8 @@ class GateVector:
         found = torch.zeros_like(gates)
         for parameter, rows in self._parameters():
             if parameter.grad is not None:
-                matrices = (one.view(rows, -1) for one in (parameter, parameter.grad))
-                found += gate_gradient(*matrices, gates)
+                gradient = parameter.grad.view(rows, -1)
+                found += gate_gradient(parameter.view(rows, -1), gradient, gates)
         return found
 
     def _parameters(self) -> Iterator[tuple[Tensor, int]]:

@@ -1,4 +1,4 @@
-"""What the units of a layer cost, by what a budget counts and how many hidden dimensions are left."""
+"""What the units of a layer cost, by what a budget counts and what is left of hidden states."""
 
 from __future__ import annotations
 

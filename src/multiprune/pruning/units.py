@@ -22,9 +22,9 @@ from multiprune.budget.ledger import (
     shared_parameters,
 )
 from multiprune.models.architectures import NEURONS, ROWS
+from multiprune.models.hidden import hidden_states_of
 from multiprune.models.saving import save_with_shapes
 from multiprune.models.shrink import is_cut, shrink_layer
-from multiprune.models.hidden import hidden_states_of
 from multiprune.models.structure import along, layers_of
 from multiprune.pruning.finite import compared_scores, refuse_nan
 from multiprune.pruning.hidden_dimensions import HiddenDimensions
@@ -132,7 +132,7 @@ class UnitPruner(Pruner):
         self._spare = largest_unit(self._budgeted.whole, kept, self.unit_kinds) - 1
         least = self._smallest(kept, whole)
         if whole is not None:
-            # Where units cannot be fewer, or none may go, only dimensions are left to fill a budget.
+            # Where units cannot be fewer, or none may go, dimensions alone fill a budget.
             dimension = least - self._smallest(kept, whole - 1)
             self._spare, least = max(self._spare, dimension - 1), self._smallest(kept, 1)
         asked = self.budget.resolve(self._dense, least)
@@ -259,7 +259,7 @@ class UnitPruner(Pruner):
         return one - none + self.hidden.cost(self.budget.of)
 
     def _smallest(self, kept: Sequence[Kept], left: int | None) -> int:
-        """Return what the budget counts with so many hidden dimensions and as few units as may be."""
+        """Return what the budget counts with so many hidden dimensions and the fewest units."""
         return self._outside(left) + smallest_size(self._budgeted.at(left), kept, self.unit_kinds)
 
     @property
