@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from tiny_encoders import HIDDEN, states_of, tiny_encoder
+from tiny_encoders import HIDDEN, states_of, tiny_encoder, tokens
 from torch import Tensor, nn
 from torch.optim import AdamW
-from transformers import AutoModel
+from transformers import AutoModel, BertModel
 
 from multiprune.export.checkpoint import load_encoder, save_encoder
+from multiprune.export.own_model import load_own, save_own
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.from_scratch import from_scratch
 from multiprune.models.hidden import gate_gradients, hidden_states_of, norm_over
@@ -196,3 +197,19 @@ def test_saved_encoder_loads_with_the_shapes_that_it_has(
         assert one.config.hidden_size == left
         assert one.config.num_attention_heads == 4
         assert torch.equal(states_of(one), expected)
+
+
+def test_pooler_reads_what_is_left(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config: Any = tiny_encoder("bert").config
+    encoder: Any = BertModel(config)
+    encoder.train(False)
+    state = HiddenState(hidden_states_of(encoder))
+    mask(state, KEPT)
+    expected = encoder(**tokens()).pooler_output
+    state.cut(encoder)
+    torch.testing.assert_close(encoder(**tokens()).pooler_output, expected)
+    assert encoder.pooler.dense.weight.shape == (HIDDEN, 21)
+    save_own(tmp_path / "model", encoder)
+    loaded = load_own(tmp_path / "model")
+    torch.testing.assert_close(loaded(**tokens()).pooler_output, expected)

@@ -78,7 +78,7 @@ def test_a_run_ships_smaller_embeddings_and_others_continue_from_it(tmp_path: Pa
     assert counted == sum(rows[part]["kept"] for part in rows if part != "heads")
     assert counted <= 0.4 * sum(rows[part]["dense"] for part in rows if part != "heads")
     embeddings = shipped.encoder.get_input_embeddings().weight
-    assert embeddings.shape[1] == hidden  # type: ignore[index,union-attr]
+    assert embeddings.shape[1] == hidden  # type: ignore[index]
     found = evaluate(EvaluationRequest(folder=run, tasks=["agreement"]))["agreement"].scores
     assert found == pytest.approx(results["validation"]["agreement"], rel=1e-4)
 
