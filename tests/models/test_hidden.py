@@ -64,6 +64,8 @@ def test_next_step_is_that_of_the_masked_encoder() -> None:
 
 
 def mask(state: HiddenState, kept: Tensor) -> None:
+    if not state.parts.norms[0]._forward_hooks:
+        state.attach()
     state.keep(kept)
     state.zero()
 
@@ -213,3 +215,20 @@ def test_pooler_reads_what_is_left(tmp_path: Path) -> None:
     save_own(tmp_path / "model", encoder)
     loaded = load_own(tmp_path / "model")
     torch.testing.assert_close(loaded(**tokens()).pooler_output, expected)
+
+
+def test_what_is_compiled_leaves_out_what_is_masked_later() -> None:
+    encoder = tiny_encoder("bert")
+    state = HiddenState(hidden_states_of(encoder))
+    state.attach()
+    whole = states_of(encoder)
+    encoder.compile(backend="eager")
+    torch.testing.assert_close(states_of(encoder), whole)
+    mask(state, KEPT)
+    masked = states_of(encoder)
+    assert not masked[..., ~KEPT].any()
+    state.cut(encoder)
+    cut = states_of(encoder)
+    encoder._compiled_call_impl = None
+    torch.testing.assert_close(states_of(encoder), cut, rtol=0, atol=1e-12)
+    torch.testing.assert_close(cut, masked[..., KEPT], rtol=0, atol=1e-12)

@@ -232,6 +232,7 @@ def test_smallest_budget_keeps_a_dimension_and_is_said() -> None:
         with pytest.raises(ValueError, match=r"351 parameters .* pruning hidden .* is 352\. "):
             pruner.prepare(model, model.encoder)
         assert model.state_dict().keys() == Network().state_dict().keys()
+        assert not any(one._forward_hooks for one in model.modules())
 
 
 def test_cut_run_heals_as_the_masked_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from typing_extensions import override
 
 from multiprune.models.hidden import (
     HiddenStates,
@@ -40,6 +41,7 @@ class HiddenState(nn.Module):
         like = parts.norms[0].weight
         self.register_buffer("hidden_mask", torch.ones_like(like, dtype=torch.bool))
         self._hooks: list[RemovableHandle] = []
+        self._is_masked = False
         # The mask, how often it had been written, and the indices of what it kept then.
         self._indices: tuple[Tensor, int, Tensor] | None = None
 
@@ -53,14 +55,20 @@ class HiddenState(nn.Module):
         """Whether what is not kept was cut."""
         return self.parts.size != len(self.mask)
 
+    def attach(self) -> None:
+        """Let norms leave out what is masked, from when something is."""
+        # From the start: what is compiled notices what hooks look at, but no hooks that come later.
+        # Methods, as they are copied with the model that they belong to.
+        self._hooks += [one.register_forward_hook(self._norm_kept) for one in self.parts.norms]
+
     def keep(self, kept: Bool[Tensor, "hidden"]) -> None:
         """Take over a mask, which is on the CPU."""
         self.mask.copy_(kept)
-        self._let_norms_leave_out(masked=not kept.all())
+        self._is_masked = not bool(kept.all())
 
     def zero(self) -> None:
         """Set to 0 what is not kept."""
-        if self._hooks:
+        if self._is_masked and not self.is_cut:
             zero_hidden(self.parts, self.mask)
 
     def cut(self, encoder: nn.Module, optimizer: Optimizer | None = None) -> None:
@@ -74,7 +82,7 @@ class HiddenState(nn.Module):
 
         They are the encoder's, masked or cut, or those of another that is as wide as it was.
         """
-        if len(self.mask) != states.shape[-1] or not (self._hooks or self.is_cut):
+        if len(self.mask) != states.shape[-1] or not self._is_masked:
             return states
         found = self._indices
         if found is None or found[0] is not self.mask or found[1] != self.mask._version:
@@ -98,16 +106,12 @@ class HiddenState(nn.Module):
         is_cut = len(norm) == int(mask.count_nonzero()) < len(mask)
         if is_cut:
             resize_hidden(cast("PreTrainedModel", encoder), self.parts, len(norm))
-        self._let_norms_leave_out(masked=not is_cut and not mask.all())
-
-    def _let_norms_leave_out(self, *, masked: bool) -> None:
-        if masked and not self._hooks:
-            # Methods, as they are copied with the model that they belong to.
-            self._hooks = [one.register_forward_hook(self._norm_kept) for one in self.parts.norms]
-        elif not masked:
             self.detach()
+        self._is_masked = not bool(mask.all())
 
-    def _norm_kept(self, norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    def _norm_kept(self, norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+        if not self._is_masked:
+            return None
         return norm_over(inputs[0], norm, self.mask).to(output.dtype)
 
 
@@ -122,9 +126,10 @@ class GatedHiddenState(HiddenState):
         for kind in ("gate", "evaluation_gate"):
             self.register_buffer(f"hidden_{kind}", torch.ones_like(parts.norms[0].weight.detach()))
 
-    def attach(self) -> list[RemovableHandle]:
-        """Put the gates behind the norms."""
-        return [one.register_forward_hook(self._gate) for one in self.parts.norms]
+    @override
+    def attach(self) -> None:
+        super().attach()
+        self._hooks += [one.register_forward_hook(self._gate) for one in self.parts.norms]
 
     def vector(self) -> GateVector:
         """Return the gates, and the norms that they are behind."""
@@ -140,10 +145,8 @@ class GatedHiddenState(HiddenState):
         gate.fill_(1)
         self.get_buffer("hidden_gate").fill_(1)
 
-    def _gate(self, norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor | None:
+    def _gate(self, norm: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         gate = self.get_buffer("hidden_gate" if norm.training else "hidden_evaluation_gate")
-        if output.shape[-1] != len(gate):
-            return None  # it was cut: gates have been multiplied into it
         is_open = gate != 0
         # Without waiting for the device to say whether any is closed; bits are torch's if none is.
         over_open = norm_over(inputs[0], norm, is_open).to(output.dtype)

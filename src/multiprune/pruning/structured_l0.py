@@ -124,8 +124,6 @@ class StructuredL0(UnitPruner):
         self.gates.put_into(self._encoder, vectors, self._expected_size)
         for layer, state in zip(self.layers, states, strict=True):
             self._hooks += state.attach(layer)
-        if hidden is not None:
-            self._hooks += hidden.attach()
 
     @override
     def before_step(self, learning_rate_scale: float = 1.0) -> None:

@@ -147,6 +147,7 @@ class UnitPruner(Pruner):
         carried = nn.ModuleList(states)
         if self.hidden is not None:
             carried.add_module(HIDDEN_STATE, self.hidden.state)
+            self.hidden.state.attach()
         self._encoder.add_module(STATE, carried)
         self._hook = self._encoder.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
             resize_on_load
