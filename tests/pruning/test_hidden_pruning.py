@@ -99,7 +99,7 @@ def test_cost_of_a_dimension_is_what_it_has_of_what_is_left() -> None:
     heads, neurons = 2 * HEADS_PER_LAYER - 3, 2 * INTERMEDIATE - 20
     # Norms have a weight and a bias a dimension, and what writes to the stream a bias.
     expected = ROWS + 5 * 2 + 4 * HEAD_SIZE * heads + 2 * neurons + 4
-    assert pruner.hidden_cost(kept) == expected
+    assert pruner._sizes.hidden_cost(kept) == expected
 
 
 def test_costs_of_units_follow_the_dimensions_that_are_left() -> None:
@@ -108,7 +108,9 @@ def test_costs_of_units_follow_the_dimensions_that_are_left() -> None:
     pruner.prepare(model, model.encoder)
     assert pruner.hidden is not None
     pruner.hidden.state.keep(torch.arange(HIDDEN) < 11)
-    assert [(one.head_dimension, one.neuron) for one in pruner._costs] == [(4 * 11, 2 * 11)] * 2
+    assert [(one.head_dimension, one.neuron) for one in pruner._sizes.costs] == [
+        (4 * 11, 2 * 11)
+    ] * 2
 
 
 def test_importance_of_a_dimension_is_the_square_of_its_gates_gradient() -> None:

@@ -151,7 +151,10 @@ def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
         here = _submodule(encoder, path)
         if isinstance(module, nn.Linear) and isinstance(here, nn.Linear):
             _describe_linear(path, here, module, shapes)
-    _describe_attentions(encoder, dense, shapes)
+    # Where hidden dimensions were cut, fewer heads may have the shapes of a dense layer.
+    may_differ = encoder.config.model_type in HIDDEN_KNOWN
+    if shapes["linear"] or shapes["dropped"] or may_differ:
+        _describe_attentions(encoder, dense, shapes)
     described: dict[str, Any] = {key: value for key, value in shapes.items() if value}
     return described | ({"one_head": True} if is_one_head else {})
 

@@ -5,6 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
 from multiprune.pruning.removal import BLOCKS, HEAD_DIMENSIONS, HEADS, LAYERS, NEURONS
 from multiprune.pruning.removal_order import dimension_scores
 
@@ -12,7 +16,41 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from multiprune.pruning.importance import Scores
+    from multiprune.pruning.prunable_sizes import PrunableSizes
     from multiprune.pruning.removal import Kept
+
+
+def remove_hidden(
+    hidden_scores: Float[Tensor, "hidden"],
+    mask: Bool[Tensor, "hidden"],
+    scores: Sequence[Scores],
+    kept: Sequence[Kept],
+    sizes: PrunableSizes,
+    *,
+    size: int,
+) -> None:
+    """Remove from ``mask`` the dimensions that matter least, as many as ``hidden_to_remove`` says.
+
+    Args:
+        hidden_scores: comparable with those of units.
+        mask: of the dimensions that are kept, changed in place.
+        scores: of units, by layer.
+        kept: units, by layer.
+        sizes: of what may go.
+        size: what may be left of it.
+    """
+    pairs = zip(scores, kept, strict=True)
+    ranked = [RankedUnits(*pair, sizes.kinds) for pair in pairs]
+
+    def size_above(score: float, left: int) -> int:
+        costs = zip(ranked, sizes.units.at(left), strict=True)
+        units = (cost.of(*layer.counts_above(score)) for layer, cost in costs)
+        return sizes.besides(left) + sum(units)
+
+    order = hidden_scores.masked_fill(~mask, torch.inf).sort(stable=True)
+    values = order.values[: int(mask.count_nonzero())].tolist()
+    removed = hidden_to_remove(values, size_above, lambda left: sizes.smallest(kept, left), size)
+    mask[order.indices[:removed]] = False
 
 
 def hidden_to_remove(
@@ -57,7 +95,8 @@ class RankedUnits:
             one[mask].sort().values.tolist()
             for one, mask in ((scores.heads, kept.heads), (scores.neurons, kept.neurons))
         )
-        dimensions = dimension_scores(scores, kept) if kept.heads.any() else []
+        may_narrow = HEAD_DIMENSIONS in granularity and bool(kept.heads.any())
+        dimensions = dimension_scores(scores, kept) if may_narrow else []
         self.scores = {HEADS: heads, NEURONS: neurons, HEAD_DIMENSIONS: dimensions}
         self.counts = {kind: len(found) for kind, found in self.scores.items()}
         self.counts[HEAD_DIMENSIONS] = kept.dimensions

@@ -188,13 +188,13 @@ class Structured(UnitPruner):
         else:
             scores = self.importance.measure_hidden(state.parts).cpu()
         if self.importance.is_loss:
-            return scores / max(1, self.hidden_cost(kept))
+            return scores / max(1, self._sizes.hidden_cost(kept))
         return relative_to_layer(scores, state.mask.cpu())
 
     def comparable(self, scores: Sequence[Scores], kept: Sequence[Kept]) -> list[Scores]:
         """Return scores, of which ``kept`` is left, that compare between layers and kinds."""
         if self.importance.is_loss:
-            return scores_per_parameter(scores, kept, self._costs)
+            return scores_per_parameter(scores, kept, self._sizes.costs)
         return relative_scores(scores, kept)
 
     def absolute_scores(self) -> list[Scores]:

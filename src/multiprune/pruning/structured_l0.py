@@ -143,7 +143,7 @@ class StructuredL0(UnitPruner):
             super().prune(amount)
             self._fold_gates()
             return
-        self.gates.aim(amount, 1 - self.excess / self._prunable(), first=1.0)
+        self.gates.aim(amount, 1 - self.excess / self._sizes.dense, first=1.0)
 
     @override
     def scores(self) -> list[Scores]:
@@ -219,10 +219,11 @@ class StructuredL0(UnitPruner):
         """
         layers = self._by_layer(probabilities)
         if self.hidden is None:
-            return self._expected_units(layers, self._budgeted.whole) / self._prunable()
-        none, one = (self._expected_units(layers, self._budgeted.at(left)) for left in (0, 1))
-        each = one - none + self.hidden.cost(self.budget.of)
-        return (none + probabilities[-1].sum() * each) / self._prunable()
+            return self._expected_units(layers, self._sizes.units.whole) / self._sizes.dense
+        none, one = (self._expected_units(layers, self._sizes.units.at(left)) for left in (0, 1))
+        left = probabilities[-1].sum()
+        expected = none + left * (one - none + self._sizes.besides(1))
+        return expected / self._sizes.dense
 
     def _expected_units(
         self, layers: Sequence[dict[str, Float[Tensor, "_"]]], costs: Sequence[UnitCosts]
@@ -239,13 +240,6 @@ class StructuredL0(UnitPruner):
             for layer, cost, gates in zip(self.layers, costs, layers, strict=True)
         ]
         return torch.cat(sizes).sum()
-
-    def _prunable(self) -> int:
-        """Return the size of all that has gates, and of what goes with it."""
-        units = self._full(self._budgeted)
-        if self.hidden is None:
-            return units
-        return units + self.hidden.whole * self.hidden.cost(self.budget.of)
 
     def _hidden_state(self) -> GatedHiddenState | None:
         state = None if self.hidden is None else self.hidden.state

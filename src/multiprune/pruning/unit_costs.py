@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from multiprune.models.structure import Layer
+    from multiprune.pruning.removal import Kept
 
 
 class LayerCosts:
@@ -28,6 +29,16 @@ class LayerCosts:
         self.whole = [costs_of(layer, of) for layer in layers]
         sizes = (0, 1) if hidden is not None else ()
         self._known = [[costs_of(layer, of, size) for layer in layers] for size in sizes]
+
+        #: The size of all units at first.
+        self.dense = sum(
+            cost.of(one.heads, one.head_size, one.neurons)
+            for one, cost in zip(layers, self.whole, strict=True)
+        )
+
+    def size(self, kept: Sequence[Kept], hidden: int | None) -> int:
+        """Return the size of the units that are kept, with so many hidden dimensions left."""
+        return sum(one.size(cost) for one, cost in zip(kept, self.at(hidden), strict=True))
 
     def at(self, hidden: int | None) -> list[UnitCosts]:
         """Return the costs by layer, with so many hidden dimensions left; None is all of them."""

@@ -28,9 +28,10 @@ from multiprune.models.shrink import is_cut, shrink_layer
 from multiprune.models.structure import along, layers_of
 from multiprune.pruning.finite import compared_scores, refuse_nan
 from multiprune.pruning.hidden_dimensions import HiddenDimensions
-from multiprune.pruning.hidden_removal import RankedUnits, hidden_to_remove
+from multiprune.pruning.hidden_removal import remove_hidden
 from multiprune.pruning.hidden_state import HIDDEN_STATE, HiddenState
 from multiprune.pruning.layer_state import STATE, LayerState, layer_states_in, resize_on_load
+from multiprune.pruning.prunable_sizes import PrunableSizes
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.ready import NotReadyError, refuse_compiled
 from multiprune.pruning.removal import (
@@ -39,8 +40,6 @@ from multiprune.pruning.removal import (
     HEAD_DIMENSIONS,
     HIDDEN,
     LAYERS,
-    largest_unit,
-    smallest_size,
 )
 from multiprune.pruning.removal_order import remove_least_important
 from multiprune.pruning.unit_costs import LayerCosts
@@ -55,7 +54,7 @@ if TYPE_CHECKING:
     from multiprune.models.structure import Layer
     from multiprune.pruning.importance import Scores
     from multiprune.pruning.ready import Weight
-    from multiprune.pruning.removal import Kept, UnitCosts
+    from multiprune.pruning.removal import Kept
 
 
 class UnitPruner(Pruner):
@@ -70,7 +69,7 @@ class UnitPruner(Pruner):
             neuron; one that goes leaves its norms on the residual stream.
     """
 
-    #: Whether it can tell how much hidden dimensions matter.
+    #: Whether it can remove hidden dimensions.
     knows_hidden = False
 
     def __init__(self, *, budget: Budget, granularity: Sequence[str]) -> None:
@@ -82,9 +81,8 @@ class UnitPruner(Pruner):
             )
         if HIDDEN in granularity and not self.knows_hidden:
             raise ValueError(
-                f"{type(self).__name__} cannot tell how much hidden dimensions matter: leave "
-                "`hidden` out of `granularity`, or choose `structured`, `structured_magnitude` or "
-                "`structured_l0`."
+                f"{type(self).__name__} does not remove hidden dimensions: leave `hidden` out of "
+                "`granularity`, or choose `structured`, `structured_magnitude` or `structured_l0`."
             )
         self.granularity = tuple(granularity)
         #: Those kinds that are of layers.
@@ -121,20 +119,16 @@ class UnitPruner(Pruner):
         self._check_weights_are_untied(model)
         self._find_hidden(model)
         whole = None if self.hidden is None else self.hidden.whole
-        self._budgeted = LayerCosts(self.layers, self.budget.of, whole)
+        self._sizes = PrunableSizes(self.layers, self.budget.of, self.unit_kinds, self.hidden)
         self._weights = LayerCosts(self.layers, "encoder_linear", whole)
         self._parameters = LayerCosts(self.layers, "encoder", whole)
         self._dense = self._dense_ledger(model, encoder)
         states = [self.new_state(layer) for layer in self.layers]
         kept = [state.kept() for state in states]
         dense = self._dense.dense_in(self.budget.of)
-        self._fixed = dense - self._full(self._budgeted)
-        self._spare = largest_unit(self._budgeted.whole, kept, self.unit_kinds) - 1
-        least = self._smallest(kept, whole)
-        if whole is not None:
-            # Where units cannot be fewer, or none may go, dimensions alone fill a budget.
-            dimension = least - self._smallest(kept, whole - 1)
-            self._spare, least = max(self._spare, dimension - 1), self._smallest(kept, 1)
+        self._fixed = dense - self._sizes.dense
+        self._spare = self._sizes.spare(kept)
+        least = self._fixed + self._sizes.least(kept)
         asked = self.budget.resolve(self._dense, least)
         self._excess = dense - asked
         if asked < least:
@@ -182,11 +176,15 @@ class UnitPruner(Pruner):
         kept = [state.kept() for state in self.states]
         scores = self.finite_scores(kept)
         if self.hidden is not None:
-            self._remove_hidden(scores, kept, amount)
+            mask, found = self.hidden.state.mask.cpu().clone(), self.hidden_scores(kept)
+            refuse_nan("Scores", {"hidden dimensions": [found]}, self._when())
+            size = self._sizes.dense - int(self._excess * amount)
+            remove_hidden(found, mask, scores, kept, self._sizes, size=size)
+            self.hidden.state.keep(mask)
         remove_least_important(
             scores,
             kept,
-            self._costs,
+            self._sizes.costs,
             size=self.size_at(amount),
             granularity=self.unit_kinds,
             final=self.size_at(1.0),
@@ -194,27 +192,6 @@ class UnitPruner(Pruner):
         for state, one in zip(self.states, kept, strict=True):
             state.keep(one)
         self._apply_masks()
-
-    def _remove_hidden(self, scores: Sequence[Scores], kept: Sequence[Kept], amount: float) -> None:
-        assert self.hidden is not None
-        state, found = self.hidden.state, self.hidden_scores(kept)
-        refuse_nan("Scores", {"hidden dimensions": [found]}, self._when())
-        pairs = zip(scores, kept, strict=True)
-        ranked = [RankedUnits(*pair, self.unit_kinds) for pair in pairs]
-
-        def size_above(score: float, left: int) -> int:
-            costs = zip(ranked, self._budgeted.at(left), strict=True)
-            units = (cost.of(*layer.counts_above(score)) for layer, cost in costs)
-            return self._outside(left) + sum(units)
-
-        mask = state.mask.cpu().clone()
-        order = found.masked_fill(~mask, torch.inf).sort(stable=True)
-        values = order.values[: int(mask.count_nonzero())].tolist()
-        removed = hidden_to_remove(
-            values, size_above, lambda left: self._smallest(kept, left), self._total_at(amount)
-        )
-        mask[order.indices[:removed]] = False
-        state.keep(mask)
 
     def finite_scores(self, kept: Sequence[Kept]) -> list[Scores]:
         """Return the present scores, or raise a FloatingPointError if they or weights are NaN."""
@@ -235,43 +212,12 @@ class UnitPruner(Pruner):
         return self.by_task.joined_units(scores, kept, self.unit_kinds)
 
     def size_at(self, amount: float) -> int:
-        """Return what the layers may have, ``amount`` of the way from dense to the budget.
+        """Return what the units of layers may have, ``amount`` of the way from dense to the budget.
 
         That is with the hidden dimensions that are kept now.
         """
-        return self._total_at(amount) - self._outside(self._left)
-
-    def _total_at(self, amount: float) -> int:
-        return self._dense.dense_in(self.budget.of) - int(self._excess * amount)
-
-    def _outside(self, left: int | None) -> int:
-        """Return what the budget counts besides units, with so many hidden dimensions."""
-        if self.hidden is None or left is None:
-            return self._fixed
-        return self._fixed - (self.hidden.whole - left) * self.hidden.cost(self.budget.of)
-
-    def hidden_cost(self, kept: Sequence[Kept]) -> int:
-        """Return what the budget counts of one hidden dimension, with the units that are kept."""
-        assert self.hidden is not None
-        none, one = (
-            sum(layer.size(cost) for layer, cost in zip(kept, self._budgeted.at(left), strict=True))
-            for left in (0, 1)
-        )
-        return one - none + self.hidden.cost(self.budget.of)
-
-    def _smallest(self, kept: Sequence[Kept], left: int | None) -> int:
-        """Return what the budget counts with so many hidden dimensions and the fewest units."""
-        return self._outside(left) + smallest_size(self._budgeted.at(left), kept, self.unit_kinds)
-
-    @property
-    def _left(self) -> int | None:
-        """The number of hidden dimensions that are kept, if some may go."""
-        return None if self.hidden is None else self.hidden.left
-
-    @property
-    def _costs(self) -> list[UnitCosts]:
-        """What units cost with the hidden dimensions that are kept now, by layer."""
-        return self._budgeted.at(self._left)
+        besides = self._sizes.besides(self._sizes.left)
+        return self._sizes.dense - besides - int(self._excess * amount)
 
     @override
     def shrink(self, optimizer: Optimizer | None = None) -> bool:
@@ -331,11 +277,11 @@ class UnitPruner(Pruner):
         if not self.layers:
             return self._final_ledger
         kept = dict(self._dense.kept)
-        weights = self._full(self._weights) - self._size(self._weights)
+        units, left = [state.kept() for state in self.states], self._sizes.left
+        weights = self._weights.dense - self._weights.size(units, left)
+        parameters = self._parameters.dense - self._parameters.size(units, left)
         kept["encoder_linear"] -= weights
-        kept["encoder_other"] -= (
-            self._full(self._parameters) - self._size(self._parameters) - weights
-        )
+        kept["encoder_other"] -= parameters - weights
         if self.hidden is not None:
             gone = self.hidden.whole - self.hidden.left
             for part, count in self.hidden.each.items():
@@ -347,18 +293,6 @@ class UnitPruner(Pruner):
         """The state of each layer, which moves with the model."""
         return layer_states_in(self._encoder)
 
-    def _size(self, costs: LayerCosts) -> int:
-        """Count what is kept in all layers."""
-        kept = (state.kept() for state in self.states)
-        return sum(one.size(cost) for one, cost in zip(kept, costs.at(self._left), strict=True))
-
-    def _full(self, costs: LayerCosts) -> int:
-        """Count what the layers had before they were pruned."""
-        return sum(
-            cost.of(one.heads, one.head_size, one.neurons)
-            for one, cost in zip(self.layers, costs.whole, strict=True)
-        )
-
     def _find_hidden(self, model: nn.Module) -> None:
         if HIDDEN in self.granularity:
             parts = hidden_states_of(self._encoder, model)  # type: ignore[arg-type]
@@ -366,7 +300,7 @@ class UnitPruner(Pruner):
             self.hidden = HiddenDimensions(model, self._encoder, self.layers, state)
 
     def _dense_ledger(self, model: nn.Module, encoder: nn.Module | None) -> ParameterLedger:
-        weights, all_parameters = self._full(self._weights), self._full(self._parameters)
+        weights, all_parameters = self._weights.dense, self._parameters.dense
         prunable = {"encoder_linear": weights, "encoder_other": all_parameters - weights}
         if self.hidden is not None:
             for part, count in self.hidden.each.items():
