@@ -39,12 +39,13 @@ def test_cut_encoder_computes_what_the_masked_one_computes(name: str) -> None:
     mask(state, KEPT)
     masked = states_of(encoder)
     assert not masked[..., ~KEPT].any()
-    cost, before = states.cost(), sum(one.numel() for one in encoder.parameters())
+    before = sum(one.numel() for one in encoder.parameters())
+    each = sum(getattr(one, name).numel() // HIDDEN for one, name, _ in states.parameters())
     state.cut(encoder)
     torch.testing.assert_close(states_of(encoder), masked[..., KEPT], rtol=0, atol=1e-12)
     assert encoder.config.hidden_size == int(KEPT.sum())
     after = sum(one.numel() for one in encoder.parameters())
-    assert before - after == cost * int((~KEPT).sum())
+    assert before - after == each * int((~KEPT).sum())
 
 
 def test_next_step_is_that_of_the_masked_encoder() -> None:

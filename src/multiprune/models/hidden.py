@@ -61,11 +61,6 @@ class HiddenStates:
             if writer.bias is not None:
                 yield writer, "bias", 0
 
-    def cost(self) -> int:
-        """Return how many parameters one dimension has, with the units that there are now."""
-        found = (getattr(module, name) for module, name, _ in self.parameters())
-        return sum(one.numel() // self.size for one in found)
-
 
 def hidden_states_of(encoder: PreTrainedModel, model: nn.Module | None = None) -> HiddenStates:
     """Return what an encoder has along its hidden dimensions, and what else of ``model`` has.

@@ -65,8 +65,8 @@ class Combined(Pruner):
             )
         if HIDDEN in self.structured.granularity:
             raise ValueError(
-                "Single weights are ranked by their layer's own units, but hidden dimensions go "
-                "everywhere at once: leave `hidden` out of `structured.granularity`."
+                "Single weights cannot be pruned of what hidden dimensions leave: leave `hidden` "
+                "out of `structured.granularity`."
             )
         self.structured.prepare(model, encoder)
         self.progress = self.structured.progress
