@@ -74,7 +74,7 @@ def test_budget_smaller_than_what_is_never_pruned_says_the_numbers() -> None:
         "A budget of 840 of 4,200 parameters (encoder) must hold what is never pruned, "
         "but that is 1,200: embeddings 1,000, encoder_other 200. The smallest budget is 1,200, a "
         "fraction of 0.286; pruners of weights (magnitude, say) can prune these, too, if `parts` "
-        "names them."
+        "names them, and those of units if `granularity` has `hidden`."
     )
     assert FractionBudget(fraction=0.286, of="encoder").resolve(LEDGER) == 1_201
     with pytest.raises(ValueError, match=re.escape(message)):

@@ -11,10 +11,12 @@ from multiprune.data.source import HubSource
 from multiprune.metrics import Accuracy
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 from multiprune.models.from_scratch import character_tokenizer, from_scratch
+from multiprune.models.hidden import hidden_states_of
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import layers_of
+from multiprune.pruning.hidden_state import HiddenState
 from multiprune.tasks.classification import Classification, Regression
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Batch
@@ -108,6 +110,15 @@ def cut_and_low_rank(encoder: PreTrainedModel) -> None:
     low_rank(encoder)
 
 
+def hidden_dimensions(encoder: PreTrainedModel) -> None:
+    """Keep 11 hidden dimensions, which is no multiple of the heads; cut heads and neurons."""
+    state = HiddenState(hidden_states_of(encoder))
+    state.keep(torch.arange(state.parts.size) % 3 != 1)
+    state.zero()
+    heads_and_neurons(encoder)
+    state.cut(encoder)
+
+
 #: Those that keep the shapes, and those that do not.
 DENSE: dict[str, Callable[[PreTrainedModel], None]] = {"zeros": zeros}
 CUT: dict[str, Callable[[PreTrainedModel], None]] = {
@@ -120,6 +131,7 @@ CUT: dict[str, Callable[[PreTrainedModel], None]] = {
         low_rank,
         combined,
         cut_and_low_rank,
+        hidden_dimensions,
     )
 }
 FAMILIES = DENSE | CUT

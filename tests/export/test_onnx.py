@@ -33,10 +33,12 @@ from multiprune.export.onnx import export_onnx
 from multiprune.export.shipped import ShippedModel
 from multiprune.metrics import Accuracy
 from multiprune.models.architectures import ARCHITECTURES, NEURONS, QUERY_KEY, VALUE
+from multiprune.models.hidden import hidden_states_of
 from multiprune.models.low_rank import LowRankLinear
 from multiprune.models.multitask import MultitaskModel
 from multiprune.models.shrink import shrink_layer
 from multiprune.models.structure import Layer, layers_of
+from multiprune.pruning.hidden_state import HiddenState
 from multiprune.tasks.classification import Classification, MultiLabel, Regression
 from multiprune.tasks.tagging import Tagging
 from multiprune.tasks.task import Task
@@ -206,6 +208,21 @@ def test_pruned_model_answers_the_same(name: str, tmp_path: Path) -> None:
     model = shipped(pruned(name), name)
     assert export_onnx(model, tmp_path) == [tmp_path / "model.onnx"]
     check(tmp_path / "model.onnx", model)
+
+
+def test_model_without_some_hidden_dimensions_answers_the_same(tmp_path: Path) -> None:
+    encoder = tiny_encoder("bert", dtype=torch.float32)
+    state = HiddenState(hidden_states_of(encoder))
+    state.keep(torch.arange(state.parts.size) % 3 != 1)
+    state.zero()
+    for layer in layers_of(encoder):
+        cut(layer)
+    state.cut(encoder)
+    torch.manual_seed(0)
+    model = MultitaskModel(encoder, TASKS).eval()
+    save_model(tmp_path / "run" / "model", model, tokenizer_of("bert"), TASKS)
+    export_model(tmp_path / "run", tmp_path / "out", ExportSettings(format="onnx"))
+    check(tmp_path / "out" / "model.onnx", shipped(model, "bert"))
 
 
 @pytest.mark.parametrize("name", OF_A_RUN)

@@ -32,6 +32,7 @@ from multiprune.pruning.layer_state import STATE
 from multiprune.pruning.removal import BLOCKS, HEADS, NEURONS
 from multiprune.pruning.schedule import CubicSchedule
 from multiprune.pruning.structured import Structured
+from multiprune.tasks.outputs.heads import AlongHidden
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -70,6 +71,9 @@ class Network(nn.Module):
         torch.manual_seed(seed)
         self.head = nn.Linear(HIDDEN, 3)
         self.only_first_layer = only_first_layer
+
+    def along_hidden(self) -> AlongHidden:
+        return AlongHidden([self.head])
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         if self.only_first_layer:
@@ -204,6 +208,25 @@ def masked(pruner: UnitPruner) -> list[Tensor]:
         found.append(layer.output.dense.weight[:, ~neurons])
         if not heads.any():
             found += [layer.attention.output.dense.bias, layer.output.dense.bias]
+    return found + masked_hidden(pruner)
+
+
+def masked_hidden(pruner: UnitPruner) -> list[Tensor]:
+    """Return every value of hidden dimensions that are pruned and not cut, by shapes alone.
+
+    Heads have as many dimensions together, along which their layers are left out.
+    """
+    encoder: Any = pruner._encoder
+    if "hidden" not in pruner.granularity or pruner.is_cut:
+        return []
+    gone = ~pruner.masks()["hidden"]
+    found = []
+    for path, one in encoder.named_parameters():
+        is_of_heads = ".self." in path
+        if len(one) == HIDDEN and not is_of_heads:
+            found.append(one[gone])
+        if one.dim() == 2 and one.shape[1] == HIDDEN and "attention.output" not in path:
+            found.append(one[:, gone])
     return found
 
 
@@ -237,7 +260,8 @@ def assert_meets_budget(case: Case, model: Network, pruner: UnitPruner) -> None:
 def spare_of(pruner: UnitPruner) -> int:
     """Return what must not be missing: a neuron, or more where no neuron is left to go alone."""
     has_neurons = any(int(state.kept().neurons.sum()) > 1 for state in pruner.states)
-    return NEURON if has_neurons or BLOCKS not in pruner.granularity else pruner.spare + 1
+    is_filled = NEURONS in pruner.granularity and (has_neurons or BLOCKS not in pruner.granularity)
+    return NEURON if is_filled else pruner.spare + 1
 
 
 @dataclass

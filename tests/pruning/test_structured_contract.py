@@ -72,6 +72,8 @@ def cases() -> list[Case]:
     for file in files():
         every = GATES if Case(file, GATES).method is StructuredL0 else GRANULARITIES
         found += [Case(file, (HEADS, NEURONS)), Case(file, every)]
+        if Case(file).method.knows_hidden:
+            found += [Case(file, ("hidden",)), Case(file, (*every, "hidden"))]
         if file.stem in BY_GRADIENT:
             found.append(Case(file, every, by_task=True))
     return found
@@ -216,14 +218,14 @@ def test_masks_are_buffers_of_one_byte_a_unit(case: Case) -> None:
     sizes = {"heads": HEADS_PER_LAYER, "neurons": INTERMEDIATE}
     for path, mask in pruner.masks().items():
         layer, _, kind = path.rpartition(".")
-        number = layer.rpartition(".")[2]
+        number = layer.rpartition(".")[2] or "hidden"
         stored = state[f"{STATE}.{number}.{kind}_mask"]
         assert stored.dtype == torch.bool
         assert stored.numel() == sizes.get(kind, HIDDEN)
         assert stored.untyped_storage().nbytes() == stored.numel()
         assert torch.equal(stored, mask)
     kinds = 4 if HEAD_DIMENSIONS in case.granularity else 2
-    assert len(pruner.masks()) == 2 * kinds
+    assert len(pruner.masks()) == 2 * kinds + ("hidden" in case.granularity)
 
 
 @pytest.mark.parametrize("steps", [2, TOTAL_STEPS])
@@ -285,7 +287,12 @@ def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float
         scores, relative_to_layer = pruner.absolute_scores(), True
     else:
         scores, relative_to_layer = pruner.scores(), False
+    kept_now = [state.kept() for state in pruner.states]
+    hidden = torch.zeros(0) if pruner.hidden is None else pruner.hidden_scores(kept_now)
     pruner.prune(amount)
+    hidden_mask = pruner.masks().get("hidden", torch.zeros(0).bool())
+    hidden_gone = len(hidden_mask) - int(hidden_mask.sum())
+    assert not hidden_gone or hidden[hidden_mask].min() >= hidden[~hidden_mask].max()
     kinds = [HEADS, NEURONS]
     # By kind: in the end, a head that would leave room for a neuron is passed over.
     kept: dict[str, list[float]] = {kind: [] for kind in kinds}
@@ -313,7 +320,7 @@ def test_every_kept_score_is_at_least_every_pruned_one(case: Case, amount: float
         compared = [kind for kind in kept if kept[kind] and gone[kind]]
         assert all(min(kept[kind]) >= max(gone[kind]) for kind in compared)
     dropped = any(one.kept().dropped for one in pruner.states)
-    assert amount < 1 or any(gone.values()) or dropped
+    assert amount < 1 or any(gone.values()) or dropped or hidden_gone
 
 
 @every_method
@@ -369,7 +376,11 @@ def test_model_and_pruner_can_be_copied_together(case: Case, steps: int) -> None
 
 @every_method
 def test_layer_that_is_passed_four_times_is_counted_and_masked_once(case: Case) -> None:
-    kinds = tuple(kind for kind in case.granularity if kind != LAYERS)
+    kinds = tuple(kind for kind in case.granularity if kind not in (LAYERS, "hidden"))
+    if not kinds:
+        with pytest.raises(ValueError, match=r"^Hidden dimensions are known of bert, .*'albert'"):
+            case.prepared("albert")
+        return
     case = Case(case.file, kinds)
     model, pruner = case.prepared("albert")
     of_layer = WEIGHTS // 2

@@ -48,7 +48,8 @@ class Budget(ABC):
                 f"A budget of {asked:,} of {dense:,} parameters ({self.of}) must hold what is "
                 f"never pruned, but that is {fixed:,}: {_largest_fixed(ledger, self.of)}. "
                 f"{reachable(max(fixed, least), dense)}; pruners of weights (magnitude, say) can "
-                "prune these, too, if `parts` names them."
+                "prune these, too, if `parts` names them, and those of units if `granularity` has "
+                "`hidden`."
             )
         return asked
 

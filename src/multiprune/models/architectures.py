@@ -278,3 +278,7 @@ ARCHITECTURES: Mapping[str, tuple[Architecture, ...]] = {
     "t5": _T5,
     "mt5": _T5,
 }
+
+#: Of which hidden dimensions are known: their embeddings are summed and normed once, and their
+#: layers norm the sum of each block.
+HIDDEN_KNOWN = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")

@@ -2,43 +2,37 @@
 
 Every layer adds to one stream of hidden states, so that a dimension goes everywhere at once: from
 the embeddings, the norms on the stream, the inputs of what reads it and the outputs of what writes.
-No pruner removes them yet.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from multiprune.models.architectures import ROWS
-from multiprune.models.cut import cut_parameter
+from multiprune.models.architectures import HIDDEN_KNOWN, ROWS
+from multiprune.models.cut import cut_parameter, resize_parameter
 from multiprune.models.structure import architecture_of, layers_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch.optim import Optimizer
-    from torch.utils.hooks import RemovableHandle
     from transformers import PreTrainedModel
 
-#: Whose embeddings are summed and normed once, and whose layers norm the sum of each block.
-KNOWN = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
-
-#: The name of the mask beside the parameters of a norm.
-MASK = "hidden_mask"
+    from multiprune.tasks.outputs.heads import AlongHidden
 
 
 @dataclass(frozen=True)
 class HiddenStates:
-    """What an encoder has along its hidden dimensions.
+    """What an encoder, and the heads on it, have along its hidden dimensions.
 
     Attributes:
         embeddings: matrices of which they are the columns.
-        norms: on the stream, that of the embeddings first.
+        norms: on the stream, that of the embeddings first; then those of heads.
         readers: linear layers of which they are inputs.
         writers: linear layers of which they are outputs.
     """
@@ -67,22 +61,18 @@ class HiddenStates:
             if writer.bias is not None:
                 yield writer, "bias", 0
 
-    def cost(self) -> int:
-        """Return how many parameters one dimension has, with the units that there are now."""
-        found = (getattr(module, name) for module, name, _ in self.parameters())
-        return sum(one.numel() // self.size for one in found)
 
-
-def hidden_states_of(encoder: PreTrainedModel) -> HiddenStates:
-    """Return what an encoder has along its hidden dimensions.
+def hidden_states_of(encoder: PreTrainedModel, model: nn.Module | None = None) -> HiddenStates:
+    """Return what an encoder has along its hidden dimensions, and what else of ``model`` has.
 
     Raises:
-        ValueError: if it is not known of its architecture.
+        ValueError: if it is not known of its architecture, or of something else in the model.
     """
-    if encoder.config.model_type not in KNOWN:
+    kind = getattr(getattr(encoder, "config", None), "model_type", type(encoder).__name__)
+    if kind not in HIDDEN_KNOWN:
         raise ValueError(
-            f"Hidden dimensions are known of {', '.join(KNOWN)}, but the encoder is "
-            f"{encoder.config.model_type!r}."
+            f"Hidden dimensions are known of {', '.join(HIDDEN_KNOWN)}, but the encoder is a "
+            f"{kind!r}."
         )
     architecture, root = architecture_of(encoder), encoder.get_submodule("embeddings")
     embeddings = [one for one in root.modules() if isinstance(one, nn.Embedding)]
@@ -98,7 +88,29 @@ def hidden_states_of(encoder: PreTrainedModel) -> HiddenStates:
     pooler = getattr(encoder, "pooler", None)
     if pooler is not None:
         readers.append(pooler.dense)
+    for head in [] if model is None else _heads_of(model, encoder):
+        readers += head.readers
+        writers += head.writers
+        norms += head.norms
     return HiddenStates(embeddings, norms, readers, writers)
+
+
+def _heads_of(model: nn.Module, encoder: nn.Module) -> Iterator[AlongHidden]:
+    """Yield what heads outside the encoder have along the hidden dimensions, as they tell."""
+    known = {id(one) for one in encoder.modules()}
+    for path, module in model.named_modules():
+        if id(module) in known:
+            continue
+        if hasattr(module, "along_hidden"):
+            yield module.along_hidden()
+            known |= {id(one) for one in module.modules()}
+        elif module._parameters:
+            raise ValueError(
+                "Hidden dimensions go from all that reads hidden states, but it is not known what "
+                f"{path or type(model).__name__}, a {type(module).__name__}, reads: give the head "
+                "that it is in a method `along_hidden` that returns an AlongHidden "
+                "(multiprune.tasks.outputs.heads), or leave `hidden` out of `granularity`."
+            )
 
 
 @torch.no_grad()
@@ -119,33 +131,22 @@ def gate_gradients(states: HiddenStates) -> Float[Tensor, "hidden"]:
 def norm_over(
     inputs: Float[Tensor, "*batch hidden"], norm: nn.LayerNorm, kept: Bool[Tensor, "hidden"]
 ) -> Float[Tensor, "*batch hidden"]:
-    """Return a LayerNorm over the dimensions that are kept; others are 0 (CoFi's own)."""
-    mask = kept.to(inputs.dtype)
+    """Return a LayerNorm over the dimensions that are kept; others are 0 (CoFi's own).
+
+    As torch's, it computes in single precision at least, whatever it is given.
+    """
+    states = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+    mask = kept.to(states.dtype)
     count = mask.sum()
-    mean = (inputs * mask).sum(-1, keepdim=True) / count
-    centred = (inputs - mean) * mask
+    mean = (states * mask).sum(-1, keepdim=True) / count
+    centred = (states - mean) * mask
     variance = centred.square().sum(-1, keepdim=True) / count
     return (centred * torch.rsqrt(variance + norm.eps) * norm.weight + norm.bias) * mask
 
 
-def attach_mask(states: HiddenStates) -> list[RemovableHandle]:
-    """Give every norm a mask, a buffer, and let it norm what is kept by it, until it is cut."""
-
-    def over_kept(norm: Any, inputs: tuple[Tensor], _: Tensor) -> Tensor:
-        return norm_over(inputs[0], norm, norm.get_buffer(MASK))
-
-    handles = []
-    for norm in states.norms:
-        norm.register_buffer(MASK, torch.ones_like(norm.weight, dtype=torch.bool))
-        handles.append(norm.register_forward_hook(over_kept))
-    return handles
-
-
 @torch.no_grad()
-def mask_hidden(states: HiddenStates, kept: Bool[Tensor, "hidden"]) -> None:
-    """Set to 0 what dimensions that are not kept have, and let norms leave them out."""
-    for norm in states.norms:
-        norm.get_buffer(MASK).copy_(kept)
+def zero_hidden(states: HiddenStates, kept: Bool[Tensor, "hidden"]) -> None:
+    """Set to 0 what dimensions that are not kept have."""
     for module, name, dim in states.parameters():
         parameter: Tensor = getattr(module, name)
         shape = [-1 if one == dim else 1 for one in range(parameter.dim())]
@@ -166,11 +167,21 @@ def cut_hidden(
     index = kept.nonzero()[:, 0]
     for module, name, dim in list(states.parameters()):
         cut_parameter(module, name, dim, index, optimizer)
+    _note_size(encoder, states, len(index))
+
+
+def resize_hidden(encoder: PreTrainedModel, states: HiddenStates, size: int) -> None:
+    """Give an encoder the shapes of one that was cut; its weights are lost, to be loaded."""
+    for module, name, dim in list(states.parameters()):
+        resize_parameter(module, name, dim, size)
+    _note_size(encoder, states, size)
+
+
+def _note_size(encoder: PreTrainedModel, states: HiddenStates, size: int) -> None:
     for embedding in states.embeddings:
-        embedding.embedding_dim = len(index)
+        embedding.embedding_dim = size
     for norm in states.norms:
-        norm.normalized_shape = (len(index),)
+        norm.normalized_shape = (size,)
     for linear in (*states.readers, *states.writers):
         linear.out_features, linear.in_features = linear.weight.shape
-    name = encoder.config.attribute_map.get("hidden_size", "hidden_size")
-    setattr(encoder.config, name, len(index))
+    encoder.config.hidden_size = size

@@ -6,6 +6,7 @@ This file needs ``torch`` and ``transformers`` only. A copy lies in every export
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shutil
 import warnings
@@ -147,7 +148,8 @@ def reshape(encoder: nn.Module, shapes: dict[str, Any]) -> None:
 
     ``shapes`` maps ``linear`` to (outputs, inputs) by path, ``low_rank`` to ranks, ``attributes``
     to attributes of attentions, ``position_bias`` and ``shared_position_bias`` to the heads that an
-    attention has kept, and ``dropped`` to what is left of a layer, or of an attention.
+    attention has kept, and ``dropped`` to what is left of a layer, or of an attention. ``one_head``
+    says how the dense encoder was built.
     """
     for path, (outputs, inputs) in shapes.get("linear", {}).items():
         old = _linear(encoder, path)
@@ -307,11 +309,25 @@ def pruned_class(config: Any, base: Any = None) -> Any:
         shapes = getattr(config, KEY)
         if has_pooler:
             kwargs.setdefault("add_pooling_layer", shapes.get("pooler", False))
-        base.__init__(self, config, **kwargs)
+        with one_head(config) if shapes.get("one_head") else contextlib.nullcontext():
+            base.__init__(self, config, **kwargs)
         reshape(self.base_model, shapes)
 
     members = {"__init__": build, "save_pretrained": save_pretrained, "__module__": base.__module__}
     return type(base.__name__, (base,), members)
+
+
+@contextlib.contextmanager
+def one_head(config: Any) -> Any:
+    """Let a configuration have one head: hidden dimensions were cut to no multiple of all heads.
+
+    The dense model would refuse them. What heads are is said of each attention.
+    """
+    heads, config.num_attention_heads = config.num_attention_heads, 1
+    try:
+        yield
+    finally:
+        config.num_attention_heads = heads
 
 
 def _write_code(config: Any, folder: Path) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool
 from torch import Tensor, nn
 
-from multiprune.models.architectures import COLUMNS, NEURONS, ROWS, VALUE
+from multiprune.models.architectures import COLUMNS, HIDDEN_KNOWN, NEURONS, ROWS, VALUE
 from multiprune.models.cut import cut_parameter, forget, resize_parameter
 from multiprune.models.modeling_multiprune import (
     POSITION_BIASES,
@@ -17,6 +18,7 @@ from multiprune.models.modeling_multiprune import (
     FactoredLinear,
     PositionBias,
     dense_class,
+    one_head,
 )
 from multiprune.models.structure import along, architectures_of, layer_paths
 
@@ -137,7 +139,8 @@ def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
 
     Empty if all layers have their dense shapes.
     """
-    dense = _dense_on_meta(encoder)
+    is_one_head = _is_built_with_one_head(encoder)
+    dense = _dense_on_meta(encoder, with_one_head=is_one_head)
     shapes: dict[str, dict[str, Any]] = {
         key: {} for key in ("linear", "low_rank", "attributes", *POSITION_BIASES, "dropped")
     }
@@ -148,9 +151,12 @@ def shapes_of(encoder: PreTrainedModel) -> dict[str, Any]:
         here = _submodule(encoder, path)
         if isinstance(module, nn.Linear) and isinstance(here, nn.Linear):
             _describe_linear(path, here, module, shapes)
-    if shapes["linear"] or shapes["dropped"]:
+    # Where hidden dimensions were cut, fewer heads may have the shapes of a dense layer.
+    may_differ = encoder.config.model_type in HIDDEN_KNOWN
+    if shapes["linear"] or shapes["dropped"] or may_differ:
         _describe_attentions(encoder, dense, shapes)
-    return {key: value for key, value in shapes.items() if value}
+    described: dict[str, Any] = {key: value for key, value in shapes.items() if value}
+    return described | ({"one_head": True} if is_one_head else {})
 
 
 def _describe_dropped(left: DroppedLayer) -> dict[str, Any]:
@@ -166,7 +172,7 @@ def per_layer_config(
     Empty where it has none: for layers that are shared or of several kinds, and for ranks. It asks
     for a number of every layer if the config has none of that name for all of them.
     """
-    if not shapes.keys() & {"linear", "dropped"}:
+    if not shapes.keys() & {"linear", "attributes", "dropped"}:
         return {}
     architecture, *others = architectures_of(encoder)
     if others or architecture.layers.count("*") > 1 or not architecture.per_layer_config:
@@ -211,9 +217,15 @@ def _inputs_of(module: nn.Module) -> int:
     return int(first.get_parameter("weight").shape[1])
 
 
-def _dense_on_meta(encoder: PreTrainedModel) -> nn.Module:
-    with torch.device("meta"):
-        dense: nn.Module = dense_class(encoder.config)(encoder.config)
+def _is_built_with_one_head(encoder: PreTrainedModel) -> bool:
+    config = encoder.config
+    return config.model_type in HIDDEN_KNOWN and config.hidden_size % config.num_attention_heads > 0
+
+
+def _dense_on_meta(encoder: PreTrainedModel, *, with_one_head: bool) -> nn.Module:
+    config = encoder.config
+    with torch.device("meta"), one_head(config) if with_one_head else nullcontext():
+        dense: nn.Module = dense_class(config)(config)
     return dense
 
 
@@ -245,11 +257,11 @@ def _describe_attention(
     shapes: dict[str, dict[str, Any]],
 ) -> None:
     attention, original = encoder.get_submodule(path), dense.get_submodule(path)
-    names = (architecture.head_size, *architecture.head_count, *architecture.head_width)
+    names = (architecture.head_size, *architecture.head_count, *architecture.head_width, "scaling")
     changed = {
         name: getattr(attention, name)
         for name in names
-        if getattr(attention, name) != getattr(original, name)
+        if hasattr(original, name) and getattr(attention, name) != getattr(original, name)
     }
     if changed:
         shapes["attributes"][path] = changed

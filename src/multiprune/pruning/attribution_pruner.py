@@ -130,7 +130,7 @@ class AttributionPruner(UnitPruner):
         scores = [Scores(*map(self.method.in_total, vars(one).values())) for one in sums]
         if self.relative:
             return relative_scores(scores, kept)
-        return scores_per_parameter(scores, kept, self._costs)
+        return scores_per_parameter(scores, kept, self._sizes.costs)
 
     def _is_gathering(self) -> bool:
         return self._encoder.training and not self.is_cut

@@ -10,6 +10,7 @@ from typing_extensions import override
 from multiprune.budget import CountBudget
 from multiprune.budget.ledger import parts_of
 from multiprune.pruning.pruner import Pruner
+from multiprune.pruning.removal import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -61,6 +62,11 @@ class Combined(Pruner):
             raise ValueError(
                 "Single weights can be pruned of a network of one size, but dynamic sparsification "
                 "trains many: give `structured` another pruner."
+            )
+        if HIDDEN in self.structured.granularity:
+            raise ValueError(
+                "Single weights cannot be pruned of what hidden dimensions leave: leave `hidden` "
+                "out of `structured.granularity`."
             )
         self.structured.prepare(model, encoder)
         self.progress = self.structured.progress

@@ -70,6 +70,8 @@ class DynamicSparsification(Structured):
         seed: of the sizes that are sampled.
     """
 
+    knows_hidden = False  # parts of layers are lent, not of embeddings
+
     def __init__(
         self,
         *,
@@ -107,7 +109,7 @@ class DynamicSparsification(Structured):
                 "Dynamic sparsification needs an encoder, but this model has a decoder."
             )
         super().prepare(model, encoder)
-        state = OrderState(self.layers, self._whole(), self._full(self._costs))
+        state = OrderState(self.layers, self._whole(), self._sizes.dense)
         self._encoder.add_module(ORDER, state)
         self._resizable = Resizable(self.layers)
         self._hooks = [
@@ -125,7 +127,7 @@ class DynamicSparsification(Structured):
         order = removal_order(
             self.finite_scores(self._whole()),
             self._whole(),
-            self._costs,
+            self._sizes.costs,
             size=self.size_at(amount),
             granularity=self.granularity,
             final=self.size_at(1.0),

@@ -12,11 +12,13 @@ from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_number
+from multiprune.models import hidden
 from multiprune.models.architectures import NEURONS, QUERY_KEY, VALUE
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from multiprune.models.hidden import HiddenStates
     from multiprune.models.structure import Layer
 
 
@@ -55,10 +57,16 @@ class Importance(ABC):
     #: Whether it is a loss, to be divided by the parameters that removing a unit saves; otherwise
     #: units compare only with those of the same kind and layer.
     is_loss = False
+    #: Whether it is known of hidden dimensions, too, by ``measure_hidden``.
+    knows_hidden = False
 
     @abstractmethod
     def measure(self, layer: Layer, number: int) -> Scores:
         """Return the importance within the ``number``-th layer as it stands."""
+
+    def measure_hidden(self, states: HiddenStates) -> Float[Tensor, "hidden"]:
+        """Return the importance of hidden dimensions as they stand."""
+        raise NotImplementedError
 
 
 class GateGradient(Importance):
@@ -72,6 +80,7 @@ class GateGradient(Importance):
     """
 
     reads_gradients = True
+    knows_hidden = True
 
     def __init__(self, *, smoothing: float) -> None:
         check_number("smoothing", smoothing, at_least=0, below=1)
@@ -80,6 +89,10 @@ class GateGradient(Importance):
     @override
     def measure(self, layer: Layer, number: int) -> Scores:
         return Scores(*(part.abs() for part in vars(gate_gradients(layer)).values()))
+
+    @override
+    def measure_hidden(self, states: HiddenStates) -> Tensor:
+        return hidden.gate_gradients(states).abs()
 
 
 class GateFisher(GateGradient):
@@ -97,9 +110,15 @@ class GateFisher(GateGradient):
     def measure(self, layer: Layer, number: int) -> Scores:
         return Scores(*(part.square() for part in vars(gate_gradients(layer)).values()))
 
+    @override
+    def measure_hidden(self, states: HiddenStates) -> Tensor:
+        return hidden.gate_gradients(states).square()
+
 
 class WeightMagnitude(Importance):
-    """The Euclidean norm of all weights that a unit owns."""
+    """The Euclidean norm of all weights that a unit owns; of a hidden dimension, embeddings too."""
+
+    knows_hidden = True
 
     @override
     @torch.no_grad()
@@ -126,9 +145,21 @@ class WeightMagnitude(Importance):
             layer=blocks.sum().sqrt(),
         )
 
+    @override
+    @torch.no_grad()
+    def measure_hidden(self, states: HiddenStates) -> Tensor:
+        found = torch.zeros(states.size, device=states.norms[0].weight.device)
+        for module, name, dim in states.parameters():
+            weight = module.get_parameter(name)
+            if weight.dim() == 2:  # neither biases nor norms
+                found += weight.float().square().sum(1 - dim)
+        return found.sqrt()
+
 
 class RandomImportance(Importance):
     """Random numbers, as a control: the same at every call, and on every rank."""
+
+    knows_hidden = True
 
     def __init__(self, *, seed: int = 0) -> None:
         check_number("seed", seed, at_least=0, whole=True)
@@ -137,7 +168,7 @@ class RandomImportance(Importance):
     @override
     def measure(self, layer: Layer, number: int) -> Scores:
         device = layer.output_of(VALUE).weight.device
-        generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
+        generator = self._generator(number)
 
         def draw(*shape: int) -> Tensor:
             return torch.rand(shape, generator=generator).to(device)
@@ -146,6 +177,14 @@ class RandomImportance(Importance):
         units = (draw(layer.heads), draw(*shape), draw(*shape), draw(layer.neurons))
         whole = draw(1)[0]
         return Scores(*units, blocks=draw(2), layer=whole)
+
+    @override
+    def measure_hidden(self, states: HiddenStates) -> Tensor:
+        drawn = torch.rand(states.size, generator=self._generator(100_002))  # as of no layer
+        return drawn.to(states.norms[0].weight.device)
+
+    def _generator(self, number: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.seed * 100_003 + number)
 
 
 @torch.no_grad()

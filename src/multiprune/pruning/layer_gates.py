@@ -14,7 +14,7 @@ from multiprune.pruning.gates import Gates
 from multiprune.pruning.hard_concrete import gate_gradient
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import nn
 
@@ -24,8 +24,9 @@ class GateVector:
     """Gates in a module: buffers ``<prefix>gate`` to train with and ``<prefix>evaluation_gate``.
 
     They multiply what linear layers read, or, as ``gates_outputs`` says, what these return: bias
-    included, ``y = z (W x + b)`` has ``sum W dL/dW + sum b dL/db = z dL/dz``. Those of
-    ``starts_open`` start all but surely open, whatever the drop rate.
+    included, ``y = z (W x + b)`` has ``sum W dL/dW + sum b dL/db = z dL/dz``. Likewise each gate is
+    on an entry of what norms return. Those of ``starts_open`` start all but surely open, whatever
+    the drop rate.
     """
 
     module: nn.Module
@@ -33,6 +34,7 @@ class GateVector:
     linear_layers: Sequence[nn.Linear]
     gates_outputs: bool = False
     starts_open: bool = False
+    norms: Sequence[nn.LayerNorm] = ()
 
     @property
     def training(self) -> Tensor:
@@ -48,12 +50,21 @@ class GateVector:
         """Return the loss's gradient with respect to the gates, as backward has left it."""
         gates = self.training
         found = torch.zeros_like(gates)
-        for linear in self.linear_layers:
-            for parameter in (linear.weight, linear.bias if self.gates_outputs else None):
-                if parameter is not None and parameter.grad is not None:
-                    rows = (len(parameter), -1)
-                    found += gate_gradient(parameter.view(rows), parameter.grad.view(rows), gates)
+        for parameter, rows in self._parameters():
+            if parameter.grad is not None:
+                gradient = parameter.grad.view(rows, -1)
+                found += gate_gradient(parameter.view(rows, -1), gradient, gates)
         return found
+
+    def _parameters(self) -> Iterator[tuple[Tensor, int]]:
+        """Yield what the gates multiply, and in how many rows each has a column."""
+        for linear in self.linear_layers:
+            yield linear.weight, len(linear.weight)
+            if self.gates_outputs and linear.bias is not None:
+                yield linear.bias, len(linear.bias)
+        for norm in self.norms:
+            yield norm.weight, 1
+            yield norm.bias, 1
 
 
 class LayerGates(Gates):

@@ -11,6 +11,7 @@ from multiprune.models.architectures import COLUMNS, NEURONS, QUERY_KEY, VALUE
 from multiprune.models.modeling_multiprune import DroppedLayer
 from multiprune.models.shrink import resize_layer
 from multiprune.models.structure import layers_of
+from multiprune.pruning.hidden_state import HIDDEN_STATE, HiddenState
 from multiprune.pruning.removal import Kept
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from multiprune.models.structure import Layer
 
-#: Where the encoder keeps it, one module a layer.
+#: Where the encoder keeps it, one module a layer, and one of hidden dimensions if these may go.
 STATE = "structure"
 
 _MASKS = ("heads", "query_key", "value", "neurons")
@@ -70,6 +71,8 @@ def resize_on_load(
     if _is_cut_already(encoder):
         _check_same_cut(encoder, state_dict, prefix)
         return
+    if (hidden := hidden_state_in(encoder)) is not None:
+        hidden.expect(encoder, state_dict, prefix)
     layers = layers_of(encoder)
     if not any(_was_cut(layer, state_dict, prefix) for layer in layers):
         return
@@ -78,6 +81,17 @@ def resize_on_load(
         start = f"{prefix}{STATE}.{number}."
         saved.load_state_dict({name: state_dict[f"{start}{name}"] for name in saved.state_dict()})
         resize_layer(layer, saved.units())
+
+
+def layer_states_in(encoder: nn.Module) -> list[LayerState]:
+    """Return what an encoder that is being pruned carries of each layer."""
+    return [one for one in encoder.get_submodule(STATE).children() if isinstance(one, LayerState)]
+
+
+def hidden_state_in(encoder: nn.Module) -> HiddenState | None:
+    """Return what it carries of its hidden dimensions, if these may go."""
+    found = getattr(getattr(encoder, STATE, None), HIDDEN_STATE, None)
+    return found if isinstance(found, HiddenState) else None
 
 
 def _check_same_cut(encoder: nn.Module, state_dict: Mapping[str, Tensor], prefix: str) -> None:
@@ -98,7 +112,10 @@ def _check_same_cut(encoder: nn.Module, state_dict: Mapping[str, Tensor], prefix
 def _is_cut_already(encoder: nn.Module) -> bool:
     if any(isinstance(module, DroppedLayer) for module in encoder.modules()):
         return True
-    masks = (state.units() for state in encoder.get_submodule(STATE).children())  # type: ignore[operator]
+    hidden = hidden_state_in(encoder)
+    if hidden is not None and hidden.is_cut:
+        return True
+    masks = (state.units() for state in layer_states_in(encoder))
     return any(
         layer.size_of(units) != mask.numel()
         for layer, by_unit in zip(layers_of(encoder), masks, strict=True)

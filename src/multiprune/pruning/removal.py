@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
 HEADS, HEAD_DIMENSIONS, NEURONS = "heads", "head_dimensions", "neurons"
 BLOCKS, LAYERS = "blocks", "layers"
+#: Kinds of units of a layer, or of layers.
 GRANULARITIES = (HEADS, HEAD_DIMENSIONS, NEURONS, BLOCKS, LAYERS)
+#: What is of no layer: hidden dimensions go everywhere at once.
+HIDDEN = "hidden"
 
 #: The two blocks of a layer, in the order in which what is said of both is put.
 ATTENTION, FEED_FORWARD = 0, 1
@@ -123,7 +126,8 @@ def largest_unit(
 ) -> int:
     """Return the most parameters that one removal may take once nothing larger fits.
 
-    Of a layer or a block that may go that is its smallest size: before, its units go.
+    Of a layer or a block that may go that is its smallest size: before, its units go. It is 0 where
+    no units may go.
     """
     found = []
     for one, cost in zip(kept, costs, strict=True):
@@ -136,7 +140,7 @@ def largest_unit(
             LAYERS: smallest_size([cost], [one], granularity),
         }
         found += [by_kind[kind] for kind in granularity]
-    return max(found)
+    return max(found, default=0)
 
 
 def smallest_size(

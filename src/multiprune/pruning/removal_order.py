@@ -96,7 +96,8 @@ def _candidates(
         if NEURONS in granularity:
             yield from _of_kind(NEURONS, number, score.neurons, here.neurons)
         if HEAD_DIMENSIONS in granularity and here.heads.any():
-            yield from _dimensions(number, score, here)
+            for index, value in enumerate(dimension_scores(score, here)):
+                yield Candidate(value, HEAD_DIMENSIONS, number, index)
         if BLOCKS in granularity:
             yield from _of_kind(BLOCKS, number, score.blocks, here.blocks)
         if LAYERS in granularity:
@@ -110,11 +111,11 @@ def _of_kind(
         yield Candidate(float(scores[index]), kind, layer, index)
 
 
-def _dimensions(layer: int, score: Scores, here: Kept) -> Iterator[Candidate]:
-    """Yield the removal of the least important dimension of every head, then of the next."""
+def dimension_scores(score: Scores, here: Kept) -> list[float]:
+    """Return the score of the least important dimension of every head, then of the next."""
     shape = (len(here.heads), here.dimensions)
     ranked = []
     for scores, kept in ((score.query_key, here.query_key), (score.value, here.value)):
         ranked.append(scores[kept].view(shape)[here.heads].sort(1).values.mean(0))
-    for index, value in enumerate(((ranked[0] + ranked[1]) / 2).tolist()):
-        yield Candidate(value, HEAD_DIMENSIONS, layer, index)
+    found: list[float] = ((ranked[0] + ranked[1]) / 2).tolist()
+    return found

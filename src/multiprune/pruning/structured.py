@@ -5,21 +5,29 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from typing_extensions import override
 
 from multiprune.arguments import check_is
 from multiprune.pruning.by_task import checked
-from multiprune.pruning.importance import Importance, Scores
+from multiprune.pruning.hidden_state import HiddenState
+from multiprune.pruning.importance import Importance, Scores, relative_to_layer
 from multiprune.pruning.layer_state import LayerState
-from multiprune.pruning.removal import HEADS, NEURONS, relative_scores, scores_per_parameter
+from multiprune.pruning.removal import (
+    HEADS,
+    HIDDEN,
+    NEURONS,
+    relative_scores,
+    scores_per_parameter,
+)
 from multiprune.pruning.units import UnitPruner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor
-
     from multiprune.budget import Budget
+    from multiprune.models.hidden import HiddenStates
     from multiprune.models.structure import Layer
     from multiprune.pruning.by_task import ByTask
     from multiprune.pruning.removal import Kept
@@ -64,6 +72,19 @@ class ImportanceState(LayerState):
         return held if self.by_task is None else [one[self.by_task.current] for one in held]
 
 
+class ImportantHiddenState(HiddenState):
+    """Also holds the importance of hidden dimensions, averaged over steps."""
+
+    def __init__(self, parts: HiddenStates) -> None:
+        super().__init__(parts)
+        self.register_buffer("hidden_importance", torch.zeros_like(self.mask, dtype=torch.float32))
+
+    @property
+    def importance(self) -> Float[Tensor, "hidden"]:
+        """What ``Structured`` has gathered."""
+        return self.get_buffer("hidden_importance")
+
+
 class Structured(UnitPruner):
     """Removes what matters least: per parameter it saves, or relative to its kind and layer.
 
@@ -73,6 +94,8 @@ class Structured(UnitPruner):
         granularity: kinds of what may go.
         by_task: keeps tasks apart, and joins their rankings; for importance that reads gradients.
     """
+
+    knows_hidden = True
 
     def __init__(
         self,
@@ -91,14 +114,31 @@ class Structured(UnitPruner):
                 "`by_task` keeps apart what gradients say, but "
                 f"{type(importance).__name__} reads none: leave it out."
             )
+        if HIDDEN in granularity and not importance.knows_hidden:
+            raise ValueError(
+                f"{type(importance).__name__} cannot tell how much hidden dimensions matter: leave "
+                "`hidden` out of `granularity`."
+            )
+        if HIDDEN in granularity and by_task is not None:
+            raise ValueError(
+                "`by_task` cannot keep apart what tasks say of hidden dimensions: leave it out, or "
+                "`hidden` out of `granularity`."
+            )
         #: What the gradients of a step say, until it is known that the optimizer took it.
         self._measured: list[Scores] = []
+        self._measured_hidden: Float[Tensor, "hidden"] | None = None
 
     @override
     def new_state(self, layer: Layer) -> LayerState:
         if not self.importance.reads_gradients:
             return LayerState(layer)
         return ImportanceState(layer, self.by_task)
+
+    @override
+    def new_hidden_state(self, parts: HiddenStates) -> HiddenState:
+        if not self.importance.reads_gradients:
+            return HiddenState(parts)
+        return ImportantHiddenState(parts)
 
     @property
     def reads_gradients(self) -> bool:  # type: ignore[override]
@@ -109,6 +149,8 @@ class Structured(UnitPruner):
     def before_step(self, learning_rate_scale: float = 1.0) -> None:
         if self.importance.reads_gradients and not self.is_cut:
             self._measured = self._measure()
+            if self.hidden is not None:
+                self._measured_hidden = self.importance.measure_hidden(self.hidden.state.parts)
         super().before_step(learning_rate_scale)
 
     @override
@@ -118,11 +160,16 @@ class Structured(UnitPruner):
                 assert isinstance(state, ImportanceState)
                 state.smooth(measured, self.importance.smoothing)
             self._measured = []
+        if self.hidden is not None and self._measured_hidden is not None:
+            assert isinstance(self.hidden.state, ImportantHiddenState)
+            change = 1 - self.importance.smoothing
+            self.hidden.state.importance.lerp_(self._measured_hidden, change)
+            self._measured_hidden = None
         super().after_step()
 
     @override
     def skip_step(self) -> None:
-        self._measured = []  # gradients that overflowed say nothing
+        self._measured, self._measured_hidden = [], None  # gradients that overflowed say nothing
 
     @override
     def scores(self) -> list[Scores]:
@@ -132,10 +179,22 @@ class Structured(UnitPruner):
         """Return the scores by which units are ranked with those that are ``kept``."""
         return self.of_all_tasks(lambda: self.comparable(self.absolute_scores(), kept), kept)
 
+    @override
+    def hidden_scores(self, kept: Sequence[Kept]) -> Float[Tensor, "hidden"]:
+        assert self.hidden is not None
+        state = self.hidden.state
+        if isinstance(state, ImportantHiddenState):
+            scores = state.importance.cpu()
+        else:
+            scores = self.importance.measure_hidden(state.parts).cpu()
+        if self.importance.is_loss:
+            return scores / max(1, self._sizes.hidden_cost(kept))
+        return relative_to_layer(scores, state.mask.cpu())
+
     def comparable(self, scores: Sequence[Scores], kept: Sequence[Kept]) -> list[Scores]:
         """Return scores, of which ``kept`` is left, that compare between layers and kinds."""
         if self.importance.is_loss:
-            return scores_per_parameter(scores, kept, self._costs)
+            return scores_per_parameter(scores, kept, self._sizes.costs)
         return relative_scores(scores, kept)
 
     def absolute_scores(self) -> list[Scores]:

@@ -1,4 +1,4 @@
-"""Structured pruning by learned gates: on heads, neurons, blocks and layers at once."""
+"""Structured pruning by learned gates: on heads, neurons, blocks, layers, hidden dimensions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from multiprune.pruning.gated_state import (
     GATE_KINDS,
     GatedState,
 )
+from multiprune.pruning.hidden_state import GatedHiddenState
 from multiprune.pruning.importance import Scores
 from multiprune.pruning.layer_gates import LayerGates
-from multiprune.pruning.removal import BLOCKS, HEADS, LAYERS, NEURONS
+from multiprune.pruning.removal import BLOCKS, HEADS, HIDDEN, LAYERS, NEURONS
 from multiprune.pruning.units import UnitPruner
 
 if TYPE_CHECKING:
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from multiprune.budget import Budget
+    from multiprune.models.hidden import HiddenStates
     from multiprune.models.structure import Layer
+    from multiprune.pruning.hidden_state import HiddenState
     from multiprune.pruning.layer_state import LayerState
+    from multiprune.pruning.removal import Kept, UnitCosts
 
 
 class StructuredL0(UnitPruner):
@@ -42,8 +46,9 @@ class StructuredL0(UnitPruner):
 
     As in the authors' code (princeton-nlp/CoFiPruning, ``models/l0_module.py``): a head or neuron
     is open if its own gate and that of its block are, attention and feed-forward network apart, so
-    that the expected size is made of products of probabilities; heads and blocks start open, at the
-    upper clamp of ``log_alpha``, and only neurons at ``drop_rate`` (theirs is 0.5); the penalty on
+    that the expected size is made of products of probabilities, also of those of hidden dimensions,
+    which share one vector of gates behind every norm; all but neurons start open, at the upper
+    clamp of ``log_alpha``, and only neurons at ``drop_rate`` (theirs is 0.5); the penalty on
     the size; the gates to evaluate with (``FlopGates``); Adam for gates and multipliers (theirs
     with 0.01 for both); and, with ``schedule=linear``, a target that moves in equal steps.
 
@@ -53,21 +58,24 @@ class StructuredL0(UnitPruner):
     until the gates close, where theirs reaches the budget after some epochs and stays there;
     learning rates that follow the schedule of the weights'; biases that go with their block rather
     than in shares with its units; one ranking of all gates at the end, so that the budget is met,
-    where theirs closes as many gates of each vector as are expected to be. Missing: gates on hidden
-    dimensions, and their distillation of layers that are matched to the teacher's anew in each
-    step.
+    where theirs closes as many gates of each vector as are expected to be; gates of hidden
+    dimensions behind norms only, where theirs are behind embeddings and blocks, too, in front of
+    norms that leave out the same dimensions. Missing: their distillation of layers that are matched
+    to the teacher's anew in each step.
 
     Args:
         budget: how much may stay.
         drop_rate: of neurons at first, in (0, 1).
         gate_learning_rate: of the gates.
         multiplier_learning_rate: of the two multipliers of the penalty.
-        granularity: what has gates, some of ``heads``, ``neurons``, ``blocks``, ``layers``.
+        granularity: what has gates, some of ``heads``, ``neurons``, ``blocks``, ``layers``,
+            ``hidden``.
         seed: of the noise of the gates.
         evaluation_gates: what gates are without noise; by default the authors'.
     """
 
     is_gradual = False
+    knows_hidden = True
 
     def __init__(
         self,
@@ -81,7 +89,7 @@ class StructuredL0(UnitPruner):
         evaluation_gates: EvaluationGates | None = None,
     ) -> None:
         super().__init__(budget=budget, granularity=granularity)
-        known = list(dict.fromkeys(GATE_KINDS.values()))
+        known = [*dict.fromkeys(GATE_KINDS.values()), HIDDEN]
         if unknown := [kind for kind in granularity if kind not in known]:
             raise ValueError(
                 f"Gates must be on some of {', '.join(known)}, but `granularity` has "
@@ -101,12 +109,18 @@ class StructuredL0(UnitPruner):
         return GatedState(layer)
 
     @override
+    def new_hidden_state(self, parts: HiddenStates) -> HiddenState:
+        return GatedHiddenState(parts)
+
+    @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         super().prepare(model, encoder)
         states = self.gated_states()
         vectors = [
             states[number].vector(kind, self.layers[number]) for number, kind in self._vectors()
         ]
+        if (hidden := self._hidden_state()) is not None:
+            vectors.append(hidden.vector())
         self.gates.put_into(self._encoder, vectors, self._expected_size)
         for layer, state in zip(self.layers, states, strict=True):
             self._hooks += state.attach(layer)
@@ -129,7 +143,7 @@ class StructuredL0(UnitPruner):
             super().prune(amount)
             self._fold_gates()
             return
-        self.gates.aim(amount, 1 - self.excess / self._full(self._costs), first=1.0)
+        self.gates.aim(amount, 1 - self.excess / self._sizes.dense, first=1.0)
 
     @override
     def scores(self) -> list[Scores]:
@@ -146,6 +160,10 @@ class StructuredL0(UnitPruner):
                 self.layers, self._by_layer(self.gates.log_alpha()), strict=True
             )
         ]
+
+    @override
+    def hidden_scores(self, kept: Sequence[Kept]) -> Float[Tensor, "hidden"]:
+        return self.gates.log_alpha()[-1].cpu()
 
     @override
     def shrink(self, optimizer: Optimizer | None = None) -> bool:
@@ -182,17 +200,34 @@ class StructuredL0(UnitPruner):
     def _by_layer(
         self, vectors: Sequence[Float[Tensor, "_"]]
     ) -> list[dict[str, Float[Tensor, "_"]]]:
-        """Sort vectors of gates by layer and kind, with ones for kinds that have no gates."""
+        """Sort vectors of gates by layer and kind, with ones for kinds that have no gates.
+
+        What follows those of layers, of hidden dimensions, is left out.
+        """
         states = self.gated_states()
         found = [
             {kind: torch.ones_like(state.gate(kind)) for kind in GATE_KINDS} for state in states
         ]
-        for (number, kind), vector in zip(self._vectors(), vectors, strict=True):
+        for (number, kind), vector in zip(self._vectors(), vectors, strict=False):
             found[number][kind] = vector
         return found
 
     def _expected_size(self, probabilities: Sequence[Float[Tensor, "_"]]) -> Float[Tensor, ""]:
-        """Return the expected size, as a fraction of the size of all layers."""
+        """Return the expected size, as a fraction of the size of all that has gates.
+
+        A product of independent gates is expected to be that of their probabilities.
+        """
+        layers = self._by_layer(probabilities)
+        if self.hidden is None:
+            return self._expected_units(layers, self._sizes.units.whole) / self._sizes.dense
+        none, one = (self._expected_units(layers, self._sizes.units.at(left)) for left in (0, 1))
+        left = probabilities[-1].sum()
+        expected = none + left * (one - none + self._sizes.besides(1))
+        return expected / self._sizes.dense
+
+    def _expected_units(
+        self, layers: Sequence[dict[str, Float[Tensor, "_"]]], costs: Sequence[UnitCosts]
+    ) -> Float[Tensor, ""]:
         sizes = [
             gates[LAYERS]
             * (
@@ -202,14 +237,18 @@ class StructuredL0(UnitPruner):
                 * (gates[NEURONS].sum() * cost.neuron + cost.feed_forward)
                 + cost.rest
             )
-            for layer, cost, gates in zip(
-                self.layers, self._costs, self._by_layer(probabilities), strict=True
-            )
+            for layer, cost, gates in zip(self.layers, costs, layers, strict=True)
         ]
-        return torch.cat(sizes).sum() / self._full(self._costs)
+        return torch.cat(sizes).sum()
+
+    def _hidden_state(self) -> GatedHiddenState | None:
+        state = None if self.hidden is None else self.hidden.state
+        return state if isinstance(state, GatedHiddenState) else None
 
     def _fold_gates(self) -> None:
         if self.gates.learning:
             self.gates.end()
             for layer, state in zip(self.layers, self.gated_states(), strict=True):
                 state.fold(layer)
+            if (hidden := self._hidden_state()) is not None:
+                hidden.fold()

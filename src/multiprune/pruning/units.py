@@ -1,7 +1,7 @@
 """What all methods of structured pruning share: masks by unit, the budget, and cutting.
 
-Heads, dimensions of heads, neurons and layers go as a whole, the lowest scores first, and what is
-gone stays gone.
+Heads, dimensions of heads, neurons, layers and hidden dimensions go as a whole, the lowest scores
+first, and what is gone stays gone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -21,24 +22,27 @@ from multiprune.budget.ledger import (
     shared_parameters,
 )
 from multiprune.models.architectures import NEURONS, ROWS
+from multiprune.models.hidden import hidden_states_of
 from multiprune.models.saving import save_with_shapes
 from multiprune.models.shrink import is_cut, shrink_layer
 from multiprune.models.structure import along, layers_of
 from multiprune.pruning.finite import compared_scores, refuse_nan
-from multiprune.pruning.layer_state import STATE, LayerState, resize_on_load
+from multiprune.pruning.hidden_dimensions import HiddenDimensions
+from multiprune.pruning.hidden_removal import remove_hidden
+from multiprune.pruning.hidden_state import HIDDEN_STATE, HiddenState
+from multiprune.pruning.layer_state import STATE, LayerState, layer_states_in, resize_on_load
+from multiprune.pruning.prunable_sizes import PrunableSizes
 from multiprune.pruning.pruner import Pruner
 from multiprune.pruning.ready import NotReadyError, refuse_compiled
 from multiprune.pruning.removal import (
     BLOCKS,
     GRANULARITIES,
     HEAD_DIMENSIONS,
+    HIDDEN,
     LAYERS,
-    UnitCosts,
-    largest_unit,
-    smallest_size,
 )
 from multiprune.pruning.removal_order import remove_least_important
-from multiprune.pruning.unit_costs import costs_of
+from multiprune.pruning.unit_costs import LayerCosts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +50,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from multiprune.budget import Budget
+    from multiprune.models.hidden import HiddenStates
     from multiprune.models.structure import Layer
     from multiprune.pruning.importance import Scores
     from multiprune.pruning.ready import Weight
@@ -56,22 +61,33 @@ class UnitPruner(Pruner):
     """Removes the units with the lowest scores.
 
     Args:
-        budget: how much may stay; embeddings, poolers and norms are not touched.
+        budget: how much may stay; embeddings, poolers and norms are touched by ``hidden`` only.
         granularity: kinds of what may go, some of ``heads``, ``head_dimensions`` (one of every head
             of a layer at a time), ``neurons``, ``blocks`` (attention or feed-forward network of a
-            layer), ``layers``. A block that stays keeps a head and a dimension, or a neuron; one
-            that goes leaves its norms on the residual stream.
+            layer), ``layers``, ``hidden`` (a dimension of the hidden states: of embeddings, norms,
+            heads and all layers at once). A block that stays keeps a head and a dimension, or a
+            neuron; one that goes leaves its norms on the residual stream.
     """
+
+    #: Whether it can remove hidden dimensions.
+    knows_hidden = False
 
     def __init__(self, *, budget: Budget, granularity: Sequence[str]) -> None:
         super().__init__(budget=budget)
-        unknown = [kind for kind in granularity if kind not in GRANULARITIES]
-        if unknown or not granularity:
+        known = (*GRANULARITIES, HIDDEN)
+        if not granularity or any(kind not in known for kind in granularity):
             raise ValueError(
-                f"`granularity` must be some of {', '.join(GRANULARITIES)}, but is "
-                f"{list(granularity)}."
+                f"`granularity` must be some of {', '.join(known)}, but is {list(granularity)}."
+            )
+        if HIDDEN in granularity and not self.knows_hidden:
+            raise ValueError(
+                f"{type(self).__name__} does not remove hidden dimensions: leave `hidden` out of "
+                "`granularity`, or choose `structured`, `structured_magnitude` or `structured_l0`."
             )
         self.granularity = tuple(granularity)
+        #: Those kinds that are of layers.
+        self.unit_kinds = tuple(kind for kind in granularity if kind != HIDDEN)
+        self.hidden: HiddenDimensions | None = None
         self.layers: list[Layer] = []
         self._final_masks: dict[str, Tensor] = {}
 
@@ -83,6 +99,14 @@ class UnitPruner(Pruner):
         """Return what the encoder is to carry of a layer."""
         return LayerState(layer)
 
+    def new_hidden_state(self, parts: HiddenStates) -> HiddenState:
+        """Return what the encoder is to carry of its hidden dimensions, if these may go."""
+        return HiddenState(parts)
+
+    def hidden_scores(self, kept: Sequence[Kept]) -> Float[Tensor, "hidden"]:
+        """Return the scores of hidden dimensions, on the CPU, comparable with those of units."""
+        raise NotImplementedError
+
     @override
     def prepare(self, model: nn.Module, encoder: nn.Module | None = None) -> None:
         self._encoder = model if encoder is None else encoder
@@ -93,16 +117,18 @@ class UnitPruner(Pruner):
             self.by_task.prepare(model)
         self._check_heads_may_shrink()
         self._check_weights_are_untied(model)
-        self._costs = [costs_of(layer, self.budget.of) for layer in self.layers]
-        self._weights = [costs_of(layer, "encoder_linear") for layer in self.layers]
-        self._parameters = [costs_of(layer, "encoder") for layer in self.layers]
+        self._find_hidden(model)
+        whole = None if self.hidden is None else self.hidden.whole
+        self._sizes = PrunableSizes(self.layers, self.budget.of, self.unit_kinds, self.hidden)
+        self._weights = LayerCosts(self.layers, "encoder_linear", whole)
+        self._parameters = LayerCosts(self.layers, "encoder", whole)
         self._dense = self._dense_ledger(model, encoder)
         states = [self.new_state(layer) for layer in self.layers]
         kept = [state.kept() for state in states]
         dense = self._dense.dense_in(self.budget.of)
-        self._fixed = dense - self._full(self._costs)
-        self._spare = largest_unit(self._costs, kept, self.granularity) - 1
-        least = self._fixed + smallest_size(self._costs, kept, self.granularity)
+        self._fixed = dense - self._sizes.dense
+        self._spare = self._sizes.spare(kept)
+        least = self._fixed + self._sizes.least(kept)
         asked = self.budget.resolve(self._dense, least)
         self._excess = dense - asked
         if asked < least:
@@ -112,7 +138,11 @@ class UnitPruner(Pruner):
                 f"{reachable(least, dense)}."
             )
         # Nothing is inserted into a model that is refused.
-        self._encoder.add_module(STATE, nn.ModuleList(states))
+        carried = nn.ModuleList(states)
+        if self.hidden is not None:
+            carried.add_module(HIDDEN_STATE, self.hidden.state)
+            self.hidden.state.attach()
+        self._encoder.add_module(STATE, carried)
         self._hook = self._encoder.register_load_state_dict_pre_hook(  # type: ignore[no-untyped-call]
             resize_on_load
         )
@@ -144,12 +174,19 @@ class UnitPruner(Pruner):
         if self.is_cut:
             return
         kept = [state.kept() for state in self.states]
+        scores = self.finite_scores(kept)
+        if self.hidden is not None:
+            mask, found = self.hidden.state.mask.cpu().clone(), self.hidden_scores(kept)
+            refuse_nan("Scores", {"hidden dimensions": [found]}, self._when())
+            size = self._sizes.dense - int(self._excess * amount)
+            remove_hidden(found, mask, scores, kept, self._sizes, size=size)
+            self.hidden.state.keep(mask)
         remove_least_important(
-            self.finite_scores(kept),
+            scores,
             kept,
-            self._costs,
+            self._sizes.costs,
             size=self.size_at(amount),
-            granularity=self.granularity,
+            granularity=self.unit_kinds,
             final=self.size_at(1.0),
         )
         for state, one in zip(self.states, kept, strict=True):
@@ -162,7 +199,7 @@ class UnitPruner(Pruner):
         paths = [layer.path for layer in self.layers]
         refuse_nan("Weights", dict(zip(paths, linear, strict=True)), self._when())
         scores = self.scores()
-        ranked = (compared_scores(*one, self.granularity) for one in zip(scores, kept, strict=True))
+        ranked = (compared_scores(*one, self.unit_kinds) for one in zip(scores, kept, strict=True))
         refuse_nan("Scores", dict(zip(paths, ranked, strict=True)), self._when())
         return scores
 
@@ -172,21 +209,27 @@ class UnitPruner(Pruner):
         """Return scores as they are, or joined from those of each task."""
         if self.by_task is None:
             return scores()
-        return self.by_task.joined_units(scores, kept, self.granularity)
+        return self.by_task.joined_units(scores, kept, self.unit_kinds)
 
     def size_at(self, amount: float) -> int:
-        """Return what the layers may have, ``amount`` of the way from dense to the budget."""
-        return self._dense.dense_in(self.budget.of) - self._fixed - int(self._excess * amount)
+        """Return what the units of layers may have, ``amount`` of the way from dense to the budget.
+
+        That is with the hidden dimensions that are kept now.
+        """
+        besides = self._sizes.besides(self._sizes.left)
+        return self._sizes.dense - besides - int(self._excess * amount)
 
     @override
     def shrink(self, optimizer: Optimizer | None = None) -> bool:
         return self._cut(optimizer)
 
     def _cut(self, optimizer: Optimizer | None = None) -> bool:
-        if self.is_cut or self._size(self._costs) == self._full(self._costs):
+        if self.is_cut or self.ledger().kept == self._dense.dense:
             return False
         for layer, state in zip(self.layers, self.states, strict=True):
             shrink_layer(layer, state.units(), optimizer)
+        if self.hidden is not None:
+            self.hidden.state.cut(self._encoder, optimizer)
         return True
 
     def parameter_masks(self) -> Iterator[tuple[nn.Linear, Tensor]]:
@@ -201,11 +244,15 @@ class UnitPruner(Pruner):
     @property
     def is_cut(self) -> bool:
         """Whether the layers have been cut to what is kept."""
+        if self.hidden is not None and self.hidden.state.is_cut:
+            return True
         return any(is_cut(layer) for layer in self.layers)
 
     @override
     def _make_permanent(self) -> None:
         self._cut()
+        if self.hidden is not None:
+            self.hidden.state.detach()
         self._final_ledger, self._final_masks = self.ledger(), dict(self.masks())
         delattr(self._encoder, STATE)
         self._hook.remove()
@@ -217,7 +264,8 @@ class UnitPruner(Pruner):
             return self._final_masks
         names = ["heads", "neurons"]
         names += ["query_key", "value"] if HEAD_DIMENSIONS in self.granularity else []
-        return {
+        hidden = {} if self.hidden is None else {HIDDEN: self.hidden.state.mask}
+        return hidden | {
             f"{layer.path}.{name}": state.get_buffer(f"{name}_mask")
             for layer, state in zip(self.layers, self.states, strict=True)
             for name in names
@@ -229,35 +277,34 @@ class UnitPruner(Pruner):
         if not self.layers:
             return self._final_ledger
         kept = dict(self._dense.kept)
-        weights = self._full(self._weights) - self._size(self._weights)
+        units, left = [state.kept() for state in self.states], self._sizes.left
+        weights = self._weights.dense - self._weights.size(units, left)
+        parameters = self._parameters.dense - self._parameters.size(units, left)
         kept["encoder_linear"] -= weights
-        kept["encoder_other"] -= (
-            self._full(self._parameters) - self._size(self._parameters) - weights
-        )
+        kept["encoder_other"] -= parameters - weights
+        if self.hidden is not None:
+            gone = self.hidden.whole - self.hidden.left
+            for part, count in self.hidden.each.items():
+                kept[part] -= gone * count
         return replace(self._dense, kept=kept)
 
     @property
     def states(self) -> list[LayerState]:
         """The state of each layer, which moves with the model."""
-        states = self._encoder.get_submodule(STATE)
-        assert isinstance(states, nn.ModuleList)
-        return [one for one in states if isinstance(one, LayerState)]
+        return layer_states_in(self._encoder)
 
-    def _size(self, costs: Sequence[UnitCosts]) -> int:
-        """Count what is kept in all layers."""
-        kept = (state.kept() for state in self.states)
-        return sum(one.size(cost) for one, cost in zip(kept, costs, strict=True))
-
-    def _full(self, costs: Sequence[UnitCosts]) -> int:
-        """Count what the layers had before they were pruned."""
-        return sum(
-            cost.of(one.heads, one.head_size, one.neurons)
-            for one, cost in zip(self.layers, costs, strict=True)
-        )
+    def _find_hidden(self, model: nn.Module) -> None:
+        if HIDDEN in self.granularity:
+            parts = hidden_states_of(self._encoder, model)  # type: ignore[arg-type]
+            state = self.new_hidden_state(parts)
+            self.hidden = HiddenDimensions(model, self._encoder, self.layers, state)
 
     def _dense_ledger(self, model: nn.Module, encoder: nn.Module | None) -> ParameterLedger:
-        weights, all_parameters = self._full(self._weights), self._full(self._parameters)
+        weights, all_parameters = self._weights.dense, self._parameters.dense
         prunable = {"encoder_linear": weights, "encoder_other": all_parameters - weights}
+        if self.hidden is not None:
+            for part, count in self.hidden.each.items():
+                prunable[part] = prunable.get(part, 0) + count * self.hidden.whole
         return replace(ParameterLedger.of(model, encoder), prunable=prunable)
 
     @torch.no_grad()
@@ -272,6 +319,8 @@ class UnitPruner(Pruner):
                     # The bias of an output goes when its whole layer goes.
                     bias_mask = mask if slices.dim == ROWS else mask.any()
                     _mask(linear.bias, bias_mask, to_gradients)
+        if self.hidden is not None and not to_gradients:
+            self.hidden.state.zero()  # gradients are 0, as norms leave out what is not kept
 
     def _check_weights_are_untied(self, model: nn.Module) -> None:
         tied = shared_parameters(model)

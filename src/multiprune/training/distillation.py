@@ -14,6 +14,7 @@ from multiprune.models.beside import states_of
 from multiprune.models.heads import logits_at
 from multiprune.models.hidden_states import recorded_states
 from multiprune.models.structure import architecture_of
+from multiprune.pruning.layer_state import hidden_state_in
 from multiprune.training.objective import Losses, Objective
 from multiprune.training.teacher import load_teachers
 from multiprune.training.teacher_logits import teacher_logits
@@ -136,7 +137,8 @@ class HiddenDistillation(LogitDistillation):
 
     The weighting ``h = hidden_weight`` is CoFi's (Xia et al. 2022, section 3.2), with
     ``layer_pairs`` in place of its search for the nearest layers, and no projection: student and
-    teacher have the same hidden size. Hidden states are too large to be kept, so the teacher runs
+    teacher have the same hidden size, and are compared at the hidden dimensions that the student
+    keeps while it is pruned. Hidden states are too large to be kept, so the teacher runs
     beside the student in every step, in the precision of the student. ``relative`` divides the
     error of each layer by the square of the teacher's states, as SquareHead does.
     """
@@ -182,6 +184,14 @@ class HiddenDistillation(LogitDistillation):
             by_task = model.logits_by_task(batch)
         batches, read = batch.batches, {}
         found = {}
+        hidden_state = hidden_state_in(model.encoder)
+
+        def read_of(layers: Sequence[LayerStates], task: str) -> list[LayerStates]:
+            kept = layers
+            if hidden_state is not None:
+                kept = [replace(one, states=hidden_state.kept_of(one.states)) for one in layers]
+            return [replace(one, states=batch.at(task, one.states)) for one in kept]
+
         for name, logits in by_task.items():
             teacher = self.teachers[name].model.encoder
             if id(teacher) not in read:
@@ -191,8 +201,8 @@ class HiddenDistillation(LogitDistillation):
             loss = tasks[name].loss(logits, batches[name].labels)
             imitation = self.imitation(tasks[name], batches[name], logits, batch.at(name, states))
             hidden = hidden_state_loss(
-                [replace(one, states=batch.at(name, one.states)) for one in recorded],
-                [replace(one, states=batch.at(name, one.states)) for one in expected],
+                read_of(recorded, name),
+                read_of(expected, name),
                 batches[name].inputs["attention_mask"],
                 relative=self.relative,
             )

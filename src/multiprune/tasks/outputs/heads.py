@@ -7,6 +7,8 @@ it reads what it needs.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
@@ -16,6 +18,21 @@ from typing_extensions import override
 USUAL_DROPOUT = 0.1
 
 
+@dataclass(frozen=True)
+class AlongHidden:
+    """What a head has along the encoder's hidden dimensions, so that these can be cut.
+
+    Attributes:
+        readers: linear layers of which they are inputs.
+        writers: linear layers of which they are outputs, of a head that scores by the embeddings.
+        norms: of what such layers write.
+    """
+
+    readers: list[nn.Linear]
+    writers: list[nn.Linear] = field(default_factory=list)
+    norms: list[nn.LayerNorm] = field(default_factory=list)
+
+
 class SequenceHead(nn.Module):
     """Answers once a sequence, from the mean of its tokens' hidden states."""
 
@@ -23,6 +40,10 @@ class SequenceHead(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(hidden, outputs)
+
+    def along_hidden(self) -> AlongHidden:
+        """Return what has the encoder's hidden dimensions."""
+        return AlongHidden([self.output])
 
     @override
     def forward(
@@ -43,6 +64,10 @@ class TokenHead(nn.Module):
         super().__init__()
         self.dropout = nn.Dropout(dropout)
         self.output = nn.Linear(hidden, outputs)
+
+    def along_hidden(self) -> AlongHidden:
+        """Return what has the encoder's hidden dimensions."""
+        return AlongHidden([self.output])
 
     @override
     def forward(

@@ -11,6 +11,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from multiprune.metrics.predicted import HiddenTokens, Predicted
+from multiprune.tasks.outputs.heads import AlongHidden
 from multiprune.tasks.outputs.output import Output, Request
 from multiprune.tasks.rows import IGNORED
 
@@ -39,6 +40,10 @@ class VocabularyHead(nn.Module):
         self.dense = nn.Linear(hidden, embedding)
         self.norm = nn.LayerNorm(embedding, eps=1e-12)
         self.bias = nn.Parameter(torch.zeros(words))
+
+    def along_hidden(self) -> AlongHidden:
+        """Return what has the encoder's hidden dimensions, which are those of its embeddings."""
+        return AlongHidden([self.dense], writers=[self.dense], norms=[self.norm])
 
     @override
     def forward(
