@@ -149,7 +149,7 @@ def test_tables_show_who_shares_most_and_where(runs: Path) -> None:
     assert len(layers) == len(LAYERS)
     assert layers[0]["layer"] == "0"
     assert layers[0]["between tasks"] == pytest.approx(6 / 16)
-    assert layers[0]["by chance"] == pytest.approx(chance)
+    assert layers[0]["between tasks, by chance"] == pytest.approx(chance)
     assert layers[0]["between tasks and seeds"] == pytest.approx(5 / 17)
     assert layers[0]["between seeds"] == pytest.approx((10 / 12 + 10 / 12 + 15 / 17) / 3)
     assert section.answer == (

@@ -59,6 +59,7 @@ def test_share_of_the_dense_score_is_paired_by_seed(runs: Runs) -> None:
     assert shares["NoPruning"] is None
     low, high = 0.81 / 0.90, 0.76 / 0.80
     fisher = shares["Fisher"]
+    assert fisher is not None
     assert (fisher.low, fisher.mean, fisher.high) == pytest.approx((low, (low + high) / 2, high))
 
 
