@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import torch
 from application import SMALL, run_in
 
 import multiprune
-from multiprune.cli import main
+from multiprune.cli import GROUPS, main, parser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -176,7 +178,7 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
         ("pack", "frozen_movement"),
         ("predict", "--batch-size"),
         ("evaluate", "--metric"),
-        ("specialize", "weight_by_confidence: false # weigh"),
+        ("specialize", "weight_by_confidence: false # weight"),
         ("allocate", "encoder_linear"),
         ("report", "--masks"),
     ],
@@ -192,6 +194,27 @@ def test_help_imports_nothing_heavy(command: str, option: str) -> None:
     )
     assert run.stderr == "0\n"
     assert option in run.stdout
+
+
+def test_help_lists_each_command_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    listed = re.findall(r"^  ([a-z]+)  +[A-Z].*\.$", capsys.readouterr().out, re.MULTILINE)
+    with pytest.raises(SystemExit, match="choose from") as error:
+        main(["unknown"])
+    known = re.findall(r"'([a-z]+)'", str(error.value).partition("choose from")[2])
+    assert sorted(listed) == sorted(known)
+
+
+@pytest.mark.parametrize("command", [name for names in GROUPS.values() for name in names])
+def test_help_of_a_command_ends_with_a_command_line_that_it_accepts(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    program, *arguments = shlex.split(capsys.readouterr().out.rpartition("example:\n")[2])
+    assert (program, arguments[0]) == ("multiprune", command)
+    parser().parse_args(arguments)
 
 
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

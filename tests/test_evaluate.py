@@ -196,7 +196,7 @@ def test_rows_without_a_label_are_counted_and_left_out(
     )
     capsys.readouterr()
     main(["evaluate", str(run), "--task", "agreement", "--data", str(file)])
-    assert "agreement: 16 examples, 2 without a label left out\n" in capsys.readouterr().out
+    assert "agreement: 16 examples, 2 without a label, skipped\n" in capsys.readouterr().out
     none = written(tmp_path / "none.parquet", {"sentence": ["a"], "label": [-1]})
     assert "no row of" in refusal(capsys, run, "--task", "agreement", "--data", none)
 
@@ -218,7 +218,7 @@ def test_names_of_tasks_are_text(capsys: Output) -> None:
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert "│ \\x1b[31m[red]x │ [b]f1  │ 0.5000 │" in said
-    assert "\\x1b[31m[red]x: 1 examples, 2 cut to the length of training\n" in said
+    assert "\\x1b[31m[red]x: 1 examples, 2 truncated to the length of training\n" in said
 
 
 def test_size_is_that_of_a_density(tmp_path: Path, capsys: Output) -> None:
@@ -366,7 +366,7 @@ def refusal(capsys: Output, *arguments: object) -> str:
         ),
         ("RUN --data FILE --task other", "must be one of agreement, "),
         ("RUN --data nowhere.csv --task agreement", "nowhere.csv does not exist"),
-        ("RUN --data FILE --task agreement --split test", "`--split` is of a run's own data"),
+        ("RUN --data FILE --task agreement --split test", "Pass either `--data` or `--split`"),
         ("RUN --data FILE --task roles", "must have a column 'tokens'"),
         ("RUN --data FILE --task agreement --text a b", "`--text` must name 1 column(s)"),
         ("RUN --data FILE --task agreement --text a", "must have a column 'a'"),

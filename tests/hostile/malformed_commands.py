@@ -65,7 +65,7 @@ COMMANDS = {
     "evaluate RUN --data nowhere.csv --task agreement": "nowhere.csv does not exist",
     "evaluate RUN --data FILE --task nothing": "must be one of agreement",
     "evaluate RUN --data FILE --task agreement --metric magic": "but is 'magic'",
-    "evaluate RUN --data FILE --split test": "`--split` is of a run's own data",
+    "evaluate RUN --data FILE --split test": "Pass either `--data` or `--split`",
     "evaluate RUN --split train": "argument --split",
     "evaluate RUN --data-of EMPTY": "EMPTY has none",
     "specialize": "RUN_OR_MODEL",
