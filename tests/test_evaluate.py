@@ -372,7 +372,7 @@ def refusal(capsys: Output, *arguments: object) -> str:
         ("RUN --data FILE --task agreement --text a", "must have a column 'a'"),
         (
             "RUN --data FILE --task agreement --label sentence",
-            "'sentence' is named for two of them",
+            "'sentence' is named more than once",
         ),
         ("RUN --data FILE --task agreement --metric magic", "must be one of accuracy, f1, "),
         ("RUN --data FILE --task agreement --metric recall_at_k", "but is 'recall_at_k'"),

@@ -64,7 +64,7 @@ def test_a_callback_that_holds_a_lock_can_be_sent_to_another_process(tmp_path: P
     callback.on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     sent = pickle.loads(pickle.dumps(callback))
     sent.on_multirun_end(OmegaConf.create())
-    with pytest.raises(ValueError, match="One sweep writes into a folder at a time"):
+    with pytest.raises(ValueError, match="is in use by another sweep"):
         lock(tmp_path)
     callback.on_multirun_end(OmegaConf.create())
     lock(tmp_path).close()

@@ -118,5 +118,5 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_run_of_its_own_cannot_give_up(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="Only a job of a sweep can give up"):
+    with pytest.raises(SystemExit, match="`give_up` needs a sweep"):
         run_in(tmp_path / "run", *SMALL, "give_up=hopeless")
