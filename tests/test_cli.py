@@ -124,7 +124,7 @@ def test_wrong_runs_are_not_packed(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refusal(capsys, "pack", finished, "--out", tmp_path / "out")
-    assert "needs two runs" in said
+    assert "at least two runs" in said
     said = refusal(capsys, "pack", finished, tmp_path, "--out", tmp_path / "out")
     assert f"{tmp_path} must be the folder of a finished run" in said
     assert not any(tmp_path.iterdir())
@@ -155,7 +155,7 @@ def test_wrong_choices_are_refused(
     assert "`storage` must be" in refusal(capsys, *export, "--storage", "zip")
     assert "`format` must be" in refusal(capsys, *export, "--format", "pickle")
     assert "nowhere.txt" in refusal(capsys, *export, "--vocabulary", tmp_path / "nowhere.txt")
-    assert "does not exist yet" in refusal(capsys, "export", finished, "--out", finished)
+    assert "already exists" in refusal(capsys, "export", finished, "--out", finished)
     assert not any(tmp_path.iterdir())
 
 
@@ -166,7 +166,7 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
     failed = command("export", run, "--out", tmp_path / "out")
     assert failed.returncode == 2
     assert failed.stdout == ""
-    assert failed.stderr.startswith(f"error: {weights} must be as it was written")
+    assert failed.stderr.startswith(f"error: {weights} is damaged")
     assert len(failed.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 

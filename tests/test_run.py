@@ -283,7 +283,10 @@ def test_processes_that_share_one_model_are_refused() -> None:
         (["data.batch_size=0"], "at least 1"),
         (["optimizer.learning_rate=-1"], "above 0"),
         (["trainer.max_epochs=-1"], "Set `trainer.max_epochs` or"),
-        (["trainer.max_epochs=null", "+trainer.max_time=00:00:00:03"], "Set `trainer.max_epochs` or"),
+        (
+            ["trainer.max_epochs=null", "+trainer.max_time=00:00:00:03"],
+            "Set `trainer.max_epochs` or",
+        ),
         (["trainer.max_steps=0"], r"`trainer\.max_steps` is 0, but a run needs training"),
         (["trainer.accumulate_grad_batches=0"], r"`trainer\.accumulate_grad_batches` is 0"),
         (["+trainer.limit_val_batches=0"], r"scored on .* but `trainer\.limit_val_batches` is 0"),

@@ -96,6 +96,6 @@ def _check(name: Any, where: str, allowed: tuple[str, ...]) -> Any:
         ):
             return found
     raise ValueError(
-        f"{where} names {name}, which is not run, as it comes from a folder: if you trust it, "
+        f"{where} names {name}, which is not imported, as the configuration may be untrusted: "
         "allow its package with `--allow-targets` (or `allow_targets`)."
     )

@@ -322,7 +322,9 @@ def test_only_patterns_of_the_mirror_are_below_it(
     own = source("mirror/corpus/0.txt", mirror=["corpus/*.txt"])
     mirrored = replace(own, files=None)
     assert len(mirrored.corpus("text", tmp_path / "mirror").pieces) > 8
-    with pytest.raises(FileNotFoundError, match=r"No files of the corpus match .*elsewhere/corpus/\*\.txt"):
+    with pytest.raises(
+        FileNotFoundError, match=r"No files of the corpus match .*elsewhere/corpus/\*\.txt"
+    ):
         mirrored.corpus("text", tmp_path / "elsewhere")
     with pytest.raises(ValueError, match=r"`data\.mirror` must be set for corpus/\*\.txt"):
         mirrored.corpus("text", None)

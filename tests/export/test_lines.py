@@ -142,8 +142,8 @@ def test_bytes_become_predictions_that_json_can_write(model: ShippedModel) -> No
 @pytest.mark.parametrize(
     ("given", "tasks", "are_json", "message"),
     [
-        ([], ["classes"], False, "There are no texts to predict for"),
-        ([], [], True, "There are no texts to predict for"),
+        ([], ["classes"], False, "No texts to predict"),
+        ([], [], True, "No texts to predict"),
         (lines(["dog"]), ["other"], False, "must be one of classes, .* but is 'other'"),
         (lines(["dog"]), ["mlm"], False, "mlm predicts hidden tokens"),
         (lines(["dog", "the fox"]), ["pairs"], False, "Line 1 must hold premise and hypothesis"),
@@ -186,5 +186,5 @@ def test_model_without_predictions_for_texts_is_refused(tmp_path: Path) -> None:
     encoder = from_scratch(layers=1, hidden=16, heads=2, intermediate=12)
     tasks = {"mlm": masked_task().read_by(encoder.tokenizer)}
     save_model(tmp_path / "model", MultitaskModel(encoder.model, tasks), encoder.tokenizer, tasks)
-    with pytest.raises(ValueError, match="None of the tasks mlm has predictions for texts"):
+    with pytest.raises(ValueError, match="None of the tasks mlm can predict for texts"):
         next(predict_lines(multiprune.load(tmp_path / "model"), lines(["dog"])))

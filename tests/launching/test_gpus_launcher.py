@@ -124,7 +124,7 @@ def test_processor_jobs_see_no_gpu_and_share_the_cores(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "devices", "reason"),
     [
-        (["value=1,2"], "", "needs a GPU, or hydra.launcher.workers=N"),
+        (["value=1,2"], "", "found no GPU: set hydra.launcher.workers=N"),
         (["value=1,2", "hydra.launcher.workers=0"], "0", "a whole number of at least 1, but is 0"),
         (["valeu=1,2"], "0", "Could not override 'valeu'"),
         (["value=1,two"], "0", "Value 'two' of type 'str' could not be converted"),

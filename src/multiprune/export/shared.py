@@ -88,7 +88,7 @@ class SharedWeights:
             for task in model.meaning:
                 if task in known.tasks:
                     raise ValueError(
-                        f"Each task must be in one run, but {task} is in {other} and in {run}."
+                        f"The task {task} is in both {other} and {run}: pack one of them."
                     )
 
     def _check_same(

@@ -202,8 +202,8 @@ class DynamicSparsification(Structured):
     def _refuse_checkpointing(self) -> None:
         if any(getattr(module, CHECKPOINTED, False) for module in self._encoder.modules()):
             raise NotReadyError(
-                "Parts of an encoder cannot be trained with gradient checkpointing, which runs "
-                "layers again when they are whole: disable it."
+                "Gradient checkpointing is not supported with dynamic sparsification, which "
+                "trains parts of layers: disable it."
             )
 
     @override

@@ -96,8 +96,8 @@ def _check_numbers(encoded: EncodedTask, recipe: Recipe) -> None:
         )
     if "train" not in encoded.splits:
         raise ValueError(
-            f"Specialists need the training examples of a task, but those of {encoded.name} are "
-            "streamed."
+            f"The training examples of {encoded.name} are streamed, and specialization needs "
+            "them stored: choose another task."
         )
     available = len(np.unique(examples_of(encoded.splits["train"])))
     classes = encoded.task.output.classes

@@ -72,7 +72,7 @@ def study(
     for position, density in enumerate(densities):
         check_number(f"densities[{position}]", density, above=0, at_most=1)
     if not densities:
-        raise ValueError("`densities` must name at least one, but is empty.")
+        raise ValueError("`densities` is empty.")
     if missing := [name for name in unseen.values() if name not in others]:
         raise ValueError(
             f"`unseen` must name tasks that are configured, but {', '.join(missing)} is not: "

@@ -35,8 +35,8 @@ def check_declaration(
     for group, members in groups.items():
         if group in languages or not members:
             raise ValueError(
-                f"A group of languages must have members and another name than they, but "
-                f"{group!r} is {list(members)}."
+                "A language group must be non-empty and must not share a language's name, "
+                f"but {group!r} is {list(members)}."
             )
 
 

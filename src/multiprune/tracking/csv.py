@@ -106,7 +106,7 @@ class MetricsCsv(Logger):
             if status != "failed":
                 raise
             # Why it failed matters more.
-            log.warning("The last rows were lost: %s", error)
+            log.warning("The last rows of the metrics were not written: %s", error)
 
     def _write(self) -> None:
         if not self._rows:

@@ -66,7 +66,7 @@ class FiniteLosses:
         for task, value in zip(noted.tasks, values, strict=True):
             if not math.isfinite(value):
                 raise FloatingPointError(
-                    f"The training loss must be finite, but is {value} for task {task} at step "
-                    f"{noted.step}."
+                    f"The training loss is {value} for task {task} at step {noted.step}: "
+                    "lower the learning rate, or clip gradients."
                 )
         return sum(values)

@@ -92,9 +92,8 @@ class GiveUp(pl.Callback):
         )
         if better >= self.rivals:
             raise GaveUpError(
-                f"At step {trainer.global_step} of {int(total)} the score was "
-                f"{trainer.callback_metrics[SCORE]:.4f}, which {better} runs that keep no more "
-                f"parameters were above by more than {self.margin}."
+                f"Stopped early: {better} finished runs of this size or smaller score more "
+                f"than {self.margin} higher."
             )
 
 

@@ -149,7 +149,7 @@ def masked_logits(task, texts):  # of all tokens of the vocabulary, at each toke
         pairs: Sequence[str] | None,
         max_length: int,
     ) -> Request:
-        raise ValueError("A task is answered with tokens of the vocabulary: use `logits`.")
+        raise ValueError("This task predicts tokens of the vocabulary: use `logits`.")
 
 
 def at_labels(logits: Tensor, labels: Tensor) -> Tensor:
