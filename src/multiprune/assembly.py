@@ -1,4 +1,4 @@
-"""The objects of one run, from its configuration."""
+"""Build the objects of a run from its configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration tells without any data or weights: checked in no time, without torch."""
+"""Checks of a configuration that need neither data nor weights nor torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The metrics of a run's model, or an exported one, on labelled rows."""
+"""Evaluate a run's model, or an exported one, on labelled rows."""
 
 from __future__ import annotations
 

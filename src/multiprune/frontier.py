@@ -1,4 +1,4 @@
-"""What every size of a model of many sizes scores, in one pass over the data."""
+"""Evaluate a dynamic model at several densities, in one pass over the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The start of a run: what its configuration tells is checked before torch is imported."""
+"""Start a run: check its configuration before torch is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes and functions that a configuration read from a folder may name.
+"""Classes and functions that an untrusted configuration may import.
 
 Such a configuration may be somebody else's: what it names is looked up, and with that imported and
 called, only if it belongs to a package that is listed here or that the user's own command allows.

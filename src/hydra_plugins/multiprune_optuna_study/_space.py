@@ -1,4 +1,4 @@
-"""From Hydra's sweep syntax to Optuna's distributions, and back to overrides."""
+"""Convert Hydra's sweep syntax to Optuna's distributions, and samples to overrides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loads and encodes all tasks, and serves one-task batches."""
+"""A LightningDataModule that loads and encodes all tasks and serves one-task batches."""
 
 from __future__ import annotations
 

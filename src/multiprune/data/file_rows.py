@@ -1,4 +1,4 @@
-"""The rows of files: found by name or pattern, joined, and parted."""
+"""Read, concatenate and split rows of files, found by name or pattern."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of the Hugging Face hub, put into the form that their mirror has."""
+"""Tables of the Hugging Face hub, converted to the layout of the local mirror."""
 
 from __future__ import annotations
 

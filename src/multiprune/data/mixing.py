@@ -1,4 +1,4 @@
-"""Which task at which step: shares of the batches, and the order they come in."""
+"""Task mixing: weights of tasks, and the order of their batches."""
 
 from __future__ import annotations
 

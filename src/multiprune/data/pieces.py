@@ -1,4 +1,4 @@
-"""Parts of files that can each be read without the rest: lines, and rows of parquet files."""
+"""Shards of files that can be read independently: lines, and rows of parquet files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source whose columns go by other names than a task reads them by."""
+"""A source that renames columns."""
 
 from __future__ import annotations
 

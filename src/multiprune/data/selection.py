@@ -1,4 +1,4 @@
-"""Which rows of a split are used: those with a label, and in which languages."""
+"""Select the rows of a split: labelled ones, of chosen languages."""
 
 from __future__ import annotations
 

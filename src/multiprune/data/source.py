@@ -1,4 +1,4 @@
-"""Where rows come from: the hub, a local mirror of it, files, or a generator."""
+"""Data sources: the hub, a local mirror of it, files, or a generator."""
 
 from __future__ import annotations
 

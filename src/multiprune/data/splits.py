@@ -1,4 +1,4 @@
-"""The splits of a task: read, without rows that are not used, and encoded."""
+"""Read, filter and encode the splits of a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Blocks of a corpus, encoded as training reads them and numbered without end."""
+"""An endless stream of encoded blocks of a corpus, which can be resumed."""
 
 from __future__ import annotations
 

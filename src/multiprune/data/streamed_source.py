@@ -1,4 +1,4 @@
-"""A corpus whose training texts are read piece by piece, while an encoder trains on them."""
+"""A corpus that is streamed while an encoder trains on it."""
 
 from __future__ import annotations
 

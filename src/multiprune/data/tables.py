@@ -1,4 +1,4 @@
-"""Tables in files, CSV, TSV, JSON lines and parquet, of which only some columns are read."""
+"""Read selected columns of CSV, TSV, JSON lines and parquet files."""
 
 from __future__ import annotations
 

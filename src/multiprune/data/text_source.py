@@ -1,4 +1,4 @@
-"""Plain text files: one text a line."""
+"""Plain text files with one text per line."""
 
 from __future__ import annotations
 

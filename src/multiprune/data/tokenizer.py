@@ -1,4 +1,4 @@
-"""A tokenizer made from texts: WordPiece as BERT's, or byte-level BPE as RoBERTa's."""
+"""Train a tokenizer: WordPiece as BERT's, or byte-level BPE as RoBERTa's."""
 
 from __future__ import annotations
 

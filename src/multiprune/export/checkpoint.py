@@ -1,4 +1,4 @@
-"""The folder that is shipped: encoder, heads, tokenizer, in safetensors and JSON; and back."""
+"""Write and read exported folders: encoder, heads, tokenizer, in safetensors and JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An encoder with a classification head of its own, as the hub has them: loaded, cut, written."""
+"""Load, prune and save sequence classifiers of transformers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a finished run to a folder that is handed over."""
+"""Export a finished run."""
 
 from __future__ import annotations
 

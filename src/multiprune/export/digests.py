@@ -1,4 +1,4 @@
-"""SHA-256 of the weights in a folder, because safetensors does not notice a flipped bit."""
+"""SHA-256 digests of weight files, because safetensors does not detect flipped bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A shipped model that changes its size from one request to the next."""
+"""An exported dynamic model, which changes its size from one request to the next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts as users hand them to a shipped model."""
+"""Checks of the texts that users pass to an exported model."""
 
 from __future__ import annotations
 

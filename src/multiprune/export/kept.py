@@ -1,4 +1,4 @@
-"""What a shipped encoder has kept of its weights."""
+"""Load the masks of a run or an exported encoder."""
 
 from __future__ import annotations
 

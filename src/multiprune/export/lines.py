@@ -1,4 +1,4 @@
-"""Texts from the lines of a file, and what a shipped model predicts for each."""
+"""Predict for the lines of a file."""
 
 from __future__ import annotations
 

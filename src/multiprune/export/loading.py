@@ -1,4 +1,4 @@
-"""What was shipped, loaded as what it is: one model, several of shared weights, or many sizes."""
+"""Load an exported folder: a single model, packed models, or a dynamic model."""
 
 from __future__ import annotations
 

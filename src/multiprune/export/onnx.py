@@ -1,4 +1,4 @@
-"""One ONNX file: the encoder, the heads of all tasks, and the check that it answers the same."""
+"""Export encoder and heads to one ONNX file, and compare its logits with PyTorch's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anybody's encoder, with or without a head of transformers: saved, and loaded again."""
+"""Save and load pruned transformers models of your own, with or without a head."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From runs that keep parts of the same weights to one folder that answers all their tasks."""
+"""Pack several runs with shared weights into one folder."""
 
 from __future__ import annotations
 

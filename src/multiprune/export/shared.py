@@ -1,4 +1,4 @@
-"""The weights that any of several models keeps, found to be those of one encoder."""
+"""Merge the weights of several runs, after checking that they come from one encoder."""
 
 from __future__ import annotations
 

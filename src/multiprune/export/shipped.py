@@ -1,4 +1,4 @@
-"""A shipped model, ready to answer, and the tokenizer that lies beside it."""
+"""Inference with an exported model and its tokenizer."""
 
 from __future__ import annotations
 

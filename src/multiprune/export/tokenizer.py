@@ -1,4 +1,4 @@
-"""A fast tokenizer, read as JSON and made anew with a part of its tokens."""
+"""Reduce the vocabulary of a fast tokenizer."""
 
 from __future__ import annotations
 

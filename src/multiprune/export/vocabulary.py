@@ -1,4 +1,4 @@
-"""The vocabulary that is shipped: the tokens that a corpus uses, and no others."""
+"""Reduce the vocabulary of a model to the tokens of a corpus."""
 
 from __future__ import annotations
 

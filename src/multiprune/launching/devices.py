@@ -1,4 +1,4 @@
-"""Which GPUs there are to hand out, and what a job must find in its environment to see its own."""
+"""Find GPUs, and set the environment by which a job sees only its own."""
 
 from __future__ import annotations
 

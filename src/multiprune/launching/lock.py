@@ -1,4 +1,4 @@
-"""One sweep, and one run, in a folder at a time."""
+"""File locks: one sweep, and one run, per folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs of a sweep in Slurm's hands, from without: handing them over, and finding them again.
+"""Submit the jobs of a sweep to Slurm, and find them again.
 
 All that is known of them lies in the sweep's folder, so that another process can go on waiting:
 ``.slurm/NUMBER/`` holds what was submitted together, named in each job's comment in the queue.

@@ -1,4 +1,4 @@
-"""A job in Slurm's hands, from within: where it prints, and what it does when its time is up."""
+"""Inside a Slurm job: its output, and requeueing at the time limit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a sweep asks Slurm for."""
+"""Resources that a sweep requests from Slurm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for jobs in Slurm's hands, and handing those over again that it has pushed out."""
+"""Wait for Slurm jobs, and resubmit preempted ones."""
 
 from __future__ import annotations
 

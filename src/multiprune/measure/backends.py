@@ -1,4 +1,4 @@
-"""By what a model is run: PyTorch, compiled PyTorch, or ONNX Runtime."""
+"""Inference backends: PyTorch, compiled PyTorch, ONNX Runtime."""
 
 from __future__ import annotations
 

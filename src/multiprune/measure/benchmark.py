@@ -1,4 +1,4 @@
-"""Pruned models beside their dense models: measured, printed, written."""
+"""Benchmark pruned models against their dense models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model costs, counted: multiply-adds, parameters, zeros and bytes."""
+"""Multiply-adds, parameters, zeros and bytes of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported ONNX folder among the models that are compared: its file is what is timed."""
+"""An exported ONNX folder as a benchmarked model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""With which encoder, or encoder-decoder: from the hub, from a folder, or from a run."""
+"""Load an encoder or encoder-decoder: from the hub, a folder, or a run."""
 
 from __future__ import annotations
 

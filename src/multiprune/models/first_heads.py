@@ -1,4 +1,4 @@
-"""What heads begin as: those that lie beside the encoder, where they answer the same task."""
+"""Initialize heads: from those saved with the encoder, where they fit the task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running parts of an encoder's heads, neurons and layers, for a while, on its own weights."""
+"""Run nested parts of an encoder's layers temporarily, on shared weights."""
 
 from __future__ import annotations
 

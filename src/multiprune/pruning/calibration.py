@@ -1,4 +1,4 @@
-"""Attribution without training: some passes over a few examples."""
+"""Attribution on a few examples, without training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several methods in one run: structures first, then single weights of what is left."""
+"""Structured pruning followed by pruning of single weights, in one run."""
 
 from __future__ import annotations
 

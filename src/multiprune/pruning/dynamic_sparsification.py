@@ -1,4 +1,4 @@
-"""One training, every size: parts of an encoder, each inside all larger ones, trained together."""
+"""Dynamic sparsification: train nested subnetworks of all sizes together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all methods that score single weights share: targets, masks, ranking against the budget."""
+"""Shared parts of methods that score single weights: targets, masks, ranking."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transfer: masks that another run has found, kept as they are.
+"""A fixed mask, taken from another run.
 
 As the sparse transfer of Prune OFA (Zafrir et al. 2021) and oBERT (Kurtic et al. 2022), where an
 encoder is pruned once and finetuned on many tasks.

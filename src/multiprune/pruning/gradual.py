@@ -1,4 +1,4 @@
-"""Drives a pruner through a schedule, one optimizer step at a time, in any training loop."""
+"""Drive a pruner through its schedule, one optimizer step at a time, in any training loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Structured pruning by learned gates: on heads, neurons, blocks and layers at once."""
+"""Structured pruning by learned L0 gates on heads, neurons, blocks and layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the units of a layer cost, by what a budget counts."""
+"""Parameters of the units of a layer, as a budget counts them."""
 
 from __future__ import annotations
 

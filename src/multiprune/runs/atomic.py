@@ -1,4 +1,4 @@
-"""Files and folders that are there as a whole or not at all, also after a crash or a full disk."""
+"""Atomic writes of files and folders, also through a crash or a full disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``predictions.safetensors``: what a run answered to every validation and test example.
+"""``predictions.safetensors``: predictions of a run for validation and test examples.
 
 A tensor ``<split>/<task>/<field>`` for each field of ``Answers``, as decided and sorted by example,
 and of ``MetricTerms`` or ``MetricDraws``, by which the task's score can be resampled.

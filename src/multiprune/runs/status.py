@@ -1,4 +1,4 @@
-"""``status.json``: what a run is doing, or what became of it; written while it goes on."""
+"""``status.json``: the state and progress of a run."""
 
 from __future__ import annotations
 

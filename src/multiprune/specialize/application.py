@@ -1,4 +1,4 @@
-"""What settings ask for: ``multiprune specialize``, and ``python train.py -cn specialize``."""
+"""Run ``multiprune specialize`` and ``python train.py -cn specialize`` by their settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The few examples that show which units a task needs: drawn, labelled, weighed."""
+"""Draw, label and weight the calibration examples of a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks and the data of a finished run, built again from what its results say."""
+"""Rebuild the tasks and data of a finished run from its results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specialists of many sizes, measured and not written: what a method is worth on one model."""
+"""Score specialized models of many sizes without writing them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows in several languages: which a task may have, and what scores become of them."""
+"""Languages of a task's rows, and scores by language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masked language modelling: what an encoder is pretrained with, as one more task."""
+"""Masked language modelling as a task."""
 
 from __future__ import annotations
 

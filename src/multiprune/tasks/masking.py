@@ -1,4 +1,4 @@
-"""Which tokens of a text are hidden, and by what: pure functions of tensors and random numbers."""
+"""Token masking, as pure functions of tensors and random numbers."""
 
 from __future__ import annotations
 

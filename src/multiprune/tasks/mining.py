@@ -1,4 +1,4 @@
-"""Mining of translations: of two lists of sentences, which say the same, if any do?"""
+"""Bitext mining: find translations in two lists of sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts cut and joined to blocks of at most so many tokens.
+"""Pack texts into blocks of a maximum length.
 
 A text is a pair of arrays: its tokens, and for each of them where in the text its word begins.
 """

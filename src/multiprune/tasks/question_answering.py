@@ -1,4 +1,4 @@
-"""Extractive question answering: the answer is a span of a context, read in windows."""
+"""Extractive question answering with overlapping windows."""
 
 from __future__ import annotations
 

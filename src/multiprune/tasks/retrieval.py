@@ -1,4 +1,4 @@
-"""Retrieval of translations: nothing is learned, an encoder's hidden states are compared."""
+"""Translation retrieval with an encoder's hidden states; nothing is trained."""
 
 from __future__ import annotations
 

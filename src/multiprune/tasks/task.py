@@ -1,4 +1,4 @@
-"""What a task is: the columns of its rows, what it answers with, a loss and metrics."""
+"""The interface of tasks: columns, output, loss and metrics."""
 
 from __future__ import annotations
 

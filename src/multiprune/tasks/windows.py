@@ -1,4 +1,4 @@
-"""Contexts too long for an encoder as overlapping windows, with answers in tokens of each."""
+"""Overlapping windows of long contexts, with answers as token positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``metrics.csv``: the curves of a run, continued when the run is resumed."""
+"""``metrics.csv``: metrics of a run by step, continued when the run is resumed."""
 
 from __future__ import annotations
 

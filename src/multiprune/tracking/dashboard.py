@@ -1,4 +1,4 @@
-"""A W&B workspace for finished runs, as code: frontier, what was varied, tasks, densities."""
+"""Build a W&B workspace for finished runs."""
 
 from __future__ import annotations
 

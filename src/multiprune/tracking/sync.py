@@ -1,4 +1,4 @@
-"""Sends offline W&B runs, each once, in the order in which they were started."""
+"""Upload offline W&B runs, each once, in the order in which they were started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoints are kept: two to resume from, and the best of the finished schedule."""
+"""Checkpointing: the last two to resume from, and the best after the schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher's logits and hidden states as targets."""
+"""Distillation from a teacher's logits and hidden states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses of training are held against being finite without waiting for the device."""
+"""Check training losses for NaN and infinity without a device sync."""
 
 from __future__ import annotations
 

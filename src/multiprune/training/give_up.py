@@ -1,4 +1,4 @@
-"""Jobs of a sweep that end themselves, because others were better at the same point.
+"""Early stopping of sweep jobs that finished runs dominate.
 
 Optuna's pruners would need one objective. Here a run is held against those that keep no more
 parameters, so that a small model with a low score is not hopeless, but a larger one with the same

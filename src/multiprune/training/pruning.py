@@ -1,4 +1,4 @@
-"""The callback that prunes while a Lightning Trainer trains."""
+"""The Lightning callback that prunes during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of retrieval with the encoder that came out of a run."""
+"""Retrieval scores of a run's final encoder."""
 
 from __future__ import annotations
 

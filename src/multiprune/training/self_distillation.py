@@ -1,4 +1,4 @@
-"""The model as it was before it was pruned, as the teacher of what is left of it."""
+"""Self-distillation: the model before pruning teaches the pruned one."""
 
 from __future__ import annotations
 

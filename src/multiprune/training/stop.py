@@ -1,4 +1,4 @@
-"""The callback that ends a run on SIGTERM and Ctrl-C, so that no step is lost."""
+"""A callback that checkpoints and ends a run on SIGTERM and Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model that a student imitates: loaded from a run, and checked to answer the same tasks."""
+"""Load the teacher of a distillation, and check that its tasks match."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher's logits of all training examples, computed once and kept on disk."""
+"""Cache a teacher's logits of all training examples on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokens of the encoder's own vocabulary, in place of those that are hidden."""
+"""Output of vocabulary tokens for masked positions."""
 
 from __future__ import annotations
 
