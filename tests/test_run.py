@@ -257,7 +257,10 @@ def test_processes_that_share_one_model_are_refused() -> None:
         ),
         (["+pruner.colour=red"], r"`pruner\.colour` is not a setting of Magnitude"),
         (["trainer.strategy=ddp", "trainer.devices=2"], "must be ddp_find_unused_parameters_true"),
-        (["trainer.strategy=ddp_spawn", "trainer.devices=2"], "but uses 'spawn': use trainer=ddp"),
+        (
+            ["trainer.strategy=ddp_spawn", "trainer.devices=2"],
+            "'spawn' is not supported: use trainer=ddp",
+        ),
         (["budget.fraction=0"], r"`fraction` must be in \(0, 1\], but is 0"),
         (["budget.fraction=1.5"], r"`fraction` must be in \(0, 1\], but is 1.5"),
         # Three layers: four projections of 192 x 192, two of 192 x 768.
@@ -289,7 +292,7 @@ def test_processes_that_share_one_model_are_refused() -> None:
         ),
         (["trainer.max_steps=0"], r"`trainer\.max_steps` is 0, but a run needs training"),
         (["trainer.accumulate_grad_batches=0"], r"`trainer\.accumulate_grad_batches` is 0"),
-        (["+trainer.limit_val_batches=0"], r"scored on .* but `trainer\.limit_val_batches` is 0"),
+        (["+trainer.limit_val_batches=0"], r"`trainer\.limit_val_batches` is 0, but a run needs"),
         (["+trainer.val_check_interval=0"], r"`trainer\.val_check_interval` is 0"),
         (["+trainer.fast_dev_run=true"], r"`trainer\.fast_dev_run` is not supported"),
         (["trainer.gradient_clip_val=-1"], "at least 0, but is -1"),

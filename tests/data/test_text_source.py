@@ -38,7 +38,7 @@ def test_no_file_and_no_line_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"text file .*\*\.txt does not exist"):
         load(tmp_path)
     (tmp_path / "a.txt").touch()
-    with pytest.raises(ValueError, match="is empty"):
+    with pytest.raises(ValueError, match="has no rows"):
         load(tmp_path)
 
 

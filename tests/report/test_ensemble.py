@@ -243,7 +243,7 @@ def test_multitask_runs_alone_are_an_error(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     runs.add({"easy": 0.9, "hard": 0.9}, kept=10)
     runs.add({"easy": 0.9, "hard": 0.9}, kept=20, pruner="LowRank")
-    with pytest.raises(ValueError, match="No single-task runs: all 2 runs are multitask"):
+    with pytest.raises(ValueError, match="No single-task runs: all 2 are multitask"):
         best_ensembles(runs.found(), Request(CountBudget(count=50)))
 
 

@@ -248,10 +248,10 @@ def test_window_without_room_for_a_context_is_refused() -> None:
     ("answers", "starts", "said"),
     [
         ([], [], r"row 1 of corpus\.parquet must have as many answers as starts.* but has 0 and 0"),
-        (["dog"], [4, 5], "has 1 answers and 2 starts"),
-        (["dog"], [5], r"'dog' in row 1 of corpus\.parquet is not at 5"),
+        (["dog"], [4, 5], "has 1 and 2"),
+        (["dog"], [5], r"'dog' in row 1 of corpus\.parquet is not at position 5"),
         (["dog", "cow"], [4, 0], "'cow' in row 1"),
-        (["sleeps"], [-6], "is not at -6"),
+        (["sleeps"], [-6], "is not at position -6"),
         ([" "], [3], "' ' in row 1"),
     ],
 )

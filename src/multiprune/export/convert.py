@@ -58,8 +58,8 @@ class ExportSettings:
                 )
         if self.format == "onnx" and (self.storage != "dense" or self.dtype not in (None, "fp32")):
             raise ValueError(
-                "ONNX export supports only `storage` dense and `dtype` fp32, not "
-                f"{self.storage} and {self.dtype}."
+                "ONNX export supports only `storage` dense and `dtype` fp32, but `storage` "
+                f"is {self.storage} and `dtype` is {self.dtype}."
             )
 
 
