@@ -29,9 +29,9 @@ WRONG = {
     "+trainer.max_time='00:12:00:00', but is 99.",
     "encoder.dropout=nan": "`encoder.dropout` must be in [0, 1), but is nan.",
     "encoder.head_dropout=1": "`encoder.head_dropout` must be in [0, 1), but is 1.",
-    "data.mixing=null": "`data.mixing` must name its class as `_target_`, but is None.",
-    "+task.a.b=5": "`task.a` must name its class as `_target_`, but is {'b': 5}.",
-    "+logger.a=5": "`logger.a` must name its class as `_target_`, but is 5.",
+    "data.mixing=null": "`data.mixing` must have a class as `_target_`, but is None.",
+    "+task.a.b=5": "`task.a` must have a class as `_target_`, but is {'b': 5}.",
+    "+logger.a=5": "`logger.a` must have a class as `_target_`, but is 5.",
 }
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,7 +17,7 @@ import torch
 from application import SMALL, run_in
 
 import multiprune
-from multiprune.cli import main
+from multiprune.cli import GROUPS, main, parser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -122,7 +124,7 @@ def test_wrong_runs_are_not_packed(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = refusal(capsys, "pack", finished, "--out", tmp_path / "out")
-    assert "needs two runs" in said
+    assert "at least two runs" in said
     said = refusal(capsys, "pack", finished, tmp_path, "--out", tmp_path / "out")
     assert f"{tmp_path} must be the folder of a finished run" in said
     assert not any(tmp_path.iterdir())
@@ -153,7 +155,7 @@ def test_wrong_choices_are_refused(
     assert "`storage` must be" in refusal(capsys, *export, "--storage", "zip")
     assert "`format` must be" in refusal(capsys, *export, "--format", "pickle")
     assert "nowhere.txt" in refusal(capsys, *export, "--vocabulary", tmp_path / "nowhere.txt")
-    assert "does not exist yet" in refusal(capsys, "export", finished, "--out", finished)
+    assert "already exists" in refusal(capsys, "export", finished, "--out", finished)
     assert not any(tmp_path.iterdir())
 
 
@@ -164,7 +166,7 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
     failed = command("export", run, "--out", tmp_path / "out")
     assert failed.returncode == 2
     assert failed.stdout == ""
-    assert failed.stderr.startswith(f"error: {weights} must be as it was written")
+    assert failed.stderr.startswith(f"error: {weights} is damaged")
     assert len(failed.stderr.splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
@@ -176,7 +178,7 @@ def test_damage_is_one_sentence_and_a_failure(finished: Path, tmp_path: Path) ->
         ("pack", "frozen_movement"),
         ("predict", "--batch-size"),
         ("evaluate", "--metric"),
-        ("specialize", "weight_by_confidence: false # weigh"),
+        ("specialize", "weight_by_confidence: false # weight"),
         ("allocate", "encoder_linear"),
         ("report", "--masks"),
     ],
@@ -192,6 +194,27 @@ def test_help_imports_nothing_heavy(command: str, option: str) -> None:
     )
     assert run.stderr == "0\n"
     assert option in run.stdout
+
+
+def test_help_lists_each_command_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    listed = re.findall(r"^  ([a-z]+)  +[A-Z].*\.$", capsys.readouterr().out, re.MULTILINE)
+    with pytest.raises(SystemExit, match="choose from") as error:
+        main(["unknown"])
+    known = re.findall(r"'([a-z]+)'", str(error.value).partition("choose from")[2])
+    assert sorted(listed) == sorted(known)
+
+
+@pytest.mark.parametrize("command", [name for names in GROUPS.values() for name in names])
+def test_help_of_a_command_ends_with_a_command_line_that_it_accepts(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    program, *arguments = shlex.split(capsys.readouterr().out.rpartition("example:\n")[2])
+    assert (program, arguments[0]) == ("multiprune", command)
+    parser().parse_args(arguments)
 
 
 def test_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

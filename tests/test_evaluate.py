@@ -196,9 +196,9 @@ def test_rows_without_a_label_are_counted_and_left_out(
     )
     capsys.readouterr()
     main(["evaluate", str(run), "--task", "agreement", "--data", str(file)])
-    assert "agreement: 16 examples, 2 without a label left out\n" in capsys.readouterr().out
+    assert "agreement: 16 examples, 2 without a label, skipped\n" in capsys.readouterr().out
     none = written(tmp_path / "none.parquet", {"sentence": ["a"], "label": [-1]})
-    assert "no row of" in refusal(capsys, run, "--task", "agreement", "--data", none)
+    assert "No row of" in refusal(capsys, run, "--task", "agreement", "--data", none)
 
 
 def test_table_and_file_have_the_same_numbers(run: Path, tmp_path: Path, capsys: Output) -> None:
@@ -218,7 +218,7 @@ def test_names_of_tasks_are_text(capsys: Output) -> None:
     said = capsys.readouterr().out
     assert "\x1b" not in said
     assert "│ \\x1b[31m[red]x │ [b]f1  │ 0.5000 │" in said
-    assert "\\x1b[31m[red]x: 1 examples, 2 cut to the length of training\n" in said
+    assert "\\x1b[31m[red]x: 1 examples, 2 truncated to the length of training\n" in said
 
 
 def test_size_is_that_of_a_density(tmp_path: Path, capsys: Output) -> None:
@@ -359,30 +359,30 @@ def refusal(capsys: Output, *arguments: object) -> str:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("RUN --data FILE", "name it with `--task`, one of agreement, entailment, quantity, roles"),
+        ("RUN --data FILE", "`--task`: choose one of agreement, entailment, quantity, roles"),
         (
             "RUN --data FILE --task agreement roles",
-            "name it with `--task`, one of agreement, roles",
+            "`--task`: choose one of agreement, roles",
         ),
         ("RUN --data FILE --task other", "must be one of agreement, "),
         ("RUN --data nowhere.csv --task agreement", "nowhere.csv does not exist"),
-        ("RUN --data FILE --task agreement --split test", "`--split` is of a run's own data"),
+        ("RUN --data FILE --task agreement --split test", "Pass either `--data` or `--split`"),
         ("RUN --data FILE --task roles", "must have a column 'tokens'"),
         ("RUN --data FILE --task agreement --text a b", "`--text` must name 1 column(s)"),
         ("RUN --data FILE --task agreement --text a", "must have a column 'a'"),
         (
             "RUN --data FILE --task agreement --label sentence",
-            "'sentence' is named for two of them",
+            "'sentence' is named more than once",
         ),
         ("RUN --data FILE --task agreement --metric magic", "must be one of accuracy, f1, "),
         ("RUN --data FILE --task agreement --metric recall_at_k", "but is 'recall_at_k'"),
         ("RUN --data FILE --task agreement --metric pearson", "does not fit"),
-        ("RUN --text a", "`--data`, which is missing"),
+        ("RUN --text a", "need `--data`"),
         ("RUN --batch-size 0", "`batch_size` must be a whole number"),
         ("RUN --mirror nowhere --density 0.5", "dynamic_sparsification"),
-        ("OUT", "name labelled rows with `--data`"),
+        ("OUT", "pass labelled rows with `--data`"),
         ("OUT --data FILE --task agreement --data-of OUT", "results.json"),
-        ("OTHER --data-of RUN", "must say how sets, spans, questions, integers is evaluated"),
+        ("OTHER --data-of RUN", "Unknown tasks sets, spans, questions, integers"),
     ],
 )
 def test_wrong_input_is_one_sentence(

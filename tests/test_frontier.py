@@ -173,5 +173,5 @@ def test_densities_that_were_not_trained_are_refused(run: Path, density: str) ->
 
 def test_run_of_a_single_size_is_refused(tmp_path: Path) -> None:
     save_untrained(tmp_path)
-    with pytest.raises(FileNotFoundError, match="pruner=dynamic_sparsification, but holds one"):
+    with pytest.raises(FileNotFoundError, match="is not a dynamic model"):
         frontier(tmp_path, None, split="validation")

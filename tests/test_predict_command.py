@@ -121,7 +121,7 @@ def test_packed_and_text_to_text_models_predict(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--task", "agreement"], "There are no texts to predict for"),
+        (["--task", "agreement"], "No texts to predict"),
         (["--input", "nowhere"], "nowhere"),
         (["--device", "abacus"], "`device` must be one of cpu"),
         (["--density", "0.5"], "dynamic_sparsification"),

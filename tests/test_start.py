@@ -25,10 +25,10 @@ WRONG = {
     "data.batch_size=0": "`data.batch_size` must be a whole number of at least 1, but is 0",
     "schedule.start=0.9": "must not stop before it starts",
     "data/mixing=fixed": "one weight of at least 0 for each task",
-    "trainer.max_epochs=null": "neither `trainer.max_epochs` nor `trainer.max_steps` is set",
+    "trainer.max_epochs=null": "Set `trainer.max_epochs` or `trainer.max_steps`",
     "distillation=logits distillation.teacher=gone": "of an exported model, but gone",
     "pruner=fixed pruner.mask.run=gone": "`pruner.mask.run` must be the folder of a finished run",
-    "experiment=campos2022_domain": "needs a value of encoder.path",
+    "experiment=campos2022_domain": "Missing values in the configuration: encoder.path",
     "logger=null": "one of its options, as in budget=fraction, but one of logger=null gives null",
 }
 

@@ -1,4 +1,4 @@
-"""Checks of arguments, which raise a sentence before Python does."""
+"""Checks of argument types and ranges, with error messages of one sentence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The objects of one run, from its configuration."""
+"""Build the objects of a run from its configuration."""
 
 from __future__ import annotations
 
@@ -238,13 +238,13 @@ def check_strategy(strategy: Strategy) -> None:
         )
     if strategy._start_method != "popen":
         raise ValueError(
-            "`trainer.strategy` must start processes by the command again, but uses "
-            f"{strategy._start_method!r}: use trainer=ddp."
+            f"`trainer.strategy` with start method {strategy._start_method!r} is not "
+            "supported: use trainer=ddp."
         )
     if not strategy._ddp_kwargs.get("find_unused_parameters"):
         raise ValueError(
-            "`trainer.strategy` must be ddp_find_unused_parameters_true, as a batch is of one task "
-            "and leaves the heads of others unused, but does not look for them: use trainer=ddp."
+            "`trainer.strategy` must be ddp_find_unused_parameters_true, because a batch of "
+            "one task leaves the heads of others unused: use trainer=ddp."
         )
 
 
@@ -253,7 +253,7 @@ def giving_up(config: Mapping[str, Any], pruning: Pruning) -> list[GiveUp]:
     if config["give_up"] is None:
         return []
     if not is_job():
-        raise ValueError("Only a job of a sweep can give up, but this is a run of its own.")
+        raise ValueError("`give_up` needs a sweep (--multirun), but this is a single run.")
     give_up: GiveUp = built(config, "give_up")
     give_up.kept = pruning.pruner.budget.resolve(pruning.pruner.ledger())
     return [give_up]
@@ -265,7 +265,9 @@ def retrieving(config: Mapping[str, Any], encoder: Encoder) -> list[Retrieve]:
         return []
     retrievals = dict(built(config, "retrieval", _convert_="all"))
     if same := sorted(set(retrievals) & set(config["task"])):
-        raise ValueError(f"`retrieval` must not be named as a task, but {', '.join(same)} is.")
+        raise ValueError(
+            f"`retrieval` and `task` must have different names, but share {', '.join(same)}."
+        )
     mirror = config["data"].get("mirror")
     return [
         Retrieve(

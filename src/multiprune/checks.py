@@ -1,4 +1,4 @@
-"""What a configuration tells without any data or weights: checked in no time, without torch."""
+"""Checks of a configuration that need neither data nor weights nor torch."""
 
 from __future__ import annotations
 
@@ -91,22 +91,20 @@ def check_tasks(config: Mapping[str, Any]) -> None:
         name for one in choices for name in one[len("task=[") : -1].replace(" ", "").split(",")
     ]
     if repeated := {name for name in names if names.count(name) > 1}:
-        raise ValueError(
-            f"`task` must name each task once, but names {', '.join(sorted(repeated))} again."
-        )
+        raise ValueError(f"`task` names {', '.join(sorted(repeated))} more than once.")
 
 
 def check_complete(config: Mapping[str, Any]) -> None:
     """Refuse a configuration that leaves a value open."""
     if missing := sorted(_missing(config)):
-        raise ValueError(f"A run needs a value of {', '.join(missing)}, but has none.")
+        raise ValueError(f"Missing values in the configuration: {', '.join(missing)}.")
 
 
 def check_open(config: Mapping[str, Any], name: str, *taken: str) -> None:
     """Refuse settings that would have no effect, because the run makes them itself."""
     if given := sorted(set(config) & set(taken)):
         raise ValueError(
-            f"`{name}.{given[0]}` must be left to the run, but is {config[given[0]]!r}."
+            f"`{name}.{given[0]}` is set by the run: remove it from the configuration."
         )
 
 
@@ -116,11 +114,13 @@ def check_parts(config: Mapping[str, Any]) -> None:
     for name in _COLLECTIONS:
         found = config[name]
         if not isinstance(found, dict) and (found is not None or name != "retrieval"):
-            raise ValueError(f"`{name}` must be one or more by name, but is {found!r}.")
+            raise ValueError(
+                f"`{name}` must be a mapping from names to settings, but is {found!r}."
+            )
         parts |= {f"{name}.{key}": value for key, value in (found or {}).items()}
     for name, part in parts.items():
         if not isinstance(part, dict) or not isinstance(part.get("_target_"), str):
-            raise ValueError(f"`{name}` must name its class as `_target_`, but is {part!r}.")
+            raise ValueError(f"`{name}` must have a class as `_target_`, but is {part!r}.")
 
 
 def value_of(config: Mapping[str, Any], key: str, default: Any = None) -> Any:
@@ -156,17 +156,16 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     """Refuse settings with which nothing would be trained, scored or kept."""
     if trainer.get("max_epochs") in (None, -1) and trainer.get("max_steps", -1) == -1:
         raise ValueError(
-            "Training must end, but neither `trainer.max_epochs` nor `trainer.max_steps` is set."
+            "Set `trainer.max_epochs` or `trainer.max_steps`: the length of training is not known."
         )
     if trainer.get("fast_dev_run"):
         raise ValueError(
-            "A run must leave its files, but `trainer.fast_dev_run` prevents it; "
-            "`trainer.max_steps` makes one short."
+            "`trainer.fast_dev_run` is not supported: use trainer.max_steps for a short run."
         )
     for name in _AT_LEAST_ONCE:
         if trainer.get(name) == 0:
             raise ValueError(
-                f"A run must be trained, and scored on validation data, but `trainer.{name}` is 0."
+                f"`trainer.{name}` is 0, but a run needs training and validation batches."
             )
     if (clip := trainer.get("gradient_clip_val")) is not None:
         check_number("trainer.gradient_clip_val", clip, at_least=0)

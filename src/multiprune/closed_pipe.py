@@ -1,4 +1,4 @@
-"""Output into a pipe whose reader is gone, as behind ``| head``, ends a program quietly."""
+"""End quietly when standard output is a closed pipe, as behind ``| head``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The root of the configuration: what a run is made of, so that a misspelt key is refused."""
+"""The root of the configuration, whose schema refuses misspelt keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Hydra and OmegaConf say to a wrong configuration, in one sentence."""
+"""Errors of Hydra and OmegaConf as one sentence."""
 
 from __future__ import annotations
 

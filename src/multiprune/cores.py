@@ -1,4 +1,4 @@
-"""How many cores this process may use, and how OpenMP, whose threads are torch's, is told so."""
+"""Count the CPU cores of this process, and set OpenMP's thread waiting."""
 
 from __future__ import annotations
 

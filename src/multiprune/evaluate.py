@@ -1,4 +1,4 @@
-"""The metrics of a run's model, or an exported one, on labelled rows."""
+"""Evaluate a run's model, or an exported one, on labelled rows."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def evaluate(request: EvaluationRequest) -> dict[str, Evaluation]:
             found[name] = evaluation
     if not found:
         where = request.data or f"the {request.split} split of {run}"
-        raise ValueError(f"There is nothing to evaluate: no row of {where} has a label.")
+        raise ValueError(f"No row of {where} has a label to evaluate with.")
     return found
 
 
@@ -120,20 +120,17 @@ def _names(request: EvaluationRequest, model: ShippedModel, origin: Origin | Non
     if request.data is None:
         if origin is None:
             raise ValueError(
-                "An exported model has no data of its own: name labelled rows with `--data`, or "
-                "the run that it comes from with `--data-of`."
+                "An exported model has no data: pass labelled rows with `--data`, or its run "
+                "with `--data-of`."
             )
         if request.text or request.label:
-            raise ValueError("`--text` and `--label` name columns of `--data`, which is missing.")
+            raise ValueError("`--text` and `--label` need `--data`.")
     elif len(names) > 1:
-        raise ValueError(
-            f"`--data` has rows of one task: name it with `--task`, one of {', '.join(names)}."
-        )
+        raise ValueError(f"`--data` needs one `--task`: choose one of {', '.join(names)}.")
     known = names if origin is None else origin.config["task"]
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
-            f"The run must say how {', '.join(unknown)} is evaluated, but has only the tasks "
-            f"{', '.join(known)}."
+            f"Unknown tasks {', '.join(unknown)}: the run has only {', '.join(known)}."
         )
     return names
 
@@ -173,7 +170,7 @@ def _renamed(source: Source, task: Task, request: EvaluationRequest) -> Source:
         names = dict(zip(task.text, request.text, strict=True))
     if request.label is not None:
         if not task.label_columns:
-            raise ValueError("`--label` must be left out, as the task has no labels but its texts.")
+            raise ValueError("`--label` is not used: the labels of this task are its texts.")
         names[task.label] = request.label
     return RenamedSource(source=source, names=names)
 

@@ -1,4 +1,4 @@
-"""What every size of a model of many sizes scores, in one pass over the data."""
+"""Evaluate a dynamic model at several densities, in one pass over the data."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def frontier(
         for place, found in enumerate(_scores(model, encoded, split, ladder)):
             scores[place][name] = found
     if not firsts:
-        raise ValueError(f"A frontier needs a task with a {split} split, but {run} has none.")
+        raise ValueError(f"No task of {run} has a {split} split.")
     return [
         _size(model, density, by_task, mean_score([by_task[one][firsts[one]] for one in firsts]))
         for density, by_task in zip(ladder, scores, strict=True)

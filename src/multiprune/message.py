@@ -1,4 +1,4 @@
-"""The one sentence that an error is shown as, and what of any text a terminal is shown."""
+"""Errors as one sentence, and text made printable for a terminal."""
 
 from __future__ import annotations
 

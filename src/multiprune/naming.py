@@ -1,4 +1,4 @@
-"""What a run is called where many are shown, from what Hydra knows of it."""
+"""Run name, group and tags for experiment trackers."""
 
 from __future__ import annotations
 

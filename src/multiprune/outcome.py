@@ -1,4 +1,4 @@
-"""How a run ends that does not end well: refused, failed, interrupted or given up."""
+"""Handle the failure of a run: refused, failed, interrupted or stopped early."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process that has imported torch ends at once."""
+"""End a process that has imported torch at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What libraries print, which is not what a user of this package asked for."""
+"""Silence the output of libraries."""
 
 from __future__ import annotations
 

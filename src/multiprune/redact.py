@@ -1,4 +1,4 @@
-"""Secrets of a configuration: passwords in addresses, and values of keys that say what they are.
+"""Redact secrets of a configuration: passwords in URLs, and values of secret keys.
 
 They are replaced by ``***`` in all that a run leaves behind or shows to others.
 """

@@ -1,4 +1,4 @@
-"""Input that is refused: one sentence, and exit status 2."""
+"""Refused input: one sentence, and exit status 2."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One run, from a composed configuration to a folder of results. Reads top to bottom."""
+"""One run, from its configuration to a folder of results; reads top to bottom."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The start of a run: what its configuration tells is checked before torch is imported."""
+"""Start a run: check its configuration before torch is imported."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def check_is_of_run(config: Mapping[str, Any]) -> None:
     keys = {"task", *config}
     if missing := [setting.name for setting in fields(Train) if setting.name not in keys]:
         raise ValueError(
-            "A configuration of runs must extend that of a run, by `defaults: [train, _self_]`, "
-            f"but this one has no `{missing[0]}`."
+            f"The configuration has no `{missing[0]}`: extend that of a run, by `defaults: "
+            "[train, _self_]`."
         )
 
 

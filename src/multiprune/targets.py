@@ -1,4 +1,4 @@
-"""Classes and functions that a configuration read from a folder may name.
+"""Classes and functions that an untrusted configuration may import.
 
 Such a configuration may be somebody else's: what it names is looked up, and with that imported and
 called, only if it belongs to a package that is listed here or that the user's own command allows.
@@ -96,6 +96,6 @@ def _check(name: Any, where: str, allowed: tuple[str, ...]) -> Any:
         ):
             return found
     raise ValueError(
-        f"{where} names {name}, which is not run, as it comes from a folder: if you trust it, "
+        f"{where} names {name}, which is not imported, as the configuration may be untrusted: "
         "allow its package with `--allow-targets` (or `allow_targets`)."
     )

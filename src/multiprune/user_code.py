@@ -1,4 +1,4 @@
-"""Code of the user that a configuration names: where it fails, that is said in one sentence."""
+"""Errors in user code that a configuration names, as one sentence."""
 
 from __future__ import annotations
 

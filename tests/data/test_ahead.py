@@ -85,7 +85,7 @@ def test_a_worker_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     (worker,) = workers()
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
-    with pytest.raises(ChildProcessError, match="The 1 `workers` that tokenize ahead must go on"):
+    with pytest.raises(ChildProcessError, match="One of 1 tokenization `workers` was killed"):
         take(batches, 30)
     data.teardown("fit")
     assert not workers()

@@ -190,7 +190,7 @@ def test_without_locks_rows_that_another_process_wrote_meanwhile_are_read(
     assert (task.encodings, other.encodings) == (1, 1)
     assert found == read(other, tmp_path)
     assert len(visible(tmp_path)) == 1
-    assert "may be tokenized by several runs at once: FileSystem does not" in caplog.text
+    assert "may tokenize the same rows at once: FileSystem does not" in caplog.text
 
 
 @pytest.mark.parametrize("lost", ["counts.json", "rows.arrow"])

@@ -158,7 +158,7 @@ def test_truncation_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFi
         data = set_up(tmp_path, {"one": task(agreement), "two": task()}, max_length=5)
         data.setup()
     count = sum(SPLITS.values())
-    assert caplog.messages == [f"one: {count} texts cut to 5 tokens."]
+    assert caplog.messages == [f"one: truncated {count} texts to 5 tokens."]
     assert (data.encoded["one"].truncated, data.encoded["two"].truncated) == (count, 0)
 
 
@@ -182,8 +182,8 @@ def test_words_that_are_not_read_are_reported(
     with caplog.at_level(logging.WARNING):
         data = set_up(tmp_path, tasks, max_length=5)  # three words
     assert caplog.messages == [
-        "cut: 35 texts cut to 5 tokens.",
-        "cut: 35 words not read; they count as not found.",
+        "cut: truncated 35 texts to 5 tokens.",
+        "cut: 35 words were truncated and count as not found.",
     ]
     assert data.examples == {"cut": 23, "windows": 23}
 
@@ -202,7 +202,7 @@ def test_left_out_rows_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         set_up(tmp_path, {"one": task(unlabelled_test)})
     # Every third of 23 rows and of 7; the test split is left out as a whole.
-    assert caplog.messages == ["one: 11 rows without a label left out."]
+    assert caplog.messages == ["one: skipped 11 rows without a label."]
 
 
 def test_rows_without_a_word_are_left_out_and_named_once(
@@ -224,7 +224,7 @@ def test_rows_without_a_word_are_left_out_and_named_once(
         data = set_up(tmp_path, {"one": task})
         data.prepare_data()
     (said,) = caplog.messages
-    assert said.startswith("one: 4 rows without a word left out of ")
+    assert said.startswith("one: skipped 4 rows without a word of ")
     assert said.endswith(", the first is row 4.")
     assert data.examples == {"one": 19}
     kept = [len(one) - 2 for one in data.encoded["one"].splits["train"]["input_ids"][:]]
@@ -248,11 +248,11 @@ def test_task_without_any_word_is_refused_by_its_name_and_file(tmp_path: Path, e
         source=GeneratedSource(generator=tagged, rows=SPLITS),
     )
     split, count = [*SPLITS.items()][empty]
-    with pytest.raises(ValueError, match="rows with words") as error:
+    with pytest.raises(ValueError, match="without a word") as error:
         set_up(tmp_path, {"one": task(), "silent": silent})
     assert str(error.value) == (
-        f"A task needs rows with words, but tagged ({split}, seed {empty}) of the task 'silent' "
-        f"has none in column 'words': all {count} rows are without a word."
+        f"All {count} rows of tagged ({split}, seed {empty}), of the task 'silent', are without a "
+        "word in column 'words'."
     )
 
 
@@ -339,7 +339,7 @@ def test_a_split_of_fewer_rows_than_processes_is_refused_before_training(
     for world_size in (5, 6):
         monkeypatch.setattr(data, "trainer", place(0, world_size))
         fits = pytest.raises(
-            CorpusError, match="a row for each of 6 processes, but test of one has 5"
+            CorpusError, match="test of one has 5 rows, fewer than the 6 processes"
         )
         with fits if world_size == 6 else nullcontext():
             data.train_dataloader()

@@ -153,7 +153,7 @@ def test_windows_are_of_the_rows_of_the_whole_split(
         ("numbers", "number", 9.0, "row 7 is 9.0"),
         ("tags", "tags", ["O"], "row 7 has 1 tags"),
         ("tags", "tags", "unknown", "row 7 is 'u"),
-        ("answers", "starts", [900], "row 7 of corpus.parquet is not at 900"),
+        ("answers", "starts", [900], "row 7 of corpus.parquet is not at position 900"),
     ],
 )
 def test_refusals_name_rows_as_the_whole_split_numbers_them(

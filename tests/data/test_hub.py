@@ -351,7 +351,7 @@ def test_other_columns_than_expected_are_named(hub: Hub, layout: HubLayout, expe
 
 
 def test_layout_that_says_two_things_is_refused() -> None:
-    with pytest.raises(ValueError, match="by `configurations` or by `prefixes`, but both"):
+    with pytest.raises(ValueError, match="either `configurations` or `prefixes`, not both"):
         HubLayout(configurations={"de": "x"}, prefixes={"de": "y"})
     with pytest.raises(
         ValueError, match=r"must name contexts, answers and starts, but names \['a'\]"

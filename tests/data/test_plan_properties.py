@@ -180,7 +180,7 @@ def test_what_is_set_aside_and_what_is_left_are_all_rows(
     table = Dataset.from_dict({"class": classes, "row": [*range(len(classes))]})
     rows = Rows(table, "corpus", "x")
     parts: dict[bool, list[int]] = {}
-    with refusal_with("must leave rows"):
+    with refusal_with("leaves no rows"):
         for aside in (True, False):
             part = part_of(rows, share, seed=seed, classes="class", set_aside=aside)
             parts[aside] = part.table["row"][:]

@@ -72,5 +72,5 @@ def test_what_is_wrong_with_a_column_is_said_of_both_names(tmp_path: Path) -> No
 
 
 def test_one_column_is_not_read_as_two(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'premise' is named for two of them"):
+    with pytest.raises(ValueError, match="'premise' is named more than once"):
         loaded(tmp_path, {"label": "premise"})

@@ -232,7 +232,7 @@ def test_ranks_share_the_texts_of_a_batch(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_nothing_to_share_is_refused(tmp_path: Path) -> None:
     tasks = {"urgency": tickets(rows=24)["urgency"]}
-    with pytest.raises(ValueError, match=r"^`data\.share_texts` needs tasks whose texts are the"):
+    with pytest.raises(ValueError, match=r"^`data\.share_texts` needs tasks with the"):
         set_up(tmp_path, tasks, share_texts=True)
 
 

@@ -140,7 +140,7 @@ def test_wrong_input_is_one_sentence(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.txt does not exist"):
         made(tmp_path / "none.txt", "bpe")
     (tmp_path / "empty.txt").write_text(" \n\n")
-    with pytest.raises(ValueError, match=r"there are none in .*empty\.txt"):
+    with pytest.raises(ValueError, match=r"No texts .* in .*empty\.txt"):
         made(tmp_path / "empty.txt", "bpe")
     table = pyarrow.table({"line": TEXTS})
     pyarrow.parquet.write_table(table, tmp_path / "line.parquet")

@@ -128,13 +128,13 @@ def test_density_out_of_range_is_refused_and_the_size_stays(run: Path, density: 
 
 
 def test_exports_refuse_densities_and_models_that_do_not_fit(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"must have one size, but .* has many: name one"):
+    with pytest.raises(ValueError, match=r"is a dynamic model: choose a size"):
         export_model(run / "sizes", tmp_path / "out", ExportSettings())
     with pytest.raises(ValueError, match=r"must be in \[0"):
         export_model(run, tmp_path / "out", ExportSettings(), density=0.01)
     single = tmp_path / "single"
     export_model(run, single, ExportSettings(), density=0.5)
-    with pytest.raises(FileNotFoundError, match="must hold a model of many sizes"):
+    with pytest.raises(FileNotFoundError, match="is not a dynamic model"):
         export_model(single, tmp_path / "out", ExportSettings(), density=0.5)
     with pytest.raises(FileNotFoundError):
         load_sizes(tmp_path)

@@ -142,10 +142,10 @@ def test_bytes_become_predictions_that_json_can_write(model: ShippedModel) -> No
 @pytest.mark.parametrize(
     ("given", "tasks", "are_json", "message"),
     [
-        ([], ["classes"], False, "There are no texts to predict for"),
-        ([], [], True, "There are no texts to predict for"),
+        ([], ["classes"], False, "No texts to predict"),
+        ([], [], True, "No texts to predict"),
         (lines(["dog"]), ["other"], False, "must be one of classes, .* but is 'other'"),
-        (lines(["dog"]), ["mlm"], False, "mlm predicts hidden tokens"),
+        (lines(["dog"]), ["mlm"], False, "mlm predicts masked tokens"),
         (lines(["dog", "the fox"]), ["pairs"], False, "Line 1 must hold premise and hypothesis"),
         (lines(["a\tb", "a\tb\tc"]), ["pairs"], False, "Line 2 must hold .* has 2 tabs"),
         (lines(["a\tb", ""]), [], False, "Line 2 must hold .* has 0 tabs"),
@@ -153,14 +153,14 @@ def test_bytes_become_predictions_that_json_can_write(model: ShippedModel) -> No
             lines(["a\tb\tc"]),
             [],
             False,
-            r"3 text\(s\) .*: name one .* pairs \(premise, hypothesis\)",
+            r"3 text\(s\) .*: choose one .* pairs \(premise, hypothesis\)",
         ),
         (lines(["a"]), ["classes", "pairs"], False, "read one text and others two .* `--json`"),
         ([b"the fox\n", b"\xff\n"], ["classes"], False, "Line 2 must be text in UTF-8"),
         (lines(["the fox"]), [], True, "Line 1 must be JSON"),
         (objects({"sentence": "a"}) + lines([""]), [], True, "Line 2 must be JSON"),
         (objects(["a"]), ["classes"], True, "Line 1 must be a JSON object, .* is a list"),
-        (objects({"text": "a"}), [], True, "line 1 holds, the columns text: name one"),
+        (objects({"text": "a"}), [], True, "line 1, the columns text: choose one"),
         (objects({"text": "a"}), ["classes"], True, "Line 1 must have 'sentence', but has text"),
         (objects({}), ["classes"], True, "Line 1 must have 'sentence', but has nothing"),
         (objects({"sentence": 3}), ["classes"], True, "'sentence' on line 1 must be a string, but"),
@@ -186,5 +186,5 @@ def test_model_without_predictions_for_texts_is_refused(tmp_path: Path) -> None:
     encoder = from_scratch(layers=1, hidden=16, heads=2, intermediate=12)
     tasks = {"mlm": masked_task().read_by(encoder.tokenizer)}
     save_model(tmp_path / "model", MultitaskModel(encoder.model, tasks), encoder.tokenizer, tasks)
-    with pytest.raises(ValueError, match="None of the tasks mlm has predictions for texts"):
+    with pytest.raises(ValueError, match="None of the tasks mlm can predict for texts"):
         next(predict_lines(multiprune.load(tmp_path / "model"), lines(["dog"])))

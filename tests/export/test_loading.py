@@ -245,7 +245,7 @@ def test_json_that_is_damaged_is_refused(shipped: Path, name: str, content: str)
 
 def test_tokenizer_that_is_missing_is_refused(shipped: Path) -> None:
     (shipped / "tokenizer.json").unlink()
-    assert "tokenizer.json is missing" in refusal(shipped)
+    assert "has no tokenizer.json" in refusal(shipped)
 
 
 def test_head_that_is_missing_is_refused(shipped: Path) -> None:

@@ -354,7 +354,9 @@ def test_other_answers_are_refused_and_leave_nothing(
 ) -> None:
     (tmp_path / "other.txt").write_text("stays")
     gives(monkeypatch, bert[1])
-    with pytest.raises(RuntimeError, match=f"by a share of 0.0001, but those of {task} differ by"):
+    with pytest.raises(
+        RuntimeError, match=rf"differ from those of PyTorch by .* for {task}, more than 0\.0001"
+    ):
         export_onnx(shifted(bert[0], task, shift), tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["other.txt"]
 
@@ -372,7 +374,7 @@ def test_file_for_one_length_is_refused(
     model = gives(monkeypatch, bert[1])
     for tensor in model.graph.input:
         tensor.type.tensor_type.shape.dim[1].dim_value = 7
-    with pytest.raises(RuntimeError, match=r"ONNX Runtime must be able to run .*input_ids"):
+    with pytest.raises(RuntimeError, match=r"ONNX Runtime cannot run .*input_ids"):
         export_onnx(bert[0], tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -429,7 +431,7 @@ def test_what_onnx_has_not_is_refused(
     run: Path, tmp_path: Path, options: list[str], sentence: str
 ) -> None:
     arguments = ["export", str(run), "--out", str(tmp_path / "out"), "--format", "onnx"]
-    with pytest.raises(SystemExit, match=rf"^error: An ONNX file is .* dense .* fp32.*{sentence}"):
+    with pytest.raises(SystemExit, match=rf"^error: ONNX export .* dense .* fp32.*{sentence}"):
         main([*arguments, *options])
     assert not list(tmp_path.iterdir())
 
@@ -446,8 +448,8 @@ def no_mask(model: ShippedModel) -> None:
     ("change", "message"),
     [
         (lambda model: model.encoder.half(), "is torch.float16, torch.float32: .* `dtype` fp32"),
-        (lambda model: model.bfloat16(), "but the model is torch.bfloat16: .* `dtype` fp32"),
-        (lambda model: model.heads.train(), "must be in evaluation mode"),
+        (lambda model: model.bfloat16(), "but this one is torch.bfloat16: .* `dtype` fp32"),
+        (lambda model: model.heads.train(), "is in training mode"),
         (boxes, "but gives attention_mask, bbox, input_ids"),
         (no_mask, "but gives input_ids"),
     ],
@@ -482,5 +484,5 @@ def test_model_of_16_bits_is_written_with_32(
 
 
 def test_folder_must_exist(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="must be a folder to write into"):
+    with pytest.raises(FileNotFoundError, match=r"output folder .* does not exist"):
         export_onnx(dense("bert"), tmp_path / "none")

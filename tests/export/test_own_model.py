@@ -164,7 +164,7 @@ class Own(BertModel):  # type: ignore[no-untyped-call]
 def test_what_could_not_be_loaded_again_is_not_saved(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"but is a Linear: save the encoder in it\.$"):
         multiprune.save(tmp_path / "new", nn.Linear(1, 1))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"^Own is no class of transformers"):
+    with pytest.raises(TypeError, match=r"^Own is not a class of transformers"):
         multiprune.save(tmp_path / "new", Own(network().config))
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "thesis.tex").write_text("")

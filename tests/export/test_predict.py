@@ -236,7 +236,7 @@ def test_texts_are_cut_to_the_length_of_training(model: ShippedModel) -> None:
     [
         ("classes", ["dog"], ["dog"], "'classes' reads sentence: leave out `pairs`"),
         ("pairs", ["dog"], None, "reads premise and hypothesis: pass the second texts as `pairs`"),
-        ("pairs", ["dog", "cat"], ["dog"], "must be equally many, but are 2 and 1"),
+        ("pairs", ["dog", "cat"], ["dog"], "must have the same length, but have 2 and 1"),
         ("classes", [["dog"]], None, r"must be a string, but number 0 is \['dog'\]"),
         ("tags", ["dog", 3], None, "must be a string or a list of words, but number 1 is 3"),
         ("other", ["dog"], None, "The task must be one of classes, .* but is 'other'"),
@@ -255,7 +255,7 @@ def test_tasks_over_the_vocabulary_have_logits_only(tmp_path: Path) -> None:
     tasks = {"mlm": masked_task().read_by(encoder.tokenizer)}
     save_model(tmp_path / "model", MultitaskModel(encoder.model, tasks), encoder.tokenizer, tasks)
     loaded = multiprune.load(tmp_path / "model")
-    with pytest.raises(ValueError, match="mlm answers with tokens of the vocabulary: use `logits`"):
+    with pytest.raises(ValueError, match="mlm predicts tokens of the vocabulary: use `logits`"):
         loaded.predict("mlm", "the dog")
     with pytest.raises(ValueError, match="None of the tasks mlm answers a single text by name"):
         loaded.predict_all("the dog")

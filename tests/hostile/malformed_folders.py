@@ -145,7 +145,7 @@ EXPORTS: dict[str, tuple[str, Spoil, str]] = {
         "has none for nobody",
     ),
     "no tokenizer": ("dense", without(TOKENIZER), TOKENIZER),
-    "broken tokenizer": ("dense", holding(TOKENIZER, b"{"), "must hold a tokenizer"),
+    "broken tokenizer": ("dense", holding(TOKENIZER, b"{"), "cannot be loaded"),
     "truncated masks": ("bitmask", cut(MASKED, 2000), MASKED),
     "no masks": ("bitmask", without(MASKED), "must hold model.safetensors"),
     "flipped masks": ("bitmask", flipped(MASKED), MASKED),

@@ -75,7 +75,7 @@ OVERRIDES = {
     "+trainer.strategy=nothing": "`trainer.strategy`",
     "seed==": "'seed=='",
     "seed=${nothing:1}": "seed",
-    "give_up=hopeless": "Only a job of a sweep can give up",
+    "give_up=hopeless": "`give_up` needs a sweep",
     "setting=per_language": "data.language",
 }
 
@@ -116,7 +116,7 @@ MORE_OVERRIDES = {
     "task.agreement.metrics.accuracy=5": "'accuracy'",
     "task.agreement.source.rows=5": "`rows`",
     "distillation=logits;distillation.teacher=5": "`distillation.teacher`",
-    "budget._target_=5": "`budget` must name its class",
+    "budget._target_=5": "`budget` must have a class",
     "task.agreement.metrics.accuracy._target_=nowhere.accuracy": "names nowhere.accuracy, which",
     "task.agreement.label=nothing": "'nothing'",
     "encoder.tokenizer=/nowhere": "/nowhere/tokenizer.json",
@@ -124,7 +124,7 @@ MORE_OVERRIDES = {
     "encoder.path=/nowhere": "/nowhere/config.json",
     "+pruner.nothing=1": "`pruner.nothing`",
     "budget=null": "budget=null",
-    "task=[agreement,agreement]": "`task` must name each task once",
+    "task=[agreement,agreement]": "`task` names",
     "data.cap=[1]": "data.cap=[1]",
     "seed": "'seed'",
     "seed=${nothing}": "seed",

@@ -28,7 +28,7 @@ def test_jobs_without_a_gpu_see_none() -> None:
 
 @pytest.mark.parametrize("listed", ["", "-1"])
 def test_there_must_be_a_gpu_unless_workers_are_asked_for(listed: str) -> None:
-    with pytest.raises(ValueError, match=r"needs a GPU, or hydra\.launcher\.workers=N"):
+    with pytest.raises(ValueError, match=r"found no GPU: set hydra\.launcher\.workers=N"):
         workers(None, {VISIBLE: listed})
     with pytest.raises(ValueError, match="at least 1, but is 0"):
         workers(0, {VISIBLE: "0"})

@@ -124,7 +124,7 @@ def test_processor_jobs_see_no_gpu_and_share_the_cores(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "devices", "reason"),
     [
-        (["value=1,2"], "", "needs a GPU, or hydra.launcher.workers=N"),
+        (["value=1,2"], "", "found no GPU: set hydra.launcher.workers=N"),
         (["value=1,2", "hydra.launcher.workers=0"], "0", "a whole number of at least 1, but is 0"),
         (["valeu=1,2"], "0", "Could not override 'valeu'"),
         (["value=1,two"], "0", "Value 'two' of type 'str' could not be converted"),
@@ -167,8 +167,8 @@ def test_second_sweep_into_a_folder_is_refused_until_the_first_has_ended(tmp_pat
         second = sweep(tmp_path, "value=1,2")
         assert second.returncode == 1
         assert second.stderr == (
-            f"error: One sweep writes into a folder at a time, but {tmp_path} is being written to "
-            f"by process {first.pid} on {os.uname().nodename}.\n"
+            f"error: {tmp_path} is in use by another sweep, process {first.pid} on "
+            f"{os.uname().nodename}: wait for it, or choose another folder.\n"
         )
         assert set(records(tmp_path, "begun")) == {0, 1}
     finally:
@@ -183,7 +183,7 @@ def test_interrupt_ends_all_jobs(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert errors == "The sweep was interrupted, and the jobs that ran with it.\n"
+    assert errors == "The sweep and its running jobs were interrupted.\n"
     begun = records(tmp_path, "begun")
     assert set(begun) == {0, 1}
     assert not any(is_alive(job["pid"]) for job in begun.values())

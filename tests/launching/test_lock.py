@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def test_folder_is_locked_until_it_is_let_go(tmp_path: Path) -> None:
     descriptor = lock(tmp_path / "new")
-    with pytest.raises(ValueError, match=f"by process {os.getpid()} on "):
+    with pytest.raises(ValueError, match=f"process {os.getpid()} on "):
         lock(tmp_path / "new")
     descriptor.close()
     lock(tmp_path / "new").close()
@@ -50,7 +50,7 @@ def test_processes_after_the_first_of_a_job_take_part_in_its_sweep(
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
     first = SweepLock()
     first.on_multirun_start(config)
-    with pytest.raises(SystemExit, match="error: One sweep"):
+    with pytest.raises(SystemExit, match=r"error: .* is in use by another sweep"):
         SweepLock().on_multirun_start(config)
     monkeypatch.setenv("LOCAL_RANK", "1")
     second = SweepLock()
@@ -64,7 +64,7 @@ def test_a_callback_that_holds_a_lock_can_be_sent_to_another_process(tmp_path: P
     callback.on_multirun_start(OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}}))
     sent = pickle.loads(pickle.dumps(callback))
     sent.on_multirun_end(OmegaConf.create())
-    with pytest.raises(ValueError, match="One sweep writes into a folder at a time"):
+    with pytest.raises(ValueError, match="is in use by another sweep"):
         lock(tmp_path)
     callback.on_multirun_end(OmegaConf.create())
     lock(tmp_path).close()

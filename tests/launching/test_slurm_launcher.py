@@ -294,7 +294,7 @@ def test_node_without_scontrol_leaves_what_another_start_goes_on_with(tmp_path: 
         ),
         (
             ["hydra.launcher.detach=true", "hydra.launcher.fail_fast=1"],
-            "needs a launcher that waits",
+            "does not work with hydra.launcher.detach=true",
         ),
     ],
 )
@@ -313,7 +313,7 @@ def test_what_cannot_be_is_refused_before_any_job(
     [
         (["trainer.devices=2"], "must be `hydra.launcher.tasks_per_node`, 1, but is 2."),
         (["+trainer.num_nodes=2"], "must be `hydra.launcher.nodes`, 1, but is 2."),
-        (["hydra/sweeper=optuna_study"], "does not wait for scores, but OptunaStudy does."),
+        (["hydra/sweeper=optuna_study"], "does not work with OptunaStudy, which waits for scores"),
     ],
 )
 def test_run_that_slurm_could_not_start_is_refused_before_any_job(
@@ -377,7 +377,7 @@ def test_run_whose_time_is_up_goes_on_bit_for_bit(tmp_path: Path, never_interrup
     limit = ("hydra.launcher.time=2", "hydra.launcher.notice=59")
     done = run(train(tmp_path, WAIT, *SLURM, *limit))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "0" / "output.log").read_text().count("runs this job") == 1
+    assert (tmp_path / "0" / "output.log").read_text().count("requeues this job") == 1
     assert_equal_runs(never_interrupted, tmp_path / "0")
     assert states(tmp_path) == {"0": "finished"}
 
@@ -394,7 +394,7 @@ def test_run_that_makes_room_goes_on_bit_for_bit(tmp_path: Path, never_interrupt
     room = ["sbatch", "--partition=high", "--exclusive", "--output=/dev/null", "--wrap=sleep 1"]
     subprocess.run(room, check=True, stdout=subprocess.DEVNULL)
     assert process.wait(timeout=300) == 0
-    assert (tmp_path / "0" / "output.log").read_text().count("runs this job") == 1
+    assert (tmp_path / "0" / "output.log").read_text().count("requeues this job") == 1
     assert_equal_runs(never_interrupted, tmp_path / "0")
 
 

@@ -182,7 +182,10 @@ def test_node_without_scontrol_says_so(
     pretend(tools, "scontrol", f"echo $* > {tools}/asked")
     requeue(one)
     assert (tools / "asked").read_text() == "requeue 7\n"
-    assert state(one) == ("waiting", "Its time was up, and it will go on.")
+    assert state(one) == (
+        "waiting",
+        "Its time limit was reached; it is requeued and will continue.",
+    )
 
 
 class Told:

@@ -34,7 +34,7 @@ def test_without_submitit_is_told_what_to_install(tmp_path: Path) -> None:
     done = toy(tmp_path / "sweep", {"PYTHONPATH": path})
     assert done.returncode == 1
     assert done.stderr == (
-        "error: hydra/launcher=slurm needs submitit, but it is not installed: "
+        "error: hydra/launcher=slurm needs submitit, which is not installed: "
         "pip install 'multiprune[slurm]'.\n"
     )
 

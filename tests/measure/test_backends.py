@@ -73,7 +73,7 @@ def test_backends_of_a_gpu_are_there_where_one_is(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     on_gpu = [one.name for one in backends() if one.device == "cuda"]
     assert on_gpu == ["eager-cuda", "compiled-cuda", "eager-cuda-bf16", "compiled-cuda-bf16"]
-    with pytest.raises(ValueError, match="onnx has nothing to run on cuda"):
+    with pytest.raises(ValueError, match="onnx on cuda"):
         backends(["onnx"], ["cuda"])
 
 
@@ -82,7 +82,7 @@ def test_backends_of_a_gpu_are_there_where_one_is(monkeypatch: pytest.MonkeyPatc
     [
         (["tpu"], "A backend must be one of eager, compiled, onnx here, but one is 'tpu'"),
         (["eager", ""], "one is ''"),
-        ([], "At least one backend must be left, but none has nothing"),
+        ([], "No backend can run: none"),
     ],
 )
 def test_backends_that_are_not_there_are_refused(kinds: list[str], message: str) -> None:

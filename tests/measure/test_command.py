@@ -51,7 +51,7 @@ def test_lists_that_make_no_sense_are_refused(
     with pytest.raises(SystemExit):
         main(["benchmark", str(tmp_path), flag, value])
     last = capsys.readouterr().err.splitlines()[-1]
-    hint = "`multiprune benchmark --help` says what can be given."
+    hint = "see `multiprune benchmark --help`."
     assert last == f"error: argument {flag}: {sentence}: {hint}"
 
 

@@ -104,10 +104,10 @@ def test_metrics_that_do_not_fit_are_refused(kind: str, metric: Any, said: str) 
 
 @pytest.mark.parametrize("metric", [LogLoss(), ExpectedCalibrationError()])
 def test_of_what_less_is_better_is_no_score(metric: Metric) -> None:
-    with pytest.raises(ValueError, match="of which more must be better, but is 'mine'"):
+    with pytest.raises(ValueError, match="must be better when higher, but is 'mine'"):
         made("two", metric)
 
 
 def test_perplexity_is_no_score() -> None:
-    with pytest.raises(ValueError, match="of which more must be better, but is 'mine'"):
+    with pytest.raises(ValueError, match="must be better when higher, but is 'mine'"):
         masked_task(metrics={"mine": Perplexity()})

@@ -57,7 +57,7 @@ def test_every_dropout_of_the_encoder_is_set(name: str) -> None:
 
 
 def test_an_encoder_without_dropout_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs an encoder with dropout"):
+    with pytest.raises(ValueError, match="`dropout` does not apply"):
         set_dropout(PretrainedConfig(), 0.3)
 
 
@@ -95,7 +95,7 @@ def test_dropout_is_a_probability(name: str, value: float) -> None:
 
 def test_what_has_no_heads_has_no_dropout_of_them(tmp_path: Path) -> None:
     folder = saved_t5(tmp_path)
-    with pytest.raises(ValueError, match=r"`encoder\.head_dropout` is for encoders"):
+    with pytest.raises(ValueError, match=r"`encoder\.head_dropout` does not apply"):
         pretrained(folder, head_dropout=0.1)
 
 

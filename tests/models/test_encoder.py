@@ -275,5 +275,5 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path: Path)
         if rows > largest:
             assert pretrained(str(tmp_path))
             continue
-        with pytest.raises(ValueError, match=rf"has {rows}, and its .* up to the number {largest}"):
+        with pytest.raises(ValueError, match=rf"has {rows} embeddings, but .* up to {largest}"):
             pretrained(str(tmp_path))

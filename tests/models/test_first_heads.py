@@ -63,9 +63,7 @@ def test_tasks_of_the_same_name_and_labels_begin_with_them(
     found = begun(folder / place, TASKS | {"classes": other, "new": other})
     for name, one in model.heads.weights().items():
         assert torch.equal(found[name], one)
-    assert caplog.messages == [
-        f"{name}: the head begins as that in {folder / 'model'}." for name in TASKS
-    ]
+    assert caplog.messages == [f"{name}: head loaded from {folder / 'model'}." for name in TASKS]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +85,7 @@ def test_others_begin_at_random_and_say_why(
     folder, model = run
     found = begun(folder, {name: task})[f"{name}.output.weight"]
     assert not torch.equal(found, model.heads.weights()[f"{name}.output.weight"])
-    assert f"{name}: the head begins at random, as the {key} in" in caplog.text
+    assert f"{name}: head initialized at random, as the {key} in" in caplog.text
 
 
 def test_a_switch_leaves_them_out(
@@ -122,6 +120,6 @@ def test_the_switch_leaves_out_a_head_over_the_vocabulary_too(
     save_model(tmp_path / "model", model, encoder.tokenizer, tasks)
     expected = model.heads.weights()["mlm.dense.weight"]
     assert torch.equal(begun(tmp_path, tasks)["mlm.dense.weight"], expected)
-    assert caplog.messages == ["mlm: the head begins as pretrained."]
+    assert caplog.messages == ["mlm: head initialized from the pretrained head."]
     found = begun(tmp_path, tasks, carry_heads=False)["mlm.dense.weight"]
     assert not torch.equal(found, expected)

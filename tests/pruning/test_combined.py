@@ -235,5 +235,5 @@ def test_structured_budget_below_the_final_one_is_refused() -> None:
 
 
 def test_budgets_that_count_different_things_are_refused() -> None:
-    with pytest.raises(ValueError, match="one counts total and the other encoder_linear"):
+    with pytest.raises(ValueError, match="but have total and encoder_linear"):
         with_structured_budget(CountBudget(count=5000, of="total"))

@@ -159,7 +159,7 @@ def test_multitask_runs_of_other_tasks_are_skipped(runs: Runs) -> None:
     runs.add({"easy": 0.9, "hard": 0.9, "third": 0.9}, kept=10)
     runs.add({"easy": 0.9, "fourth": 0.9}, kept=10)
     ensemble = runs.ensemble(500_000)
-    assert "no multitask run of exactly these tasks" in ensemble.refused["multitask"]
+    assert "No multitask run has exactly these tasks" in ensemble.refused["multitask"]
     assert [(one.path.name, one.reason) for one in ensemble.skipped] == [
         ("012", "multitask, but there is no single-task run of third"),
         ("013", "multitask, but there is no single-task run of fourth"),
@@ -233,7 +233,7 @@ def test_methods_are_shared_out_one_by_one(runs: Runs) -> None:
     ensembles = best_ensembles(runs.found(), Request(CountBudget(count=500_000)))
     assert [one.method for one in ensembles.found] == ["Magnitude"]
     assert list(ensembles.refused) == ["LowRank", "Movement"]
-    assert "but all of these are multitask" in ensembles.refused["LowRank"]
+    assert "No single-task runs: all are multitask" in ensembles.refused["LowRank"]
     assert "its only trained size is 600,000" in ensembles.refused["Movement"]
     with pytest.raises(ValueError, match=r"^LowRank: .*\. Magnitude: .*\. Movement: .*\.$"):
         best_ensembles(runs.found(), Request(CountBudget(count=5)))
@@ -243,7 +243,7 @@ def test_multitask_runs_alone_are_an_error(tmp_path: Path) -> None:
     runs = Runs(tmp_path)
     runs.add({"easy": 0.9, "hard": 0.9}, kept=10)
     runs.add({"easy": 0.9, "hard": 0.9}, kept=20, pruner="LowRank")
-    with pytest.raises(ValueError, match="runs of single tasks, but all of 2 are multitask"):
+    with pytest.raises(ValueError, match="No single-task runs: all 2 are multitask"):
         best_ensembles(runs.found(), Request(CountBudget(count=50)))
 
 

@@ -87,7 +87,7 @@ def test_damage_is_told_and_no_more(sweep: Path) -> None:
     (sweep / "9" / "results.json").write_text("{")
     jobs = {job.path.name: job for job in read_jobs(sweep)}
     assert [jobs[name].state for name in ("9", "10", "11")] == ["unknown", "unknown", "failed"]
-    assert "must be as it was written" in jobs["10"].reason
+    assert "is damaged" in jobs["10"].reason
     assert "results.json is not JSON" in jobs["9"].reason
 
 

@@ -42,7 +42,7 @@ def test_what_fails_changes_nothing(tmp_path: Path) -> None:
     file, moved = tmp_path / "a.txt", tmp_path / "b.txt"
     file.write_text("first")
     with (
-        pytest.raises(OSError, match=r"a\.txt must be writable, but: .*File too large\.$"),
+        pytest.raises(OSError, match=r"a\.txt cannot be written: .*File too large\.$"),
         full_disk(after=10),
         atomic_file(file, moved_to=moved) as beside,
     ):
@@ -61,7 +61,7 @@ def test_a_file_system_that_tells_late_that_it_is_full_is_believed(
 
     monkeypatch.setattr(os, "fsync", full)
     with (
-        pytest.raises(OSError, match=r"must be writable, but: .*No space left on device\.$"),
+        pytest.raises(OSError, match=r"cannot be written: .*No space left on device\.$"),
         atomic_file(tmp_path / "a.txt") as beside,
     ):
         beside.write_text("first")
@@ -70,9 +70,9 @@ def test_a_file_system_that_tells_late_that_it_is_full_is_believed(
 
 def test_what_a_run_leaves_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with full_disk(after=500):
-        with pytest.raises(OSError, match=r"predictions\.safetensors must be writable, but: "):
+        with pytest.raises(OSError, match=r"predictions\.safetensors cannot be written: "):
             write_predictions(tmp_path, {"validation": {"rte": ANSWERS}})
-        with pytest.raises(OSError, match=r"masks\.safetensors must be writable, but: "):
+        with pytest.raises(OSError, match=r"masks\.safetensors cannot be written: "):
             write_masks(tmp_path, MASKS)
     assert not list(tmp_path.iterdir())
 

@@ -129,7 +129,7 @@ def test_a_second_process_is_refused_and_changes_nothing(tmp_path: Path) -> None
     (tmp_path / "status.json").write_text(json.dumps({"state": "running"}))
     with lock(tmp_path, RUN_LOCK, what="run"):
         before = content(tmp_path)
-        with pytest.raises(SystemExit, match=r"^error: One run writes into a folder at a time"):
+        with pytest.raises(SystemExit, match=r"^error: .* is in use by another run"):
             run_in(tmp_path, *SETTINGS)
         assert content(tmp_path) == before
     with one_run_in(tmp_path):

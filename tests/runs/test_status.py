@@ -183,7 +183,7 @@ def test_time_left_counts_from_the_last_word() -> None:
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '"running"', '{"state": "running"}'])
 def test_damage_is_an_error(tmp_path: Path, text: str) -> None:
     (tmp_path / STATUS).write_text(text)
-    with pytest.raises(ValueError, match="must be as it was written"):
+    with pytest.raises(ValueError, match="is damaged"):
         read_status(tmp_path)
 
 

@@ -331,4 +331,4 @@ def test_folder_that_exists_is_refused(
     bert: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").mkdir()
-    assert "does not exist yet" in refused(capsys, *arguments(bert, data, tmp_path))
+    assert "already exists" in refused(capsys, *arguments(bert, data, tmp_path))

@@ -256,7 +256,7 @@ def test_folder_without_a_finished_run_is_refused(
     assert f"{tmp_path} must be the folder of a finished run" in said
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "results.json").unlink()
-    assert f"but {run} has none: name the run" in refused(capsys, run, *SOME)
+    assert f"{run} has no results.json" in refused(capsys, run, *SOME)
     assert not (run / "specialized").exists()
 
 
@@ -265,7 +265,7 @@ def test_folder_of_several_models_is_refused(
 ) -> None:
     packed = shutil.copytree(finished / "model", tmp_path / "packed")
     (packed / "shared.bitmask.safetensors").touch()
-    assert "must hold one model" in refused(capsys, packed, *SOME, f"data_of={finished}")
+    assert "holds several models" in refused(capsys, packed, *SOME, f"data_of={finished}")
 
 
 def test_unknown_task_is_refused_with_those_there_are(
@@ -323,7 +323,7 @@ def test_folder_that_exists_is_refused_before_anything_is_written(
 ) -> None:
     (tmp_path / "out" / "roles").mkdir(parents=True)
     said = refused(capsys, finished, "budget.fraction=0.5", f"out={tmp_path / 'out'}")
-    assert f"does not exist yet, but {tmp_path / 'out' / 'roles'} does" in said
+    assert f"{tmp_path / 'out' / 'roles'} already exists" in said
     assert [one.name for one in (tmp_path / "out").iterdir()] == ["roles"]
 
 

@@ -56,8 +56,8 @@ def test_every_metric_is_averaged() -> None:
         ({"train_languages": ["fr"]}, r"`train_languages` must be of .*\(en, de, sw\), but has fr"),
         ({"train_languages": []}, "must name a language or be null, but is empty"),
         ({"language_groups": {"x": ["fr"]}}, r"`language_groups\.x` must be of .* but has fr"),
-        ({"language_groups": {"de": ["en"]}}, r"another name than they, but 'de' is \['en'\]"),
-        ({"language_groups": {"x": []}}, r"must have members .* but 'x' is \[\]"),
+        ({"language_groups": {"de": ["en"]}}, r"share a language's name, but 'de' is \['en'\]"),
+        ({"language_groups": {"x": []}}, r"must be non-empty .* but 'x' is \[\]"),
         ({"languages": [], "train_languages": ["en"]}, r"\(\), but has en"),
     ],
 )

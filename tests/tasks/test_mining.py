@@ -184,7 +184,7 @@ def test_wrong_declaration_is_refused(changes: dict[str, Any], said: str) -> Non
         (rows(["a", None], ["x", ""]), r"Each row of corpus\.parquet .* but row 1 holds none"),
         (
             rows(["a", None], [None, "y"]),
-            "must have a pair of translations, but there is none of de",
+            "has no pair of translations in de",
         ),
         (rows(["a"], ["x"], ["fr"]), r"declares \(de\), but holds fr"),
     ],

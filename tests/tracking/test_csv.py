@@ -119,7 +119,7 @@ def test_a_write_that_fails_leaves_the_last_file(
 
     monkeypatch.setattr(csv.DictWriter, "writerows", full)
     logger.log_metrics({"loss": 9.0}, 9)
-    with pytest.raises(OSError, match=r"metrics\.csv must be writable, but: the disk is full\."):
+    with pytest.raises(OSError, match=r"metrics\.csv cannot be written: the disk is full\."):
         logger.after_save_checkpoint(None)
     # Nothing hides why a run failed.
     logger.finalize("failed")

@@ -73,7 +73,7 @@ def test_a_place_has_two_parts(place: str, tmp_path: Path) -> None:
 def test_saving_needs_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wandb.login", lambda **_: False)
     write_runs(tmp_path)
-    with pytest.raises(SystemExit, match="error: W&B needs a key"):
+    with pytest.raises(SystemExit, match="error: No W&B API key found"):
         main(["report", str(tmp_path), "--wandb", "me/tests"])
 
 

@@ -68,7 +68,7 @@ def test_wandb_would_send_what_is_not_sent(tmp_path: Path) -> None:
     mark_as_sent(earlier / first.name)
     said = sync(tmp_path, tmp_path, "--dry-run")
     assert said.returncode == 0, said.stderr
-    assert said.stdout == "1 of 2 offline W&B runs are sent already.\n"
+    assert said.stdout == "1 of 2 offline W&B runs were already uploaded.\n"
     assert first.parent.name in said.stderr
     assert earlier.name not in said.stderr
 
@@ -78,7 +78,7 @@ def test_without_a_key_it_says_so_in_one_sentence(tmp_path: Path) -> None:
     said = sync(tmp_path, tmp_path)
     assert said.returncode == 2
     assert said.stderr == (
-        "error: W&B needs a key, but there is none: `wandb login`, or the variable WANDB_API_KEY.\n"
+        "error: No W&B API key found: run `wandb login`, or set WANDB_API_KEY.\n"
     )
 
 

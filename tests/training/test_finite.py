@@ -68,7 +68,7 @@ def refusal(run: Run) -> str:
 
 
 def sentence(spoil: Spoil, step: int) -> str:
-    return f"The training loss must be finite, but is nan for task {spoil.task} at step {step}."
+    return f"The training loss is nan for task {spoil.task} at step {step}."
 
 
 # Batches have a task each, in an order that is the plan's: the next batch may be of another.

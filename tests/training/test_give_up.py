@@ -84,7 +84,7 @@ def test_rivals_are_the_finished_runs_beside_the_own(give_up: GiveUp) -> None:
 
 
 def test_hopeless_run_ends_and_says_why(give_up: GiveUp) -> None:
-    with pytest.raises(GaveUpError, match=r"At step 20 of 40 the score was 0\.5400, which 2 runs"):
+    with pytest.raises(GaveUpError, match=r"Stopped early: 2 finished runs"):
         give_up.on_validation_end(trainer_at(20, 0.54), None)  # type: ignore[arg-type]
 
 
@@ -118,5 +118,5 @@ def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_run_of_its_own_cannot_give_up(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="Only a job of a sweep can give up"):
+    with pytest.raises(SystemExit, match="`give_up` needs a sweep"):
         run_in(tmp_path / "run", *SMALL, "give_up=hopeless")

@@ -266,12 +266,12 @@ def test_language_that_cannot_be_is_refused_in_a_sentence(mirror: Path, tmp_path
     def said(*overrides: str) -> str:
         return refused(tmp_path / "run", *small(mirror, "setting=per_language", *overrides))
 
-    assert said() == "error: A run needs a value of data.language, but has none."
+    assert said() == "error: Missing values in the configuration: data.language."
     assert "of the languages of panx" in said("data.language=el")
     few = [*small(mirror), "task=xnli", "setting=per_language", "data.language=ar"]
     sentence = refused(tmp_path / "run", *few[1:])
-    assert "There must be train rows in ar, but" in sentence
-    assert sentence.endswith("has only such in de, en, zh.")
+    assert "has no train rows in ar" in sentence
+    assert sentence.endswith("only in de, en, zh.")
 
 
 def test_interrupted_run_ends_as_one_that_was_not_stopped(mirror: Path, tmp_path: Path) -> None:

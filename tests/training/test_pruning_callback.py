@@ -283,7 +283,7 @@ def test_several_optimizers_are_refused(tmp_path: Path) -> None:
 
 def test_endless_training_is_refused(tmp_path: Path) -> None:
     trainer = trainer_with(tmp_path, pruning_with(Magnitude), max_epochs=-1)
-    with pytest.raises(ValueError, match="neither `max_steps` nor `max_epochs` is set"):
+    with pytest.raises(ValueError, match="Set `max_steps` or `max_epochs`"):
         trainer.fit(Foreign(), loader())
 
 

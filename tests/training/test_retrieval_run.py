@@ -96,7 +96,7 @@ def test_mining_is_scored_with_a_threshold_from_other_rows(mirror: Path, tmp_pat
     precision, recall = found["precision.de"], found["recall.de"]
     assert found["f1.de"] == pytest.approx(2 * precision * recall / (precision + recall))
     said = refused(tmp_path / "other", *mining)
-    assert "must have a pair of translations, but there is none of af, ar" in said
+    assert "has no pair of translations in af, ar" in said
 
 
 @pytest.mark.parametrize("layer", [None, 1, 2])

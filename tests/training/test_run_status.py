@@ -85,7 +85,7 @@ def test_full_disk_is_a_reason_and_the_run_goes_on_when_there_is_room(
 ) -> None:
     last, straight = tmp_path / "checkpoints" / "last.ckpt", tmp_path / "straight"
     saving = "checkpoint.every_n_steps=2"
-    reason = f"{last} must be writable, but: [Errno 27] File too large."
+    reason = f"{last} cannot be written: [Errno 27] File too large."
     with ExitStack() as disk:
         fill = partial(disk.enter_context, full_disk(after=50_000))
         with pytest.raises(SystemExit) as refused:

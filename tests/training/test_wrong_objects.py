@@ -73,7 +73,7 @@ CASES: dict[str, Callable[[], object]] = {
     "`encoder` must be a module, as model.bert, but is '0.1'.": (
         lambda: Magnitude(budget=BUDGET).prepare(nn.Linear(2, 2), TEXT)
     ),
-    "The pruner must be prepared before it is driven: call pruner.prepare(model).": (
+    "The pruner is not prepared: call pruner.prepare(model) first.": (
         lambda: GradualPruning(Magnitude(budget=BUDGET), SCHEDULE, total_steps=9).attach(
             SGD(nn.Linear(2, 2).parameters())
         )

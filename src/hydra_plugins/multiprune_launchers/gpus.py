@@ -104,7 +104,7 @@ class GpusLauncher(Launcher):
                 observer = _Observer(sweep, jobs)
                 outcomes = run_each(execute, composed(), workers=self._workers, observer=observer)
         except KeyboardInterrupt:
-            raise SystemExit("The sweep was interrupted, and the jobs that ran with it.") from None
+            raise SystemExit("The sweep and its running jobs were interrupted.") from None
         returned = [_returned(*one) for one in zip(jobs, outcomes, strict=True)]
         return conclude(returned, self._config)
 

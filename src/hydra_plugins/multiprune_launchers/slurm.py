@@ -112,8 +112,8 @@ class SlurmLauncher(Launcher):
             import submitit  # noqa: F401
         except ImportError:
             raise SystemExit(
-                "error: hydra/launcher=slurm needs submitit, but it is not installed: "
-                "pip install 'multiprune[slurm]'."
+                "error: hydra/launcher=slurm needs submitit, which is not installed: pip "
+                "install 'multiprune[slurm]'."
             ) from None
         from multiprune.launching.failures import FirstFailures
         from multiprune.launching.job import Application
@@ -188,8 +188,8 @@ class SlurmLauncher(Launcher):
                 raise
             except KeyboardInterrupt:
                 raise SystemExit(
-                    "The jobs go on without this process: start the same command again to wait for "
-                    f"them, or end them by `scancel {' '.join(waiting.arrays())}`."
+                    "The jobs continue in Slurm: start the same command again to wait for "
+                    f"them, or cancel them by `scancel {' '.join(waiting.arrays())}`."
                 ) from None
 
     def _slurm(self) -> "Slurm":
@@ -245,14 +245,14 @@ class SlurmLauncher(Launcher):
             )
         if self._detach and self._fail_fast is not None:
             raise ValueError(
-                "hydra.launcher.fail_fast needs a launcher that waits for the jobs, which "
-                "hydra.launcher.detach=true does not."
+                "hydra.launcher.fail_fast does not work with hydra.launcher.detach=true: set "
+                "one of them to false."
             )
         sweeper = self._config.hydra.sweeper._target_
         if self._detach and sweeper != BASIC_SWEEPER:
             raise ValueError(
-                "`hydra.launcher.detach` needs a sweep that does not wait for scores, but "
-                f"{sweeper.rpartition('.')[2]} does."
+                f"`hydra.launcher.detach` does not work with {sweeper.rpartition('.')[2]}, "
+                "which waits for scores: set it to false."
             )
 
 

@@ -1,4 +1,4 @@
-"""The settings of the sweeper.
+"""Settings of the Optuna sweeper.
 
 Hydra runs the modules of its plug-ins before they are registered, where dataclasses cannot be made,
 and leaves out those with an underscore.

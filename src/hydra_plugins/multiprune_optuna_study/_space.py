@@ -1,4 +1,4 @@
-"""From Hydra's sweep syntax to Optuna's distributions, and back to overrides."""
+"""Convert Hydra's sweep syntax to Optuna's distributions, and samples to overrides."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def search_space(overrides: Sequence[Override]) -> SearchSpace:
     }
     if not distributions:
         raise ValueError(
-            "A study needs something to search, such as optimizer.learning_rate="
-            "'tag(log, interval(1e-5, 1e-3))', but all overrides are single values."
+            "A study has nothing to search, as all overrides are single values: give one "
+            "such as optimizer.learning_rate='tag(log, interval(1e-5, 1e-3))'."
         )
     fixed = [one.input_line for key, one in last.items() if key not in distributions]
     return SearchSpace(distributions, [line for line in fixed if line is not None])
@@ -67,6 +67,6 @@ def _distribution(override: Override) -> BaseDistribution:
         if isinstance(numbers, range) and len(numbers) > 0 and numbers.step > 0:
             return IntDistribution(numbers[0], numbers[-1], step=numbers.step)
     raise ValueError(
-        "A study searches interval(low, high), choice(...) or range(low, high, step) of whole "
-        f"numbers that rise, but {override.input_line} is none of them."
+        f"{override.input_line} is not supported: a study searches interval(low, high), "
+        "choice(...) or an ascending range(low, high, step) of integers."
     )

@@ -61,8 +61,8 @@ class OptunaStudy(Sweeper):
     ) -> None:
         if find_spec("optuna") is None:
             raise SystemExit(
-                "error: hydra/sweeper=optuna_study needs Optuna, but it is not installed: "
-                "pip install 'multiprune[optuna]'."
+                "error: hydra/sweeper=optuna_study needs Optuna, which is not installed: pip "
+                "install 'multiprune[optuna]'."
             )
         words = [one.split(" ") for one in objectives]
         if not words or any(len(one) != 2 or one[0] not in _DIRECTIONS for one in words):
@@ -127,8 +127,8 @@ class OptunaStudy(Sweeper):
         known = study.user_attrs.get("objectives", self.objectives)
         if known != self.objectives:
             raise ValueError(
-                f"The study in {folder} must go on with its own objectives, {known}, but they are "
-                f"{self.objectives}."
+                f"The study in {folder} has the objectives {known}, not {self.objectives}: "
+                "keep them, or choose another folder."
             )
         study.set_user_attr("objectives", self.objectives)
         return study

@@ -1,4 +1,4 @@
-"""How much may stay, and the ledger that it is counted against."""
+"""Parameter budgets, and the ledger of parameters that they are checked against."""
 
 from multiprune.budget.budget import Budget, CountBudget, FractionBudget, FullBudget
 from multiprune.budget.ledger import ParameterLedger

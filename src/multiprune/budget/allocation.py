@@ -1,4 +1,4 @@
-"""Share one budget among single-task models so that their mean score is best, exactly.
+"""Exact allocation of one budget to single-task models, maximizing their mean score.
 
 One trained size for each task, the sum of sizes within the budget, the sum of scores largest: a
 multiple-choice knapsack problem. It is solved by dynamic programming over the partial sums that no

@@ -1,4 +1,4 @@
-"""How many parameters may stay, and of what."""
+"""Budgets: a number or fraction of parameters, counted in a part of the model."""
 
 from __future__ import annotations
 

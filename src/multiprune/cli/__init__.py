@@ -1,4 +1,4 @@
-"""The commands of ``multiprune``: what is done with runs that are finished.
+"""The command line of ``multiprune``: commands for finished runs and exported models.
 
 What a command needs is imported when it runs, so that ``--help`` answers at once.
 """
@@ -6,11 +6,12 @@ What a command needs is imported when it runs, so that ``--help`` answers at onc
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from typing_extensions import override
 
 from multiprune import __version__
+from multiprune.cli.command import command_list
 from multiprune.cli.evaluate import add_evaluate_command
 from multiprune.cli.models import add_model_commands
 from multiprune.cli.predict import add_predict_command
@@ -23,16 +24,26 @@ from multiprune.message import first_line
 from multiprune.quick_exit import exit_quickly
 from multiprune.refusal import DEFECT, Refusal
 
-if TYPE_CHECKING:
-    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+GROUPS = {
+    "train": ("status", "sync", "tokenizer"),
+    "inspect": ("evaluate", "report", "allocate", "frontier", "benchmark"),
+    "ship": ("export", "pack", "specialize", "predict"),
+}
+
+_EPILOG = """\
+
+`python train.py task=mrpc` trains; `multiprune COMMAND --help` explains a command.
+
+example:
+  multiprune report runs"""
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one sentence what is wrong with arguments, without the usage before it."""
+    """A parser that reports wrong arguments in one sentence, without the usage before it."""
 
     @override
     def error(self, message: str) -> NoReturn:
-        refusal = Refusal(f"{message}: `{self.prog} --help` says what can be given.")
+        refusal = Refusal(f"{message}: see `{self.prog} --help`.")
         refusal.say()
         raise refusal
 
@@ -63,14 +74,20 @@ def _run(options: argparse.Namespace) -> None:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands."""
     parser: argparse.ArgumentParser = Parser(
-        prog="multiprune", description="Use, export, measure and compare what was pruned."
+        prog="multiprune",
+        usage="multiprune [-h] [--version] COMMAND ...",
+        description="Evaluate, compare, export and run pruned models.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"multiprune {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        required=True, metavar="COMMAND", prog="multiprune", help=argparse.SUPPRESS
+    )
     add_model_commands(commands)
     add_predict_command(commands)
     add_evaluate_command(commands)
     add_specialize_command(commands)
     add_tokenizer_command(commands)
     add_run_commands(commands)
+    parser.epilog = f"{command_list(commands, GROUPS)}\n{_EPILOG}"
     return parser

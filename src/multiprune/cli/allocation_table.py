@@ -1,4 +1,4 @@
-"""The best ensembles of a budget as tables on the screen, and as JSON."""
+"""Print the best ensembles within a budget as tables, or write them as JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def print_ensembles(ensembles: Ensembles) -> None:
-    """Print, for each method, what each task gets and what stands beside it."""
+    """Print, for each method, the size of each task and the candidates it is compared with."""
     console = Console(highlight=False)
     for ensemble in ensembles.found:
         share = ensemble.budget / ensemble.dense

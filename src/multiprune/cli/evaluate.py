@@ -1,4 +1,4 @@
-"""The command that scores a model on labelled rows."""
+"""``multiprune evaluate``: compute metrics of a model on labelled rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiprune.cli.command import add_command
 from multiprune.cli.models import add_allow_targets, names
 from multiprune.cli.predict import add_loading
 from multiprune.quiet import quiet_libraries
@@ -13,39 +14,41 @@ from multiprune.quiet import quiet_libraries
 if TYPE_CHECKING:
     import argparse
 
-    from multiprune.cli import Commands
+    from multiprune.cli.command import Commands
 
 
 def add_evaluate_command(commands: Commands) -> None:
     """Add ``evaluate``."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "evaluate",
-        help="score a model on labelled rows",
-        description="Evaluate a run's model, or an exported one, on a file of labelled rows of one "
-        "task, or, without a file, on the run's own validation or test data. The metrics are those "
-        "of the run; of an exported model, those that are usual for such a task, unless --data-of "
-        "names its run. For the same rows they are those that training reports.",
+        summary="Compute a model's metrics on labelled rows.",
+        about="The rows are those of a file, for one task, or the validation or test data of a "
+        "run. The metrics are those of the run; of an exported model without --data-of, the "
+        "defaults of its kind of task. For the same rows they equal those that training reports.",
+        example="multiprune evaluate my-model --task mrpc --data rows.csv "
+        "--text sentence1 sentence2 --label gold",
     )
     command.add_argument("folder", type=Path, help="folder of a run, or of an exported model")
     text = "labelled rows, a .csv, .tsv, .jsonl or .parquet file"
     command.add_argument("--data", type=Path, metavar="FILE", help=text)
-    text = "the tasks (default: the only one, or without --data all that have rows)"
+    text = "tasks to evaluate (default: the only one; without --data all that have rows)"
     command.add_argument("--task", nargs="+", metavar="TASK", default=[], help=text)
-    text = "columns of the file that the task reads (default: those that the run has read)"
+    text = "text columns of the file (default: those of the run)"
     command.add_argument("--text", nargs="+", metavar="COLUMN", help=text)
-    text = "column of the file with the labels (default: that of the run)"
+    text = "label column of the file (default: that of the run)"
     command.add_argument("--label", metavar="COLUMN", help=text)
-    text = "metrics of this package, such as accuracy,macro_f1"
+    text = "metrics of multiprune, such as accuracy,macro_f1 (default: those of the run)"
     command.add_argument("--metric", type=names, metavar="NAME,NAME", default=[], help=text)
-    text = "without --data: validation or test (default: validation)"
+    text = "split to evaluate without --data (default: validation)"
     command.add_argument("--split", choices=["validation", "test"], help=text)
-    text = "the run that an exported model comes from, whose metrics and data are used"
+    text = "run whose task and data configuration to use for an exported model"
     command.add_argument("--data-of", type=Path, metavar="RUN", help=text)
-    text = "read data from this local mirror instead of the run's"
+    text = "local mirror to read data from (default: that of the run)"
     command.add_argument("--mirror", metavar="DIR", help=text)
     add_allow_targets(command)
     add_loading(command)
-    text = "write the numbers as JSON as well; without FILE, print them in place of the table"
+    text = "also write the scores as JSON; without FILE, print JSON instead of the table"
     command.add_argument("--json", nargs="?", const="-", metavar="FILE", help=text)
     command.set_defaults(command=_evaluate)
 
@@ -60,7 +63,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
     quiet_libraries()
     if options.data is not None and options.split is not None:
-        raise ValueError("`--split` is of a run's own data: leave it out, or `--data`.")
+        raise ValueError("Pass either `--data` or `--split`, not both.")
     evaluations = evaluate(
         EvaluationRequest(
             folder=options.folder,

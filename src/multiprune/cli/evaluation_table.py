@@ -1,4 +1,4 @@
-"""Evaluations as a table, and as JSON."""
+"""Print evaluations as a table, or write them as JSON."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def print_evaluations(evaluations: Mapping[str, Evaluation]) -> None:
     Console(highlight=False).print(table)
     for name, one in evaluations.items():
         notes = {
-            "without a label left out": one.unlabelled,
-            "without a word left out": one.wordless,
-            "cut to the length of training": one.truncated,
+            "without a label, skipped": one.unlabelled,
+            "without a word, skipped": one.wordless,
+            "truncated to the length of training": one.truncated,
         }
         said = "".join(f", {count:,} {note}" for note, count in notes.items() if count)
         print(printable(f"{name}: {one.examples:,} examples{said}"))

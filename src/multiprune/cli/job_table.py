@@ -1,4 +1,4 @@
-"""The jobs of a sweep as a table that fits a terminal."""
+"""Print the jobs of a sweep as a table that fits a terminal."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _together(jobs: Sequence[Job]) -> list[str]:
     """Return each reason with the number of jobs that have it."""
     counts = Counter((job.state, " ".join(job.reason.split())) for job in jobs if job.reason)
     lines = [f"{count} {state}: {reason}" for (state, reason), count in counts.items()]
-    return [*lines, "(--reasons shows them in full, with the folders)"] if lines else []
+    return [*lines, "(--reasons prints them in full, with folders)"] if lines else []
 
 
 def _step(job: Job) -> str:

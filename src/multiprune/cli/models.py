@@ -1,4 +1,4 @@
-"""Commands that make or measure models: export, pack, frontier, benchmark."""
+"""``multiprune export``, ``pack``, ``frontier`` and ``benchmark``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiprune.cli.command import add_command
 from multiprune.quiet import quiet_libraries
 
 if TYPE_CHECKING:
-    from multiprune.cli import Commands
+    from multiprune.cli.command import Commands
 
 
 def add_model_commands(commands: Commands) -> None:
@@ -21,22 +22,35 @@ def add_model_commands(commands: Commands) -> None:
 
 
 def _add_export(commands: Commands) -> None:
-    export = commands.add_parser("export", help="write the model of a run to a folder")
+    export = add_command(
+        commands,
+        "export",
+        summary="Export a run's model.",
+        about="Writes encoder, heads and tokenizer to a new folder that transformers or ONNX "
+        "Runtime load, physically smaller where whole units were pruned.",
+        example="multiprune export runs/2026-01-31/12-00-00 --out my-model",
+    )
     export.add_argument("run", type=Path, help="folder of a run, or of an exported model")
     export.add_argument("--out", type=Path, required=True, help="new folder")
-    export.add_argument("--format", default="transformers", help="transformers or onnx")
-    export.add_argument("--storage", default="dense", help="dense, or bitmask: store no zeros")
-    export.add_argument("--dtype", help="fp32, fp16 or bf16")
+    export.add_argument(
+        "--format", default="transformers", help="transformers or onnx (default: %(default)s)"
+    )
+    export.add_argument(
+        "--storage",
+        default="dense",
+        help="dense, or bitmask to store no zeros (default: %(default)s)",
+    )
+    export.add_argument("--dtype", help="fp32, fp16 or bf16 (default: that of the model)")
     export.add_argument(
         "--vocabulary",
         type=Path,
         metavar="FILE",
-        help="keep only tokens that these texts, one a line, are made of",
+        help="keep only the tokens that occur in these texts, one per line",
     )
     export.add_argument(
         "--density",
         type=float,
-        help="that size of a run with pruner=dynamic_sparsification (default: its smallest)",
+        help="density of a dynamic model, of pruner=dynamic_sparsification (default: its lowest)",
     )
     export.set_defaults(command=_export)
 
@@ -54,12 +68,14 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _add_pack(commands: Commands) -> None:
-    pack = commands.add_parser(
+    pack = add_command(
+        commands,
         "pack",
-        help="write the models of runs that share frozen weights to one folder",
-        description="Write models that keep parts of the same weights, trained with "
-        "pruner=frozen_movement from one encoder, to one folder: the weights once, and a mask and "
-        "the heads of each run. What is loaded from it switches masks by the task it is asked for.",
+        summary="Export several runs that share frozen weights to one folder.",
+        about="The runs were trained with pruner=frozen_movement from one encoder. The folder "
+        "holds the shared weights once, and the mask and heads of each run; the loaded model "
+        "selects the mask by task.",
+        example="multiprune pack runs/mrpc runs/rte --out all-tasks",
     )
     pack.add_argument("runs", type=Path, nargs="+", help="folders of runs, or of exported models")
     pack.add_argument("--out", type=Path, required=True, help="new folder")
@@ -75,23 +91,26 @@ def _pack(options: argparse.Namespace) -> None:
 
 
 def _add_frontier(commands: Commands) -> None:
-    frontier = commands.add_parser(
+    frontier = add_command(
+        commands,
         "frontier",
-        help="what every size of a model of many sizes scores",
-        description="Evaluate a ladder of sizes of a run with pruner=dynamic_sparsification, in "
-        "one pass over the data of its tasks. The numbers are written to frontier.json in its "
-        "folder, too, where `multiprune report` finds them.",
+        summary="Evaluate a dynamic model at several densities.",
+        about="The run is one of pruner=dynamic_sparsification; its data is read once. The scores "
+        "are also written to frontier.json in the run's folder, where `multiprune report` reads "
+        "them.",
+        example="multiprune frontier runs/dynamic --densities 1,0.6,0.4,0.2",
     )
     frontier.add_argument("run", type=Path, help="folder of a run")
-    text = "of sizes (default: every tenth, and the smallest)"
+    text = "densities to evaluate (default: 1, 0.9, 0.8, … and the lowest)"
     frontier.add_argument("--densities", type=_densities, metavar="D,D", help=text)
-    text = "validation or test (default: %(default)s)"
+    text = "split to evaluate (default: %(default)s)"
     frontier.add_argument(
         "--split", choices=["validation", "test"], default="validation", help=text
     )
-    frontier.add_argument("--mirror", metavar="DIR", help="read data there instead")
+    text = "local mirror to read data from (default: that of the run)"
+    frontier.add_argument("--mirror", metavar="DIR", help=text)
     add_allow_targets(frontier)
-    text = "write the numbers there as well"
+    text = "also write the scores as JSON"
     frontier.add_argument("--json", type=Path, metavar="FILE", help=text)
     frontier.set_defaults(command=_frontier)
 
@@ -115,15 +134,17 @@ def _frontier(options: argparse.Namespace) -> None:
 
 
 def _add_benchmark(commands: Commands) -> None:
-    benchmark = commands.add_parser(
+    benchmark = add_command(
+        commands,
         "benchmark",
-        help="measure size and speed, beside dense",
-        description="Measure pruned encoders beside dense ones of the same configuration, with "
-        "random weights: parameters, bytes on disk, peak memory, multiply-adds, latency "
-        "(median and 90th percentile of forward passes that take turns, without padding), and "
-        "throughput. `allowed` is the speed-up that multiply-adds or the bytes of weights allow, "
-        "whichever is more; one above it is marked as disturbed. A folder in ONNX is timed as it "
-        "is, with its heads, by ONNX Runtime.",
+        summary="Measure size, latency and memory against the dense model.",
+        about="Measures pruned encoders and dense encoders of the same configuration with random "
+        "weights: parameters, bytes on disk, peak memory, multiply-adds, latency (median and 90th "
+        "percentile of interleaved forward passes, without padding) and throughput. `allowed` is "
+        "the larger of the speed-ups that multiply-adds and weight bytes allow; a higher "
+        "measurement is marked as disturbed. An ONNX folder is timed as it is, with its heads, by "
+        "ONNX Runtime.",
+        example="multiprune benchmark my-model --batch 1,8 --length 32,128",
     )
     benchmark.add_argument(
         "paths",
@@ -133,19 +154,21 @@ def _add_benchmark(commands: Commands) -> None:
         help="folder of a run, or of an exported model",
     )
     for flag, count, default in (
-        ("--batch", "examples", "1,8,32"),
-        ("--length", "tokens", "32,128"),
+        ("--batch", "batch sizes", "1,8,32"),
+        ("--length", "sequence lengths in tokens", "32,128"),
     ):
-        text = f"numbers of {count} (default: %(default)s)"
+        text = f"{count} (default: %(default)s)"
         benchmark.add_argument(flag, type=_numbers, metavar="N,N", default=default, help=text)
-    text = "how often each model takes its turn (default: %(default)s)"
+    text = "timing rounds; models are interleaved (default: %(default)s)"
     benchmark.add_argument("--rounds", type=int, metavar="N", default=10, help=text)
-    text = "by what models are run (default: %(default)s)"
+    text = "inference backends (default: %(default)s)"
     every = "eager,compiled,onnx"
     benchmark.add_argument("--backend", type=names, metavar="NAME,NAME", default=every, help=text)
-    text = "cpu, cuda (default: those there are)"
+    text = "cpu, cuda (default: all available)"
     benchmark.add_argument("--device", type=names, metavar="NAME,NAME", help=text)
-    benchmark.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
+    benchmark.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the results as JSON"
+    )
     benchmark.set_defaults(command=_benchmark)
 
 
@@ -169,13 +192,13 @@ def add_allow_targets(command: argparse.ArgumentParser) -> None:
         type=names,
         metavar="PACKAGE,PACKAGE",
         default=[],
-        help="import classes and functions that the run's configuration names from these packages, "
-        "too (default: those of multiprune and torchmetrics alone)",
+        help="other packages whose classes and functions the run's configuration may import "
+        "(default: only multiprune and torchmetrics)",
     )
 
 
 def names(text: str) -> list[str]:
-    """Return names that stand between commas."""
+    """Return comma-separated names."""
     return text.split(",")
 
 

@@ -1,4 +1,4 @@
-"""The command that predicts for texts, a line each."""
+"""``multiprune predict``: predict for texts, one per line."""
 
 from __future__ import annotations
 
@@ -8,45 +8,47 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiprune.cli.command import add_command
 from multiprune.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     import argparse
 
-    from multiprune.cli import Commands
+    from multiprune.cli.command import Commands
 
 
 def add_predict_command(commands: Commands) -> None:
     """Add ``predict``."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "predict",
-        help="predict labels, numbers or spans for texts",
-        description="Read texts from standard input, one a line, and write a JSON object a line: "
-        "the label and the probability of each, several labels, a number, tags and spans, or an "
-        "answer, as `multiprune.load(FOLDER).predict` gives them; of several tasks, an object by "
-        "task. Tasks that read pairs expect both texts on a line with a tab between them. An empty "
-        "line is an empty text, so that lines of input and output go together. Input of any length "
-        "is read a part at a time.",
+        summary="Predict labels, numbers or spans for texts.",
+        about="Reads texts from standard input, one per line, and writes one JSON object per line "
+        "with what `multiprune.load(FOLDER).predict` returns: labels with probabilities, a number, "
+        "tags and spans, or an answer; for several tasks, an object by task. Text pairs stand on "
+        "one line, separated by a tab. An empty line is an empty text, so that line N of the "
+        "output belongs to line N of the input. Input is streamed and may have any length.",
+        example="multiprune predict my-model --task sentiment --input texts.txt",
     )
     command.add_argument("folder", type=Path, help="folder of a run, or of an exported model")
-    text = "tasks that predict, in one pass (default: all that read what is on the first line)"
+    text = "tasks to predict, in one pass (default: all whose inputs fit the first line)"
     command.add_argument("--task", nargs="+", metavar="TASK", default=[], help=text)
-    text = "read texts from this file instead"
+    text = "file to read texts from (default: standard input)"
     command.add_argument("--input", type=Path, metavar="FILE", help=text)
-    text = "lines are JSON objects with the text columns of the tasks; a text whose words are "
-    text += "tagged may be a list of words"
+    text = "input lines are JSON objects with the text columns of the tasks; for tagging, a "
+    text += "text may be a list of words"
     command.add_argument("--json", action="store_true", help=text)
     add_loading(command)
     command.set_defaults(command=_predict)
 
 
 def add_loading(command: argparse.ArgumentParser) -> None:
-    """Add how a model is loaded and asked."""
-    text = "texts of a batch (default: %(default)s)"
+    """Add options for loading and running a model."""
+    text = "texts per batch (default: %(default)s)"
     command.add_argument("--batch-size", type=int, metavar="N", default=32, help=text)
-    text = "that size of a run with pruner=dynamic_sparsification (default: its smallest)"
+    text = "density of a dynamic model, of pruner=dynamic_sparsification (default: its lowest)"
     command.add_argument("--density", type=float, metavar="D", help=text)
-    text = "cpu or cuda (default: cuda where there is one)"
+    text = "cpu or cuda (default: cuda if available)"
     command.add_argument("--device", metavar="NAME", help=text)
 
 

@@ -1,4 +1,4 @@
-"""Commands that read folders of runs: allocate, report, status, sync."""
+"""``multiprune allocate``, ``report``, ``status`` and ``sync``, which read folders of runs."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiprune.cli.command import add_command
 from multiprune.message import printable
 
 if TYPE_CHECKING:
     import argparse
 
-    from multiprune.cli import Commands
+    from multiprune.cli.command import Commands
 
 
 def add_run_commands(commands: Commands) -> None:
@@ -23,31 +24,36 @@ def add_run_commands(commands: Commands) -> None:
 
 
 def _add_allocate(commands: Commands) -> None:
-    allocate = commands.add_parser(
+    allocate = add_command(
+        commands,
         "allocate",
-        help="share one budget among single-task models so that their mean score is best",
-        description="Choose a trained size for each task so that all models together fit the "
-        "budget and the mean validation score is best. The even split, the split proportional to "
-        "training examples and the best multitask run within the budget stand beside it.",
+        summary="Choose per-task model sizes that maximize the mean score within one budget.",
+        about="Chooses among the trained single-task models; the score is on validation data. "
+        "For comparison it lists the even split, the split proportional to training examples and "
+        "the best multitask run within the budget.",
+        example="multiprune allocate runs/multitask_vs_ensemble --budget 0.4",
     )
-    allocate.add_argument("runs", type=Path, nargs="+", help="folders of runs, searched through")
+    allocate.add_argument("runs", type=Path, nargs="+", help="folders to search for runs")
     allocate.add_argument(
         "--budget",
         required=True,
         metavar="COUNT|FRACTION",
-        help="for all models together: a number of parameters such as 2000000, or a fraction such "
-        "as 0.2 of ONE dense model with a head for every task, as in a multitask run",
+        help="total parameters of all models, as a number such as 2000000 or as a fraction such "
+        "as 0.2 of ONE dense multitask model",
     )
-    allocate.add_argument("--of", default="encoder_linear", help="encoder_linear, encoder or total")
+    text = "parameters that count: encoder_linear, encoder or total (default: %(default)s)"
+    allocate.add_argument("--of", default="encoder_linear", help=text)
     allocate.add_argument(
         "--embeddings",
         choices=["own", "shared"],
         default="own",
-        help="shared: count the embeddings of all single-task models once, which must have been "
-        "trained with +encoder.freeze_embeddings=true",
+        help="shared: count the embeddings of all single-task models once; needs runs with "
+        "+encoder.freeze_embeddings=true (default: %(default)s)",
     )
     _add_ignore(allocate)
-    allocate.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
+    allocate.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the results as JSON"
+    )
     allocate.set_defaults(command=_allocate)
 
 
@@ -68,41 +74,47 @@ def _allocate(options: argparse.Namespace) -> None:
 
 
 def _add_report(commands: Commands) -> None:
-    report = commands.add_parser(
+    report = add_command(
+        commands,
         "report",
-        help="show finished runs as one page with figures",
-        description="Compare finished runs of one encoder, and models that were cut out of one: "
-        "which pruner scores what at which size, multitask against the best ensemble, where "
-        "parameters are kept, and every run with its command. The page needs no network.",
+        summary="Compare finished runs on one page with figures.",
+        about="Compares runs and specialized models of one encoder: scores by pruner and size, "
+        "multitask against the best ensemble of single-task models, where parameters are kept, "
+        "and every run with its command. The page is one file and needs no network.",
+        example="multiprune report runs --out report",
     )
-    report.add_argument("runs", type=Path, nargs="+", help="folders of runs, searched through")
+    report.add_argument("runs", type=Path, nargs="+", help="folders to search for runs")
     report.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
-        help="new folder, or that of an earlier report (default: report for html; other formats "
-        "are printed)",
+        help="folder that is new or holds a report (default: report for html; other formats are "
+        "printed)",
     )
-    report.add_argument("--format", default="html", help="html, markdown, json or csv (runs only)")
+    text = "html, markdown, json or csv (runs only; default: %(default)s)"
+    report.add_argument("--format", default="html", help=text)
     what = report.add_mutually_exclusive_group()
     what.add_argument(
         "--masks",
         action="store_true",
-        help="read the masks of every run, and show what tasks and seeds share",
+        help="also compare the masks of runs, between tasks and seeds",
     )
     what.add_argument(
         "--by-examples",
         action="store_true",
-        help="runs differ in their numbers of training examples (data.cap), of one task at a time: "
-        "show it alone and together with the others, by that number",
+        help="compare single-task and multitask runs by the number of training examples of one "
+        "task (data.cap)",
     )
     report.add_argument(
         "--wandb",
         metavar="ENTITY/PROJECT",
-        help="instead of a page, save a workspace to W&B for the runs that were logged there",
+        help="save a W&B workspace for runs that were logged there, instead of a page",
     )
     report.add_argument(
-        "--wandb-json", type=Path, metavar="FILE", help="write that workspace to a file instead"
+        "--wandb-json",
+        type=Path,
+        metavar="FILE",
+        help="with --wandb: write the workspace to a file",
     )
     _add_ignore(report)
     report.set_defaults(command=_report)
@@ -135,23 +147,25 @@ def _dashboard(options: argparse.Namespace) -> None:
     from multiprune.tracking.dashboard import publish
 
     if options.wandb is None:
-        raise ValueError("`--wandb-json` needs `--wandb ENTITY/PROJECT` beside it.")
+        raise ValueError("`--wandb-json` needs `--wandb ENTITY/PROJECT`.")
     print(publish(read_runs(*options.runs).finished, options.wandb, options.wandb_json))
 
 
 def _add_status(commands: Commands) -> None:
-    status = commands.add_parser(
+    status = add_command(
+        commands,
         "status",
-        help="show how far runs have come, and what became of them",
-        description="Show state, steps, density, score and time left of every run in some folders, "
-        "while they run and afterwards. Only the folders are read. `lost` is a run that can no "
-        "longer be running, although it did not say that it ended.",
+        summary="Show progress and outcome of runs.",
+        about="Shows state, step, density, score and remaining time of running and finished runs, "
+        "from their folders alone. `lost` is a run whose process is gone although it recorded no "
+        "end.",
+        example="multiprune status runs/sparsity",
     )
-    status.add_argument("runs", type=Path, nargs="+", help="folders of runs, searched through")
+    status.add_argument("runs", type=Path, nargs="+", help="folders to search for runs")
     status.add_argument(
-        "--format", choices=["table", "json"], default="table", help="(default: %(default)s)"
+        "--format", choices=["table", "json"], default="table", help="default: %(default)s"
     )
-    text = "print in full why jobs have failed, for each of them with its folder"
+    text = "print the full reason and the folder of each failed job"
     status.add_argument("--reasons", action="store_true", help=text)
     status.set_defaults(command=_status)
 
@@ -165,8 +179,8 @@ def _status(options: argparse.Namespace) -> None:
     for parent in dict.fromkeys([*options.runs, *(job.path for job in jobs)]):
         for one in leftovers(parent):
             print(
-                printable(f"Left behind by a process that was killed: {one}; the next write into ")
-                + "the same place removes it.",
+                printable(f"Incomplete file of a killed process: {one}; the next write to the ")
+                + "same path removes it.",
                 file=sys.stderr,
             )
     if options.format == "json":
@@ -176,9 +190,15 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _add_sync(commands: Commands) -> None:
-    sync = commands.add_parser("sync", help="send offline W&B runs")
-    sync.add_argument("runs", type=Path, nargs="+", help="folders of runs, searched through")
-    sync.add_argument("--dry-run", action="store_true", help="only say what would be sent")
+    sync = add_command(
+        commands,
+        "sync",
+        summary="Upload offline W&B runs.",
+        about="Uploads each run once, in the order in which they were started.",
+        example="multiprune sync runs --dry-run",
+    )
+    sync.add_argument("runs", type=Path, nargs="+", help="folders to search for runs")
+    sync.add_argument("--dry-run", action="store_true", help="only list what would be uploaded")
     sync.set_defaults(command=_sync)
 
 
@@ -194,5 +214,5 @@ def _add_ignore(command: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KEY",
-        help="settings that may differ within one method, such as trainer.max_epochs",
+        help="config keys to ignore when grouping runs, such as trainer.max_epochs",
     )

@@ -1,51 +1,45 @@
-"""The command that makes one task's own model, or one of a task and language."""
+"""``multiprune specialize``: extract a model of one task, or of one task and language."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from multiprune.cli.command import add_command
 from multiprune.quiet import quiet_libraries
 from multiprune.specialize import CONF
 
 if TYPE_CHECKING:
-    from multiprune.cli import Commands
+    import argparse
 
-_DESCRIPTION = """\
-Attribute the answers to a few training examples of one task to heads and neurons, remove what
-contributes least, and write a physically smaller model with the head of that task alone, as Yang
-et al. (2023) do. No weight is trained. Each task gets a folder in RUN/specialized, or by language
-each task and language (TASK.LANGUAGE). With --classifier it is a classifier of transformers that is
-cut, with its own head, for data in files, and `out` is what is written.
-
-  multiprune specialize RUN budget.fraction=0.5 'tasks=[rte,mrpc]' labels=pseudo
-"""
+    from multiprune.cli.command import Commands
 
 
 def add_specialize_command(commands: Commands) -> None:
     """Add ``specialize``."""
-    command = commands.add_parser(
+    command = add_command(
+        commands,
         "specialize",
-        help="cut one task's own smaller model out of a multitask model, or a smaller classifier "
-        "out of any, without training",
-        description=_DESCRIPTION,
-        epilog=_settings(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        summary="Extract a smaller single-task model (no training).",
+        about="Attributes the predictions for a few training examples of a task to heads and "
+        "neurons, removes those that contribute least, and writes a physically smaller model with "
+        "the head of that task (Yang et al., 2023). Each task, or each task and language, gets a "
+        "folder in RUN/specialized. With --classifier the model is a sequence classifier of "
+        "transformers, the data are files, and `out` is the folder to write.",
+        notes=_settings(),
+        example="multiprune specialize RUN budget.fraction=0.5 'tasks=[rte,mrpc]' labels=pseudo",
     )
-    text = (
-        "folder of a run, or of an exported model; a name on the hub, or a folder, of a classifier"
-    )
+    text = "folder of a run or of an exported model; with --classifier, a folder or hub name"
     command.add_argument("model", metavar="RUN_OR_MODEL", help=text)
-    text = "settings, as below; written as for train.py"
+    text = "settings listed below, in Hydra's override syntax"
     command.add_argument("settings", nargs="*", metavar="KEY=VALUE", help=text)
-    text = "RUN_OR_MODEL is a classifier of transformers"
+    text = "RUN_OR_MODEL is a sequence classifier of transformers"
     command.add_argument("--classifier", action="store_true", help=text)
     command.set_defaults(command=_specialize)
 
 
 def _settings() -> str:
-    """Return what there is to set, as its files say, but for which of them extend which."""
+    """Return the YAML files of settings, with comments and without defaults lists."""
     texts = [
         (CONF / f"{name}.yaml").read_text() for name in ("budget", "run", "classifier", "recipe")
     ]

@@ -1,33 +1,39 @@
-"""The command that makes a tokenizer from texts."""
+"""``multiprune tokenizer``: train a tokenizer on texts."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from multiprune.cli.command import add_command
 from multiprune.quiet import quiet_libraries
 
 if TYPE_CHECKING:
     import argparse
 
-    from multiprune.cli import Commands
+    from multiprune.cli.command import Commands
 
 
 def add_tokenizer_command(commands: Commands) -> None:
     """Add ``tokenizer``."""
-    tokenizer = commands.add_parser(
+    tokenizer = add_command(
+        commands,
         "tokenizer",
-        help="make a tokenizer from texts",
-        description="Make a tokenizer from text files, one text a line, or parquet files with a "
-        "column `text`: WordPiece with the special tokens of BERT, or byte-level BPE with those "
-        "of RoBERTa. The same texts give the same tokenizer.",
+        summary="Train a tokenizer.",
+        about="Reads text files with one text per line, or parquet files with a column `text`. "
+        "Trains WordPiece with BERT's special tokens, or byte-level BPE with RoBERTa's. The same "
+        "texts give the same tokenizer.",
+        example="multiprune tokenizer texts.parquet --size 8000 --lowercase --out my-tokenizer",
     )
-    tokenizer.add_argument("files", type=Path, nargs="+", metavar="FILE")
+    text = "text or parquet files"
+    tokenizer.add_argument("files", type=Path, nargs="+", metavar="FILE", help=text)
     tokenizer.add_argument("--out", type=Path, required=True, help="new folder")
-    tokenizer.add_argument("--kind", default="wordpiece", help="wordpiece (default) or bpe")
-    text = "tokens at most, special ones included (default: %(default)s)"
+    tokenizer.add_argument(
+        "--kind", default="wordpiece", help="wordpiece or bpe (default: %(default)s)"
+    )
+    text = "vocabulary size, with special tokens (default: %(default)s)"
     tokenizer.add_argument("--size", type=int, default=8000, metavar="N", help=text)
-    text = "make no difference between small and capital letters"
+    text = "lowercase all texts"
     tokenizer.add_argument("--lowercase", action="store_true", help=text)
     tokenizer.set_defaults(command=_tokenizer)
 

@@ -1,1 +1,1 @@
-"""From what: sources of rows, tokenization, mixing of tasks, batches."""
+"""Sources of rows, tokenization, mixing of tasks, and batches."""

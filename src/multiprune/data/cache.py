@@ -76,7 +76,7 @@ def stored(
         _write(place, make())
         found = _read(place)
     if found is None:
-        raise OSError(f"Rows must be readable, but those just written to {place} are not.")
+        raise OSError(f"Rows that were just written to {place} cannot be read.")
     return found
 
 
@@ -93,7 +93,7 @@ def _read(place: Path) -> tuple[Dataset, int] | None:
             raise ValueError(f"{counts['rows']:,} rows were written, but {len(table):,} are there")
         return table, counts["truncated"]
     except (OSError, ValueError) as error:
-        log.warning("%s is written anew, because it cannot be read: %s", place, error)
+        log.warning("%s cannot be read and is rebuilt: %s", place, error)
         return None
 
 
@@ -125,7 +125,7 @@ def _alone(place: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except (OSError, NotImplementedError) as error:
-        log.warning("Rows may be tokenized by several runs at once: %s", error)
+        log.warning("Several runs may tokenize the same rows at once: %s", error)
         yield
         return
     try:
@@ -144,8 +144,8 @@ def encoding_key(
     """
     if not tokenizer.is_fast:
         raise ValueError(
-            "Texts must be split by a tokenizer of the library `tokenizers`, which tells the "
-            f"characters of each token, but a {type(tokenizer).__name__} is not one."
+            "A fast tokenizer (of the library `tokenizers`) is required, but this is a "
+            f"{type(tokenizer).__name__}."
         )
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()

@@ -1,4 +1,4 @@
-"""From examples of one task to a padded batch."""
+"""Collate examples of one task into a padded batch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Comparable corpora made of parallel ones: of some sentences, the translation is not there."""
+"""Comparable corpora, made of parallel ones by removing some translations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loads and encodes all tasks, and serves one-task batches."""
+"""A LightningDataModule that loads and encodes all tasks and serves one-task batches."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ class MultitaskDataModule(pl.LightningDataModule):
             self._shared = {"+".join(one.tasks): one for one in found}
             if not found:
                 raise ValueError(
-                    "`data.share_texts` needs tasks whose texts are the same, of one source and "
-                    "columns, mixed equally often, but there are none: leave it out."
+                    "`data.share_texts` needs tasks with the same texts (source, columns and "
+                    "mixing weight), but no two tasks have them: leave it out."
                 )
 
     @property
@@ -206,8 +206,8 @@ class MultitaskDataModule(pl.LightningDataModule):
             for split in one.splits.keys() & {"validation", "test"}:
                 if len(one.splits[split]) < world_size:
                     raise CorpusError(
-                        f"A split must have a row for each of {world_size} processes, but "
-                        f"{split} of {name} has {len(one.splits[split])}."
+                        f"{split} of {name} has {len(one.splits[split])} rows, fewer than the "
+                        f"{world_size} processes: use fewer devices or more rows."
                     )
 
     @property

@@ -1,4 +1,4 @@
-"""The rows of files: found by name or pattern, joined, and parted."""
+"""Read, concatenate and split rows of files, found by name or pattern."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def read_rows(files: Sequence[Path], columns: Columns | None, *, origin: str) ->
         digest = found
     table = joined(tables, origin)
     if len(table) == 0:
-        raise ValueError(f"A split must have rows, but {origin} is empty.")
+        raise ValueError(f"{origin} has no rows.")
     return Rows(table, origin, digest.hexdigest())
 
 
@@ -92,8 +92,7 @@ def joined(tables: Sequence[Dataset], origin: str) -> Dataset:
         return Dataset(pyarrow.concat_tables(parts, promote_options="permissive"))
     except (ValueError, TypeError, pyarrow.ArrowException) as error:
         raise ValueError(
-            f"Tables that are joined must hold the same in each column, but those of {origin} do "
-            f"not: {error}"
+            f"{origin} have different types in a column and cannot be joined: {error}"
         ) from error
 
 
@@ -197,8 +196,8 @@ def part_of(rows: Rows, share: float, *, seed: int, classes: str | None, set_asi
     which = "validation" if set_aside else "training"
     if len(table) == 0:
         raise ValueError(
-            f"`validation` must leave rows to train and to validate with, but {share} of the "
-            f"{len(aside):,} rows of {rows.origin} is none."
+            f"`validation` leaves no rows for one split: {share} of {len(aside):,} rows of "
+            f"{rows.origin}."
         )
     part = f"{which} {share} {seed} {classes}"
     return replace(

@@ -1,4 +1,4 @@
-"""Tables of the Hugging Face hub, put into the form that their mirror has."""
+"""Tables of the Hugging Face hub, converted to the layout of the local mirror."""
 
 from __future__ import annotations
 
@@ -52,9 +52,7 @@ class HubLayout:
 
     def __post_init__(self) -> None:
         if self.configurations and self.prefixes:
-            raise ValueError(
-                "Languages must be told by `configurations` or by `prefixes`, but both are given."
-            )
+            raise ValueError("Set either `configurations` or `prefixes`, not both.")
         if len(self.aligned) not in (0, 3):
             raise ValueError(
                 f"`aligned` must name contexts, answers and starts, but names {list(self.aligned)}."
@@ -191,8 +189,9 @@ def _table(path: str, configuration: str | None, split: str) -> Dataset | None:
         return load_dataset(path, configuration, split=split)
     except (OSError, ConnectionError) as error:
         raise ValueError(
-            f"The hub must be reachable for {_origin(path, configuration, split)} unless "
-            f"`data.mirror` is set, but it is not: {str(error).splitlines()[0]}"
+            "The Hugging Face hub cannot be reached for "
+            f"{_origin(path, configuration, split)}; set `data.mirror` to work offline: "
+            f"{str(error).splitlines()[0]}"
         ) from error
     except DatasetsError as error:
         raise ValueError(

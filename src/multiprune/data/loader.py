@@ -1,4 +1,4 @@
-"""Batches made in worker processes, ahead of the model that reads them."""
+"""A data loader whose worker processes prefetch batches."""
 
 from __future__ import annotations
 

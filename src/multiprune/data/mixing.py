@@ -1,4 +1,4 @@
-"""Which task at which step: shares of the batches, and the order they come in."""
+"""Task mixing: weights of tasks, and the order of their batches."""
 
 from __future__ import annotations
 
@@ -134,8 +134,8 @@ class BatchPlan:
             share[name] += 1
         if starved := [name for name, p in self.probabilities.items() if p and not share[name]]:
             raise ValueError(
-                f"Each task must have a batch an epoch, but {', '.join(starved)} would have none "
-                f"of {total}: its weight in the mixing is too small."
+                f"{', '.join(starved)} would get none of the {total} batches of an epoch: "
+                "raise its weight in the mixing."
             )
         return share
 

@@ -1,4 +1,4 @@
-"""Parts of files that can each be read without the rest: lines, and rows of parquet files."""
+"""Shards of files that can be read independently: lines, and rows of parquet files."""
 
 from __future__ import annotations
 
@@ -58,16 +58,11 @@ class File:
         try:
             system, path = fsspec.core.url_to_fs(self.url)
             if File.found(system, path) != self:
-                raise CorpusError(
-                    "A file must stay as it is while a corpus is read, but "
-                    f"{self.name} has changed."
-                )
+                raise CorpusError(f"{self.name} was modified while the corpus was being read.")
             with system.open(path, "rb") as stream:
                 yield stream
         except (OSError, pyarrow.ArrowException) as error:
-            raise CorpusError(
-                f"A file of a corpus must be readable, but {self.name} is not: {error}"
-            ) from error
+            raise CorpusError(f"{self.name} of the corpus cannot be read: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -143,9 +138,9 @@ def files_of(pattern: str) -> list[File]:
         found = [File.found(system, one) for one in names]
     except (OSError, ValueError, ImportError) as error:
         reason = first_line(error)
-        raise ValueError(f"A corpus must be reachable, but {pattern} is not: {reason}") from error
+        raise ValueError(f"The corpus {pattern} cannot be reached: {reason}") from error
     if not found:
-        raise FileNotFoundError(f"A corpus must be files, but no file fits {pattern}.")
+        raise FileNotFoundError(f"No files of the corpus match {pattern}.")
     return found
 
 

@@ -1,4 +1,4 @@
-"""Labels that a task does not name, from its training data."""
+"""Label spaces read from the training data, where a task does not list its labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source whose columns go by other names than a task reads them by."""
+"""A source that renames columns."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class RenamedSource:
             there = [self._there(name) for name in columns.names]
             if twice := [name for name in there if there.count(name) > 1]:
                 raise ValueError(
-                    f"Columns {', '.join(columns.names)} must be different ones, but {twice[0]!r} "
-                    "is named for two of them."
+                    f"{twice[0]!r} is named more than once in the columns "
+                    f"{', '.join(columns.names)}."
                 )
             columns = replace(
                 columns,

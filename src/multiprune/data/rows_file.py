@@ -1,4 +1,4 @@
-"""Rows in an Arrow file, written part by part and read where they lie, whatever their number is."""
+"""Memory-mapped rows in an Arrow file, written in parts."""
 
 from __future__ import annotations
 

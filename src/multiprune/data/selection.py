@@ -1,4 +1,4 @@
-"""Which rows of a split are used: those with a label, and in which languages."""
+"""Select the rows of a split: labelled ones, of chosen languages."""
 
 from __future__ import annotations
 
@@ -102,8 +102,7 @@ def in_language(rows: Rows, task: Task, split: str, language: str) -> Rows | Non
     if not len(kept) and split in _REQUIRED:
         there = [one for one in task.languages if one in set(found)]
         raise ValueError(
-            f"There must be {split} rows in {language}, but {rows.origin} has only such in "
-            f"{', '.join(there)}."
+            f"{rows.origin} has no {split} rows in {language}, only in {', '.join(there)}."
         )
     return _selected(rows, kept, f"in {language}")
 

@@ -1,4 +1,4 @@
-"""Tasks that label the same texts, as one stock of texts to train on."""
+"""Tasks that label the same texts, joined for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where rows come from: the hub, a local mirror of it, files, or a generator."""
+"""Data sources: the hub, a local mirror of it, files, or a generator."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class HubSource:
         else:
             rows = self._from_mirror(split, mirror, columns)
         if rows is not None and len(rows.table) == 0:
-            raise ValueError(f"A split must have rows, but {rows.origin} is empty.")
+            raise ValueError(f"{rows.origin} has no rows.")
         if rows is None or self.language is None:
             return rows
         table = rows.table.add_column(LANGUAGE, [self.language] * len(rows.table))
@@ -95,7 +95,7 @@ class HubSource:
         file = folder / f"{self.mirror_splits.get(split, split)}.parquet"
         if not file.is_file():
             if split in _REQUIRED_SPLITS:
-                raise FileNotFoundError(f"A task needs a {split} split, but {file} does not exist.")
+                raise FileNotFoundError(f"The {split} split {file} does not exist.")
             return None
         return read_rows([file], columns, origin=str(file))
 
@@ -111,7 +111,7 @@ class HubSource:
         rows = self.layout.load(self.path, self.name, wanted, languages)
         if rows is None and split in _REQUIRED_SPLITS:
             origin = " ".join(part for part in (self.path, self.name, wanted) if part)
-            raise ValueError(f"A task needs a {split} split, but {origin} does not exist.")
+            raise ValueError(f"The {split} split {origin} does not exist.")
         if rows is None or columns is None:
             return rows
         check_present(columns.names, rows.table.column_names, rows.origin)
@@ -251,7 +251,7 @@ class JoinedSource:
         ]
         origin = " + ".join(one.origin for one in parts)
         if not shared:
-            raise ValueError(f"Sources that are joined must share a column, but {origin} do not.")
+            raise ValueError(f"{origin} have no column in common and cannot be joined.")
         table = joined([one.table.select_columns(shared) for one in parts], origin)
         return Rows(table, origin, " ".join(one.fingerprint for one in parts))
 
@@ -302,7 +302,7 @@ class GeneratedSource:
         origin = f"{getattr(self.generator, '__name__', 'generator')} ({split}, seed {seed})"
         parts = self._parts(self.rows[split], seed, origin)
         if (first := next(parts, None)) is None:
-            raise ValueError(f"A split must have rows, but {origin} is empty.")
+            raise ValueError(f"{origin} has no rows.")
         try:
             table, digest = collected(chain([first], parts))
         except ArrowException as error:

@@ -1,4 +1,4 @@
-"""The splits of a task: read, without rows that are not used, and encoded."""
+"""Read, filter and encode the splits of a task."""
 
 from __future__ import annotations
 
@@ -83,15 +83,15 @@ class SplitReader:
             # A file that was copied may still name the data of another task.
             log.info("%s: training rows of %s.", name, trained_on.origin)
         if truncated := sum(one.truncated for one in loaded.values() if one is not None):
-            log.warning("%s: %d texts cut to %d tokens.", name, truncated, self.max_length)
+            log.warning("%s: truncated %d texts to %d tokens.", name, truncated, self.max_length)
         if unread := sum(map(task.unread_words, splits.values())):
-            log.warning("%s: %d words not read; they count as not found.", name, unread)
+            log.warning("%s: %d words were truncated and count as not found.", name, unread)
         if unlabelled := sum(one.unlabelled for one in loaded.values() if one is not None):
-            log.warning("%s: %d rows without a label left out.", name, unlabelled)
+            log.warning("%s: skipped %d rows without a label.", name, unlabelled)
         for one in loaded.values():
             if one is not None and one.wordless:
                 log.warning(
-                    "%s: %d rows without a word left out of %s, the first is row %d.",
+                    "%s: skipped %d rows without a word of %s, the first is row %d.",
                     *(name, len(one.wordless), one.origin, one.wordless[0]),
                 )
         if most is not None and "train" in splits:
@@ -128,8 +128,8 @@ class SplitReader:
         if (others := without(rows, wordless, "wordless")) is None:
             columns = " or ".join(repr(column) for column in task.text)
             raise ValueError(
-                f"A task needs rows with words, but {rows.origin} of the task {name!r} has none in "
-                f"column {columns}: all {len(wordless):,} rows are without a word."
+                f"All {len(wordless):,} rows of {rows.origin}, of the task {name!r}, are "
+                f"without a word in column {columns}."
             )
         unlabelled, used = used_rows(others, task, split, self.language)
         return unlabelled, wordless, used

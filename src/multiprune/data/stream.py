@@ -1,4 +1,4 @@
-"""Blocks of a corpus, encoded as training reads them and numbered without end."""
+"""An endless stream of encoded blocks of a corpus, which can be resumed."""
 
 from __future__ import annotations
 
@@ -116,8 +116,7 @@ class Ahead:
                 self._asked[piece].result()
         except BrokenProcessPool as error:
             raise ChildProcessError(
-                f"The {self.workers} `workers` that tokenize ahead must go on, but one was ended "
-                "from outside, as where memory is short."
+                f"One of {self.workers} tokenization `workers` was killed (out of memory?)."
             ) from error
         found = {piece: self.encoder(piece) for piece in ordered}
         return [found[piece] for piece in pieces]
@@ -251,8 +250,8 @@ class EncodedStream:
         """
         if state["corpus"] != self.corpus.fingerprint:
             raise CorpusError(
-                "A run must go on with the corpus that it began with, but files of "
-                f"{self.corpus.origin} have come, gone or changed their size."
+                f"Files of {self.corpus.origin} were added, removed or resized since the run "
+                "began: restore them, or start a new run."
             )
         self._start, self._group = Place(**state["place"]), None
 
@@ -283,8 +282,8 @@ class EncodedStream:
     def _end_pass(self, end: Place) -> None:
         if end.first < self.least:
             raise CorpusError(
-                f"A corpus must give a batch of {self.least:,} blocks, but {self.corpus.origin} "
-                f"gives {end.first:,}."
+                f"{self.corpus.origin} has too little text: it gives {end.first:,} blocks, "
+                f"and a batch needs {self.least:,}."
             )
         if end.empty and end.group == self._groups:
             log.warning(
@@ -350,8 +349,8 @@ def check_streams(tasks: Mapping[str, Task], cap: Iterable[str]) -> None:
     for name, task in tasks.items():
         if is_streamed(task) and not isinstance(task, MaskedLanguage):
             raise ValueError(
-                "A streamed source must be that of masked language modelling, but is that of "
-                f"{name}, a {type(task).__name__}."
+                f"Only masked language modelling can stream its source, but {name} is a "
+                f"{type(task).__name__}."
             )
         if is_streamed(task) and name in cap:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""A corpus whose training texts are read piece by piece, while an encoder trains on them."""
+"""A corpus that is streamed while an encoder trains on it."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ class StreamedSource:
         """
         if split == "train":
             raise ValueError(
-                f"All training rows are asked for, but {', '.join(self._patterns)} can only be "
-                "streamed: as the `source` of a task, and to train on."
+                f"{', '.join(self._patterns)} can only be streamed: use it as the `source` of "
+                "a task, for training."
             )
         return self.evaluation.load(split, mirror=mirror, languages=languages, columns=columns)
 
@@ -104,7 +104,7 @@ class StreamedSource:
         pieces = pieces_of(files, column=column, size=self.piece_size)
         origin = ", ".join(patterns)
         if not pieces:
-            raise ValueError(f"A corpus must hold text, but {origin} is empty.")
+            raise ValueError(f"The corpus {origin} has no text.")
         # Without folders and times: a run may be resumed from a copy of the corpus.
         listed = [[file.name.rpartition("/")[2], file.size] for file in files]
         digest = hashlib.sha256(json.dumps(listed).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Tables in files, CSV, TSV, JSON lines and parquet, of which only some columns are read."""
+"""Read selected columns of CSV, TSV, JSON lines and parquet files."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _parquet(file: Path, columns: Columns | None) -> Iterator[Table]:
             for batch in parquet.iter_batches(_ROWS, columns=names):
                 yield _plain(pyarrow.Table.from_batches([batch]))
     except (OSError, pyarrow.ArrowException) as error:
-        raise ValueError(f"A split must be a parquet file, but {file} is not: {error}") from error
+        raise ValueError(f"{file} is not a parquet file: {error}") from error
 
 
 def _plain(table: Table) -> Table:
@@ -124,7 +124,7 @@ def _cells(
     names = header if columns is None else columns.names
     check_present(names, header, str(file))
     if twice := [name for name in names if header.count(name) > 1]:
-        raise ValueError(f"{file} must have one column {twice[0]!r}, but has several.")
+        raise ValueError(f"{file} has more than one column {twice[0]!r}.")
     places = {name: header.index(name) for name in names}
     found: _Values = {name: [] for name in names}
     count = 0

@@ -1,4 +1,4 @@
-"""Plain text files: one text a line."""
+"""Plain text files with one text per line."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class TextSource:
         pattern = Path(self.files[split]).expanduser()
         files = sorted(pattern.parent.glob(pattern.name))
         if not files:
-            raise FileNotFoundError(f"A split must be text files, but {pattern} does not exist.")
+            raise FileNotFoundError(f"The text file {pattern} does not exist.")
         digest = hashlib.sha256()
         for file in files:
             with file.open("rb") as stream:
@@ -59,7 +59,7 @@ class TextSource:
         place = rows_folder() / f"lines-{digest.hexdigest()[:32]}"
         table, _ = stored(place, lambda: (({"text": part}, 0) for part in _parts(files)))
         if not len(table):
-            raise ValueError(f"A split must have rows, but {pattern} is empty.")
+            raise ValueError(f"{pattern} has no rows.")
         return Rows(table, str(pattern), digest.hexdigest())
 
 

@@ -1,4 +1,4 @@
-"""A tokenizer made from texts: WordPiece as BERT's, or byte-level BPE as RoBERTa's."""
+"""Train a tokenizer: WordPiece as BERT's, or byte-level BPE as RoBERTa's."""
 
 from __future__ import annotations
 
@@ -81,9 +81,7 @@ def train_tokenizer(
         return chain.from_iterable(map(texts_of, files))
 
     if not any(map(str.strip, texts())):
-        raise ValueError(
-            f"A tokenizer is made from texts, but there are none in {', '.join(map(str, files))}."
-        )
+        raise ValueError(f"No texts to train a tokenizer on in {', '.join(map(str, files))}.")
     tokenizer = chosen.learn(texts, size, lowercase)
     if (found := tokenizer.get_vocab_size()) > size:
         raise ValueError(
@@ -108,7 +106,7 @@ def texts_of(file: Path) -> Iterator[str]:
     import pyarrow.parquet
 
     if not file.is_file():
-        raise FileNotFoundError(f"A tokenizer is made from files, but {file} does not exist.")
+        raise FileNotFoundError(f"The file {file} does not exist.")
     if file.suffix != ".parquet":
         yield from lines_of(file)
         return

@@ -1,4 +1,4 @@
-"""Rows without a word: an encoder has nothing to read there, or a task nothing to answer for."""
+"""Rows without a word, which cannot be encoded or labelled."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is handed over: a folder that loads without this package."""
+"""Export of models to folders that load without this package, and their use."""

@@ -1,4 +1,4 @@
-"""Texts in batches through a shipped model; what several tasks read alike is read once."""
+"""Batched inference with an exported model; inputs that tasks share are read once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pruned weights on disk: nonzero values and a deflated mask, in one safetensors file.
+"""Bitmask storage of pruned weights: nonzero values and a deflated mask in safetensors.
 
 ``compressed-tensors`` 0.20 would not do: it has dropped its sparse compressors (only their
 configurations are left), never coded its masks below one bit a weight, and needs ``loguru``,

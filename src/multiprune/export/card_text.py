@@ -1,4 +1,4 @@
-"""What model cards say, and the code in them: it must run without this package."""
+"""Texts and code examples of model cards, which must run without this package."""
 
 CUT = """\
 Some layers are smaller than in the dense architecture. `modeling_multiprune.py` in this folder

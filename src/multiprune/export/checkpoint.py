@@ -1,4 +1,4 @@
-"""The folder that is shipped: encoder, heads, tokenizer, in safetensors and JSON; and back."""
+"""Write and read exported folders: encoder, heads, tokenizer, in safetensors and JSON."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def meaning_of(tasks: Mapping[str, Task], max_length: int) -> dict[str, dict[str
 def check_is_new(out: Path) -> None:
     """Raise a FileExistsError if there is something at ``out``."""
     if out.exists():
-        raise FileExistsError(f"`--out` must be a folder that does not exist yet, but {out} does.")
+        raise FileExistsError(f"`--out` folder {out} already exists; choose another.")
 
 
 def save_encoder(folder: Path, encoder: PreTrainedModel, *, bitmask: bool = False) -> None:
@@ -132,8 +132,7 @@ def model_folder(path: Path) -> Path:
     """
     if is_packed(path):
         raise ValueError(
-            f"{path} must hold one model, but holds several that share weights: name the run or "
-            "the export of one of them."
+            f"{path} holds several models that share weights: pass one run, or its export."
         )
     for folder in (path, path / "model"):
         if (folder / "config.json").is_file() and (folder / MEANING).is_file():
@@ -183,7 +182,7 @@ def load_encoder(folder: Path, *, trust_remote_code: bool = False) -> PreTrained
         if "trust_remote_code" in str(error):
             reason = "it is built by code of its own, which needs `trust_remote_code=True`."
         raise ValueError(
-            f"{folder / 'config.json'} must describe an encoder that can be built, but: {reason}"
+            f"The encoder in {folder / 'config.json'} cannot be built: {reason}"
         ) from error
     # Nothing is allocated that the file does not have.
     _check_shapes(outline.state_dict(), whole_state(outline, state), file, "config.json")
@@ -208,7 +207,7 @@ def load_heads(
     loaded = TaskHeads()
     for task, one in meaning.items():
         if not any(name.startswith(f"{task}.") for name in state):
-            raise ValueError(f"{file} must hold a head for each task, but has none for {task}.")
+            raise ValueError(f"{file} has no head for {task}.")
         loaded[task] = output_from(one).head(encoder)
     _check_shapes(loaded.weights(), state, file, f"config.json and {MEANING}")
     loaded.assign_weights(state)
@@ -224,7 +223,7 @@ def load_meaning(folder: Path) -> dict[str, dict[str, Any]]:
     try:
         meaning = json.loads((folder / MEANING).read_text())
         if not isinstance(meaning, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
         # Also those of an earlier version say all that the present one writes.
         return {task: dict(one, **output_from(one).description) for task, one in meaning.items()}
     except ValueError as error:
@@ -243,13 +242,13 @@ def load_weights(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} must be a whole safetensors file, but: {error}.") from error
+        raise ValueError(f"{file} is not a complete safetensors file: {error}.") from error
 
 
 def check_file(file: Path) -> None:
     """Raise a ValueError, one sentence, if a file of weights is missing or damaged."""
     if not file.is_file():
-        raise ValueError(f"{file.parent} must hold {file.name}, but does not.")
+        raise ValueError(f"{file.parent} has no {file.name}.")
     check_digest(file)
 
 

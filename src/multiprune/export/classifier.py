@@ -1,4 +1,4 @@
-"""An encoder with a classification head of its own, as the hub has them: loaded, cut, written."""
+"""Load, prune and save sequence classifiers of transformers."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def load_classifier(path: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase
         ) from error
     ensure_padding(tokenizer, path)
     if not tokenizer.is_fast:
-        raise ValueError(f"`--model` must have a fast tokenizer, but that of {path!r} is not.")
+        raise ValueError(f"`--model` {path!r} has no fast tokenizer.")
     return model.eval(), tokenizer  # type: ignore[no-untyped-call]
 
 

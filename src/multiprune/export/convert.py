@@ -1,4 +1,4 @@
-"""From a finished run to a folder that is handed over."""
+"""Export a finished run."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ class ExportSettings:
                 )
         if self.format == "onnx" and (self.storage != "dense" or self.dtype not in (None, "fp32")):
             raise ValueError(
-                "An ONNX file is written dense and in fp32, but `storage` is "
-                f"{self.storage} and `dtype` is {self.dtype}."
+                "ONNX export supports only `storage` dense and `dtype` fp32, but `storage` "
+                f"is {self.storage} and `dtype` is {self.dtype}."
             )
 
 
@@ -67,8 +67,8 @@ def check_answers_by_head(model: ShippedModel) -> None:
     """Raise a ValueError if a task is answered with tokens, whose vocabulary must stay whole."""
     if named := [task for task in model.meaning if model.output(task).over_vocabulary]:
         raise ValueError(
-            "A vocabulary can be cut where no task is answered with its tokens, but "
-            f"{', '.join(named)} is."
+            f"The vocabulary cannot be reduced, because {', '.join(named)} predicts tokens: "
+            "leave out `--vocabulary`."
         )
 
 
@@ -96,9 +96,7 @@ def export_model(
     else:  # what was measured is the smallest size
         measured, model = None, load_sizes(source).cut(density)
     if isinstance(model, DynamicModel):
-        raise ValueError(
-            f"What is exported must have one size, but {source} has many: name one by its density."
-        )
+        raise ValueError(f"{source} is a dynamic model: choose a size with `--density`.")
     if corpus is not None:
         check_answers_by_head(model)
         if any(model.output(task).reads_words for task in model.meaning):

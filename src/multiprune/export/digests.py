@@ -1,4 +1,4 @@
-"""SHA-256 of the weights in a folder, because safetensors does not notice a flipped bit."""
+"""SHA-256 digests of weight files, because safetensors does not detect flipped bits."""
 
 from __future__ import annotations
 
@@ -30,15 +30,12 @@ def check_digest(file: Path) -> None:
     try:
         digests = json.loads(listed.read_text())
         if not isinstance(digests, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{listed} must map files to digests in JSON, but: {error}.") from error
+        raise ValueError(f"{listed} is not a JSON object of digests by file: {error}.") from error
     expected = digests.get(file.name)
     if expected is not None and sha256(file) != expected:
-        raise ValueError(
-            f"{file} must be as it was written, but it is damaged: its SHA-256 is not the one in "
-            f"{DIGESTS}."
-        )
+        raise ValueError(f"{file} is damaged: its SHA-256 is not the one in {DIGESTS}.")
 
 
 def sha256(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""A shipped model that changes its size from one request to the next."""
+"""An exported dynamic model, which changes its size from one request to the next."""
 
 from __future__ import annotations
 
@@ -189,11 +189,10 @@ def load_order(folder: Path, layers: Sequence[Layer]) -> tuple[RemovalOrder, str
     is_whole = sizes.dim() == 1 and len(sizes) and sizes.dtype == torch.int64 and of
     if not is_whole or shapes != _shapes(layers) or kinds != {torch.int32}:
         raise ValueError(
-            f"{file} must hold the order in which units of this model's {len(layers)} layers go, "
-            "but does not."
+            f"{file} does not hold an order of units for this model's {len(layers)} layers."
         )
     if sizes[-1] <= 0 or (sizes.diff() >= 0).any():
-        raise ValueError(f"{file} must hold sizes that fall and are above 0, but does not.")
+        raise ValueError(f"{file} does not hold descending sizes above 0.")
     names = [one.name for one in fields(LayerOrder)]
     found = [
         LayerOrder(*(tensors[f"layers.{number}.{name}"] for name in names))

@@ -1,4 +1,4 @@
-"""The folder of an exported model, written as a whole, with digests of its weights."""
+"""Write the folder of an exported model atomically, with digests of its weights."""
 
 from __future__ import annotations
 

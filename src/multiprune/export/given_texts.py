@@ -1,4 +1,4 @@
-"""Texts as users hand them to a shipped model."""
+"""Checks of the texts that users pass to an exported model."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ def columns_given(
     second = listed(pairs, "pairs")
     if len(first) != len(second):
         raise ValueError(
-            f"`texts` and `pairs` must be equally many, but are {len(first)} and {len(second)}."
+            f"`texts` and `pairs` must have the same length, but have {len(first)} and "
+            f"{len(second)}."
         )
     return first, second

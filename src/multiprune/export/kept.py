@@ -1,4 +1,4 @@
-"""What a shipped encoder has kept of its weights."""
+"""Load the masks of a run or an exported encoder."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ def kept_weights(run: str | Path | None) -> dict[str, Tensor]:
     """
     if run is None:
         raise ValueError(
-            "`pruner.mask.run` must be a run whose masks are kept, but is not set, and the encoder "
-            "is of no run either."
+            "Set `pruner.mask.run` to a run with masks, as the encoder does not come from one."
         )
     state = load_weights(weights_file(model_folder(Path(run).expanduser())))
     return {path: weight != 0 for path, weight in state.items() if weight.dim() == 2}

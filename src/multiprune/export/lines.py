@@ -1,4 +1,4 @@
-"""Texts from the lines of a file, and what a shipped model predicts for each."""
+"""Predict for the lines of a file."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def predict_lines(
     """
     texts = _decoded(lines)
     if (first := next(texts, None)) is None:
-        raise ValueError("There are no texts to predict for: the input is empty.")
+        raise ValueError("No texts to predict: the input is empty.")
     reads = readable_columns(model)
     if not reads:
-        raise ValueError(f"None of the tasks {', '.join(model.meaning)} has predictions for texts.")
+        raise ValueError(f"None of the tasks {', '.join(model.meaning)} can predict for texts.")
     chosen = _named(model, reads, tasks, are_json) or _reading(reads, first, are_json)
     remaining = chain([first], texts)
     while part := [*islice(remaining, _BATCHES * max(1, batch_size))]:
@@ -119,11 +119,11 @@ def _named(
     for task in tasks:
         model.check_task(task)
         if task not in reads:
-            raise ValueError(f"{task} predicts hidden tokens, and has no prediction for a text.")
+            raise ValueError(f"{task} predicts masked tokens and cannot predict for a text.")
     if not are_json and len({len(reads[task]) for task in tasks}) > 1:
         raise ValueError(
-            f"Some of the tasks read one text and others two ({_listed(reads, tasks)}): name them "
-            "apart, or pass JSON lines with `--json`."
+            f"Some tasks read one text and others two ({_listed(reads, tasks)}): choose tasks "
+            "with `--task`, or pass JSON lines with `--json`."
         )
     return [*dict.fromkeys(tasks)]
 
@@ -146,7 +146,7 @@ def _reading(
             f"the columns {', '.join(given)}" if are_json else f"{count} text(s) with tabs between"
         )
         raise ValueError(
-            f"None of the tasks reads what line {number} holds, {what}: name one with `--task` of "
+            f"No task reads line {number}, {what}: choose one with `--task` from "
             f"{_listed(reads, reads)}."
         )
     return found

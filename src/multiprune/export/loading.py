@@ -1,4 +1,4 @@
-"""What was shipped, loaded as what it is: one model, several of shared weights, or many sizes."""
+"""Load an exported folder: a single model, packed models, or a dynamic model."""
 
 from __future__ import annotations
 
@@ -68,7 +68,6 @@ def load_sizes(run: Path) -> DynamicModel:
     model = load(folder if folder.is_dir() else run)
     if not isinstance(model, DynamicModel):
         raise FileNotFoundError(
-            f"{run} must hold a model of many sizes, of a run with pruner=dynamic_sparsification, "
-            "but holds one of a single size."
+            f"{run} is not a dynamic model, of a run with pruner=dynamic_sparsification."
         )
     return model

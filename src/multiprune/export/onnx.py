@@ -1,4 +1,4 @@
-"""One ONNX file: the encoder, the heads of all tasks, and the check that it answers the same."""
+"""Export encoder and heads to one ONNX file, and compare its logits with PyTorch's."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def export_onnx(model: ShippedModel, folder: Path) -> list[Path]:
     """
     check_packages()
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} must be a folder to write into, but there is none.")
+        raise FileNotFoundError(f"The output folder {folder} does not exist.")
     _check_model(model)
     program = _traced(model)
     with TemporaryDirectory(dir=folder) as beside:
@@ -79,8 +79,9 @@ def check_packages() -> None:
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise RuntimeError(
-            f"An ONNX file is written with {', '.join(PACKAGES)}, but {', '.join(missing)} must "
-            "be installed first: pip install 'multiprune[onnx]'."
+            f"ONNX export needs {', '.join(missing)}, which "
+            f"{'is' if len(missing) == 1 else 'are'} not installed: pip install "
+            "'multiprune[onnx]'."
         )
 
 
@@ -106,15 +107,13 @@ def _check_model(model: ShippedModel) -> None:
     if types != {torch.float32}:
         found = ", ".join(sorted(map(str, types)))
         raise ValueError(
-            f"An ONNX file is written from torch.float32, but the model is {found}: convert it "
-            "with `dtype` fp32."
+            f"ONNX export needs a float32 model, but this one is {found}: convert it with "
+            "`dtype` fp32."
         )
     if taken := sorted(set(model.heads) & set(model.tokenizer.model_input_names)):
-        raise ValueError(
-            f"An output of an ONNX file has the name of its task, but {taken[0]!r} is an input."
-        )
+        raise ValueError(f"The task {taken[0]!r} has the name of an ONNX input: rename it.")
     if any(module.training for module in model.modules()):
-        raise ValueError("The model must be in evaluation mode, but a part of it is in training.")
+        raise ValueError("The model is in training mode: call model.eval() first.")
     names, known = set(model.tokenizer.model_input_names), set(_batch(model, 1, 2))
     if names != known:
         raise ValueError(
@@ -162,8 +161,8 @@ def _traced(model: ShippedModel) -> ONNXProgram:
             )
     except OnnxExporterError as error:
         raise RuntimeError(
-            "torch.onnx must be able to write the encoder, but it cannot write this "
-            f"{model.encoder.config.model_type!r}: {_first_line(error.__cause__ or error)}"
+            f"torch.onnx cannot export this {model.encoder.config.model_type!r} encoder: "
+            f"{_first_line(error.__cause__ or error)}"
         ) from error
     assert program is not None
     for node in program.model.graph.all_nodes():
@@ -237,8 +236,8 @@ def _check_answers(model: ShippedModel, file: Path) -> None:
         # Of NaN, no comparison is true.
         if not share <= TOLERANCE:
             raise RuntimeError(
-                "The logits of ONNX Runtime may differ from those of PyTorch by a share of "
-                f"{TOLERANCE:g}, but those of {task} differ by {share:g}; no file was written."
+                f"The logits of ONNX Runtime differ from those of PyTorch by {share:g} "
+                f"(relative) for {task}, more than {TOLERANCE:g}; no file was written."
             )
 
 
@@ -257,8 +256,7 @@ def _run(file: Path, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         arrays = session.run(None, given)
     except tuple(getattr(errors, name) for name in names) as error:
         raise RuntimeError(
-            "ONNX Runtime must be able to run what torch.onnx wrote, but it cannot: "
-            f"{_first_line(error)}"
+            f"ONNX Runtime cannot run the file of torch.onnx: {_first_line(error)}"
         ) from error
     device = inputs["attention_mask"].device
     return [torch.from_numpy(array).to(device) for array in arrays]

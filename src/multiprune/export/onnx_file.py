@@ -1,4 +1,4 @@
-"""An ONNX file that is written tensor by tensor.
+"""Write an ONNX file tensor by tensor.
 
 ``ONNXProgram.save`` first makes the whole file in memory, twice: four times the weights at most.
 """

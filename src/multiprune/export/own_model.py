@@ -1,4 +1,4 @@
-"""Anybody's encoder, with or without a head of transformers: saved, and loaded again."""
+"""Save and load pruned transformers models of your own, with or without a head."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def check_can_be_saved(folder: str | Path, model: object) -> None:
         )
     if not hasattr(transformers, name := type(model).__name__):
         raise TypeError(
-            f"{name} is no class of transformers, which could load it again: save its encoder, "
-            f"model.{model.base_model_prefix}, and its head by yourself."
+            f"{name} is not a class of transformers: save its encoder, "
+            f"model.{model.base_model_prefix}, and its head separately."
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} already exists and is not empty; choose another folder.")

@@ -1,4 +1,4 @@
-"""From runs that keep parts of the same weights to one folder that answers all their tasks."""
+"""Pack several runs with shared weights into one folder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def pack(runs: Sequence[Path], out: Path) -> str:
     """
     check_is_new(out)
     if len(runs) < 2:
-        raise ValueError(f"Packing needs two runs or more, but has {len(runs)}.")
+        raise ValueError(f"Pass at least two runs to pack, not {len(runs)}.")
     folders = [model_folder(run) for run in runs]
     shared, heads, apart = SharedWeights(), TaskHeads(), []
     meaning: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Which of shared weights each of several models keeps, in one file of masks.
+"""The masks of several models with shared weights, in one file.
 
 The file (``multiprune.runs.masks``) holds masks ``<model>.<tensor>``, models numbered from 0, over
 those of the tensor's shared weights that are not zero, in row-major order. Tensors that the model

@@ -1,4 +1,4 @@
-"""What models that share weights take on disk, beside what they would take apart."""
+"""Disk size of packed models, compared with separate ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weights that any of several models keeps, found to be those of one encoder."""
+"""Merge the weights of several runs, after checking that they come from one encoder."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class SharedWeights:
             for task in model.meaning:
                 if task in known.tasks:
                     raise ValueError(
-                        f"Each task must be in one run, but {task} is in {other} and in {run}."
+                        f"The task {task} is in both {other} and {run}: pack one of them."
                     )
 
     def _check_same(

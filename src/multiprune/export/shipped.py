@@ -1,4 +1,4 @@
-"""A shipped model, ready to answer, and the tokenizer that lies beside it."""
+"""Inference with an exported model and its tokenizer."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class ShippedModel(nn.Module):
         """
         first, second = self._given(task, texts, pairs)
         if self.output(task).over_vocabulary:
-            raise ValueError(f"{task} answers with tokens of the vocabulary: use `logits`.")
+            raise ValueError(f"{task} predicts tokens of the vocabulary: use `logits`.")
         return predicted(self, [task], first, second, batch_size)[task]
 
     def predict_all(
@@ -201,9 +201,9 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
         # The libraries raise whatever they come across first.
         reason = first_line(error)
         raise ValueError(
-            f"{folder} must hold a tokenizer, but: {type(error).__name__} {reason}."
+            f"The tokenizer in {folder} cannot be loaded: {type(error).__name__} {reason}."
         ) from error
     # Without it, the library makes a tokenizer that knows no words, and does not say so.
     if tokenizer.is_fast and not (folder / "tokenizer.json").is_file():
-        raise ValueError(f"{folder} must hold a tokenizer, but tokenizer.json is missing.")
+        raise ValueError(f"{folder} has no tokenizer.json.")
     return tokenizer

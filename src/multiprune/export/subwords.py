@@ -1,4 +1,4 @@
-"""What the model inside a tokenizer needs, so that a part of its vocabulary splits as the whole."""
+"""Subword dependencies of tokenizer models, for a reduced vocabulary that splits alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several models that share weights, in the memory of little more than one."""
+"""Inference with several models that share weights, by switching masks."""
 
 from __future__ import annotations
 

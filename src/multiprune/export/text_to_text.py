@@ -1,4 +1,4 @@
-"""A shipped encoder-decoder, ready to answer with the likeliest words."""
+"""Inference with an exported encoder-decoder that answers in words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrices that a model uses in several places, and a file holds once."""
+"""Tied weights, which a model uses in several places and a file holds once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A fast tokenizer, read as JSON and made anew with a part of its tokens."""
+"""Reduce the vocabulary of a fast tokenizer."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class FastTokenizer:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         if not getattr(tokenizer, "is_fast", False):
             raise TypeError(
-                "The tokenizer must be a fast one (of the `tokenizers` library), but a "
-                f"{type(tokenizer).__name__} is not."
+                "A fast tokenizer (of the `tokenizers` library) is required, but this is a "
+                f"{type(tokenizer).__name__}."
             )
         self.tokenizer = tokenizer
         self.backend: Tokenizer = tokenizer.backend_tokenizer
@@ -85,7 +85,7 @@ class FastTokenizer:
                 for word in self._unknown_words(text, encoding):
                     used |= self.model.found_in(word)
         if empty:
-            raise ValueError("`texts` must hold at least one text, but is empty.")
+            raise ValueError("`texts` is empty.")
         return used
 
     def restrict(self, numbers: Mapping[int, int]) -> PreTrainedTokenizerBase:

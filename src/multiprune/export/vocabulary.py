@@ -1,4 +1,4 @@
-"""The vocabulary that is shipped: the tokens that a corpus uses, and no others."""
+"""Reduce the vocabulary of a model to the tokens of a corpus."""
 
 from __future__ import annotations
 
@@ -70,8 +70,7 @@ def _word_embedding(encoder: PreTrainedModel, *, largest_id: int) -> nn.Embeddin
     head: object = encoder.get_output_embeddings()  # type: ignore[no-untyped-call]
     if head is not None:
         raise ValueError(
-            "The encoder must have no head that predicts tokens, but the "
-            f"{type(encoder).__name__} has one."
+            f"The {type(encoder).__name__} has a head that predicts tokens: pass the encoder alone."
         )
     if embedding.num_embeddings <= largest_id:
         raise ValueError(

@@ -1,1 +1,1 @@
-"""How the jobs of a sweep are run beside each other; what Hydra's launchers are made of."""
+"""Running the jobs of a sweep in parallel: what Hydra's launchers are made of."""

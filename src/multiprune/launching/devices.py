@@ -1,4 +1,4 @@
-"""Which GPUs there are to hand out, and what a job must find in its environment to see its own."""
+"""Find GPUs, and set the environment by which a job sees only its own."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ def workers(count: int | None, environment: Mapping[str, str]) -> list[dict[str,
     if devices := _devices(environment):
         return [{VISIBLE: device} for device in devices]
     raise ValueError(
-        "hydra/launcher=gpus needs a GPU, or hydra.launcher.workers=N for jobs without one, but "
-        "there is none."
+        "hydra/launcher=gpus found no GPU: set hydra.launcher.workers=N to run jobs on the CPU."
     )
 
 

@@ -1,4 +1,4 @@
-"""Jobs of a sweep that fail: the line that the sweep ends with, and when it ends early."""
+"""Failed jobs of a sweep: the final message, and fail-fast."""
 
 from __future__ import annotations
 

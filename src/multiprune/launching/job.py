@@ -1,4 +1,4 @@
-"""One job of a Hydra sweep: what is sent to its process, and what comes back."""
+"""One job of a Hydra sweep: its pickled request and its return value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One sweep, and one run, in a folder at a time."""
+"""File locks: one sweep, and one run, per folder."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def lock(folder: Path, name: str = LOCK, *, what: str = "sweep") -> FileIO:
     except BlockingIOError:
         file.close()
         raise ValueError(
-            f"One {what} writes into a folder at a time, but {folder} is being written to by "
-            f"{_owner(folder / name)}."
+            f"{folder} is in use by another {what}, {_owner(folder / name)}: wait for it, or "
+            "choose another folder."
         ) from None
     except OSError as error:
-        log.warning("Another %s into %s would not be noticed: %s", what, folder, error)
+        log.warning("Cannot detect another %s that writes to %s: %s", what, folder, error)
         return file
     file.truncate(0)
     file.write(json.dumps({"pid": os.getpid(), "host": platform.node()}).encode())

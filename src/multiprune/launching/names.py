@@ -1,4 +1,4 @@
-"""Which overrides are in the names of a sweep's jobs: those that vary."""
+"""Job names of a sweep, from the overrides that vary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Follows the jobs of a sweep that run in other processes."""
+"""Follow the jobs of a sweep that run in other processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process for each job, so many at a time, and what becomes of one is no matter to the others."""
+"""A pool of processes, one per job, in which a crash does not affect other jobs."""
 
 from __future__ import annotations
 

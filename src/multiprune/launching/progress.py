@@ -1,4 +1,4 @@
-"""What a person sees of a sweep while it runs."""
+"""Progress display of a sweep."""
 
 from __future__ import annotations
 

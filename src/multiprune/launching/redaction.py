@@ -1,4 +1,4 @@
-"""Secrets in what Hydra notes of a run."""
+"""Redact secrets in the files that Hydra writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs of a sweep in Slurm's hands, from without: handing them over, and finding them again.
+"""Submit the jobs of a sweep to Slurm, and find them again.
 
 All that is known of them lies in the sweep's folder, so that another process can go on waiting:
 ``.slurm/NUMBER/`` holds what was submitted together, named in each job's comment in the queue.
@@ -160,8 +160,8 @@ def handed_before(jobs: Sequence[Job], sweep: Path) -> dict[int, Handed]:
         queued, overrides = known
         if overrides != job.overrides:
             raise ValueError(
-                f"The jobs of a sweep must be those that Slurm has of it, but in {job.folder} it "
-                f"runs {' '.join(overrides)}: `scancel {queued.id}`, or take another folder."
+                f"Slurm already runs {' '.join(overrides)} in {job.folder}: `scancel "
+                f"{queued.id}`, or choose another folder."
             )
         found[position] = Handed(queued.submission, queued.id)
     return found

@@ -1,4 +1,4 @@
-"""Slurm's own commands, and what its controller answers."""
+"""Call Slurm's commands."""
 
 from __future__ import annotations
 

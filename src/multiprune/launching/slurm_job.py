@@ -1,4 +1,4 @@
-"""A job in Slurm's hands, from within: where it prints, and what it does when its time is up."""
+"""Inside a Slurm job: its output, and requeueing at the time limit."""
 
 from __future__ import annotations
 
@@ -147,14 +147,16 @@ def requeue(job: Job) -> None:
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     own = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
     # Said before: Slurm ends this process at once.
-    StatusFile(job.folder).wait(reason="Its time was up, and it will go on.", queued=True)
-    print(f"Slurm runs this job, {own}, again.", flush=True)
+    StatusFile(job.folder).wait(
+        reason="Its time limit was reached; it is requeued and will continue.", queued=True
+    )
+    print(f"Slurm requeues this job, {own}.", flush=True)
     try:
         ask("scontrol", "requeue", own)
     except OSError as error:
         problem = (
-            f"Its time was up, and it could not be queued again: {error} The command of the sweep, "
-            "started again, goes on with it."
+            f"Its time limit was reached, and it could not be requeued: {error} Start the "
+            "sweep's command again to continue it."
         )
         StatusFile(job.folder).lose(problem)
         print(problem, flush=True)

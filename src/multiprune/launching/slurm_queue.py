@@ -1,4 +1,4 @@
-"""What Slurm's queue holds of this user's jobs, by what was noted when they were submitted."""
+"""This user's jobs in Slurm's queue, matched by their comments."""
 
 from __future__ import annotations
 

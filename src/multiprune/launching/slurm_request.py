@@ -1,4 +1,4 @@
-"""What a sweep asks Slurm for."""
+"""Resources that a sweep requests from Slurm."""
 
 from __future__ import annotations
 
@@ -48,6 +48,5 @@ def check_processes(config: DictConfig, resources: Mapping[str, Any]) -> None:
         given = resources[name]
         if isinstance(has, int) and has != given:
             raise ValueError(
-                f"The processes of a job are those that Slurm starts: `trainer.{key}` must be "
-                f"`hydra.launcher.{name}`, {given}, but is {has}."
+                f"`trainer.{key}` must equal `hydra.launcher.{name}`, {given}, but is {has}."
             )

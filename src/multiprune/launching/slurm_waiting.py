@@ -1,4 +1,4 @@
-"""Waiting for jobs in Slurm's hands, and handing those over again that it has pushed out."""
+"""Wait for Slurm jobs, and resubmit preempted ones."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ class Waiting:
         self._begun.discard(position)
         self._missing_since.pop(position, None)
         log.info(
-            "Slurm has pushed %s out: handed over again as %s (%d of %d times).",
+            "Slurm preempted %s: resubmitted as %s (%d of %d times).",
             before.id,
             self._handed[position].id,
             self._again[position],

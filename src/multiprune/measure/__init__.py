@@ -1,4 +1,4 @@
-"""What a pruned model is worth: its size, its cost and its speed beside the dense model's."""
+"""Size, cost and speed of pruned models, compared with dense ones."""
 
 from multiprune.measure.backends import Backend, backends
 from multiprune.measure.benchmark import report

@@ -1,4 +1,4 @@
-"""What a shipped model answers to the examples of a split."""
+"""Predictions of an exported model for the examples of a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""By what a model is run: PyTorch, compiled PyTorch, or ONNX Runtime."""
+"""Inference backends: PyTorch, compiled PyTorch, ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def backends(kinds: Sequence[str] = KINDS, devices: Sequence[str] | None = None)
         found += [OnnxRuntime()] if "onnx" in kinds and device == "cpu" else []
     if not found:
         raise ValueError(
-            f"At least one backend must be left, but {', '.join(kinds) or 'none'} has nothing to "
-            f"run on {', '.join(devices) or 'no device'}."
+            f"No backend can run: {', '.join(kinds) or 'none'} on "
+            f"{', '.join(devices) or 'no device'}."
         )
     return found

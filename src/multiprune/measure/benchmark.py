@@ -1,4 +1,4 @@
-"""Pruned models beside their dense models: measured, printed, written."""
+"""Benchmark pruned models against their dense models."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def report(
     """
     _check(paths, batches, lengths, rounds, backends)
     if json is not None and not json.parent.is_dir():
-        raise FileNotFoundError(f"{json} must be a file in a folder that exists, but none does.")
+        raise FileNotFoundError(f"The folder of {json} does not exist.")
     sizes = [Size(batch, length) for batch in batches for length in lengths]
     measured = benchmark(paths, sizes, rounds, backends)
     print_machine(measured.machine)
@@ -96,7 +96,7 @@ def benchmark(
     for backend in backends:
         encoders = _run_by(backend, compared)
         if not encoders:
-            console.print(f"Not timed by {backend.name}, which runs no ONNX file.")
+            console.print(f"Skipping {backend.name}, which cannot run ONNX files.")
             continue
         console.print(f"Timing {backend.name}: rounds: {rounds}, sizes: {len(sizes)}.")
         latencies += time_models(encoders, backend, sizes, rounds)
@@ -132,7 +132,7 @@ def _check(
         if not values:
             raise ValueError(f"`{name}` must name at least one, but is empty.")
     if len({str(path) for path in paths}) < len(paths):
-        raise ValueError(f"`paths` must differ, but are {', '.join(map(str, paths))}.")
+        raise ValueError(f"The paths are not distinct: {', '.join(map(str, paths))}.")
     for name, numbers in (("batches", batches), ("lengths", lengths), ("rounds", [rounds])):
         if not numbers:
             raise ValueError(f"`{name}` must name at least one, but is empty.")

@@ -1,4 +1,4 @@
-"""The models that are compared: those asked for, and the dense model of each."""
+"""The models of a benchmark: those requested, and the dense model of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model costs, counted: multiply-adds, parameters, zeros and bytes."""
+"""Multiply-adds, parameters, zeros and bytes of a model."""
 
 from __future__ import annotations
 
@@ -73,9 +73,7 @@ def bytes_on_disk(folder: Path) -> int:
     for name in (WEIGHTS, BITMASK_WEIGHTS):
         if (folder / name).is_file():
             return (folder / name).stat().st_size
-    raise FileNotFoundError(
-        f"{folder} must hold weights in {WEIGHTS} or {BITMASK_WEIGHTS}, but has neither."
-    )
+    raise FileNotFoundError(f"{folder} has no weights, neither {WEIGHTS} nor {BITMASK_WEIGHTS}.")
 
 
 def _attention(query: torch.Size, key: torch.Size, value: torch.Size, *_: Any, **__: Any) -> int:

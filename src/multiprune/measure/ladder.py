@@ -1,4 +1,4 @@
-"""A ladder of sizes: an encoder cut to shares of its heads, neurons, layers or tokens.
+"""A sweep of sizes: an encoder with fractions of its heads, neurons, layers or tokens.
 
 Multilingual encoders show best that small is not fast (Li et al. 2022, arXiv 2204.02601): most of
 their parameters are embeddings, which a forward pass only looks up.

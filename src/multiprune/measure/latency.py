@@ -1,4 +1,4 @@
-"""How long forward passes take, of models that take turns: machines are shared and noisy."""
+"""Latency of interleaved forward passes, as machines are shared and noisy."""
 
 from __future__ import annotations
 

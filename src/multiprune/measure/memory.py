@@ -1,4 +1,4 @@
-"""Peak memory, measured in a process of its own."""
+"""Peak memory, measured in a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An exported ONNX folder among the models that are compared: its file is what is timed."""
+"""An exported ONNX folder as a benchmarked model."""
 
 from __future__ import annotations
 
@@ -91,4 +91,4 @@ def _graph(file: Path, *, with_outside: bool = True) -> Any:
         return onnx.load(file, load_external_data=with_outside).graph
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         reason = first_line(error)
-        raise ValueError(f"{file} must be a whole ONNX model, but: {reason}.") from error
+        raise ValueError(f"{file} is not a complete ONNX model: {reason}.") from error

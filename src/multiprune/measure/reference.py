@@ -1,4 +1,4 @@
-"""What to compare with: the dense model of the same configuration."""
+"""The dense reference model of the same configuration."""
 
 from __future__ import annotations
 

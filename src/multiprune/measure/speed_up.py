@@ -1,4 +1,4 @@
-"""How much faster a model is than its dense one, and how much it can be."""
+"""Measured speed-up over the dense model, and its upper bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Any metric of torchmetrics as one of a task."""
+"""Adapter for metrics of torchmetrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two metrics of answers in words: means over questions, of the best right answer of each."""
+"""Exact match and F1 of extractive answers, averaged over questions."""
 
 from __future__ import annotations
 

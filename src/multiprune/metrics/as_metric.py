@@ -1,4 +1,4 @@
-"""What a task is given as a metric."""
+"""Convert what a task is given to a metric."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of metrics in the records of runs, from which a report can compute them again."""
+"""Metrics by name, from which a report computes recorded ones again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Correlations of numbers, 0 where a side is constant, of which there is none."""
+"""Correlations of numbers; 0 where one side is constant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of decided classes, or sets of labels: the likeliest class, and labels likelier than not.
+"""Metrics of predicted classes and label sets.
 
 F1 of class 1, of decisions pooled (micro), or averaged over classes or labels (macro).
 """

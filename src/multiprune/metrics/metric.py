@@ -1,4 +1,4 @@
-"""What a metric is: one definition for scores, resampled scores and sums over processes."""
+"""The interface of metrics: scores, resampled scores, and sums over processes."""
 
 from __future__ import annotations
 

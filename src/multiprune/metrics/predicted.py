@@ -1,4 +1,4 @@
-"""What a task predicts, and in which form its metrics are given that."""
+"""Kinds of predictions, and the form in which metrics receive them."""
 
 from __future__ import annotations
 

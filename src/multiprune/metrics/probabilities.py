@@ -1,4 +1,4 @@
-"""Metrics of probabilities, whose sums over examples are enough."""
+"""Metrics of probabilities that are sums over examples."""
 
 from __future__ import annotations
 

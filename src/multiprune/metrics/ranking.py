@@ -1,4 +1,4 @@
-"""Metrics of the order that probabilities put the examples in."""
+"""Ranking metrics of probabilities."""
 
 from __future__ import annotations
 

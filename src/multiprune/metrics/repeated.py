@@ -1,4 +1,4 @@
-"""Resamples of metrics that say nothing of single examples, such as those of torchmetrics."""
+"""Bootstrap of metrics that are not sums over examples, such as those of torchmetrics."""
 
 from __future__ import annotations
 

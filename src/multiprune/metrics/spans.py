@@ -1,4 +1,4 @@
-"""The F1 of named spans."""
+"""F1 of named entity spans."""
 
 from __future__ import annotations
 

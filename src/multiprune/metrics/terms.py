@@ -1,4 +1,4 @@
-"""What each example adds to a metric, and the metric of resampled examples."""
+"""Per-example terms of a metric, and the metric of resampled examples."""
 
 from __future__ import annotations
 

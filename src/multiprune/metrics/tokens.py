@@ -1,4 +1,4 @@
-"""Metrics of masked language modelling, over all hidden tokens."""
+"""Metrics of masked language modelling, over all masked tokens."""
 
 from __future__ import annotations
 

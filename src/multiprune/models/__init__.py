@@ -1,1 +1,1 @@
-"""With what: the encoder, the heads, and the model that joins them."""
+"""Encoders, task heads, and the multitask model of both."""

@@ -1,4 +1,4 @@
-"""Where each architecture keeps its heads and neurons: one entry for each of its kinds of layers.
+"""Paths of heads and neurons in each supported architecture.
 
 A *unit* is what goes as a whole: a dimension of a head (of its query and key, or of its value) or a
 neuron of the feed-forward network. A unit owns rows and columns of several linear layers.

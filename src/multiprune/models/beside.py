@@ -1,4 +1,4 @@
-"""Several texts beside each other in one sequence, of which tokens attend to their own only."""
+"""Block-diagonal attention: several texts in one sequence, each attending to itself only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bound on how large a model somebody else's ``config.json`` can make."""
+"""An upper bound on the model size that an untrusted ``config.json`` can request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cutting parameters, and what an optimizer remembers of them, to what is kept."""
+"""Remove parameters, and their optimizer state."""
 
 from __future__ import annotations
 

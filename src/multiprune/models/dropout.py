@@ -1,4 +1,4 @@
-"""The dropout of heads, which is the encoder's unless it is set."""
+"""Dropout of heads, by default that of the encoder."""
 
 from __future__ import annotations
 

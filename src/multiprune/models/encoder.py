@@ -1,4 +1,4 @@
-"""With which encoder, or encoder-decoder: from the hub, from a folder, or from a run."""
+"""Load an encoder or encoder-decoder: from the hub, a folder, or a run."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def pretrained(
     _check_vocabulary(model, tokenizer, path)
     if head_dropout is not None and model.config.is_encoder_decoder:
         raise ValueError(
-            f"`encoder.head_dropout` is for encoders, but {path!r} answers by its decoder, without "
+            f"`encoder.head_dropout` does not apply to {path!r}, an encoder-decoder without "
             "heads: leave it null."
         )
     if freeze_embeddings:
@@ -185,8 +185,8 @@ def _check_kind(config: PretrainedConfig, path: str) -> None:
         )
     if kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING:
         raise ValueError(
-            f"The model must be an encoder or an encoder-decoder, but {path!r} is a "
-            f"{config.model_type}, which has a decoder only."
+            f"{path!r} is a {config.model_type}, which has a decoder only: choose an encoder "
+            "or encoder-decoder."
         )
 
 
@@ -198,8 +198,7 @@ def _check_vocabulary(
     rows = len(model.get_input_embeddings().weight)  # type: ignore[arg-type]
     if largest >= rows:
         raise ValueError(
-            f"An encoder must have an embedding for every token, but {path!r} has {rows:,}, and "
-            f"its tokenizer gives tokens up to the number {largest:,}."
+            f"{path!r} has {rows:,} embeddings, but its tokenizer has token ids up to {largest:,}."
         )
 
 
@@ -212,7 +211,7 @@ def set_dropout(config: PretrainedConfig, dropout: float) -> None:
     ]
     if not names:
         raise ValueError(
-            f"`dropout` needs an encoder with dropout, but a {config.model_type} has none."
+            f"`dropout` does not apply to a {config.model_type}, which has no dropout."
         )
     for name in names:
         setattr(config, name, dropout)

@@ -1,4 +1,4 @@
-"""The tasks and the multitask model that go with an encoder, or with an encoder-decoder."""
+"""Build tasks and the multitask model for an encoder or an encoder-decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What heads begin as: those that lie beside the encoder, where they answer the same task."""
+"""Initialize heads: from those saved with the encoder, where they fit the task."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ def begin_heads(model: MultitaskModel, tasks: Mapping[str, Task], source: str) -
     for name, head in model.heads.items():
         if isinstance(head, VocabularyHead):
             found = begin_as_pretrained(head, source, name)
-            log.info("%s: the head begins %s.", name, "as pretrained" if found else "at random")
+            log.info(
+                "%s: head initialized %s.",
+                name,
+                "from the pretrained head" if found else "at random",
+            )
         elif shipped is not None and name in shipped.outputs and head.state_dict():
             _begin(head, name, tasks[name].output, shipped)
 
@@ -43,13 +47,13 @@ def _begin(head: nn.Module, name: str, output: Output, shipped: ShippedHeads) ->
     run = shipped.file.parent
     if other := output.difference(shipped.outputs[name]):
         log.info(
-            "%s: the head begins at random, as the %s in %s are others: %s.",
+            "%s: head initialized at random, as the %s in %s differ: %s.",
             *(name, other.key, run, other.theirs),
         )
         return
     expected = head.state_dict()
     found = shipped.weights(name, list(expected))
     if found is None or any(found[key].shape != one.shape for key, one in expected.items()):
-        raise ValueError(f"{shipped.file} must hold the head of {name}, but does not.")
+        raise ValueError(f"{shipped.file} has no head of {name}.")
     head.load_state_dict(found)
-    log.info("%s: the head begins as that in %s.", name, run)
+    log.info("%s: head loaded from %s.", name, run)

@@ -1,4 +1,4 @@
-"""Encoders with random weights, of any shape and with any tokenizer."""
+"""Encoders with random weights, of any shape and tokenizer."""
 
 from __future__ import annotations
 

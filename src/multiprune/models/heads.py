@@ -1,4 +1,4 @@
-"""One head per output structure, on the hidden states of an encoder."""
+"""Task heads on the hidden states of an encoder, one per kind of output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hidden dimensions: columns of the embeddings, and of all that reads or writes hidden states.
+"""Hidden dimensions: matching columns of embeddings and of all layers.
 
 Every layer adds to one stream of hidden states, so that a dimension goes everywhere at once: from
 the embeddings, the norms on the stream, the inputs of what reads it and the outputs of what writes.

@@ -1,4 +1,4 @@
-"""What each layer of an encoder hands on, also where layers are shared or were dropped."""
+"""Hidden states of each layer, also of shared or dropped layers."""
 
 from __future__ import annotations
 

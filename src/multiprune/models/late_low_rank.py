@@ -1,4 +1,4 @@
-"""A linear layer that is one dense matrix, and later the product of two thin ones."""
+"""A linear layer that can be factorized later."""
 
 from __future__ import annotations
 

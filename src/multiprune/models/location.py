@@ -1,4 +1,4 @@
-"""Where an encoder lies: in a folder, in a run, with this package, or on the hub."""
+"""Find an encoder: in a folder, a run, this package, or on the hub."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A linear layer as the product of two thin ones."""
+"""A linear layer as the product of two low-rank factors."""
 
 from __future__ import annotations
 

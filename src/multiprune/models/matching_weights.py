@@ -1,4 +1,4 @@
-"""Loads models of transformers, and refuses weights that are not those of the model."""
+"""Load transformers models, and refuse weights that do not match."""
 
 from __future__ import annotations
 

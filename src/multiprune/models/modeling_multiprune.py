@@ -1,4 +1,4 @@
-"""Builds pruned encoders: layers of the shapes that ``config.json`` names under ``multiprune``.
+"""Build pruned encoders with the layer shapes that ``config.json`` has in ``multiprune``.
 
 This file needs ``torch`` and ``transformers`` only. A copy lies in every exported folder, so that
 ``AutoModel.from_pretrained(folder, trust_remote_code=True)`` works without multiprune.

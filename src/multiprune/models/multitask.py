@@ -36,7 +36,7 @@ class MultitaskModel(nn.Module):
     ) -> None:
         super().__init__()
         if not tasks:
-            raise ValueError("A multitask model needs at least one task, but has none.")
+            raise ValueError("No tasks were given.")
         check_names(tasks)
         self.encoder: PreTrainedModel = encoder
         self.head_dropout = head_dropout

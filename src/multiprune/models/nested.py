@@ -1,4 +1,4 @@
-"""Parts of an encoder that one order of removal makes, so that each holds all smaller ones."""
+"""Nested subnetworks of an encoder, from one order of removal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a batch has padding, said to transformers, which else asks the device in every pass."""
+"""Tell transformers whether a batch has padding, to avoid a device sync in each pass."""
 
 from __future__ import annotations
 

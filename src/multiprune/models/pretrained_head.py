@@ -1,4 +1,4 @@
-"""The head over the vocabulary that an encoder was pretrained with, where it lies beside it."""
+"""The pretrained language modelling head of an encoder, where it is saved with it."""
 
 from __future__ import annotations
 

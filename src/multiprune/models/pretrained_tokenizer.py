@@ -1,4 +1,4 @@
-"""A tokenizer as it is published: its vocabulary, and a token for padding."""
+"""Load a pretrained tokenizer, with a token for padding."""
 
 from __future__ import annotations
 

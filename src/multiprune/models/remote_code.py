@@ -1,4 +1,4 @@
-"""Models that are published with their own code, which is run only where that is allowed."""
+"""Refuse models that need their own code, unless that is allowed."""
 
 from __future__ import annotations
 

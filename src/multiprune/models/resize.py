@@ -1,4 +1,4 @@
-"""Running parts of an encoder's heads, neurons and layers, for a while, on its own weights."""
+"""Run nested parts of an encoder's layers temporarily, on shared weights."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Resizable:
         Without heads, skip its attention, and without neurons either, all of it.
         """
         if self.is_resized:
-            raise RuntimeError("Layers must be whole before they are resized, but are parts.")
+            raise RuntimeError("Layers cannot be resized while a nested part is active.")
         for layer, kept in zip(self.layers, units, strict=True):
             if not kept[VALUE].any():
                 self._skip(layer, attention_only=bool(kept[NEURONS].any()))

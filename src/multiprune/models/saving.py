@@ -1,4 +1,4 @@
-"""Saving a model of transformers that was cut, with the shapes that it has and code for them."""
+"""Save a pruned transformers model, with its layer shapes and code for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The heads that a run has left beside its encoder."""
+"""Read the heads that a run saved with its encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making pruned layers really smaller, and describing the shapes that they then have."""
+"""Make pruned layers physically smaller, and describe their shapes."""
 
 from __future__ import annotations
 

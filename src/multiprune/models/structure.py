@@ -1,4 +1,4 @@
-"""The heads and neurons of an encoder: every layer of it, and the units in each linear layer."""
+"""The heads and neurons of each layer of an encoder."""
 
 from __future__ import annotations
 

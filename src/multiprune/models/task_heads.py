@@ -1,4 +1,4 @@
-"""Heads by task, whatever its name."""
+"""A module of heads by task name."""
 
 from __future__ import annotations
 

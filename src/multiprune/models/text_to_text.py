@@ -1,4 +1,4 @@
-"""An encoder-decoder as a multitask model: it answers with the words of the likeliest label."""
+"""An encoder-decoder as a multitask model, which picks the likeliest label words."""
 
 from __future__ import annotations
 

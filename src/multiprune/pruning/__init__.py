@@ -1,1 +1,1 @@
-"""The science: one file per pruning method, and what decides when and how much."""
+"""Pruning methods, one per file, and schedules."""

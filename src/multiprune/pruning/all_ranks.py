@@ -1,4 +1,4 @@
-"""Sums over all processes that train one model."""
+"""Sums over all ranks of a training."""
 
 from __future__ import annotations
 

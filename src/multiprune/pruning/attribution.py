@@ -1,4 +1,4 @@
-"""How much each unit contributes to what a model predicts, without any training.
+"""Attribution of a model's predictions to its units, without training.
 
 A prediction is a log-probability, a unit a dimension of a head, a head, a neuron or a layer. Of a
 unit with activation ``h`` and gradient ``g`` of the log-probability, both by token, ``h * g`` is

@@ -1,4 +1,4 @@
-"""Structured pruning by attribution that is gathered while a model trains."""
+"""Structured pruning by attribution during training."""
 
 from __future__ import annotations
 

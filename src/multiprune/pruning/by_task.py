@@ -1,4 +1,4 @@
-"""Importance by task: what each task says apart, and one ranking of the rankings of all.
+"""Importance by task, merged into one ranking.
 
 Gradients of tasks differ in scale, so that one running mean of them all is mostly of one task.
 Rankings have no scale. That statistics of tasks are kept apart, and a weight goes only if no task

@@ -1,4 +1,4 @@
-"""Attribution without training: some passes over a few examples."""
+"""Attribution on a few examples, without training."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def attributed(
         finally:
             recorder.detach()
     if not sums:
-        raise ValueError("Attribution needs at least one batch, but there is none.")
+        raise ValueError("No batches were given to attribute on.")
     return [Scores(*(method.in_total(part) for part in vars(one).values())).cpu() for one in sums]
 
 

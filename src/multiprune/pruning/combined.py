@@ -1,4 +1,4 @@
-"""Several methods in one run: structures first, then single weights of what is left."""
+"""Structured pruning followed by pruning of single weights, in one run."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Combined(Pruner):
         super().__init__(budget=budget)
         if structured_budget is not None and structured_budget.of != budget.of:
             raise ValueError(
-                f"Both budgets must count the same, but one counts {structured_budget.of} and the "
-                f"other {budget.of}."
+                f"Both budgets must have the same `of`, but have {structured_budget.of} and "
+                f"{budget.of}."
             )
         self._make_structured, self._structured_budget = structured, structured_budget
         self.element_wise = element_wise(budget=budget)

@@ -1,4 +1,4 @@
-"""The best matrix of low rank where errors cost more in some outputs, and on some inputs.
+"""Weighted low-rank approximation, by importance of outputs and inputs.
 
 An error ``D`` of a matrix costs ``norm(diag(rows) D root) ** 2``. With ``root root' = E[x x']``
 over the inputs ``x`` that is the expected squared error of the outputs (whitening: Wang et al.

@@ -1,4 +1,4 @@
-"""One training, every size: parts of an encoder, each inside all larger ones, trained together."""
+"""Dynamic sparsification: train nested subnetworks of all sizes together."""
 
 from __future__ import annotations
 
@@ -204,8 +204,8 @@ class DynamicSparsification(Structured):
     def _refuse_checkpointing(self) -> None:
         if any(getattr(module, CHECKPOINTED, False) for module in self._encoder.modules()):
             raise NotReadyError(
-                "Parts of an encoder cannot be trained with gradient checkpointing, which runs "
-                "layers again when they are whole: disable it."
+                "Gradient checkpointing is not supported with dynamic sparsification, which "
+                "trains parts of layers: disable it."
             )
 
     @override

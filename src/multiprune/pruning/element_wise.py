@@ -1,4 +1,4 @@
-"""What all methods that score single weights share: targets, masks, ranking against the budget."""
+"""Shared parts of methods that score single weights: targets, masks, ranking."""
 
 from __future__ import annotations
 
@@ -89,8 +89,7 @@ class ElementWisePruner(Pruner):
         ]
         if not self.targets:
             raise ValueError(
-                f"A pruner needs parameters to prune, but {type(inside).__name__} has "
-                f"none in {', '.join(self.parts)}."
+                f"{type(inside).__name__} has no parameters to prune in {', '.join(self.parts)}."
             )
         for target in self.targets:
             target.add("mask", torch.ones_like(target.weight, dtype=torch.bool))

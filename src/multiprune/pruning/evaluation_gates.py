@@ -1,4 +1,4 @@
-"""What random gates are where nothing is random: in evaluation, and once they are multiplied in."""
+"""Deterministic values of random gates, for evaluation and for the final model."""
 
 from __future__ import annotations
 

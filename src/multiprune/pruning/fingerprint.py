@@ -1,4 +1,4 @@
-"""Fingerprints of masks: to compare ranks while training, and runs afterwards."""
+"""Fingerprints of masks, to compare ranks and runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""NaN, which no ranking can order, is refused before it is ranked."""
+"""Refuse NaN scores before they are ranked."""
 
 from __future__ import annotations
 

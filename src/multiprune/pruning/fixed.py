@@ -1,4 +1,4 @@
-"""Transfer: masks that another run has found, kept as they are.
+"""A fixed mask, taken from another run.
 
 As the sparse transfer of Prune OFA (Zafrir et al. 2021) and oBERT (Kurtic et al. 2022), where an
 encoder is pruned once and finetuned on many tasks.
@@ -83,8 +83,8 @@ class Fixed(ElementWisePruner):
         asked, kept = self.budget.resolve(ledger), ledger.kept_in(self.budget.of)
         if ledger.density == 1:
             raise ValueError(
-                f"A fixed mask must leave out some weights of {', '.join(self.parts)}, but keeps "
-                "them all, as where the other run has cut its encoder."
+                f"The fixed mask prunes no weights of {', '.join(self.parts)}, as where the "
+                "other run removed whole units."
             )
         if kept > asked:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""What an encoder carries of each layer while gates on its heads, neurons and blocks learn."""
+"""Buffers of a layer with learned gates on heads, neurons and blocks."""
 
 from __future__ import annotations
 

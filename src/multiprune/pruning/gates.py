@@ -1,4 +1,4 @@
-"""Vectors of hard concrete gates that learn under a constraint on their expected size."""
+"""Hard concrete gates that are learned under a constraint on their expected size."""
 
 from __future__ import annotations
 

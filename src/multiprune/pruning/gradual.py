@@ -1,4 +1,4 @@
-"""Drives a pruner through a schedule, one optimizer step at a time, in any training loop."""
+"""Drive a pruner through its schedule, one optimizer step at a time, in any training loop."""
 
 from __future__ import annotations
 
@@ -92,9 +92,7 @@ class GradualPruning:
         """
         optimizer = torch_optimizer(optimizer)
         if not hasattr(self.pruner, "excess"):
-            raise ValueError(
-                "The pruner must be prepared before it is driven: call pruner.prepare(model)."
-            )
+            raise ValueError("The pruner is not prepared: call pruner.prepare(model) first.")
         if self.step == 0 and optimizer.state and not late:
             raise ValueError(
                 "The optimizer has taken steps, but the pruning schedule is at step 0: to resume, "

@@ -1,4 +1,4 @@
-"""What is kept or pruned together: single weights, of rows, in blocks, or as N of M weights."""
+"""Groups of weights that are pruned together: elements, rows, blocks, N of M."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random gates that are exactly 0 or 1 with a probability that can be learned.
+"""The hard concrete distribution.
 
 The hard concrete distribution is of Louizos, Welling & Kingma (2018), "Learning Sparse Neural
 Networks through L0 Regularization"; the constraint on the size, an augmented Lagrangian, is of

@@ -1,4 +1,4 @@
-"""Which heads, dimensions of heads, neurons and layers matter, and ways to estimate it."""
+"""Importance of heads, head dimensions, neurons and layers."""
 
 from __future__ import annotations
 

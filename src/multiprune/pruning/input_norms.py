@@ -1,4 +1,4 @@
-"""What linear layers read while a model trains: squares of inputs, summed up by feature."""
+"""Squared norms of the input features of linear layers."""
 
 from __future__ import annotations
 

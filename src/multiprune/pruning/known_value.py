@@ -1,4 +1,4 @@
-"""Numbers in a model's state that are known without waiting for the device that holds them."""
+"""Values of a model's state that are known without a device sync."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gates in the layers of a model: each step reads their gradients, moves them and shows them."""
+"""Gates in the layers of a model, and their updates."""
 
 from __future__ import annotations
 

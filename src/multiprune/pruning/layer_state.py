@@ -1,4 +1,4 @@
-"""What an encoder carries of each layer while its units are pruned."""
+"""Buffers of a layer in structured pruning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rank pruning: which ranks of the factorised layers survive, by learned gates or by their loss."""
+"""Rank pruning during training: ranks selected by learned gates or by their loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rank pruning at once, of a dense model that has learned, with regard to what its layers read."""
+"""Rank pruning of a trained dense model, weighted by the inputs of its layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Magnitude pruning: the weights nearest to zero go first.
+"""Magnitude pruning: remove the weights with the smallest absolute value.
 
 Zhu & Gupta (2017), "To prune, or not to prune", when driven by a cubic schedule.
 """

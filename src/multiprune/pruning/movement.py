@@ -1,4 +1,4 @@
-"""Movement pruning: the weights that training moves away from zero survive.
+"""Movement pruning: keep the weights that training moves away from zero.
 
 Sanh, Wolf & Rush (2020), "Movement Pruning: Adaptive Sparsity by Fine-Tuning", hard top-k.
 """

@@ -1,4 +1,4 @@
-"""The dense baseline, so that nothing branches on "is there a pruner?"."""
+"""No pruning: the dense baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The order in which units of an encoder go, in the encoder's state."""
+"""The removal order of units, as buffers of the encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a schedule has come, in the state of the model that it prunes."""
+"""The progress of a schedule, as buffers of the pruned model."""
 
 from __future__ import annotations
 

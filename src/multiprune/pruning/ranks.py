@@ -1,4 +1,4 @@
-"""What all methods of rank pruning share: factors, masks, and ranking against the budget.
+"""Shared parts of rank pruning: factors, masks, ranking against the budget.
 
 Every linear layer of the encoder is factorised at full rank, ``W = U V``. A rank, a column of ``U``
 with a row of ``V``, costs ``in + out`` parameters. Since full rank costs more than the dense

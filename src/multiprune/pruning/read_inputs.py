@@ -1,4 +1,4 @@
-"""Hooks on linear layers: something is summed up over what they read in the passes of a step."""
+"""Hooks that accumulate statistics of the inputs of linear layers."""
 
 from __future__ import annotations
 

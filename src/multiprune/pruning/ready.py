@@ -1,4 +1,4 @@
-"""What a model must be for its weights to be pruned while it trains; all else is refused."""
+"""Check that a model can be pruned while it trains."""
 
 from __future__ import annotations
 

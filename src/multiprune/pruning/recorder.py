@@ -1,4 +1,4 @@
-"""What hooks gather of a pass through an encoder, example by example, and nothing for longer."""
+"""Hooks that record a forward and backward pass, per example."""
 
 from __future__ import annotations
 

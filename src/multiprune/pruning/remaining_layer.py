@@ -1,4 +1,4 @@
-"""What one layer has left while candidates for removal are walked through."""
+"""The remaining units of a layer during a greedy removal."""
 
 from __future__ import annotations
 

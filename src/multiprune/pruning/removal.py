@@ -1,4 +1,4 @@
-"""What may go of an encoder, what it costs and what is kept, and scores that compare."""
+"""Candidates for removal, their costs, and comparable scores."""
 
 from __future__ import annotations
 

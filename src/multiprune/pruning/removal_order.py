@@ -1,4 +1,4 @@
-"""In which order units go: the least important first, until all fits."""
+"""Removal order of units, least important first."""
 
 from __future__ import annotations
 

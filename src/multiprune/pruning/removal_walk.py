@@ -1,4 +1,4 @@
-"""What goes of candidates for removal, so that little of the room that may be kept is left."""
+"""Greedy removal of candidates that fills the budget."""
 
 from __future__ import annotations
 

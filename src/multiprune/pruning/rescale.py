@@ -1,4 +1,4 @@
-"""Repair without training: what is left of each layer, rescaled to do what the whole layer did."""
+"""Repair without training: rescale the remaining units of each layer by least squares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When: from progress through training (0 to 1) to the amount of pruning done (0 to 1)."""
+"""Pruning schedules: from training progress (0 to 1) to the share of pruning done (0 to 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the inputs of linear layers vary together, gathered in the steps before layers are cut."""
+"""Second moments of the inputs of linear layers."""
 
 from __future__ import annotations
 

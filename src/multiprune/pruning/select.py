@@ -1,4 +1,4 @@
-"""The only rankings in this package: which scores are kept when so many may stay."""
+"""Top-k selection of scores: the only rankings in this package."""
 
 from __future__ import annotations
 

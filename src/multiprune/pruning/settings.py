@@ -1,4 +1,4 @@
-"""The settings that a pruner has, and those that it has not."""
+"""Check the settings of a pruner."""
 
 from __future__ import annotations
 

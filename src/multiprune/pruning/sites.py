@@ -1,4 +1,4 @@
-"""Where in a layer its units can be read off, and scaled."""
+"""Where the units of a layer are recorded and scaled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every size of a model that one training makes: what a step trains, and what is saved."""
+"""The sizes of a dynamic model: those trained in a step, and those saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Soft movement pruning: a threshold on scores, a penalty that pushes them down to it.
+"""Soft movement pruning: a score threshold, and a penalty on scores.
 
 Sanh, Wolf & Rush (2020), section 4: ``M = 1[sigmoid(S) > tau]`` with ``tau`` rising to its final
 value, and a penalty ``lambda * mean over matrices of mean(sigmoid(S))`` on the loss. The paper's

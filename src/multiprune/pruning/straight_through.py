@@ -1,4 +1,4 @@
-"""Learned scores with a straight-through gradient, at the price of a plain linear layer.
+"""A linear layer with learned scores and a straight-through gradient.
 
 Sanh et al. (2020), equations 3 to 5, compute ``W' = W * M(S)`` in the forward pass and hand the
 gradient of ``M`` to the scores ``S``: ``dL/dS = dL/dW' * W``. Here the layer holds ``W'`` itself,

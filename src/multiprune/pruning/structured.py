@@ -1,4 +1,4 @@
-"""Structured pruning by importance: of gradients, of weights, or random as a control."""
+"""Structured pruning by importance: by gradients, by weights, or at random."""
 
 from __future__ import annotations
 

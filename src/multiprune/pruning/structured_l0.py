@@ -1,4 +1,4 @@
-"""Structured pruning by learned gates: on heads, neurons, blocks, layers, hidden dimensions."""
+"""Structured pruning by L0 gates on heads, neurons, blocks, layers and hidden dimensions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A parameter that is pruned weight by weight, and the buffers beside it."""
+"""A parameter whose single weights are pruned, and its buffers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tokens of a pass through an encoder, or an encoder-decoder, count."""
+"""Masks of the tokens that count in a pass through an encoder or encoder-decoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the units of a layer cost, by what a budget counts and what is left of hidden states."""
+"""Parameters of the units of a layer, as a budget counts them and hidden dimensions are left."""
 
 from __future__ import annotations
 

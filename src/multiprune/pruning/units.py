@@ -1,4 +1,4 @@
-"""What all methods of structured pruning share: masks by unit, the budget, and cutting.
+"""Shared parts of structured pruning: masks of units, budget, and removal.
 
 Heads, dimensions of heads, neurons, layers and hidden dimensions go as a whole, the lowest scores
 first, and what is gone stays gone.

@@ -1,4 +1,4 @@
-"""Wanda: small weights go first, on inputs that are small.
+"""Wanda: remove small weights with small inputs.
 
 Sun, Liu, Bair & Kolter (2023), "A Simple and Effective Pruning Approach for Large Language Models",
 equation 1.

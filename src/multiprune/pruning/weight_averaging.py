@@ -1,4 +1,4 @@
-"""Averages of a model's weights, as of torch's AveragedModel: refused while they cannot be right.
+"""Refuse averages of a model's weights, as of AveragedModel, while they would be wrong.
 
 Until the schedule ends masks change, and at its end layers are cut. An average that begins earlier
 holds weights that are pruned since, and other shapes than the model; one that begins then is as

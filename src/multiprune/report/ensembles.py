@@ -101,7 +101,8 @@ def best_ensembles(found: Runs, request: Request, *, ignore: Sequence[str] = ())
     runs, _ = by_stage(found.finished)
     if all(len(run.tasks) > 1 for run in runs):
         raise ValueError(
-            f"An ensemble needs runs of single tasks, but all of {len(runs)} are multitask."
+            f"No single-task runs: all {len(runs)} are multitask, and an ensemble needs "
+            "one run per task."
         )
     check_comparable(runs)
     ensembles: list[Ensemble] = []
@@ -126,7 +127,9 @@ def best_ensemble(method: str, runs: Sequence[FinishedRun], request: Request) ->
     runs, skipped = one_a_seed(runs)
     single = [run for run in runs if len(run.tasks) == 1]
     if not single:
-        raise ValueError("An ensemble needs runs of single tasks, but all of these are multitask.")
+        raise ValueError(
+            "No single-task runs: all are multitask, and an ensemble needs one run per task."
+        )
     of, tasks = request.budget.of, sorted({run.tasks[0] for run in single})
     dense = multitask_dense(single, of)
     budget = _room(request.budget, dense)
@@ -201,7 +204,7 @@ def _best_multitask(
     """Return the multitask runs with the best mean validation score; of equals, the smallest."""
     suite = [run for run in runs if len(tasks) > 1 and set(run.tasks) == set(tasks)]
     if not suite:
-        raise ValueError("There is no multitask run of exactly these tasks.")
+        raise ValueError("No multitask run has exactly these tasks.")
     alike = [model.all_runs for model in models_of("", suite)]
     found = [
         Candidate(max(run.kept_in(of) for run in own), dict.fromkeys(tasks, own)) for own in alike

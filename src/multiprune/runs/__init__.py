@@ -1,1 +1,1 @@
-"""What runs leave: records, status, masks, predictions; read and written here alone."""
+"""Reading and writing the files of runs: records, status, masks, predictions."""

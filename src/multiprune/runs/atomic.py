@@ -1,4 +1,4 @@
-"""Files and folders that are there as a whole or not at all, also after a crash or a full disk."""
+"""Atomic writes of files and folders, also through a crash or a full disk."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def atomic_file(
                 file.replace(moved_to)
             beside.replace(file)
     except (OSError, SafetensorError) as error:
-        raise OSError(f"{file} must be writable, but: {error}.") from error
+        raise OSError(f"{file} cannot be written: {error}.") from error
 
 
 @contextmanager
@@ -67,7 +67,7 @@ def atomic_folder(folder: Path, *, claim: Callable[[Path], None] | None = None) 
                 _put_aside(folder)
             _move(beside, folder)
     except SafetensorError as error:
-        raise OSError(f"{folder} must be writable, but: {error}.") from error
+        raise OSError(f"{folder} cannot be written: {error}.") from error
 
 
 def leftovers(parent: Path, name: str | None = None) -> list[Path]:
@@ -196,5 +196,5 @@ def _move(new: Path, folder: Path) -> None:
         if not os.path.lexists(folder):
             raise
         raise FileExistsError(
-            f"{folder} must not exist before it is written, but does by now: move it away."
+            f"{folder} was created by another process in the meantime: move it away."
         ) from error

@@ -1,4 +1,4 @@
-"""What a budget asked for, and what was kept, as it is recorded."""
+"""The recorded budget: requested and kept parameters."""
 
 from __future__ import annotations
 

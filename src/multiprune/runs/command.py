@@ -1,4 +1,4 @@
-"""The command that repeats a run, from what Hydra has noted in the run's folder."""
+"""The command that repeats a run, from Hydra's files in its folder."""
 
 from __future__ import annotations
 

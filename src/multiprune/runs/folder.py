@@ -1,4 +1,4 @@
-"""The folder of a run: what the run itself has written there, and alone may replace."""
+"""The folder of a run, and the files that the run may replace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a safetensors file says of the tensors in it, in a form that notices damage.
+"""Metadata of safetensors files, with a checksum.
 
 The header's metadata has one key (safetensors writes several in random order). Its value is JSON
 with ``version``; ``tensors``, a description that is the format's own; and ``checksum``, the CRC-32

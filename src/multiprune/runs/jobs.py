@@ -1,4 +1,4 @@
-"""The jobs of a sweep at a glance, from what stands in their folders."""
+"""The state of the jobs of a sweep, from their folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One value of a file that a job has left, of the type that it must have."""
+"""Read one typed value of a JSON file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the encoder of a run has gone through: the runs before, each of which it began with."""
+"""The history of a run's encoder: the runs whose encoder it began with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks as bits in a safetensors file: what a run has kept, or each of several packed models.
+"""Masks as bits in a safetensors file.
 
 A file holds a tensor for each mask: eight entries to a byte in row-major order, the first one
 lowest, the last byte filled up with zeros, and deflated, to little more than their entropy. Its

@@ -1,4 +1,4 @@
-"""Records of earlier versions, brought to the present form when they are read."""
+"""Migrate records of earlier versions when they are read."""
 
 from __future__ import annotations
 

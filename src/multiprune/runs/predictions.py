@@ -1,4 +1,4 @@
-"""``predictions.safetensors``: what a run answered to every validation and test example.
+"""``predictions.safetensors``: predictions of a run for validation and test examples.
 
 A tensor ``<split>/<task>/<field>`` for each field of ``Answers``, as decided and sorted by example,
 and of ``MetricTerms`` or ``MetricDraws``, by which the task's score can be resampled.
@@ -103,7 +103,7 @@ def read_predictions(folder: Path) -> Predictions:
     try:
         tensors = load_file(file)
     except SafetensorError as error:
-        raise ValueError(f"{file} must be a whole safetensors file, but: {error}.") from error
+        raise ValueError(f"{file} is not a complete safetensors file: {error}.") from error
     parts: dict[tuple[str, str], dict[str, Tensor]] = defaultdict(dict)
     for name, tensor in tensors.items():
         split, task, field = name.split("/")

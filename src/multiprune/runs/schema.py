@@ -1,4 +1,4 @@
-"""JSON that runs have left, checked when it is read: it may be damaged, or somebody else's."""
+"""Validate JSON files of runs, which may be damaged or untrusted."""
 
 from __future__ import annotations
 

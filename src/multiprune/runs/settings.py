@@ -1,4 +1,4 @@
-"""The settings of a run by dotted key, defaults filled in: what tells one run from another."""
+"""The settings of a run by dotted key, with defaults."""
 
 from __future__ import annotations
 

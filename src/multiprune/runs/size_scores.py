@@ -1,4 +1,4 @@
-"""``frontier.json``: what every size of one run scores, as ``multiprune frontier`` has left it."""
+"""``frontier.json``: scores of a dynamic model by size, from ``multiprune frontier``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``specialists.json``: the scores of smaller models that one job has cut out of a model."""
+"""``specialists.json``: scores of the specialized models of one job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``status.json``: what a run is doing, or what became of it; written while it goes on."""
+"""``status.json``: the state and progress of a run."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def read_status(folder: Path) -> Status | None:
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
-        raise ValueError(f"{folder / STATUS} must be as it was written, but: {error}") from None
+        raise ValueError(f"{folder / STATUS} is damaged: {error}") from None
     known = {one.name for one in fields(Status)}
     return Status(**{key: value for key, value in content.items() if key in known})
 

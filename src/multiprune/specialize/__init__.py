@@ -1,4 +1,4 @@
-"""One task's own small model out of a multitask model, without training."""
+"""Extraction of small single-task models from a multitask model, without training."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What settings ask for: ``multiprune specialize``, and ``python train.py -cn specialize``."""
+"""Run ``multiprune specialize`` and ``python train.py -cn specialize`` by their settings."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def studied(
         ValueError, TypeError: if a setting is wrong, or there is no such setting.
     """
     if settings["run"] == "???":
-        raise ValueError("Specialists are cut out of a finished run, but `run` names none.")
+        raise ValueError("Set `run` to the finished run to extract specialists from.")
     left = _read({**settings, "budget": {"fraction": 1.0, **settings["budget"]}})
     del left["application"]
     request, recipe = _taken(Request, left), _taken(Recipe, left)
@@ -136,7 +136,7 @@ def made(
 def _read(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with a budget in place of what describes it, and paths as such."""
     if not isinstance(size := settings["budget"], dict):
-        raise ValueError(f"`budget` is set as in budget.fraction=0.5, but is {size!r}.")
+        raise ValueError(f"`budget` must be set as in budget.fraction=0.5, but is {size!r}.")
     paths = {
         name: Path(str(settings[name])).expanduser()
         for name in ("run", "data_of", "data", "validation", "out")

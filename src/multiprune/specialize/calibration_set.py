@@ -1,4 +1,4 @@
-"""The few examples that show which units a task needs: drawn, labelled, weighed."""
+"""Draw, label and weight the calibration examples of a task."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def _check_numbers(encoded: EncodedTask, recipe: Recipe) -> None:
         )
     if "train" not in encoded.splits:
         raise ValueError(
-            f"Specialists need the training examples of a task, but those of {encoded.name} are "
-            "streamed."
+            f"The training examples of {encoded.name} are streamed, and specialization needs "
+            "them stored: choose another task."
         )
     available = len(np.unique(examples_of(encoded.splits["train"])))
     classes = encoded.task.output.classes

@@ -1,4 +1,4 @@
-"""From a classifier of the hub, or a folder, to a smaller one."""
+"""Extract a smaller classifier from one of the hub or a folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tasks and the data of a finished run, built again from what its results say."""
+"""Rebuild the tasks and data of a finished run from its results."""
 
 from __future__ import annotations
 
@@ -82,9 +82,7 @@ class Origin:
         data = self._data(name, encoder, mirror, {}, None)
         declared, rows = data.tasks[name].languages, data.rows(name, "train")
         if not declared:
-            raise ValueError(
-                f"Models by language are of tasks with `languages`, but {name} has none."
-            )
+            raise ValueError(f"`languages` does not apply to {name}, a task without `languages`.")
         found = Counter([] if rows is None else languages_of(rows, declared))
         return {language: found[language] for language in declared if found[language]}
 
@@ -159,8 +157,7 @@ def read_origin(run: Path, *, allow_targets: Sequence[str] = ()) -> Origin:
     """
     if not has_results(run):
         raise FileNotFoundError(
-            f"A finished run must say in results.json what its tasks read, but {run} has none: "
-            "name the run that a model was exported from with `data_of`."
+            f"{run} has no results.json: set `data_of` to the run that the model was exported from."
         )
     try:
         record = RunRecord.read(run)

@@ -1,4 +1,4 @@
-"""How models are cut: by which ranking of their units, and for which examples."""
+"""Settings of specialization: ranking of units, and calibration examples."""
 
 from __future__ import annotations
 

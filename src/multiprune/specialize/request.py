@@ -1,4 +1,4 @@
-"""Of what models are cut: the tasks of a run, with its data."""
+"""The model, tasks and data that specialized models are extracted from."""
 
 from __future__ import annotations
 

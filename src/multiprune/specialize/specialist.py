@@ -1,4 +1,4 @@
-"""A model of one task, cut out of one of several."""
+"""Extract a single-task model from a multitask model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a multitask model to folders, one a task or one a task and language, of smaller models."""
+"""Write specialized models, one folder per task, or per task and language."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Specialists of many sizes, measured and not written: what a method is worth on one model."""
+"""Score specialized models of many sizes without writing them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def study(
     for position, density in enumerate(densities):
         check_number(f"densities[{position}]", density, above=0, at_most=1)
     if not densities:
-        raise ValueError("`densities` must name at least one, but is empty.")
+        raise ValueError("`densities` is empty.")
     if missing := [name for name in unseen.values() if name not in others]:
         raise ValueError(
             f"`unseen` must name tasks that are configured, but {', '.join(missing)} is not: "

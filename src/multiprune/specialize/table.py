@@ -1,4 +1,4 @@
-"""What came of each task, as a table on the screen."""
+"""Print the specialized models as a table."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What is learned: columns, label space, loss and metrics of each kind of task."""
+"""Task types: columns, labels, loss and metrics of each."""

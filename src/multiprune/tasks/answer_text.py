@@ -1,4 +1,4 @@
-"""How answers in words are normalised before they are compared."""
+"""Normalize answer texts for comparison."""
 
 from __future__ import annotations
 

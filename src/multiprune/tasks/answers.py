@@ -1,4 +1,4 @@
-"""What a model has answered to a whole evaluation set."""
+"""Predictions of a model for a whole evaluation set."""
 
 from __future__ import annotations
 

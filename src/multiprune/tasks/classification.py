@@ -1,4 +1,4 @@
-"""Tasks with one answer a sequence: classes, sets of labels, or a number."""
+"""Sequence-level tasks: classification, multi-label classification and regression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The columns that are read of a table, and what they must hold."""
+"""Read and check the columns of a table."""
 
 from __future__ import annotations
 

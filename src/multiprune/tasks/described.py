@@ -1,4 +1,4 @@
-"""A task from what an exported model says of it, for whoever has not the run's configuration."""
+"""Rebuild a task from the description in an exported model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A text as words, and where they stand in it."""
+"""A text split into words, with their character offsets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tags of the scheme IOB2: ``O``, and ``B-`` and ``I-`` before kinds of spans."""
+"""The IOB2 tagging scheme: ``O``, ``B-`` and ``I-`` tags."""
 
 from __future__ import annotations
 

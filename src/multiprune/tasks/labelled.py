@@ -1,4 +1,4 @@
-"""Tasks whose labels are of a space of names."""
+"""Tasks with a label space."""
 
 from __future__ import annotations
 

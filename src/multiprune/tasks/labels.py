@@ -1,4 +1,4 @@
-"""Label spaces: names, the integers that data have for them, and the ids that are learned."""
+"""Label spaces: names, their integers in the data, and class ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows in several languages: which a task may have, and what scores become of them."""
+"""Languages of a task's rows, and scores by language."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def check_declaration(
     for group, members in groups.items():
         if group in languages or not members:
             raise ValueError(
-                f"A group of languages must have members and another name than they, but "
-                f"{group!r} is {list(members)}."
+                "A language group must be non-empty and must not share a language's name, "
+                f"but {group!r} is {list(members)}."
             )
 
 

@@ -1,4 +1,4 @@
-"""Losses over nothing."""
+"""Losses of batches without labels."""
 
 from __future__ import annotations
 

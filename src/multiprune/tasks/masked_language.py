@@ -1,4 +1,4 @@
-"""Masked language modelling: what an encoder is pretrained with, as one more task."""
+"""Masked language modelling as a task."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class MaskedLanguage(Task):
                 f"knows, but all {len(rows.table):,} rows are empty or unknown to it."
             )
         if empty := len(rows.table) - count:
-            log.warning("%s: %d rows without text left out.", rows.origin, empty)
+            log.warning("%s: skipped %d rows without text.", rows.origin, empty)
 
     def _all_texts(self, rows: Rows) -> Iterator[str]:
         for part in row_slices(rows):
@@ -180,7 +180,7 @@ class MaskedLanguage(Task):
     def _vocabulary(self) -> MaskVocabulary:
         if self.vocabulary is None:
             raise ValueError(
-                "Masked language modelling must know the tokenizer of its encoder, but "
-                "`read_by` was not called."
+                "The tokenizer of the masked language modelling task is not set: call "
+                "`read_by` first."
             )
         return self.vocabulary

@@ -1,4 +1,4 @@
-"""Which tokens of a text are hidden, and by what: pure functions of tensors and random numbers."""
+"""Token masking, as pure functions of tensors and random numbers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def mask_vocabulary(tokenizer: PreTrainedTokenizerBase) -> MaskVocabulary:
     """
     if tokenizer.mask_token_id is None:
         raise ValueError(
-            "Masked language modelling needs a tokenizer with a token that hides others, but a "
+            "Masked language modelling needs a tokenizer with a mask token, but a "
             f"{type(tokenizer).__name__} has none."
         )
     special = set(tokenizer.all_special_ids)

@@ -1,4 +1,4 @@
-"""Mining of translations: of two lists of sentences, which say the same, if any do?"""
+"""Bitext mining: find translations in two lists of sentences."""
 
 from __future__ import annotations
 
@@ -62,10 +62,7 @@ class Mining(Retrieval):
             if first[row] and second[row]:
                 paired.add(language)
         if unpaired := sorted(set(self.languages) - paired):
-            raise ValueError(
-                f"Each language of {rows.origin} must have a pair of translations, but "
-                f"there is none of {', '.join(unpaired)}."
-            )
+            raise ValueError(f"{rows.origin} has no pair of translations in {', '.join(unpaired)}.")
 
     @override
     def scores(self, encoded: Mapping[str, EncodedRows]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Texts cut and joined to blocks of at most so many tokens.
+"""Pack texts into blocks of a maximum length.
 
 A text is a pair of arrays: its tokens, and for each of them where in the text its word begins.
 """
@@ -166,8 +166,8 @@ def check_knows_words(tokenizer: PreTrainedTokenizerBase) -> None:
     encoding = tokenizer("a b c", add_special_tokens=False).encodings
     if encoding is None or len({*encoding[0].word_ids}) < min(2, len(encoding[0].ids)):
         raise ValueError(
-            "`whole_words` needs a tokenizer that says where words begin, but to a "
-            f"{type(tokenizer).__name__} a text is one word."
+            "`whole_words` needs a tokenizer that splits words, but a "
+            f"{type(tokenizer).__name__} does not."
         )
 
 

@@ -1,4 +1,4 @@
-"""Extractive question answering: the answer is a span of a context, read in windows."""
+"""Extractive question answering with overlapping windows."""
 
 from __future__ import annotations
 
@@ -205,14 +205,13 @@ def _first_span(
     """Return where the first answer starts and ends, without spaces around it."""
     if not answers or len(answers) != len(starts):
         raise ValueError(
-            f"A context must have an answer, and a start of each, but {where} has {len(answers)} "
-            f"answers and {len(starts)} starts."
+            f"{where} must have as many answers as starts, and at least one, but has "
+            f"{len(answers)} and {len(starts)}."
         )
     for answer, start in zip(answers, starts, strict=True):
         if start < 0 or context[start : start + len(answer)] != answer or not answer.strip():
             raise ValueError(
-                f"An answer must stand in its context where its start says, but {answer!r} in "
-                f"{where} is not at {start}."
+                f"The answer {answer!r} in {where} is not at position {start} of its context."
             )
     text = answers[0]
     first = starts[0] + len(text) - len(text.lstrip())

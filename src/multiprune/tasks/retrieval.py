@@ -1,4 +1,4 @@
-"""Retrieval of translations: nothing is learned, an encoder's hidden states are compared."""
+"""Translation retrieval with an encoder's hidden states; nothing is trained."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Retrieval:
         if len(self.text) != 2:
             raise ValueError(f"`text` must name 2 columns, but names {list(self.text)}.")
         if not self.languages:
-            raise ValueError("Retrieval needs `languages`, but has none.")
+            raise ValueError("Retrieval needs `languages`, which are empty.")
         if self.layer is not None:
             check_number("layer", self.layer, at_least=1, whole=True)
         check_declaration(self.languages, None, self.language_groups)

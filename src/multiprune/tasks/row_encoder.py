@@ -1,4 +1,4 @@
-"""From the columns of a table to what an encoder reads, and labels."""
+"""Encode table rows to model inputs and labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of a split, where they come from, and what marks them once they are encoded."""
+"""Rows of a split, and their identity after encoding."""
 
 from __future__ import annotations
 

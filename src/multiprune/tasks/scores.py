@@ -1,4 +1,4 @@
-"""The metrics of a whole evaluation set, of all languages and of each."""
+"""Metrics of an evaluation set, overall and by language."""
 
 from __future__ import annotations
 

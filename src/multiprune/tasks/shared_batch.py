@@ -1,4 +1,4 @@
-"""A batch of texts that have labels of several tasks."""
+"""A batch of texts with labels of several tasks."""
 
 from __future__ import annotations
 

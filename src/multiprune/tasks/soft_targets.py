@@ -1,4 +1,4 @@
-"""Losses between a student's logits and a teacher's: soft targets of Hinton et al. (2015).
+"""Distillation losses on logits: soft targets of Hinton et al. (2015).
 
 Softer distributions have smaller gradients, by the temperature squared; multiplied with it the
 losses weigh the same whatever the temperature (section 2 of the paper).

@@ -1,4 +1,4 @@
-"""Named spans of words, as tags of the scheme IOB2 mark them."""
+"""Named entity spans from IOB2 tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Classes of this package and of modules that were imported beside it."""
+"""List subclasses, of this package and of imported user modules."""
 
 from __future__ import annotations
 

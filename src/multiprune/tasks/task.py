@@ -1,4 +1,4 @@
-"""What a task is: the columns of its rows, what it answers with, a loss and metrics."""
+"""The interface of tasks: columns, output, loss and metrics."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Task(RowEncoder):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.metrics:
-            raise ValueError("A task needs at least one metric, but has none.")
+            raise ValueError("`metrics` is empty; a task needs at least one metric.")
         if not isinstance(self.metrics, Mapping):
             raise ValueError(
                 "`metrics` must be metrics by name, as in {accuracy: …}, but is "
@@ -119,8 +119,7 @@ class Task(RowEncoder):
         self.metrics = {name: as_metric(name, one) for name, one in self.metrics.items()}
         if self.metrics[self.score_name].lower_is_better:
             raise ValueError(
-                "The first metric is the task's score, of which more must be better, but is "
-                f"{self.score_name!r}."
+                f"The first metric must be better when higher, but is {self.score_name!r}."
             )
         check_number("loss_weight", self.loss_weight, at_least=0)
         check_declaration(self.languages, self.train_languages, self.language_groups)

@@ -1,4 +1,4 @@
-"""Classification as text to text: a template to read, and words to answer with."""
+"""Classification as text to text: templates and label words."""
 
 from __future__ import annotations
 

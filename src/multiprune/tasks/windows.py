@@ -1,4 +1,4 @@
-"""Contexts too long for an encoder as overlapping windows, with answers in tokens of each."""
+"""Overlapping windows of long contexts, with answers as token positions."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def context_windows(
     """
     if not tokenizer.is_fast:
         raise ValueError(
-            "Question answering needs a tokenizer that tells which characters a token is made of, "
-            f"but a {type(tokenizer).__name__} does not."
+            "Question answering needs a fast tokenizer (with character offsets), but this is "
+            f"a {type(tokenizer).__name__}."
         )
     shortened, longest_here = _shortened(questions, tokenizer, question_length)
     longest = longest_here if longest is None else longest

@@ -1,4 +1,4 @@
-"""Labels of words in one number each: the tag, and above it the place of the word in its document.
+"""Word labels packed with the word's position into one integer.
 
 Windows of a document are answered in any order; places put the answers back into that of its words.
 """

@@ -1,4 +1,4 @@
-"""Documents of words too long for an encoder, as overlapping windows."""
+"""Overlapping windows of long word sequences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Words of documents, tokenized as the words of running text."""
+"""Tokenize words of a document as in running text."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Experiment trackers: W&B, MLflow, TensorBoard and a CSV file, all told of a run in one way."""
+"""Experiment trackers: W&B, MLflow, TensorBoard and CSV, behind one interface."""

@@ -1,4 +1,4 @@
-"""``metrics.csv``: the curves of a run, continued when the run is resumed."""
+"""``metrics.csv``: metrics of a run by step, continued when the run is resumed."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class MetricsCsv(Logger):
             if status != "failed":
                 raise
             # Why it failed matters more.
-            log.warning("The last rows were lost: %s", error)
+            log.warning("The last rows of the metrics were not written: %s", error)
 
     def _write(self) -> None:
         if not self._rows:

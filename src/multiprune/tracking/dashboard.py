@@ -1,4 +1,4 @@
-"""A W&B workspace for finished runs, as code: frontier, what was varied, tasks, densities."""
+"""Build a W&B workspace for finished runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def dashboard(runs: Sequence[FinishedRun], place: str) -> workspaces.Workspace:
     if not entity or not project or "/" in project:
         raise ValueError(f"`--wandb` must be ENTITY/PROJECT, but is {place!r}.")
     if not runs:
-        raise ValueError("A dashboard needs a finished run, but there is none.")
+        raise ValueError("No finished runs to show in a dashboard.")
     return workspaces.Workspace(
         entity=entity,
         project=project,

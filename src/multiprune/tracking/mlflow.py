@@ -1,4 +1,4 @@
-"""Runs in MLflow: in one SQLite file for all runs, or on a server."""
+"""MLflow logger, with one SQLite file for all runs or a server."""
 
 from __future__ import annotations
 

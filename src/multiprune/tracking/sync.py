@@ -1,4 +1,4 @@
-"""Sends offline W&B runs, each once, in the order in which they were started."""
+"""Upload offline W&B runs, each once, in the order in which they were started."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def sync(folders: Sequence[Path], *, dry_run: bool = False) -> None:
     """
     runs = [run for folder in folders for run in offline_runs(folder)]
     unsent = [run for run in dict.fromkeys(runs) if not is_sent(run)]
-    print(f"{len(runs) - len(unsent)} of {len(runs)} offline W&B runs are sent already.")
+    print(f"{len(runs) - len(unsent)} of {len(runs)} offline W&B runs were already uploaded.")
     if not unsent:
         return
     # What a job was told when it ran: here, sending is the point.
@@ -36,7 +36,7 @@ def sync(folders: Sequence[Path], *, dry_run: bool = False) -> None:
     command = [sys.executable, "-m", "wandb", "sync", *options, *map(str, unsent)]
     sys.stdout.flush()
     if status := subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode:
-        raise RuntimeError(f"`wandb sync` must end well, but its exit status is {status}.")
+        raise RuntimeError(f"`wandb sync` failed with exit status {status}.")
 
 
 def offline_runs(folder: Path) -> list[Path]:
@@ -47,9 +47,7 @@ def offline_runs(folder: Path) -> list[Path]:
     """
     files = [file.resolve() for file in folder.rglob("offline-run-*/run-*.wandb")]
     if not files:
-        raise FileNotFoundError(
-            f"What is sent are offline W&B runs (logger=wandb), but {folder} has none."
-        )
+        raise FileNotFoundError(f"No offline W&B runs (of logger=wandb) found in {folder}.")
     return sorted(files, key=lambda file: file.parent.name)
 
 
@@ -68,6 +66,4 @@ def check_key() -> None:
     import wandb
 
     if not wandb.login(prompt=False, verify=False):
-        raise RuntimeError(
-            "W&B needs a key, but there is none: `wandb login`, or the variable WANDB_API_KEY."
-        )
+        raise RuntimeError("No W&B API key found: run `wandb login`, or set WANDB_API_KEY.")

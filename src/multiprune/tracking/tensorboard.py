@@ -1,4 +1,4 @@
-"""Runs in TensorBoard."""
+"""TensorBoard logger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What trackers (W&B, TensorBoard, MLflow) are told of a run beside its metrics, and when."""
+"""Metadata that trackers receive besides metrics, and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs on W&B: all files below the run's folder, offline without a key, one run when resumed."""
+"""W&B logger: files in the run's folder, offline without a key, one run when resumed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lightning glue: ``Pruning`` is the callback for anybody's Trainer."""
+"""Lightning integration: ``Pruning`` is a callback for any Trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file of a checkpoint: plain values and tensors, written as a whole, read without any code."""
+"""Atomic checkpoint files of plain values and tensors, read without executing code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which checkpoints are kept: two to resume from, and the best of the finished schedule."""
+"""Checkpointing: the last two to resume from, and the best after the schedule."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ class Last(Checkpoint):
         steps = trainer.strategy.all_gather(own).flatten().tolist()
         if len(set(steps)) > 1:
             raise RuntimeError(
-                f"All ranks must continue from the same step, but do so from {steps}: they must "
-                f"see the same files in {self.folder}."
+                f"Ranks resumed from different steps, {steps}: all must see the same files in "
+                f"{self.folder}."
             )
 
     @override
@@ -168,6 +168,6 @@ def checkpoint_to_continue(folder: Path) -> Path | None:
     if not any(file.exists() for file in problems):
         return None
     raise ResumeError(
-        f"A run continues from a whole checkpoint, but {'; '.join(problems.values())}; without "
-        f"{folder} it would start from the beginning."
+        f"No checkpoint can be resumed: {'; '.join(problems.values())}; remove {folder} to "
+        "start from the beginning."
     )

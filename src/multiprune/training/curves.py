@@ -1,4 +1,4 @@
-"""The callback by which the curves of a resumed run go on as if it had not been stopped."""
+"""A callback that continues metric curves of a resumed run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher's logits and hidden states as targets."""
+"""Distillation from a teacher's logits and hidden states."""
 
 from __future__ import annotations
 
@@ -95,8 +95,7 @@ class LogitDistillation(Objective):
         """Return how far logits are from the teacher's, whose ``states`` may be known already."""
         if not batch.rows:
             raise ValueError(
-                f"Distillation needs batches that say which rows they hold, but one of "
-                f"{batch.task} does not."
+                f"A batch of {batch.task} has no row numbers, which distillation needs."
             )
         expected = self._expected(batch, states).to(logits.device, non_blocking=True)
         return task.distillation_loss(logits, expected, batch.labels, self.temperature)

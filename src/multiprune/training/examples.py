@@ -1,4 +1,4 @@
-"""The examples that a model gets wrong, as a person reads them."""
+"""Log misclassified examples."""
 
 from __future__ import annotations
 

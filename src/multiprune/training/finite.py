@@ -1,4 +1,4 @@
-"""Losses of training are held against being finite without waiting for the device."""
+"""Check training losses for NaN and infinity without a device sync."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class FiniteLosses:
         for task, value in zip(noted.tasks, values, strict=True):
             if not math.isfinite(value):
                 raise FloatingPointError(
-                    f"The training loss must be finite, but is {value} for task {task} at step "
-                    f"{noted.step}."
+                    f"The training loss is {value} for task {task} at step {noted.step}: "
+                    "lower the learning rate, or clip gradients."
                 )
         return sum(values)

@@ -1,4 +1,4 @@
-"""Jobs of a sweep that end themselves, because others were better at the same point.
+"""Early stopping of sweep jobs that finished runs dominate.
 
 Optuna's pruners would need one objective. Here a run is held against those that keep no more
 parameters, so that a small model with a low score is not hopeless, but a larger one with the same
@@ -92,9 +92,8 @@ class GiveUp(pl.Callback):
         )
         if better >= self.rivals:
             raise GaveUpError(
-                f"At step {trainer.global_step} of {int(total)} the score was "
-                f"{trainer.callback_metrics[SCORE]:.4f}, which {better} runs that keep no more "
-                f"parameters were above by more than {self.margin}."
+                f"Stopped early: {better} finished runs of this size or smaller score more "
+                f"than {self.margin} higher."
             )
 
 

@@ -1,4 +1,4 @@
-"""One of a run's processes dies: the others end, in a sentence on which it was, and how it died."""
+"""Detect a dead rank, and end the others with its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is trained on: the interface, and labels alone."""
+"""The interface of training objectives, and training on labels alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The optimizer of the weights: groups of parameters, warm-up and decay."""
+"""The optimizer: parameter groups, warm-up and decay."""
 
 from __future__ import annotations
 

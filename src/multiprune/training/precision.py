@@ -1,4 +1,4 @@
-"""Which number format to train in."""
+"""Choose the precision of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The callback that prunes while a Lightning Trainer trains."""
+"""The Lightning callback that prunes during training."""
 
 from __future__ import annotations
 
@@ -106,8 +106,7 @@ class Pruning(pl.Callback):
         total = trainer.estimated_stepping_batches
         if total == float("inf"):
             raise ValueError(
-                "Pruning needs a Trainer that knows its number of steps, but neither `max_steps` "
-                "nor `max_epochs` is set."
+                "Set `max_steps` or `max_epochs` of the Trainer: pruning needs the number of steps."
             )
         self._gradual = GradualPruning(
             self.pruner, self.schedule, total_steps=int(total), every_n_steps=self.every_n_steps
@@ -195,8 +194,8 @@ class Pruning(pl.Callback):
         if differs.any():
             layers = [path for path, one in zip(masks, differs.tolist(), strict=True) if one]
             raise RuntimeError(
-                f"All ranks must hold the same masks after step {trainer.global_step}, but they "
-                f"differ in {', '.join(layers)}."
+                f"Masks differ between ranks after step {trainer.global_step}, in "
+                f"{', '.join(layers)}."
             )
 
 

@@ -1,4 +1,4 @@
-"""Scores of retrieval with the encoder that came out of a run."""
+"""Retrieval scores of a run's final encoder."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _checked(name: str, one: Retrieval, encoder: Encoder, mirror: Path | None) -
     for split in one.splits:
         rows = one.source.load(split, mirror=mirror, columns=one.columns)
         if rows is None:
-            raise ValueError(f"Retrieval reads a {split} split, but {name} has none.")
+            raise ValueError(f"{name} has no {split} split for retrieval.")
         one.check_rows(rows)
         splits[split] = rows
     return splits

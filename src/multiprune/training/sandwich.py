@@ -1,4 +1,4 @@
-"""Training all sizes of an encoder together: the smaller ones learn what the whole answers."""
+"""Sandwich training of a dynamic model: smaller sizes learn from the largest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model as it was before it was pruned, as the teacher of what is left of it."""
+"""Self-distillation: the model before pruning teaches the pruned one."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ class SelfDistillation(HiddenDistillation):
             trainer.strategy.barrier(DENSE)
         elif not folder.is_dir():
             raise ResumeError(
-                f"A run that learns from itself continues with {folder}, its model before it was "
-                "pruned, but that is gone: put it back, or begin anew."
+                f"The teacher in {folder}, the model before pruning, is missing: restore it, "
+                "or start a new run."
             )
         self.teacher = str(folder)
         super().prepare(*self._learned)
@@ -105,9 +105,8 @@ def check_has_learned(encoder: Encoder, tasks: Mapping[str, Task]) -> None:
     known = {} if shipped is None else shipped.outputs
     if new := [name for name, task in tasks.items() if task.label_columns and name not in known]:
         raise ValueError(
-            f"A model that learns from itself must answer its tasks when pruning starts, but with "
-            f"`schedule.start` 0 it has yet to learn {', '.join(new)}: start later, or begin with "
-            "the encoder of a finished run."
+            "Self-distillation with `schedule.start` 0 has an untrained teacher for "
+            f"{', '.join(new)}: start later, or begin with the encoder of a finished run."
         )
 
 

@@ -1,4 +1,4 @@
-"""The callback that keeps a run's ``status.json`` up to date."""
+"""A callback that keeps a run's ``status.json`` up to date."""
 
 from __future__ import annotations
 

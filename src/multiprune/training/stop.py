@@ -1,4 +1,4 @@
-"""The callback that ends a run on SIGTERM and Ctrl-C, so that no step is lost."""
+"""A callback that checkpoints and ends a run on SIGTERM and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -136,7 +136,11 @@ class Stop(Checkpoint):
             # Once another rank ends with an error, Lightning kills the first one.
             raise SystemExit(0)
         name = signal.Signals(number).name
-        log.warning("Stopped by %s at step %d, from which it continues.", name, trainer.global_step)
+        log.warning(
+            "Stopped by %s at step %d; start the same command again to resume.",
+            name,
+            trainer.global_step,
+        )
         raise SystemExit(128 + number)
 
     def _restore_handlers(self) -> None:

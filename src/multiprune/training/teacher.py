@@ -1,4 +1,4 @@
-"""The model that a student imitates: loaded from a run, and checked to answer the same tasks."""
+"""Load the teacher of a distillation, and check that its tasks match."""
 
 from __future__ import annotations
 
@@ -93,25 +93,25 @@ def _check_inputs(teacher: Teacher, tokenizer: PreTrainedTokenizerBase, max_leng
     longest = Encoder(teacher.model.encoder, known).max_length
     if longest < max_length:
         raise ValueError(
-            f"A teacher must read texts of `data.max_length`, {max_length} tokens, but "
-            f"{teacher.folder} has positions for {longest}."
+            f"The teacher {teacher.folder} has only {longest} positions, but "
+            f"`data.max_length` is {max_length}."
         )
 
 
 def _check_answers(teacher: Teacher, name: str, task: Task) -> None:
     if name not in teacher.model.meaning:
         raise ValueError(
-            f"A teacher must have learned each task, but {teacher.folder} has not learned {name}: "
-            f"it knows {', '.join(teacher.model.meaning)}."
+            f"The teacher {teacher.folder} was not trained on {name}, only on "
+            f"{', '.join(teacher.model.meaning)}."
         )
     if found := task.output.difference(teacher.model.output(name)):
         raise ValueError(
-            f"A teacher must answer a task as the student does, but in {teacher.folder} the "
-            f"{found.key} of {name} is {found.theirs}, and not {found.ours}."
+            f"The teacher {teacher.folder} has other {found.key} for {name}, {found.theirs}, "
+            f"than the student, {found.ours}."
         )
     read = teacher.model.meaning[name]["text"]
     if read != [*task.text]:
         raise ValueError(
-            f"A teacher must read what the student does, but in {teacher.folder} the text of "
-            f"{name} is {read}, and not {[*task.text]}."
+            f"The teacher {teacher.folder} reads other columns for {name}, {read}, than the "
+            f"student, {[*task.text]}."
         )

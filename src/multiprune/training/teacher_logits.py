@@ -1,4 +1,4 @@
-"""A teacher's logits of all training examples, computed once and kept on disk."""
+"""Cache a teacher's logits of all training examples on disk."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _read(file: Path) -> dict[str, Tensor] | None:
     try:
         return load_file(file)
     except SafetensorError:
-        log.warning("%s is damaged: the logits are computed anew.", file)
+        log.warning("%s is damaged: recomputing the logits.", file)
         return None
 
 

@@ -1,4 +1,4 @@
-"""How long a run takes, over all its interruptions."""
+"""Total duration of a run, over all interruptions."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Kinds of answers, one file each: its head, what that means, and how it is described."""
+"""Kinds of outputs, one per file: head, predictions and description."""

@@ -1,4 +1,4 @@
-"""From the description of a head to its kind of answer."""
+"""Build an output from its description."""
 
 from __future__ import annotations
 

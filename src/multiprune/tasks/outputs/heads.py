@@ -1,4 +1,4 @@
-"""Heads that several kinds of answers have: one linear layer on an encoder's hidden states.
+"""Linear heads that several kinds of outputs share.
 
 A head is called with the states, shape (examples, tokens, hidden); the attention mask, shape
 (examples, tokens); the encoder's embeddings of words, shape (words, size); and the labels, or None:

@@ -1,4 +1,4 @@
-"""Any of several labels for a text, or a pair of texts, each decided by itself."""
+"""Multi-label output for a text or text pair."""
 
 from __future__ import annotations
 

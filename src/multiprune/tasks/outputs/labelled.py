@@ -1,4 +1,4 @@
-"""What kinds have in common whose answers are of a space of labels."""
+"""Shared parts of outputs with a label space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A number for a text, or a pair of texts."""
+"""Regression output for a text or text pair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One of several classes for a text, or a pair of texts."""
+"""Classification output for a text or text pair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every kind of answer says of itself."""
+"""The interface of outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kinds have in common that answer once for a text, or a pair of texts."""
+"""Shared parts of outputs with one prediction per text or text pair."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A span of a context that answers a question."""
+"""Output of an answer span in a context."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tag for each word of a text."""
+"""Output of one tag per word."""
 
 from __future__ import annotations
 

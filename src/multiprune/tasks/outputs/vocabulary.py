@@ -1,4 +1,4 @@
-"""Tokens of the encoder's own vocabulary, in place of those that are hidden."""
+"""Output of vocabulary tokens for masked positions."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def masked_logits(task, texts):  # of all tokens of the vocabulary, at each toke
         pairs: Sequence[str] | None,
         max_length: int,
     ) -> Request:
-        raise ValueError("A task is answered with tokens of the vocabulary: use `logits`.")
+        raise ValueError("This task predicts tokens of the vocabulary: use `logits`.")
 
 
 def at_labels(logits: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""One of several classes, by the words that a text-to-text model answers with."""
+"""Classification output of a text-to-text model, by label words."""
 
 from __future__ import annotations
 
