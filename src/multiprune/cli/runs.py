@@ -44,7 +44,7 @@ def _add_allocate(commands: Commands) -> None:
         choices=["own", "shared"],
         default="own",
         help="shared: count the embeddings of all single-task models once, which must have been "
-        "trained with +encoder.freeze_embeddings=true",
+        "trained with encoder.freeze_embeddings=true",
     )
     _add_ignore(allocate)
     allocate.add_argument("--json", type=Path, metavar="FILE", help="write the numbers as well")
