@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from dataclasses import MISSING, fields, is_dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from application import composed
+from hydra.errors import ConfigCompositionException
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 from test_conf import CONF, options
 
 from multiprune.config import plain
-from multiprune.runs.settings import settings_of
+from multiprune.job_name import job_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -44,6 +46,7 @@ LEFT_OUT = {
             "a run has no use for it",
         ),
     },
+    "ActivationGradient": dict.fromkeys(("tokens", "sites"), "functions"),
     "SoftMovement": {"groups": "only single weights are taken"},
 }  # fmt: skip
 
@@ -65,7 +68,7 @@ DIFFERING = {
         ),
         "conf/trainer has those of a run",
     ),
-    "FixedMixing": {"weights": "a mapping to add names to"},
+    "AttributionPruner": {"relative": "measures better, as the file says"},
 }  # fmt: skip
 
 
@@ -125,14 +128,9 @@ def test_a_file_has_every_keyword_with_its_default(group: str, name: str) -> Non
         for key, default in known.items():
             if default is inspect.Parameter.empty or key not in node:
                 continue
-            if key in DIFFERING.get(kind, ()) or isinstance(node[key], dict):
+            if key in DIFFERING.get(kind, ()):
                 continue
-            if not TABLE.get(f"{group}/{name}", frozenset()) & {key}:
-                assert node[key] == json.loads(json.dumps(default)), f"{target}: {key}"
-
-
-#: Numbers that a publication or a measurement has, in the comment of their file.
-TABLE: dict[str, frozenset[str]] = {}
+            assert node[key] == json.loads(json.dumps(default)), f"{target}: {key}"
 
 
 def test_what_is_left_out_is_a_keyword_that_is_not_there() -> None:
@@ -142,3 +140,51 @@ def test_what_is_left_out_is_a_keyword_that_is_not_there() -> None:
         assert nodes
         for node in nodes:
             assert {*left_out} <= keywords(node["_target_"]).keys() - node.keys()
+
+
+def test_keywords_of_tasks_are_described_in_the_example() -> None:
+    text = (CONF / "task" / "example.yaml").read_text()
+    for name in ("rte", "roles", "panx", "squad", "hoc", "stsb"):
+        config: Any = OmegaConf.to_container(OmegaConf.load(CONF / "task" / f"{name}.yaml"))
+        (task,) = config.values()
+        for key in keywords(task["_target_"]).keys() - {"longest_question"} - task.keys():
+            assert re.search(rf"\b{key}\b", text), f"{task['_target_']}: {key}"
+
+
+@pytest.mark.parametrize(
+    ("override", "name"),
+    [
+        ("data.cap.rte=5", "rte-5"),
+        ("data.cap.each=5", "each-5"),
+        ("task.rte.template=text", "template-text"),
+        ("task.rte.metrics.auroc={_target_: multiprune.metrics.AUROC}", None),
+        ("task.mine={_target_: mine.Task}", None),
+    ],
+)
+def test_names_are_added_as_they_were_with_a_plus(override: str, name: str | None) -> None:
+    config = composed("task=rte", override)
+    assert plain(config) == plain(composed("task=rte", f"+{override}"))
+    assert plain(config) != plain(composed("task=rte"))
+    assert job_name([override], []) == job_name([f"+{override}"], [])
+    assert name in (None, job_name([override], []))
+
+
+@pytest.mark.parametrize("override", ["data.caps.rte=5", "data.mixing.rte=5", "pruner.rte=5"])
+def test_elsewhere_a_name_that_is_not_there_is_refused(override: str) -> None:
+    with pytest.raises(ConfigCompositionException, match="Could not override"):
+        composed("task=rte", override)
+
+
+def test_help_names_every_group() -> None:
+    help_of_train: Any = OmegaConf.to_container(OmegaConf.load(CONF / "hydra/help/train.yaml"))
+    template = help_of_train["template"]
+    named = re.findall(r"^  ([a-z_/]+) {2,}\S", template, re.M)
+    groups = {str(one.parent.relative_to(CONF)) for one in CONF.rglob("*/*.yaml")}
+    assert sorted(named) == sorted(groups - {"hydra/help"} | {"specialize"})
+    examples = re.findall(r"^python train.py ?(.*?)(?: {2,}#.*)?$", template, re.M)
+    assert len(examples) == 5
+    for words in map(str.split, examples):
+        for one in words:
+            if "/" not in one and "=" in one and "." not in one:
+                group, _, chosen = one.partition("=")
+                assert group == "seed" or {*chosen.strip("[]").split(",")} <= {*options(group)}

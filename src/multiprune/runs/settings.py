@@ -80,8 +80,8 @@ def difference(
 
     The second is the user's own, and packages that it names are trusted. ``recorded`` are all
     settings of the first, if they were noted when it was used: a keyword that has come since makes
-    no difference unless the second gives it another value than its default. Secrets, which no run leaves behind, are not compared.
-    Nothing is imported if both give the same.
+    no difference unless the second gives it another value than its default. Secrets, which no run
+    leaves behind, are not compared. Nothing is imported if both give the same.
     """
     first, second = redacted(first), redacted(second)
     given = [dict(_leaves(config, "", lambda _: {})) for config in (first, second)]
