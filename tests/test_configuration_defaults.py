@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from test_conf import CONF, options
 
 from multiprune.config import plain
+from multiprune.config_errors import composition_sentence
 from multiprune.job_name import job_name
 
 if TYPE_CHECKING:
@@ -188,3 +189,17 @@ def test_help_names_every_group() -> None:
             if "/" not in one and "=" in one and "." not in one:
                 group, _, chosen = one.partition("=")
                 assert group == "seed" or {*chosen.strip("[]").split(",")} <= {*options(group)}
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("+data.share_texts=true", "There is a setting `data.share_texts` already: override it wi"),
+        ("+pruner/groups=rows", "There is a group `pruner/groups` already: choose its option wit"),
+        ("pruner/by_task=mean_rank", "The `pruner` that is chosen has no `pruner/by_task`: choose"),
+    ],
+)
+def test_a_plus_too_many_and_a_group_of_another_are_named(override: str, sentence: str) -> None:
+    with pytest.raises(ConfigCompositionException) as caught:
+        composed(override)
+    assert composition_sentence(caught.value, [override]).startswith(sentence)

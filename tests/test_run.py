@@ -267,7 +267,7 @@ def test_processes_that_share_one_model_are_refused() -> None:
         (["pruner=none"], "must hold what is never pruned"),
         (["pruner.parts=[heads]"], "must hold what is never pruned"),
         (
-            ["pruner=structured", "pruner.parts=[embeddings]"],
+            ["pruner=structured", "+pruner.parts=[embeddings]"],
             "`pruner.parts` is not a setting of Structured, which has importance, granularity, "
             "by_task; pruners of weights have it, as pruner=magnitude",
         ),
@@ -299,7 +299,7 @@ def test_processes_that_share_one_model_are_refused() -> None:
         (["optimizer.eps=-1"], "`eps` must be above 0, but is -1"),
         (["optimizer.betas=[0.9]"], "`betas` must be two numbers"),
         (["data.max_length=2"], "must leave room for a text between special tokens"),
-        (["data.cap=1000"], r"by \+data\.cap\.each=1000, but is 1000"),
+        (["data.cap=1000"], r"as by data\.cap\.each=1000, but is 1000"),
         (["data/mixing=fixed"], "one weight of at least 0 for each task"),
         (["experiment=campos2022_domain"], r"needs a value of .*encoder\.path"),
         (["experiment=campos2022_regrowth"], r"needs a value of .*encoder\.path"),
