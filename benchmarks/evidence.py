@@ -43,7 +43,7 @@ STEPS = 6093
 DENSE_STEPS = 4062
 COMMON = (
     "experiment=glue_core_minilm", "trainer=cpu", "data.batch_size=16",
-    "+trainer.enable_progress_bar=false",
+    "trainer.enable_progress_bar=false",
 )  # fmt: skip
 
 

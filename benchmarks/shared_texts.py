@@ -28,7 +28,7 @@ from small_runs import QUIET, RESULTS, TRAIN
 
 TASKS = (
     "task=sick",
-    "+task.relatedness={_target_: multiprune.tasks.classification.Regression, "
+    "task.relatedness={_target_: multiprune.tasks.classification.Regression, "
     "text: [sentence1, sentence2], label: relatedness_score, minimum: 1, maximum: 5, "
     "metrics: {pearson: {_target_: multiprune.metrics.Pearson}}, "
     "source: {_target_: multiprune.data.source.HubSource, path: null, name: null, "
@@ -37,8 +37,8 @@ TASKS = (
 COMMON = (*QUIET, *TASKS, "pruner=none", "budget=full", "optimizer.learning_rate=5e-4")
 SETTINGS = {
     "apart": ("trainer.max_epochs=3",),
-    "shared": ("trainer.max_epochs=3", "+data.share_texts=true"),
-    "shared, as many steps": ("trainer.max_epochs=6", "+data.share_texts=true"),
+    "shared": ("trainer.max_epochs=3", "data.share_texts=true"),
+    "shared, as many steps": ("trainer.max_epochs=6", "data.share_texts=true"),
 }
 
 

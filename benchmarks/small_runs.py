@@ -18,7 +18,7 @@ TRAIN = ROOT / "train.py"
 RESULTS = Path(__file__).parent / "results"
 
 #: One process on one core, the embedded tasks.
-QUIET = ("trainer=cpu", "+trainer.enable_progress_bar=false")
+QUIET = ("trainer=cpu", "trainer.enable_progress_bar=false")
 
 #: The pruner that takes the masks of another run, and the one whose masks it takes here.
 FIXED, MASKS_FROM = "fixed", "magnitude"

@@ -55,7 +55,7 @@ TINY = (
     *QUIET,
     *("encoder=from_scratch", "encoder.layers=1", "encoder.hidden=16", "encoder.heads=2"),
     *("encoder.intermediate=32", "data.batch_size=8", "data.max_length=32"),
-    *("trainer.max_epochs=-1", "+trainer.check_val_every_n_epoch=10"),
+    *("trainer.max_epochs=-1", "trainer.check_val_every_n_epoch=10"),
     *rows(train=400, validation=32, test=32),
 )
 

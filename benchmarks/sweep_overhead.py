@@ -45,7 +45,7 @@ if __name__ == "__main__":
 """
 
 SMALL = (
-    *("task=agreement", "trainer=cpu", "+trainer.enable_progress_bar=false"),
+    *("task=agreement", "trainer=cpu", "trainer.enable_progress_bar=false"),
     "encoder=from_scratch",
     *("encoder.layers=1", "encoder.hidden=16", "encoder.heads=2", "encoder.intermediate=32"),
 )

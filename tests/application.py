@@ -36,7 +36,7 @@ NARROW = (
 #: An epoch of small batches.
 QUICK = (
     "trainer=cpu",
-    "+trainer.enable_progress_bar=false",
+    "trainer.enable_progress_bar=false",
     "trainer.max_epochs=1",
     "trainer.log_every_n_steps=1",
     "rank_every_n_steps=2",

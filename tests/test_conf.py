@@ -47,14 +47,15 @@ ONLY_THE_USER_KNOWS = {
 }  # fmt: skip
 
 
-#: Groups that the defaults list leaves out.
-ADDED = ("pruner/groups", "pruner/by_task")
+#: What has a group that the default choices have not.
+CHOSEN_WITH = {"pruner/by_task": "pruner=movement"}
 
 
 def test_every_group_has_options() -> None:
     assert len(ALL_FILES) >= 45
     for group in (
-        "task", "encoder", "data", "data/mixing", "budget", "pruner", *ADDED, "schedule",
+        "task", "encoder", "data", "data/mixing", "budget", "pruner", "pruner/groups",
+        "pruner/by_task", "schedule",
         "optimizer", "distillation", "trainer", "logger", "experiment",
         "setting", "recipe",
     ):  # fmt: skip
@@ -72,7 +73,7 @@ def test_specialists_need_nothing_but_a_run() -> None:
 @pytest.mark.parametrize("option", ALL_FILES)
 def test_every_option_composes(option: str) -> None:
     group, _, name = option.rpartition("/")
-    config = composed(f"{'+' * (group in ADDED)}{group}={name}")
+    config = composed(f"{group}={name}", *filter(None, [CHOSEN_WITH.get(group)]))
     assert not OmegaConf.missing_keys(config) - ONLY_THE_USER_KNOWS
 
 
@@ -174,7 +175,7 @@ def test_every_distillation_instantiates(name: str) -> None:
 @pytest.mark.parametrize("name", options("pruner/groups"))
 @pytest.mark.parametrize("pruner", ["magnitude", "movement", "platon"])
 def test_every_kind_of_groups_reaches_the_pruner(pruner: str, name: str) -> None:
-    config = composed(f"pruner={pruner}", f"+pruner/groups={name}")
+    config = composed(f"pruner={pruner}", f"pruner/groups={name}")
     # As ``assembly.py`` does it.
     method = instantiate(config.pruner, _partial_=True, _convert_="all")
     groups = method(budget=instantiate(config.budget)).groups
@@ -191,16 +192,16 @@ def test_every_kind_of_groups_reaches_the_pruner(pruner: str, name: str) -> None
     ],
 )
 def test_tasks_are_kept_apart_by_every_pruner_that_reads_gradients(pruner: str, name: str) -> None:
-    config = composed(f"pruner={pruner}", f"+pruner/by_task={name}")
+    config = composed(f"pruner={pruner}", f"pruner/by_task={name}")
     method = instantiate(config.pruner, _partial_=True, _convert_="all")
     by_task = method(budget=instantiate(config.budget)).by_task
     assert type(by_task) is get_class(config.pruner.by_task._target_)
 
 
 def test_size_and_pattern_of_groups_are_set_on_the_command_line() -> None:
-    config = composed("+pruner/groups=blocks", "pruner.groups.size=8")
+    config = composed("pruner/groups=blocks", "pruner.groups.size=8")
     assert instantiate(config.pruner.groups).size == 8
-    config = composed("pruner.groups.m=8", "+pruner/groups=n_of_m", "pruner.groups.n=1")
+    config = composed("pruner.groups.m=8", "pruner/groups=n_of_m", "pruner.groups.n=1")
     groups = instantiate(config.pruner.groups)
     assert (groups.n, groups.m) == (1, 8)
 
@@ -215,7 +216,7 @@ def test_every_schedule_goes_from_nothing_to_everything(name: str) -> None:
 
 @pytest.mark.parametrize("name", options("data/mixing"))
 def test_every_mixing_gives_probabilities(name: str) -> None:
-    weights = ["+data.mixing.weights={a: 1, b: 3}"] if name == "fixed" else []
+    weights = ["data.mixing.weights={a: 1, b: 3}"] if name == "fixed" else []
     mixing = instantiate(composed(f"data/mixing={name}", *weights).data.mixing, _convert_="all")
     assert sum(mixing.probabilities({"a": 10, "b": 30}).values()) == pytest.approx(1)
 

@@ -53,7 +53,7 @@ LABELS = {"agreement": ["disagrees", "agrees"], "roles": ["other", "agent", "act
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    run_in(folder, *SMALL, "pruner=magnitude", "budget.fraction=0.5", "+data.cap.each=40")
+    run_in(folder, *SMALL, "pruner=magnitude", "budget.fraction=0.5", "data.cap.each=40")
     return folder
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DYNAMIC = (
     *SMALL,
     "pruner=dynamic_sparsification",
-    "+pruner.granularity=[heads,neurons,layers]",
+    "pruner.granularity=[heads,neurons,layers]",
     "encoder.layers=2",
     "budget.fraction=0.4",
     "schedule.stop=0.6",

@@ -109,8 +109,8 @@ def start(folder: Path, stage: str, arms: Sequence[str], *overrides: str) -> str
     command = [
         *(sys.executable, str(ROOT / "train.py"), "-cd", str(ROOT / "sweep")),
         *("-cn", "sparse_transfer", f"stage={stage}", f"arm={','.join(arms)}", "seed=0"),
-        *(f"data.mirror={folder / 'mirror'}", f"+data.cache={folder / 'cache'}"),
-        *("trainer=cpu", "+trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"),
+        *(f"data.mirror={folder / 'mirror'}", f"data.cache={folder / 'cache'}"),
+        *("trainer=cpu", "trainer.enable_progress_bar=false", "trainer.log_every_n_steps=1"),
         *("trainer.max_epochs=-1", f"trainer.max_steps={STEPS}", "data.batch_size=4"),
         *("data.max_length=24", "rank_every_n_steps=1", *overrides),
     ]

@@ -91,7 +91,7 @@ def command(folder: Path, *overrides: str) -> list[str]:
         *(sys.executable, str(ROOT / "train.py"), "-cd", str(ROOT / "sweep")),
         *("-cn", "multitask_vs_ensemble", f"hydra.sweep.dir={folder}"),
         *("task=agreement", "pruner=magnitude", "seed=0", "trainer=cpu", "trainer.max_steps=2"),
-        *("+trainer.enable_progress_bar=false", *NARROW, *overrides),
+        *("trainer.enable_progress_bar=false", *NARROW, *overrides),
     ]
 
 
@@ -180,7 +180,7 @@ def test_job_whose_data_have_vanished_fails_alone_and_is_run_when_they_are_back(
     folder, mirror = tmp_path / "runs", tmp_path / "mirror"
     write_mirror(mirror, "rte")
     overrides = ["task=wnli,rte", "budget.fraction=0.5", f"data.mirror={mirror}"]
-    overrides.append(f"+data.cache={tmp_path / 'cache'}")
+    overrides.append(f"data.cache={tmp_path / 'cache'}")
     done = sweep(folder, *overrides)
     assert done.returncode == 1, done.stderr
     sentence = (

@@ -66,7 +66,7 @@ def test_what_fails_before_training_is_named(
 
 def test_a_metric_that_fails_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as error:
-        run_in(tmp_path, *SMALL, "+task.agreement.metrics.own._target_=test_user_code.OfNothing")
+        run_in(tmp_path, *SMALL, "task.agreement.metrics.own._target_=test_user_code.OfNothing")
     assert str(error.value) == (
         "error: The metric 'own', which `metrics` of a task names, failed with AttributeError: "
         "'OfNothing' object has no attribute 'missing'."

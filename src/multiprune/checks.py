@@ -173,7 +173,7 @@ def check_trainer(trainer: Mapping[str, Any]) -> None:
     if not (time is None or isinstance(time, str | dict)):
         raise ValueError(
             "`trainer.max_time` must be days, hours, minutes and seconds, as by "
-            f"+trainer.max_time='00:12:00:00', but is {time}."
+            f"trainer.max_time='00:12:00:00', but is {time}."
         )
     precision = trainer.get("precision")
     # One that is chosen by the device is one of them.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import instantiate
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from multiprune.job_name import job_name
 from multiprune.models.location import EMBEDDED
@@ -16,8 +16,6 @@ from multiprune.runs.folder import has_results
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from omegaconf import DictConfig
 
 
 @dataclass
@@ -70,9 +68,15 @@ class Train:
     seed: Any = 0
 
 
+#: In the ``defaults`` of a file ``any_key@NODE``: keys of that node are names that a user gives, so
+#: that Hydra adds one to it, or to what is below it, without ``+``.
+ANY_KEY = DictConfig({}, flags={"struct": False})
+
+
 def register() -> None:
     """Make known to Hydra the schema, what a command has too, and what is written ``${name:…}``."""
     ConfigStore.instance().store(name="schema", node=Train)
+    ConfigStore.instance().store(name="any_key", node=ANY_KEY)
     recipe = Path(__file__).parent / "specialize" / "conf" / "recipe.yaml"
     ConfigStore.instance().store(
         group="specialize", name="recipe", node=OmegaConf.load(recipe), package="_global_"

@@ -285,7 +285,7 @@ def test_node_without_scontrol_leaves_what_another_start_goes_on_with(tmp_path: 
     ("overrides", "reason"),
     [
         (["hydra.launcher.partition=none"], "invalid partition specified: none"),
-        (["+hydra.launcher.sbatch.colour=red"], "unrecognized option '--colour=red'"),
+        (["hydra.launcher.sbatch.colour=red"], "unrecognized option '--colour=red'"),
         (["hydra.launcher.notice=240"], "Slurm may be early, but is 5 min with a notice of 240 s"),
         (["valeu=1"], "Could not override 'valeu'"),
         (
@@ -312,7 +312,7 @@ def test_what_cannot_be_is_refused_before_any_job(
     ("overrides", "reason"),
     [
         (["trainer.devices=2"], "must be `hydra.launcher.tasks_per_node`, 1, but is 2."),
-        (["+trainer.num_nodes=2"], "must be `hydra.launcher.nodes`, 1, but is 2."),
+        (["trainer.num_nodes=2"], "must be `hydra.launcher.nodes`, 1, but is 2."),
         (["hydra/sweeper=optuna_study"], "does not work with OptunaStudy, which waits for scores"),
     ],
 )

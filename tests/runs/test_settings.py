@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -107,19 +109,22 @@ def test_keys_of_the_root_have_the_defaults_of_the_schema() -> None:
         "data.evaluation_batch_size=64",
         "task.roles.loss_weight=1.0",
         "trainer.min_epochs=null",
-        "trainer.deterministic=null",
+        "trainer.inference_mode=true",
         "encoder.freeze_embeddings=false",
     ],
 )
 def test_defaults_of_what_runs_are_made_of_are_those_that_have_no_effect(override: str) -> None:
-    given, left_out = plain(composed(f"+{override}")), plain(composed())
-    assert given != left_out
-    assert difference(json.loads(json.dumps(left_out)), given) is None
+    given = plain(composed(f"++{override}"))
+    left_out = json.loads(json.dumps(given))
+    *above, name = override.partition("=")[0].split(".")
+    del reduce(getitem, above, left_out)[name]
+    assert difference(left_out, given) is None
+    assert settings_of(left_out) == settings_of(given)
 
 
 def test_what_is_incidental_makes_no_difference() -> None:
-    trainer = ("trainer.log_every_n_steps=1", "+trainer.profiler=simple")
-    places = ("data.mirror=elsewhere", "+data.cache=there", "logger=[csv,tensorboard]")
+    trainer = ("trainer.log_every_n_steps=1", "trainer.profiler=simple")
+    places = ("data.mirror=elsewhere", "data.cache=there", "logger=[csv,tensorboard]")
     ours = plain(composed(*trainer, *places, "checkpoint.every_n_steps=3"))
     assert difference(plain(composed()), ours) is None
     flat = settings_of(plain(composed("task=mlm_streamed")))
@@ -148,8 +153,24 @@ def test_a_keyword_that_has_come_since_a_run_makes_no_difference_unless_it_is_gi
         plain(composed(*overrides))
         for overrides in (
             ["trainer.log_every_n_steps=1"],
-            ["trainer.log_every_n_steps=1", "+data.sort_window=7"],
+            ["trainer.log_every_n_steps=1", "data.sort_window=7"],
         )
     )
     assert difference(before, quiet, recorded=recorded) is None
     assert difference(before, given, recorded=recorded) == ("data.sort_window", None, 7)
+
+
+def test_a_default_that_a_file_has_come_to_state_is_not_given() -> None:
+    before = plain(composed("pruner=movement"))
+    now = plain(composed("pruner=movement"))
+    for part, name in (("data", "sort_window"), ("pruner", "parts"), ("optimizer", "betas")):
+        del before[part][name]
+    recorded = settings_of(before)
+    stated = {"data.sort_window", "pruner.parts", "optimizer.betas"}
+    # A run that was begun when the constructors did not know them.
+    older = {key: value for key, value in recorded.items() if key not in stated}
+    assert stated < recorded.keys()
+    assert difference(before, now, recorded=older) is None
+    now["optimizer"]["betas"] = [0.9, 0.98]
+    found = difference(before, now, recorded=older)
+    assert found == ("optimizer.betas", None, [0.9, 0.98])

@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         f"task=[{','.join(TASKS)}]",
         *(f"task.{one}.source.rows={{train: 48, validation: 16}}" for one in TASKS),
         "trainer=cpu",
-        "+trainer.enable_progress_bar=false",
+        "trainer.enable_progress_bar=false",
         "trainer.max_epochs=1",
         "trainer.log_every_n_steps=1",
         "optimizer.learning_rate=1e-2",

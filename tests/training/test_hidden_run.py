@@ -65,7 +65,7 @@ def test_a_resumed_run_ends_the_same(
 
 def test_a_run_ships_smaller_embeddings_and_others_continue_from_it(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    asked = ["pruner=structured", "+pruner.granularity=[heads,neurons,hidden]"]
+    asked = ["pruner=structured", "pruner.granularity=[heads,neurons,hidden]"]
     asked += ["budget.fraction=0.4", "budget.of=encoder", f"+data.cache={tmp_path / 'cache'}"]
     run_in(run, *SMALL, *asked)
     results = json.loads((run / "results.json").read_text())

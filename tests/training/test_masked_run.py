@@ -98,7 +98,7 @@ def test_a_run_pretrains_beside_another_task_and_others_continue_from_it(
 ) -> None:
     tasks = [one for one in SMALL if not one.startswith("task.") or "agreement" in one]
     tasks += ["task=[agreement,mlm]", f"data.mirror={general_text(tmp_path / 'mirror')}"]
-    tasks += ["data.max_length=24", f"+data.cache={tmp_path / 'cache'}"]
+    tasks += ["data.max_length=24", f"data.cache={tmp_path / 'cache'}"]
     run = tmp_path / "run"
     run_in(run, *tasks)
     results = json.loads((run / "results.json").read_text())

@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, paths: dict[str, str]) -> None:
     metrics = [
-        f"+task.agreement.metrics.{name}={{_target_: {path}}}" for name, path in paths.items()
+        f"task.agreement.metrics.{name}={{_target_: {path}}}" for name, path in paths.items()
     ]
     few = [one for one in SMALL if one[:5] != "task." or "agreement" in one]
     run_in(folder, *few, "task=agreement", "~task.agreement.metrics.accuracy", *metrics)

@@ -230,7 +230,7 @@ def test_shipped_model_answers_each_token_of_a_context(finished: Path, tmp_path:
 
 
 def test_training_on_all_languages_is_training_on_more(mirror: Path, tmp_path: Path) -> None:
-    run_in(tmp_path / "run", *small(mirror, "task.xnli.train_languages=null", "+data.cap.tydiqa=5"))
+    run_in(tmp_path / "run", *small(mirror, "task.xnli.train_languages=null", "data.cap.tydiqa=5"))
     assert results_of(tmp_path / "run")["examples"] == {"xnli": 28, "panx": 24, "tydiqa": 5}
 
 

@@ -130,7 +130,7 @@ def test_two_processes_train_and_prune_one_model(
 def test_two_processes_cut_one_model_and_train_on(
     pruner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pruning = [f"pruner={pruner}", "+pruner.granularity=[heads,neurons,layers]"]
+    pruning = [f"pruner={pruner}", "pruner.granularity=[heads,neurons,layers]"]
     pruning += ["budget.fraction=0.3", "encoder.layers=2", "schedule.stop=0.6"]
     results, first, second = run_two_ranks(tmp_path, monkeypatch, *pruning)
     assert_ranks_agree(first, second)

@@ -198,7 +198,7 @@ def test_a_resumed_run_of_shared_texts_ends_as_one_that_was_not_stopped(
     write_pairs(tmp_path)
     overrides = [
         *(*QUICK, *NARROW, *TWO_LABELS, f"data.mirror={tmp_path}", f"pruner={pruner}"),
-        *("budget.fraction=0.3", "+data.share_texts=true", "checkpoint.every_n_steps=1"),
+        *("budget.fraction=0.3", "data.share_texts=true", "checkpoint.every_n_steps=1"),
     ]
     run_in(tmp_path / "straight", *overrides)
     results = results_of(tmp_path / "straight")

@@ -27,7 +27,7 @@ def small(folder: Path, *further: str) -> list[str]:
         *(one for one in SMALL if not one.startswith("task.") or "agreement" in one),
         "task=[agreement,mlm_streamed]",
         f"data.mirror={mirror}",
-        f"+data.cache={folder / 'cache'}",
+        f"data.cache={folder / 'cache'}",
         "data.max_length=16",
         "trainer.max_epochs=2",
         "checkpoint.every_n_steps=2",

@@ -94,7 +94,7 @@ def test_model_learns_from_one_that_answers_with_the_same_words(
     taught_by = ["distillation=logits", f"distillation.teacher={tmp_path / 'teacher'}"]
     run_in(tmp_path / "student", *structured(folder, *taught_by))
     assert (tmp_path / "student" / "results.json").is_file()
-    other = [*structured(folder, *taught_by), "+task.agreement.label_words=[no,yes]"]
+    other = [*structured(folder, *taught_by), "task.agreement.label_words=[no,yes]"]
     said = refused(tmp_path / "other", *other)
     assert "the words of agreement is ['disagrees', 'agrees'], and not ['no', 'yes']" in said
     hidden = structured(folder, "distillation=hidden", *taught_by[1:])
@@ -107,8 +107,8 @@ def test_tasks_that_cannot_be_put_in_words_are_refused(folder: str, tmp_path: Pa
     assert "'quantity' is a task of the kind Regression" in said
     said = refused(tmp_path / "run", *demo, "task=[agreement,roles,entailment]")
     assert "'roles' is a task of the kind Tagging" in said
-    same = "+task.agreement.label_words=[yes,yes]"
+    same = "task.agreement.label_words=[yes,yes]"
     assert "'yes' and 'yes' are the same" in refused(tmp_path / "run", *small(folder, same))
-    template = "+task.agreement.template='agreement {text}'"
+    template = "task.agreement.template='agreement {text}'"
     said = refused(tmp_path / "run", *small(folder, template))
     assert "`template` of 'agreement' must have the columns sentence in braces" in said

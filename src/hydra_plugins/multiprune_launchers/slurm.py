@@ -12,7 +12,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from typing_extensions import override
 
 if TYPE_CHECKING:
@@ -79,8 +79,11 @@ class SlurmLauncherConf:
     fail_fast: int | None = None
 
 
+_conf = OmegaConf.structured(SlurmLauncherConf)
+# Its keys are those of sbatch: Hydra adds one without +.
+OmegaConf.set_struct(_conf.sbatch, False)
 ConfigStore.instance().store(
-    group="hydra/launcher", name="slurm", node=SlurmLauncherConf, provider="multiprune"
+    group="hydra/launcher", name="slurm", node=_conf, provider="multiprune"
 )
 
 

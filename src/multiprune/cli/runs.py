@@ -48,7 +48,7 @@ def _add_allocate(commands: Commands) -> None:
         choices=["own", "shared"],
         default="own",
         help="shared: count the embeddings of all single-task models once; needs runs with "
-        "+encoder.freeze_embeddings=true (default: %(default)s)",
+        "encoder.freeze_embeddings=true (default: %(default)s)",
     )
     _add_ignore(allocate)
     allocate.add_argument(

@@ -307,7 +307,7 @@ def check_cap(cap: Mapping[str, int] | None, tasks: Mapping[str, Task]) -> None:
     """Raise a ValueError unless ``cap`` has numbers of examples, by names of tasks."""
     if cap is not None and not isinstance(cap, Mapping):
         raise ValueError(
-            f"`data.cap` must be numbers by task, as by +data.cap.each={cap}, but is {cap}."
+            f"`data.cap` must be numbers by task, as by data.cap.each={cap}, but is {cap}."
         )
     if unknown := set(cap or {}) - set(tasks) - {EACH}:
         raise ValueError(

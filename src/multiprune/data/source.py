@@ -58,6 +58,8 @@ class HubSource:
     def __post_init__(self) -> None:
         if self.path is None and self.mirror is None:
             raise ValueError("A data set must be on the hub (`path`) or in a mirror (`mirror`).")
+        for name in ("hub_splits", "mirror_splits"):
+            _check_splits(name, getattr(self, name))
 
     def load(
         self,
@@ -274,6 +276,7 @@ class GeneratedSource:
                 f"`rows` must be numbers by split, as in {{train: 100, validation: 20}}, but is "
                 f"{self.rows!r}."
             )
+        _check_splits("rows", self.rows)
         for split, count in self.rows.items():
             check_number(f"rows.{split}", count, at_least=1, whole=True)
         check_number("seed", self.seed, at_least=0, whole=True)
@@ -320,3 +323,10 @@ class GeneratedSource:
                 part: Table = Dataset.from_dict(dict(columns)).data.table
                 if len(part):
                     yield part
+
+
+def _check_splits(name: str, by_split: Mapping[str, Any]) -> None:
+    if unknown := [one for one in by_split if one not in _SPLITS]:
+        raise ValueError(
+            f"`{name}` must be by split ({', '.join(_SPLITS)}), but names {', '.join(unknown)}."
+        )

@@ -291,7 +291,7 @@ def shared_embeddings(single: Sequence[FinishedRun], budget: int) -> int:
         if not run.frozen_embeddings:
             raise ValueError(
                 "Embeddings can be shared only if they were frozen "
-                f"(+encoder.freeze_embeddings=true) and not pruned, but in {run.path} they were "
+                f"(encoder.freeze_embeddings=true) and not pruned, but in {run.path} they were "
                 "not."
             )
     shared = single[0].kept["embeddings"]

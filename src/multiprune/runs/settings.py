@@ -61,10 +61,7 @@ def settings_of(config: Mapping[str, Any], *, trusted: Iterable[str] = ()) -> di
     package, of those it builds on, and of ``trusted`` ones, but no others: of these, what is given
     is all there is.
     """
-    packages = (*_PACKAGES, *trusted)
-    return settings_with(
-        config, lambda target: _defaults(target) if is_within(target, packages) else {}
-    )
+    return settings_with(config, lambda target: _defaults_of(target, trusted))
 
 
 def settings_with(config: Mapping[str, Any], defaults: Defaults) -> dict[str, Any]:
@@ -83,8 +80,8 @@ def difference(
 
     The second is the user's own, and packages that it names are trusted. ``recorded`` are all
     settings of the first, if they were noted when it was used: a keyword that has come since makes
-    no difference unless the second gives it. Secrets, which no run leaves behind, are not compared.
-    Nothing is imported if both give the same.
+    no difference unless the second gives it another value than its default. Secrets, which no run
+    leaves behind, are not compared. Nothing is imported if both give the same.
     """
     first, second = redacted(first), redacted(second)
     given = [dict(_leaves(config, "", lambda _: {})) for config in (first, second)]
@@ -94,7 +91,9 @@ def difference(
     now = settings_of(second, trusted=trusted)
     if recorded is None:
         return _first_difference(settings_of(first, trusted=trusted), now)
-    known = recorded.keys() | given[1].keys()
+    chosen = _without_defaults(second, "", lambda target: _defaults_of(target, trusted))
+    # What a file gives says no more than the constructor does.
+    known = recorded.keys() | {key for key, _ in _leaves(chosen, "", lambda _: {})}
     return _first_difference(recorded, {key: now[key] for key in now if key in known})
 
 
@@ -148,12 +147,31 @@ def _leaves(node: Any, key: str, defaults: Defaults) -> Iterator[tuple[str, Any]
         yield key, list(node) if isinstance(node, tuple) else node
 
 
+def _without_defaults(node: Any, key: str, defaults: Defaults) -> Any:
+    """Return a node without the keywords whose values are those of its constructor."""
+    if isinstance(node, (list, tuple)):
+        return [_without_defaults(value, "-", defaults) for value in node]
+    if not isinstance(node, dict):
+        return node
+    target = node.get(TARGET) if key else ROOT
+    own = defaults(target) if isinstance(target, str) else {}
+    return {
+        name: _without_defaults(value, name, defaults)
+        for name, value in node.items()
+        if name not in own or own[name] != value
+    }
+
+
 def _short(node: Mapping[str, Any], target: str) -> dict[str, str]:
     """Return the keys of a node that name something of this package, without its module."""
     keys = (TARGET, "path") if target in GETTERS else (TARGET,)
     names = {key: str(node.get(key, "")) for key in keys}
     ours = {key: name.rpartition(".")[2] for key, name in names.items() if name.startswith(_OURS)}
     return {key: _RENAMED.get(name, name) for key, name in ours.items()}
+
+
+def _defaults_of(target: str, trusted: Iterable[str]) -> Mapping[str, Any]:
+    return _defaults(target) if is_within(target, (*_PACKAGES, *trusted)) else {}
 
 
 @cache

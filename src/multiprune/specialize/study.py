@@ -76,7 +76,7 @@ def study(
     if missing := [name for name in unseen.values() if name not in others]:
         raise ValueError(
             f"`unseen` must name tasks that are configured, but {', '.join(missing)} is not: "
-            f"+task@others=[{','.join(missing)}]."
+            f"task@others=[{','.join(missing)}]."
         )
     model, origin, tasks = request.opened()
     if unknown := [name for name in unseen if name not in tasks]:
