@@ -196,7 +196,6 @@ def test_help_names_every_group() -> None:
     [
         ("+data.share_texts=true", "There is a setting `data.share_texts` already: override it wi"),
         ("+pruner/groups=rows", "There is a group `pruner/groups` already: choose its option wit"),
-        ("pruner/by_task=mean_rank", "The `pruner` that is chosen has no `pruner/by_task`: choose"),
     ],
 )
 def test_a_plus_too_many_and_a_group_of_another_are_named(override: str, sentence: str) -> None:

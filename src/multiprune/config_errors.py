@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 _NO_SETTING = re.compile(r"Could not override '(.+)'\.\nTo append to your config use \+(.+)")
 _THERE_ALREADY = re.compile(r"Could not append to config\. An item is already at '(.+)'\.")
 _CHOSEN_ALREADY = re.compile(r"Multiple values for (\S+)\. To override")
-_NO_GROUP = re.compile(r"Could not override '([^']+/[^']+)'\. No match in the defaults list")
 _NO_OPTION = re.compile(r"Could not find '([^']+)/([^'/]+)'")
 _OF_GROUP = re.compile(r"Config group override must be a string or a list\. Got (\w+)")
 # What a call says of arguments that it does not take, or has not got.
@@ -39,9 +38,6 @@ def composition_sentence(error: BaseException, arguments: Sequence[str]) -> str:
         return f"There is a setting `{found[1]}` already: override it without the +."
     if found := _CHOSEN_ALREADY.search(text):
         return f"There is a group `{found[1]}` already: choose its option without the +."
-    if found := _NO_GROUP.search(text):
-        group = found[1].rpartition("/")[0]
-        return f"The `{group}` that is chosen has no `{found[1]}`: choose another, or leave it out."
     if found := _NO_OPTION.search(text):
         return _no_option(found[1], found[2], text)
     if found := _OF_GROUP.search(text):
