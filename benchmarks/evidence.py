@@ -223,10 +223,11 @@ def show(runs: list[dict[str, Any]]) -> None:
         firsts = [[next(iter(one["validation"][task].values())) for one in mine] for task in tasks]
         table.add_row(
             *(name, str(len(mine)), f"{100 * mean(scores):.1f}"),
-            *(f"{100 * min(scores):.1f} to {100 * max(scores):.1f}", share),
+            f"{100 * min(scores):.1f} to {100 * max(scores):.1f}" if len(scores) > 1 else "",
+            share,
             *(f"{100 * mean(one):.1f}" for one in firsts),
         )
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
