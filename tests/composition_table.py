@@ -69,7 +69,7 @@ COMPUTED = {
     )
 }
 AVERAGED = {"AveragedModel once `pruning.finished` is true": FAMILIES}
-PARTS = {"which runs layers again when they are whole: disable it": NESTED}
+PARTS = {"which trains parts of layers: disable it": NESTED}
 
 ROWS = (
     Row("`copy.deepcopy` of model, pruner and optimizer, midway", ways.deep_copy),

@@ -408,7 +408,7 @@ def test_code_that_a_run_names_is_not_run_unless_it_is_allowed(
     (theirs / "results.json").write_text(json.dumps(content))
     file = written(tmp_path / "rows.csv", ROWS["agreement"])
     given = (theirs, "--task", "agreement", "--data", file)
-    assert "which is not run" in refusal(capsys, *given)
+    assert "which is not imported" in refusal(capsys, *given)
     content["config"]["task"]["agreement"]["metrics"] = {
         "mine": {"_target_": "metric_of_my_own.Share"}
     }
@@ -416,7 +416,7 @@ def test_code_that_a_run_names_is_not_run_unless_it_is_allowed(
     (tmp_path / "metric_of_my_own.py").write_text(OWN_METRIC)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(tmp_path))
-        assert "which is not run" in refusal(capsys, *given)
+        assert "which is not imported" in refusal(capsys, *given)
         found = scores(capsys, *given, "--allow-targets", "metric_of_my_own")
     assert found == {"agreement": {"mine": 16.0}}
 

@@ -255,7 +255,7 @@ def test_processes_that_share_one_model_are_refused() -> None:
             ["task.agreement.metrics.mine={_target_: multiprune.metrics.Pearson}"],
             r"Metric 'mine' of 'agreement' does not fit: Pearson is for numbers, but the task",
         ),
-        (["+pruner.colour=red"], r"`pruner\.colour` is not a setting of Magnitude"),
+        (["+pruner.colour=red"], r"`pruner\.colour` is not a setting of Fisher"),
         (["trainer.strategy=ddp", "trainer.devices=2"], "must be ddp_find_unused_parameters_true"),
         (
             ["trainer.strategy=ddp_spawn", "trainer.devices=2"],
@@ -354,7 +354,7 @@ def test_settings_that_lightning_looks_at_late_are_refused_in_a_sentence(tmp_pat
         ({"label": [0, 7]}, r"Column 'label' of .*train.parquet .* row 1 is 7"),
         ({"label": ["entailment", "elbow"]}, r"Column 'label' of .*row 1 is 'elbow'"),
         ({"sentence1": ["a", None]}, r"Column 'sentence1' of .*row 1 is null"),
-        ({"sentence1": [], "sentence2": [], "label": []}, r"train.parquet is empty"),
+        ({"sentence1": [], "sentence2": [], "label": []}, r"train.parquet has no rows"),
     ],
     ids=["missing column", "label id", "label name", "null text", "empty split"],
 )

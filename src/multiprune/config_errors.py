@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _NO_SETTING = re.compile(r"Could not override '(.+)'\.\nTo append to your config use \+(.+)")
+_NOT_A_MAPPING = re.compile(r"In '([^']+)': .*Cannot merge DictConfig with ListConfig", re.S)
 _THERE_ALREADY = re.compile(r"Could not append to config\. An item is already at '(.+)'\.")
 _CHOSEN_ALREADY = re.compile(r"Multiple values for (\S+)\. To override")
 _NO_OPTION = re.compile(r"Could not find '([^']+)/([^'/]+)'")
@@ -32,6 +33,8 @@ def composition_sentence(error: BaseException, arguments: Sequence[str]) -> str:
             "A file of the configuration must not name itself in its `defaults`, be it by others, "
             f"but one does that {', '.join(arguments)} asks for."
         )
+    if found := _NOT_A_MAPPING.search(text):
+        return f"The file {found[1]}.yaml must be a mapping of names, but is a list."
     if found := _NO_SETTING.search(text):
         return f"There is no setting `{found[1]}`: correct its name, or add it by +{found[2]}."
     if found := _THERE_ALREADY.search(text):

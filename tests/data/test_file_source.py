@@ -140,7 +140,7 @@ def test_an_empty_cell_is_named_by_its_row_in_the_file(tmp_path: Path) -> None:
 
 def test_a_share_of_too_few_rows_is_refused(tmp_path: Path) -> None:
     source = FileSource(files={"train": write(tmp_path / "x.csv", ["a", "a", "b"])}, validation=0.1)
-    with pytest.raises(ValueError, match=r"rows to train and to validate with, but 0\.1 of the 3"):
+    with pytest.raises(ValueError, match=r"leaves no rows for one split: 0\.1 of 3 rows"):
         loaded(source, "validation")
 
 

@@ -165,7 +165,7 @@ def test_examples_run_with_onnx_whose_outputs_are_named_as_in_heads_json(
 
 def test_task_with_the_name_of_an_input_is_refused(trained: Encoder, tmp_path: Path) -> None:
     tasks = {"input_ids": TASKS["classes"]}
-    with pytest.raises(ValueError, match="the name of its task, but 'input_ids' is an input"):
+    with pytest.raises(ValueError, match="The task 'input_ids' has the name of an ONNX input"):
         exported(trained, tmp_path, tasks, format="onnx")
 
 

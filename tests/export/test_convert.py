@@ -151,7 +151,7 @@ def test_smaller_vocabulary_gives_the_same_logits_of_its_texts(run: Path, tmp_pa
 def test_existing_folder_is_refused_and_kept(run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match=f"{tmp_path}/out does"):
+    with pytest.raises(FileExistsError, match=f"{tmp_path}/out already exists"):
         export_model(run, tmp_path / "out", ExportSettings())
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
 

@@ -253,7 +253,7 @@ def test_head_that_is_missing_is_refused(shipped: Path) -> None:
     (shipped / DIGESTS).unlink()
     heads = load_file(file)
     save_file({key: one for key, one in heads.items() if not key.startswith("pairs")}, file)
-    assert "none for pairs" in refusal(shipped)
+    assert "no head for pairs" in refusal(shipped)
 
 
 def test_head_without_a_meaning_is_refused(shipped: Path) -> None:

@@ -299,7 +299,7 @@ def test_a_single_run_is_refused(runs: list[Path], tmp_path: Path) -> None:
 def test_a_task_in_two_runs_is_refused(runs: list[Path], tmp_path: Path) -> None:
     again = save(tmp_path / "again", model_of(["number", "tags"], 0.5, seed=9))
     said = refused([runs[0], runs[1], again], tmp_path / "out")
-    assert f"tags is in {runs[1]} and in {again}" in said
+    assert f"tags is in both {runs[1]} and {again}" in said
 
 
 def test_weights_that_have_moved_are_refused(runs: list[Path], tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ SOURCES = {
 TASKS = {
     "": "`task`",
     "a: [": "task/mine",
-    "- a\n- b\n": "`task` must be a mapping from names",
+    "- a\n- b\n": "must be a mapping",
     "a: !!python/object/apply:os.system ['true']\n": "python/object",
     "a: {b: 1}\n": "`task.a` must have a class",
     "a: 5\n": "`task.a` must have a class",

@@ -144,7 +144,7 @@ _BOTH_WEIGHTS = removed("model.safetensors", "sha256.json")
 _PICKLED_WEIGHTS = file("model.safetensors", "pickle")
 _TORCH_WEIGHTS = both(_BOTH_WEIGHTS, file("pytorch_model.bin", "torch"))
 _TEMPLATE = both(file("chat_template.jinja", "jinja"), file("README.md", "jinja"))
-_NOT_RUN = "is not run"
+_NOT_RUN = "is not imported"
 
 WAYS: dict[str, Way] = {
     # Encoders.
@@ -204,7 +204,9 @@ WAYS: dict[str, Way] = {
         file("model.bitmask.safetensors", "pickle"), _EXPORT, "model.bitmask.safetensors"
     ),
     "a pickle for packed weights": Way(
-        file("shared.bitmask.safetensors", "pickle"), "benchmark THEIRS", "several that share"
+        file("shared.bitmask.safetensors", "pickle"),
+        "benchmark THEIRS",
+        "several models that share",
     ),
     "a pickle for sizes": Way(file("sizes.safetensors", "pickle"), _EXPORT, "sizes.safetensors"),
     "torch beside weights": Way(file("pytorch_model.bin", "torch"), _EXPORT),

@@ -51,7 +51,7 @@ def logits(model: MultitaskModel, name: str, lengths: list[int]) -> Tensor:
 
 def test_no_task_is_refused() -> None:
     encoder = from_scratch(layers=1, hidden=8, heads=2, intermediate=8)
-    with pytest.raises(ValueError, match="at least one task"):
+    with pytest.raises(ValueError, match="No tasks were given"):
         MultitaskModel(encoder.model, {})
 
 

@@ -93,7 +93,7 @@ def test_unknown_or_no_parts_are_an_error(parts: tuple[str, ...]) -> None:
 
 
 def test_model_without_the_parts_is_an_error() -> None:
-    with pytest.raises(ValueError, match="LayerNorm has none in encoder_linear"):
+    with pytest.raises(ValueError, match="LayerNorm has no parameters to prune in encoder_linear"):
         Magnitude(budget=FullBudget()).prepare(nn.LayerNorm(3))
 
 

@@ -94,7 +94,7 @@ def test_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
     write_predictions(tmp_path, {"test": {"one": answers(torch.tensor([1]), [0])}})
     whole = (tmp_path / FILE).read_bytes()
     (tmp_path / FILE).write_bytes(whole[:-1])
-    with pytest.raises(ValueError, match=f"{FILE} must be a whole safetensors file"):
+    with pytest.raises(ValueError, match=f"{FILE} is not a complete safetensors file"):
         read_predictions(tmp_path)
     (tmp_path / FILE).write_bytes(whole)
     save_file(

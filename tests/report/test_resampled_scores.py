@@ -133,7 +133,7 @@ def test_what_cannot_be_resampled_says_why(tmp_path: Path) -> None:
     assert reason(row, "validation") == f"{row.path / FILE} has no answers to validation/easy"
     whole = (row.path / FILE).read_bytes()
     (row.path / FILE).write_bytes(whole[:-1])
-    assert "must be a whole safetensors file" in reason(row)
+    assert "is not a complete safetensors file" in reason(row)
     (row.path / FILE).unlink()
     assert reason(row) == f"{row.path} has no {FILE}"
     unknown = Answers(torch.ones(2), torch.ones(2), torch.tensor([-1, -1]))

@@ -41,5 +41,5 @@ def test_functions_are_the_metrics_of_today(tmp_path: Path) -> None:
 
 
 def test_other_functions_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"names mine\.accuracy, which is not run"):
+    with pytest.raises(ValueError, match=r"names mine\.accuracy, which is not imported"):
         metrics_of(tmp_path, accuracy="mine.accuracy")

@@ -293,7 +293,7 @@ def test_task_without_languages_has_no_models_by_language(run: Path, tmp_path: P
     del results["config"]["task"]["news"]["train_languages"]
     (tmp_path / "results.json").write_text(json.dumps(results))
     for option in ("languages=[]", "languages=[de]"):
-        with pytest.raises(SystemExit, match="tasks with `languages`, but news has none"):
+        with pytest.raises(SystemExit, match="`languages` does not apply to news"):
             specialize(run, tmp_path / "out", option, f"data_of={tmp_path}")
 
 

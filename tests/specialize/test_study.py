@@ -191,7 +191,7 @@ def test_other_data_are_answered_by_the_model_that_was_cut(run: Path) -> None:
         ({"tasks": ["rte"]}, "which are agreement, .*, but names rte"),
         ({"unseen": {"agreement": "cr"}}, r"but cr is not: task@others=\[cr\]"),
         ({"unseen": {"roles": "cr"}, "others": {"cr": {}}}, "by `tasks`, .*, but names roles"),
-        ({"densities": []}, "must name at least one"),
+        ({"densities": []}, "`densities` is empty"),
     ],
 )
 def test_what_cannot_be_is_refused(run: Path, changes: dict[str, Any], reason: str) -> None:

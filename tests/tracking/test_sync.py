@@ -89,5 +89,5 @@ def test_nothing_left_to_send_needs_no_key(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=f"but {tmp_path} has none"):
+    with pytest.raises(FileNotFoundError, match=f"No offline W&B runs .* found in {tmp_path}"):
         offline_runs(tmp_path)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PRUNERS = Path(__file__).parents[2] / "conf" / "pruner"
 
+ADVICE = "lower the learning rate, or clip gradients."
+
 
 class Spoil(pl.Callback):
     """Makes the loss of one batch NaN, and counts the optimizer steps of the run."""
@@ -68,7 +70,7 @@ def refusal(run: Run) -> str:
 
 
 def sentence(spoil: Spoil, step: int) -> str:
-    return f"The training loss is nan for task {spoil.task} at step {step}."
+    return f"The training loss is nan for task {spoil.task} at step {step}: {ADVICE}"
 
 
 # Batches have a task each, in an order that is the plan's: the next batch may be of another.
@@ -149,7 +151,7 @@ def test_a_run_that_has_failed_may_begin_anew(tmp_path: Path) -> None:
 def test_each_loss_is_checked_once_and_late(value: float) -> None:
     losses = FiniteLosses()
     losses.note({"other": torch.tensor(0.5), "first": torch.tensor(value)}, 3)
-    with pytest.raises(FloatingPointError, match=rf"is {value} for task first at step 3\."):
+    with pytest.raises(FloatingPointError, match=rf"is {value} for task first at step 3: "):
         losses.note({"second": torch.tensor(1.0)}, 4)
     losses.note({"second": torch.tensor(2.0), "third": torch.tensor(0.5)}, 4)
     assert losses.check() == 2.5

@@ -133,7 +133,7 @@ def test_a_run_pretrains_beside_another_task_and_others_continue_from_it(
         exec(code, shown)
     found = shown["masked_logits"]("mlm", ["the [MASK] runs", "dogs"])
     torch.testing.assert_close(found, logits)
-    with pytest.raises(ValueError, match="but mlm is"):
+    with pytest.raises(ValueError, match="because mlm predicts tokens"):
         export_model(run, tmp_path / "cut", ExportSettings(), corpus=["the dog"])
 
     # Cut for it, the whole model scores what the run has noted.

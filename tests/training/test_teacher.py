@@ -67,8 +67,12 @@ def test_a_teacher_that_has_not_learned_a_task_is_refused_by_its_name(tmp_path: 
 @pytest.mark.parametrize(
     ("name", "changed", "sentence"),
     [
-        ("classes", {"labels": ["good", "bad", "fair"]}, r"the labels of classes is \['bad', 'g"),
-        ("number", {"maximum": 10}, r"the bounds of number is \[0, 5\], and not \[0, 10\]"),
+        ("classes", {"labels": ["good", "bad", "fair"]}, r"other labels for classes, \['bad', 'g"),
+        (
+            "number",
+            {"maximum": 10},
+            r"other bounds for number, \[0, 5\], than the student, \[0, 10\]",
+        ),
         (
             "tags",
             {"text": ["words"]},

@@ -96,7 +96,10 @@ def test_model_learns_from_one_that_answers_with_the_same_words(
     assert (tmp_path / "student" / "results.json").is_file()
     other = [*structured(folder, *taught_by), "task.agreement.label_words=[no,yes]"]
     said = refused(tmp_path / "other", *other)
-    assert "the words of agreement is ['disagrees', 'agrees'], and not ['no', 'yes']" in said
+    assert (
+        "other words for agreement, ['disagrees', 'agrees'], than the student, ['no', 'yes']"
+        in said
+    )
     hidden = structured(folder, "distillation=hidden", *taught_by[1:])
     assert "whose layers are all of one kind" in refused(tmp_path / "hidden", *hidden)
 
