@@ -193,7 +193,7 @@ def test_job_whose_data_have_vanished_fails_alone_and_is_run_when_they_are_back(
     (results,) = folder.rglob("results.json")
     (missing,) = [one for one in folder.iterdir() if "wnli" in one.name]
     said = left_out(folder, capsys)
-    assert f"Left out: {missing}: unfinished: failed: {sentence}" in said
+    assert f"Skipped: {missing}: unfinished: failed: {sentence}" in said
     before = results.stat().st_mtime_ns
     write_mirror(mirror, "wnli")
     again = sweep(folder, *overrides)
@@ -229,7 +229,7 @@ def test_job_that_was_killed_is_lost_and_continues_when_the_sweep_is_started_aga
     assert {job.path: job.state for job in read_jobs(folder)}.pop(killed) == "lost"
     (results,) = folder.rglob("results.json")
     assert results.parent != killed
-    assert f"Left out: {killed}: unfinished: lost" in left_out(folder, capsys)
+    assert f"Skipped: {killed}: unfinished: lost" in left_out(folder, capsys)
     again = sweep(folder, *overrides)
     assert again.returncode == 0, again.stderr
     assert [job.state for job in read_jobs(folder)] == ["finished", "finished"]

@@ -174,9 +174,8 @@ def test_jobs_of_other_overrides_are_not_taken_over(tmp_path: Path) -> None:
     try:
         other = run(toy(tmp_path, "act=wait", "value=8,7"))
         assert other.returncode == 1
-        assert f"in {tmp_path / '0'} it runs act=wait value=7: `scancel {arrays[0]}_0`" in (
-            other.stderr
-        )
+        running = f"act=wait value=7 in {tmp_path / '0'}: `scancel {arrays[0]}_0`"
+        assert f"Slurm already runs {running}" in other.stderr
         assert submitted(tmp_path) == arrays
     finally:
         cancel(*arrays)
@@ -311,8 +310,8 @@ def test_what_cannot_be_is_refused_before_any_job(
 @pytest.mark.parametrize(
     ("overrides", "reason"),
     [
-        (["trainer.devices=2"], "must be `hydra.launcher.tasks_per_node`, 1, but is 2."),
-        (["trainer.num_nodes=2"], "must be `hydra.launcher.nodes`, 1, but is 2."),
+        (["trainer.devices=2"], "must equal `hydra.launcher.tasks_per_node`, 1, but is 2."),
+        (["trainer.num_nodes=2"], "must equal `hydra.launcher.nodes`, 1, but is 2."),
         (["hydra/sweeper=optuna_study"], "does not work with OptunaStudy, which waits for scores"),
     ],
 )
