@@ -37,7 +37,6 @@ from multiprune.pruning.dynamic_sparsification import DynamicSparsification
 from multiprune.pruning.hidden_removal import hidden_to_remove
 from multiprune.pruning.importance import (
     GateFisher,
-    GateGradient,
     RandomImportance,
     WeightMagnitude,
 )
@@ -235,25 +234,6 @@ def test_smallest_budget_keeps_a_dimension_and_is_said() -> None:
             pruner.prepare(model, model.encoder)
         assert model.state_dict().keys() == Network().state_dict().keys()
         assert not any(one._forward_hooks for one in model.modules())
-
-
-def test_cut_run_heals_as_the_masked_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same run in float64, once cut at the stop and once masked to the end."""
-    trained = []
-    for cuts in (True, False):
-        model = Network().double()
-        pruner = with_importance(GateGradient(smoothing=0.9), EVERYTHING, fraction=0.5)
-        pruner.prepare(model, model.encoder)
-        optimizer = AdamW(model.parameters(), lr=0.01, weight_decay=0.1, eps=1e-4)
-        driver = driver_of(pruner, optimizer)
-        if not cuts:
-            monkeypatch.setattr(pruner, "shrink", lambda _: False)
-        for step in range(TOTAL_STEPS):
-            one_step(model, optimizer, step)
-        assert driver.was_cut == cuts == pruner.is_cut
-        assert not pruner.masks()["hidden"].all()
-        trained.append(model(tokens()))
-    torch.testing.assert_close(*trained, rtol=0, atol=1e-8)
 
 
 def test_dropped_layers_are_cut_along_and_resumed() -> None:

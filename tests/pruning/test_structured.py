@@ -184,12 +184,17 @@ def test_cut_happens_at_the_stop_and_healing_goes_on() -> None:
     assert not [key for key, one in after.items() if one.equal(before[key])]
 
 
-def test_cut_run_heals_as_the_masked_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("others", [(), ("hidden",)], ids=["units", "and hidden dimensions"])
+def test_cut_run_heals_as_the_masked_one(
+    others: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The same run in float64, once cut at the stop and once masked to the end."""
     trained = []
     for cuts in (True, False):
         model = Network().double()
-        pruner = with_importance(GateGradient(smoothing=0.9), GRANULARITIES, fraction=0.5)
+        pruner = with_importance(
+            GateGradient(smoothing=0.9), [*GRANULARITIES, *others], fraction=0.5
+        )
         pruner.prepare(model, model.encoder)
         optimizer = AdamW(model.parameters(), lr=0.01, weight_decay=0.1, eps=1e-4)
         driver = driver_of(pruner, optimizer)
@@ -198,6 +203,7 @@ def test_cut_run_heals_as_the_masked_one(monkeypatch: pytest.MonkeyPatch) -> Non
         for step in range(TOTAL_STEPS):
             one_step(model, optimizer, step)
         assert driver.was_cut == cuts == pruner.is_cut
+        assert not others or not pruner.masks()["hidden"].all()
         trained.append(model(tokens()))
     torch.testing.assert_close(*trained, rtol=0, atol=1e-8)
 

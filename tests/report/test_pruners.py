@@ -107,9 +107,10 @@ def test_bytes_are_those_of_the_model_and_milliseconds_those_measured(runs: Runs
     (run / "model").mkdir()
     (run / "model" / "model.safetensors").write_bytes(b"x" * 123)
     latencies = [
-        {"model": "dense", "median_ms": 9.0},
-        {"model": "Fisher-100000-0", "failure": "too long"},
-        {"model": "Fisher-100000-0", "median_ms": 2.5},
+        {"model": "dense of runs/Fisher-100000-0", "median_ms": 9.0},
+        {"model": "runs/other-Fisher-100000-0", "median_ms": 8.0},
+        {"model": "runs/Fisher-100000-0", "failure": "too long"},
+        {"model": "runs/Fisher-100000-0", "median_ms": 2.5},
     ]
     (run / "benchmark.json").write_text(json.dumps({"latencies": latencies}))
     (row,) = (row for row in runs.rows("pareto") if row["method"] == "Fisher")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from multiprune.report.page.section import Section
-    from multiprune.runs.frame import FinishedRun, Skipped
+    from multiprune.runs.frame import Skipped
 
 #: The file that holds a format.
 FILES: Mapping[str, str] = {
@@ -93,7 +93,7 @@ class Report:
         study = self.study
         encoder = study.runs[0].encoder.rstrip("/").rpartition("/")[2]
         tasks = joined(study.tasks) if len(study.tasks) < 6 else f"{len(study.tasks)} tasks"
-        pruners = sorted({run.record.method.name for run in study.runs if not _is_dense(run)})
+        pruners = sorted({run.record.method.name for run in study.runs if not run.is_dense})
         named = joined(pruners) if len(pruners) < 5 else f"{len(pruners)} pruners"
         return f"{encoder} on {tasks}: {named or 'nothing pruned'}"
 
@@ -186,10 +186,6 @@ def check_request(format: str, folder: Path | None) -> None:
         raise ValueError(f"`format` must be one of {', '.join(FILES)}, but is {format!r}.")
     if folder is not None:
         check_replaceable(folder)
-
-
-def _is_dense(run: FinishedRun) -> bool:
-    return run.budget.kept == run.budget.dense
 
 
 def _read_runs(paths: Sequence[Path], jobs: Sequence[Path]) -> Runs:

@@ -84,6 +84,11 @@ class FinishedRun:
         return self.record.budget
 
     @property
+    def is_dense(self) -> bool:
+        """Whether nothing was pruned of what the budget counts."""
+        return self.budget.kept == self.budget.dense
+
+    @property
     def encoder(self) -> str:
         """The path of a pretrained encoder, or what builds it; that of the first of a chain."""
         settings = self.record.chain[0].settings

@@ -89,11 +89,6 @@ def facts_table(name: str, facts: Mapping[str, str]) -> Table:
     return table(name, "The setting", rows, sortable=False)
 
 
-def known_columns(values: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame without the columns that are empty in all rows."""
-    return values[[name for name in values.columns if values[name].notna().any()]]
-
-
 def skipped_table(name: str, caption: str, skipped: Sequence[Skipped], *, of: str = "run") -> Table:
     """List what is not used."""
     rows = ({of: str(one.path), "reason": one.reason} for one in skipped)

@@ -135,7 +135,9 @@ def _headline(study: Study, compared: Sequence[Budgeted]) -> str:
     smallest = min(compared, key=lambda one: one.budget)
     words += f" ({smallest.differences[MEAN]} at {100 * smallest.budget / study.dense:.3g} %)"
     better = sum(one.mean > 0 for one in clear)
-    return f"{words}; with an interval without 0, at {better}, and less at {len(clear) - better}."
+    if not clear:
+        return f"{words}; no interval is without 0."
+    return f"{words}; by intervals without 0, more at {better} and less at {len(clear) - better}."
 
 
 def _chosen_and_shown(study: Study) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from multiprune.report.compare import MEAN, Spread, spread
@@ -50,9 +51,8 @@ def answer(study: Study) -> Section | None:
     ]
     if not models or study.by_examples:
         return None
-    dense = {
-        model.tasks: found for model in models if (found := _dense(study, models, model.tasks))
-    }
+    suites = {model.tasks for model in models}
+    dense = {tasks: found for tasks in suites if (found := _dense(study, models, tasks))}
     scored = [one for model in models if (one := _scored(study, model, dense)) is not None]
     if not scored:
         return None
@@ -95,7 +95,9 @@ def _kept(one: Scored) -> str:
     if one.share is None:
         return str(one.mean)
     low, high = one.share.low, one.share.high
-    ends = f" ({100 * low:.1f} to {100 * high:.1f})" if low and high and low < high else ""
+    ends = ""
+    if low is not None and high is not None and low < high:
+        ends = f" ({100 * low:.1f} to {100 * high:.1f})"
     return f"{100 * one.share.mean:.1f} %{ends}"
 
 
@@ -307,7 +309,18 @@ def _milliseconds(run: Path) -> float | None:
         return next(
             float(one["median_ms"])
             for one in content["latencies"]
-            if "median_ms" in one and run.name in str(one["model"])
+            # By the path that it was asked for by; its dense model is called `dense of` that.
+            if "median_ms" in one
+            and not one["model"].startswith("dense of ")
+            and PurePath(one["model"]).name == run.name
         )
-    except (OSError, ValueError, KeyError, TypeError, StopIteration, RecursionError):
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        StopIteration,
+        RecursionError,
+    ):
         return None
